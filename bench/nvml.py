@@ -1,0 +1,113 @@
+"""The only door to NVML: what the driver says of its GPUs. Needs no CUDA context and makes none.
+
+Every reading that a GPU or driver does not offer is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pynvml
+
+
+class NoDriver(RuntimeError):
+    """NVML cannot be used here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that holds memory on a GPU; `used_bytes` is None where the driver does not tell."""
+
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as the driver lists it."""
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int
+    compute_capability: str
+    driver_version: str
+    cuda_driver_version: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at a GPU. `reserved_bytes` is the driver's own and no part of `used_bytes` (NVML's memory info v2)."""
+
+    total_bytes: int | None = None
+    used_bytes: int | None = None
+    reserved_bytes: int | None = None
+    processes: list[Process] = field(default_factory=list)
+    energy_mj: int | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    throttle_reasons: int | None = None
+
+
+def gpus() -> list[Gpu]:
+    """Every GPU of this machine. Raises `NoDriver` where there is no driver to ask."""
+    _start()
+    driver = _text(pynvml.nvmlSystemGetDriverVersion())
+    cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+    found = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        found.append(
+            Gpu(
+                index=index,
+                uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
+                name=_text(pynvml.nvmlDeviceGetName(handle)),
+                total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                compute_capability=f"{major}.{minor}",
+                driver_version=driver,
+                cuda_driver_version=f"{cuda // 1000}.{cuda % 1000 // 10}",
+            )
+        )
+    return found
+
+
+def read(uuid: str) -> Reading:
+    """What GPU `uuid` says now. Raises `NoDriver` where there is no driver to ask."""
+    _start()
+    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
+    old = None if memory else _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+    running = _try(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    return Reading(
+        total_bytes=int((memory or old).total) if memory or old else None,
+        used_bytes=int((memory or old).used) if memory or old else None,
+        reserved_bytes=int(memory.reserved) if memory else None,
+        processes=[Process(p.pid, None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in running],
+        energy_mj=_try(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
+        sm_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))),
+        memory_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))),
+        temperature_c=_try(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))),
+        throttle_reasons=_try(lambda: int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
+    )
+
+
+def _start() -> None:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise NoDriver(f"NVML: {error}") from error
+
+
+def _try(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except (pynvml.NVMLError, AttributeError):
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,98 @@
+"""From a command line to cases: the one place that knows which combinations can be measured at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.plan import config
+from bench.plan.devices import DEFAULT_SIMULATED, find_gpus, resolve_device
+from bench.plan.errors import BadInput
+from bench.plan.models import native_max_seq_len, resolve_model
+from bench.plan.settings import HEAD_BITS, MIN_SEQ_LEN, Settings
+from bench.plan.units import parse_size
+from bench.records import Case
+
+_FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cases of one command, in order, and how to run them (the settings that are no axes)."""
+
+    cases: list[Case]
+    settings: Settings
+
+
+def plan_sweep(overrides: Sequence[str]) -> Sweep:
+    """Every case that `overrides` ask for, all of them checked. Raises `BadInput`."""
+    combinations = [config.validate(plain) for plain in _choose_device(overrides)]
+    cases = {case.to_json(): case for settings in combinations for case in cases_of(settings)}
+    return Sweep(list(cases.values()), combinations[0])
+
+
+def cases_of(settings: Settings) -> list[Case]:
+    """The cases of one combination: one for each of its lengths."""
+    model = resolve_model(settings.model)
+    device = resolve_device(settings.device)
+    if device.kind == "cuda" and not model.has_weights:
+        raise BadInput(
+            f"model={model.name}: a real GPU needs EXL2 weights; give their directory with model=local model.path=DIR, "
+            f"or simulate a card with device={DEFAULT_SIMULATED}"
+        )
+    bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
+    if _MAX_EXL2_BPW < bpw < _FP16_BPW:
+        raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised FP16")
+    if settings.head_bits not in HEAD_BITS:
+        raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
+    vram_limit_bytes = _vram_limit(settings.vram_limit)
+    return [
+        Case(
+            model=model,
+            device=device,
+            bpw=bpw,
+            head_bits=settings.head_bits,
+            cache=settings.cache.name,
+            lazy=settings.lazy,
+            attention=settings.attention.name,
+            max_seq_len=length,
+            batch_size=settings.batch_size,
+            max_input_len=settings.max_input_len,
+            vram_limit_bytes=vram_limit_bytes,
+            repeats=settings.repeats,
+        )
+        for length in _lengths(settings.max_seq_len, native_max_seq_len(model.config), model.name)
+    ]
+
+
+def _choose_device(overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """The combinations, with `device=auto` replaced by the GPU that is there or by a simulated card."""
+    combinations = list(config.combinations(overrides))
+    if any(plain["device"]["kind"] == "auto" for plain in combinations):
+        choice = "cuda" if find_gpus()[0] else DEFAULT_SIMULATED
+        chosen = next(config.combinations([f"device={choice}"]))["device"]
+        for plain in combinations:
+            if plain["device"]["kind"] == "auto":
+                plain["device"] = chosen
+    return combinations
+
+
+def _lengths(value: Any, native: int, model: str) -> list[int]:
+    lengths = value if isinstance(value, list) else [value]
+    for length in lengths:
+        if isinstance(length, bool) or not isinstance(length, int) or length < MIN_SEQ_LEN:
+            raise BadInput(f"max_seq_len={length}: give a number of tokens from {MIN_SEQ_LEN} on")
+        if length > native:
+            raise BadInput(f"max_seq_len={length}: {model} goes up to its own limit of {native} tokens")
+    return lengths
+
+
+def _vram_limit(value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise BadInput(f"vram_limit={value}: {error}") from None
+

@@ -1,0 +1,54 @@
+"""Cards: the ones in this machine, and the catalogue's simulated ones."""
+
+from __future__ import annotations
+
+from bench import nvml
+from bench.plan.errors import BadInput
+from bench.plan.settings import DeviceSettings
+from bench.records import DeviceSpec
+
+# What device=auto simulates where there is no GPU.
+DEFAULT_SIMULATED = "rtx_4090"
+
+
+def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
+    """The NVIDIA GPUs of this machine, and where there are none the reason."""
+    try:
+        gpus = nvml.gpus()
+    except nvml.NoDriver as error:
+        return [], str(error)
+    return gpus, None if gpus else "the driver lists no GPU"
+
+
+def resolve_device(settings: DeviceSettings) -> DeviceSpec:
+    """The card that `settings` name (`auto` is resolved before). Raises `BadInput` where there is no such GPU."""
+    if settings.kind == "cuda":
+        gpus, reason = find_gpus()
+        if not gpus:
+            raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")
+        if settings.index >= len(gpus):
+            raise BadInput(f"device.index={settings.index}: this machine has GPUs 0 to {len(gpus) - 1}")
+        gpu = gpus[settings.index]
+        return DeviceSpec(
+            name=gpu.name.lower().replace(" ", "_").replace("-", "_"),
+            kind="cuda",
+            full_name=gpu.name,
+            total_memory_bytes=gpu.total_bytes,
+            compute_capability=gpu.compute_capability,
+            index=gpu.index,
+            uuid=gpu.uuid,
+            driver_version=gpu.driver_version,
+        )
+    if settings.kind != "simulated" or settings.total_memory_bytes is None:
+        raise BadInput(f"device {settings.name!r}: kind must be cuda, or simulated with total_memory_bytes")
+    return DeviceSpec(
+        name=settings.name,
+        kind="simulated",
+        full_name=settings.full_name or settings.name,
+        total_memory_bytes=settings.total_memory_bytes,
+        compute_capability=settings.compute_capability,
+        multi_processor_count=settings.multi_processor_count,
+        memory_bandwidth_bytes_per_s=settings.memory_bandwidth_bytes_per_s,
+        context_bytes=settings.context_bytes,
+        context_basis=settings.context_basis,
+    )

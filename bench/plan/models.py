@@ -1,0 +1,96 @@
+"""Models as the engine will see them: from the catalogue, or from a directory on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from bench.plan.errors import BadInput
+from bench.plan.settings import ModelSettings
+from bench.records import ModelSpec
+
+# Where ExLlamaV2Config.prepare looks for the context length, in its order, and what it takes where it finds none.
+_LENGTH_KEYS = ("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions")
+_DEFAULT_LENGTH = 2048
+
+_EXL2_PARTS = ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")
+_ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
+_Tensor = tuple[list[int], str]
+
+
+def resolve_model(settings: ModelSettings) -> ModelSpec:
+    """The model that `settings` name. Raises `BadInput` for a directory that is no model."""
+    if settings.path is not None:
+        return _read_directory(Path(settings.path).expanduser())
+    if settings.name == "local":
+        raise BadInput("model=local needs model.path=DIR, a directory with a config.json")
+    return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
+
+
+@lru_cache(maxsize=None)
+def _from_catalogue(name: str, config_text: str) -> ModelSpec:
+    return ModelSpec(name, json.loads(config_text), _fingerprint(config_text))
+
+
+@lru_cache(maxsize=None)
+def _read_directory(path: Path) -> ModelSpec:
+    config_path = path / "config.json"
+    if not path.is_dir():
+        raise BadInput(f"model.path={path}: no such directory")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"model.path={path}: no config.json in it; give a model's own directory") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{config_path}: not a JSON object")
+    tensors: dict[str, _Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        tensors.update(_read_header(file))
+    text = json.dumps([config, tensors], sort_keys=True)
+    return ModelSpec(path.name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
+
+
+def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
+    """The bpw that ExLlamaV2's converter would print: all bits of the quantised layers, the head left out."""
+    bits = weights = 0
+    for name in tensors:
+        if not name.endswith(".q_weight") or name.startswith("lm_head"):
+            continue
+        layer = name.removesuffix("q_weight")
+        parts = [tensors.get(f"{layer}{part}") for part in _EXL2_PARTS]
+        bits += sum(8 * math.prod(shape) * _ITEM_BYTES[dtype] for shape, dtype in filter(None, parts))
+        weights += math.prod(tensors.get(f"{layer}q_invperm", ([0], ""))[0]) * tensors[name][0][1]
+    if weights:
+        return round(bits / weights, 2)
+    return 16.0 if tensors else None
+
+
+def _read_header(path: Path) -> dict[str, _Tensor]:
+    """Shape and type of every tensor of a safetensors file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: (s.get_shape(), s.get_dtype()) for name in file.keys() for s in [file.get_slice(name)]}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: broken safetensors header ({error}); download the file again") from None
+
+
+def native_max_seq_len(config: dict[str, Any]) -> int:
+    """The model's own context length, read as ExLlamaV2Config.prepare reads it."""
+    for key in _LENGTH_KEYS:
+        for scope in (config, config.get("text_config") or {}):
+            value = scope.get(key)
+            if isinstance(value, int | float) and value == int(value):
+                return int(value)
+    return _DEFAULT_LENGTH
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,81 @@
+"""The keys of a sweep, and the rules that one combination of them must keep.
+
+`Settings` is both Hydra's structured config (names and types, at composition) and pydantic's model (ranges, for every
+combination). What needs more than one key, or a look at the machine, is in cases.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any
+
+from omegaconf import MISSING
+from pydantic import ConfigDict, Field
+
+Cache = Enum("Cache", {name: name for name in ("FP16", "Q8", "Q6", "Q4")})
+Attention = Enum("Attention", {name: name for name in ("auto", "flash", "xformers", "sdpa", "matmul")})
+
+HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
+MIN_SEQ_LEN = 64
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass
+class ModelSettings:
+    """One file of conf/model."""
+
+    __pydantic_config__ = _STRICT
+
+    name: str = MISSING
+    repo: str | None = None
+    revision: str | None = None
+    source: str | None = None
+    path: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DeviceSettings:
+    """One file of conf/device. `kind` is `simulated`, `cuda`, or `auto`: the GPU that is there, if there is one."""
+
+    __pydantic_config__ = _STRICT
+
+    name: str = MISSING
+    kind: str = MISSING
+    index: Annotated[int, Field(ge=0)] = 0
+    full_name: str | None = None
+    total_memory_bytes: int | None = None
+    compute_capability: str | None = None
+    multi_processor_count: int | None = None
+    memory_bandwidth_bytes_per_s: float | None = None
+    context_bytes: int | None = None
+    context_basis: str | None = None
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Settings:
+    """One combination of all keys; `max_seq_len` may still be a list, which is walked inside the cell."""
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    bpw: Annotated[float, Field(ge=2.0, le=16.0)] = 4.0
+    head_bits: int = 6
+    max_seq_len: Any = 4096
+    cache: Cache = Cache.FP16  # type: ignore[valid-type]
+    lazy: bool = False
+    attention: Attention = Attention.auto  # type: ignore[valid-type]
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    max_input_len: Annotated[int, Field(ge=1)] = 2048
+    vram_limit: Any = None
+    results_dir: str = "results"
+    timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    repeats: Annotated[int, Field(ge=1)] = 3
+    jobs: Annotated[int | None, Field(ge=1)] = None
+    rerun: bool = False
+    run_id: str | None = None
+    experiment: Any = None

@@ -1,0 +1,158 @@
+"""What crosses a process or the disk. Standard library only: the parent, the child and the reports all read this.
+
+Sizes are integer bytes, times float seconds. None means unknown, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class Phase(StrEnum):
+    """The steps of a case, in order. A row's `phase` is the last that was entered."""
+
+    LOAD = "load"
+    CACHE = "cache"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    DONE = "done"
+
+
+class Outcome(StrEnum):
+    """The verdict of a case."""
+
+    FITS = "fits"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    UNSUPPORTED = "unsupported"
+    DEGRADED = "degraded"
+    ERROR = "error"
+
+
+# Verdicts that answer the question; the others mean that the case should be looked at (exit code 1).
+ANSWERS = frozenset({Outcome.FITS, Outcome.OOM, Outcome.UNSUPPORTED, Outcome.DEGRADED})
+
+CACHES = ("FP16", "Q8", "Q6", "Q4")
+ATTENTIONS = ("auto", "flash", "xformers", "sdpa", "matmul")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the engine will see it: `config` is its config.json, `path` a directory that holds it (and, for a
+    real card, its EXL2 weights), `fingerprint` changes with anything that memory depends on. `bpw` is that of the
+    weights in `path`, None where there are none."""
+
+    name: str
+    config: dict[str, Any]
+    fingerprint: str
+    path: str | None = None
+    bpw: float | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        return self.bpw is not None
+
+    @property
+    def architecture(self) -> str:
+        architectures = self.config.get("architectures") or [None]
+        return str(architectures[0])
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures)."""
+
+    name: str
+    kind: str
+    full_name: str
+    total_memory_bytes: int
+    compute_capability: str | None = None
+    multi_processor_count: int | None = None
+    memory_bandwidth_bytes_per_s: float | None = None
+    context_bytes: int | None = None
+    context_basis: str | None = None
+    index: int | None = None
+    uuid: str | None = None
+    driver_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement to make: everything that determines it, and nothing else."""
+
+    model: ModelSpec
+    device: DeviceSpec
+    bpw: float
+    head_bits: int
+    cache: str
+    lazy: bool
+    attention: str
+    max_seq_len: int
+    batch_size: int
+    max_input_len: int
+    vram_limit_bytes: int | None = None
+    repeats: int = 3
+
+    def case_id(self, versions: dict[str, str | None]) -> str:
+        """A hash of the configuration, the device and the versions: the same case is found again on resume."""
+        determining = {
+            "schema_version": SCHEMA_VERSION,
+            "model": [self.model.name, self.model.fingerprint],
+            "device": dataclasses.asdict(self.device),
+            "versions": versions,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("model", "device")},
+        }
+        text = json.dumps(determining, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def title(self) -> str:
+        """One line for people."""
+        lazy = "lazy" if self.lazy else "eager"
+        return f"{self.model.name} {self.bpw:g} bpw {self.cache} {lazy} {self.max_seq_len} on {self.device.name}"
+
+    @staticmethod
+    def from_json(text: str) -> Case:
+        fields = json.loads(text)
+        fields["model"] = ModelSpec(**fields["model"])
+        fields["device"] = DeviceSpec(**fields["device"])
+        return Case(**fields)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A card's memory now and at its highest since the case began."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_bytes: int | None
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    peak_device_bytes: int | None
+
+
+@dataclass
+class Report:
+    """One line from the child. `event` is `start`, `enter`, `phase`, `result` or `failure`; the rest is its data."""
+
+    event: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"event": self.event, **self.data})
+
+    @staticmethod
+    def from_json(line: str) -> Report:
+        data = json.loads(line)
+        return Report(data.pop("event"), data)

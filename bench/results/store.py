@@ -1,0 +1,119 @@
+"""Rows on disk: a journal that survives a power cut, and the parquet that it becomes. The only door to pyarrow.
+
+A run is a folder. While it goes on, each process appends its rows to a journal of its own (one JSON document a line,
+synced before the next case starts); when it ends they become `cases.parquet`, written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.records import SCHEMA_VERSION
+from bench.results.schema import CASES
+
+_JOURNAL_GLOB = "journal-*.jsonl"
+
+
+class UnreadableFile(Exception):
+    """A file among the results that is no result; the text names it and says why."""
+
+
+class Journal:
+    """Appends rows to a run's folder; a row is on disk when `append` returns."""
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._path = run_dir / f"journal-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._file = self._path.open("ab")
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def compact(run_dir: Path) -> Path | None:
+    """Turns the journals of a run into `cases.parquet`; None where there is nothing. Rows already there stay."""
+    journals = sorted(run_dir.glob(_JOURNAL_GLOB))
+    rows = [row for journal in journals for row in _read_journal(journal)]
+    path = run_dir / "cases.parquet"
+    if rows:
+        if path.exists():
+            rows = _read_parquet(path).to_pylist() + rows
+        table = _table(rows)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        pq.write_table(table, partial, compression="zstd")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.rename(path)
+    for journal in journals:
+        journal.unlink()
+    return path if path.exists() else None
+
+
+def read_cases(results_dir: Path) -> tuple[pa.Table, list[str]]:
+    """Every row below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
+    tables, problems = [CASES.empty_table()], []
+    files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
+    for path in files:
+        try:
+            tables.append(_read_parquet(path))
+        except UnreadableFile as error:
+            problems.append(str(error))
+    if results_dir.is_dir():
+        journals = sorted(results_dir.rglob(_JOURNAL_GLOB))
+        rows = [row for journal in journals for row in _read_journal(journal)]
+        tables.append(_table(rows))
+    return pa.concat_tables(tables), problems
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    prepared = []
+    for row in rows:
+        row = {name: row.get(name) for name in CASES.names}
+        if isinstance(row["started_at"], str):
+            row["started_at"] = datetime.fromisoformat(row["started_at"])
+        prepared.append(row)
+    return pa.Table.from_pylist(prepared, schema=CASES)
+
+
+def _read_journal(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the end of a file, or a line that was being written when the power went
+        if isinstance(row, dict) and row.get("schema_version") == SCHEMA_VERSION:
+            rows.append(row)
+    return rows
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
+    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    if metadata.get("kind") != "cases":
+        raise UnreadableFile(f"{path}: not a table of cases")
+    version = int(metadata.get("schema_version", 0))
+    if version > SCHEMA_VERSION:
+        raise UnreadableFile(f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it")
+    return pq.read_table(path).cast(CASES)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,308 @@
+"""One case in one child process: start it, watch it, kill it, and say how it ended. The judging is judge.py's."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import bench
+from bench.records import Case, Report
+
+LOG_TAIL_BYTES = 4096
+_GRACE_S = 30.0  # between the last record and the end of the process
+
+# The child sees these and what starts with these prefixes; the rest of the user's environment could change the result.
+_KEPT = {"PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"}
+_KEPT_PREFIXES = ("CUDA_HOME", "CUDA_PATH", "NVIDIA_", "HF_", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_")
+# PyTorch's defaults, pinned: an allocator set otherwise is another allocator.
+_PINNED = {
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
+    "CUDA_MODULE_LOADING": "LAZY",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass
+class Ending:
+    """How a child ended: its records, its exit, and the last of what it printed."""
+
+    reports: list[Report] = field(default_factory=list)
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    wall_s: float = 0.0
+    log_tail: str = ""
+
+
+class Interrupted(Exception):
+    """The sweep is stopping; the case was killed and has no verdict."""
+
+
+def child_environment(device_kind: str, device_uuid: str | None) -> dict[str, str]:
+    """The whole environment of a child; it is recorded in the row."""
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
+    package_parent = str(Path(bench.__file__).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, kept.get("PYTHONPATH")]))
+    visible = "" if device_kind == "simulated" else (device_uuid or "0")
+    threads = {"OMP_NUM_THREADS": "1"} if device_kind == "simulated" else {}
+    return {**kept, **_PINNED, **threads, "CUDA_VISIBLE_DEVICES": visible}
+
+
+class Started(Protocol):
+    """A child that runs."""
+
+    pid: int
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """The exit status as `os.waitpid` gives it, once the child has ended; TimeoutError if it does not."""
+
+
+class Launcher(Protocol):
+    """A way of starting children for one device."""
+
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started: ...
+
+    def close(self) -> None: ...
+
+
+class FreshInterpreter:
+    """A new Python for each case: nothing is shared, and the imports are paid for every time."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", "case", str(records_fd)],
+            stdin=subprocess.PIPE,
+            stdout=log_fd,
+            stderr=log_fd,
+            pass_fds=[records_fd],
+            env=self._environment,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(request.encode())
+        process.stdin.close()
+        return _Popen(process)
+
+    def close(self) -> None: ...
+
+
+class _Popen:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+        return -code if code < 0 else code << 8
+
+
+class ForkServer:
+    """A server process that has imported the engine and forks for each case. Restarted if it dies."""
+
+    def __init__(self, environment: dict[str, str], device_kind: str) -> None:
+        self._environment = environment
+        self._kind = device_kind
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pids: list[Future[int]] = []
+        self._statuses: dict[int, Future[int]] = {}
+
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        with self._lock:
+            if self._connection is None:
+                self._start_server()
+            assert self._connection is not None
+            pid: Future[int] = Future()
+            self._pids.append(pid)
+            socket.send_fds(self._connection, [request.encode()], [records_fd, log_fd])
+        return _Forked(pid.result(), self._statuses)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.shutdown(socket.SHUT_RDWR)
+                self._connection = None
+            if self._process is not None:
+                self._process.wait()
+                self._process = None
+
+    def _start_server(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", "serve", str(theirs.fileno()), self._kind],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env=self._environment,
+            start_new_session=True,
+        )
+        theirs.close()
+        if not ours.recv(1 << 16):
+            assert self._process.stderr is not None
+            said = self._process.stderr.read().decode(errors="replace").strip()
+            raise RuntimeError(f"the worker could not start: {said[-2000:] or 'it said nothing'}")
+        self._connection = ours
+        threading.Thread(target=self._listen, args=(ours, self._process), daemon=True).start()
+
+    def _listen(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        """Hands each answer of the server to whoever waits for it, until the server is gone."""
+        while True:
+            try:
+                packet = connection.recv(1 << 16)
+            except OSError:
+                packet = b""
+            if not packet:
+                break
+            answer = json.loads(packet)
+            if "status" in answer:
+                self._statuses[answer["pid"]].set_result(answer["status"])
+            else:
+                self._statuses[answer["pid"]] = Future()
+                self._pids.pop(0).set_result(answer["pid"])
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+        for pid in self._pids:
+            pid.set_exception(RuntimeError("the worker's server died before it could start the case"))
+        self._pids.clear()
+        for status in self._statuses.values():
+            if not status.done():
+                status.set_result(signal.SIGKILL)  # orphans: their end can no longer be known
+        connection.close()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+class _Forked:
+    def __init__(self, pid: int, statuses: dict[int, Future[int]]) -> None:
+        self.pid = pid
+        self._statuses = statuses
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        status = self._statuses[self.pid].result(timeout_s)
+        del self._statuses[self.pid]
+        return status
+
+
+def make_launcher(device_kind: str, device_uuid: str | None) -> Launcher:
+    """The fastest launcher that isolates cases on this platform."""
+    environment = child_environment(device_kind, device_uuid)
+    if hasattr(os, "pidfd_open"):
+        return ForkServer(environment, device_kind)
+    return FreshInterpreter(environment)
+
+
+def run_isolated(
+    launcher: Launcher,
+    case: Case,
+    layouts: Path,
+    log_path: Path,
+    timeout_s: float,
+    on_report: Callable[[Report], Any] = lambda report: None,
+    stop: threading.Event | None = None,
+) -> Ending:
+    """Runs `case` to its end, whatever that is. `on_report` is called as records come in.
+
+    Raises `Interrupted` when `stop` is set; the child and all that it started are killed first.
+    """
+    ending = Ending()
+    request = json.dumps({"case": case.to_json(), "layouts": str(layouts)})
+    read_fd, write_fd = os.pipe()
+    started_at = time.monotonic()
+    try:
+        with log_path.open("wb") as log:
+            child = launcher.start(request, write_fd, log.fileno())
+    finally:
+        os.close(write_fd)
+    try:
+        interrupted = not _collect(read_fd, ending, started_at + timeout_s, on_report, stop)
+    finally:
+        os.close(read_fd)
+    if ending.timed_out or interrupted:
+        _kill(child.pid)
+    try:
+        status = child.wait(_GRACE_S)
+    except TimeoutError:  # it closed its records and lives on
+        ending.timed_out = True
+        _kill(child.pid)
+        status = child.wait()
+    _kill(child.pid)  # whatever it may have left behind
+    if interrupted:
+        raise Interrupted
+    ending.wall_s = time.monotonic() - started_at
+    if os.WIFSIGNALED(status):
+        ending.signal = os.WTERMSIG(status)
+    else:
+        ending.exit_code = os.WEXITSTATUS(status)
+    ending.log_tail = _tail(log_path)
+    return ending
+
+
+def _collect(
+    read_fd: int,
+    ending: Ending,
+    deadline: float,
+    on_report: Callable[[Report], Any],
+    stop: threading.Event | None,
+) -> bool:
+    """Reads records until the child closes the pipe or time is up; False when `stop` came first."""
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(read_fd, selectors.EVENT_READ)
+        while True:
+            if stop is not None and stop.is_set():
+                return False
+            left = deadline - time.monotonic()
+            if left <= 0:
+                ending.timed_out = True
+                return True
+            if not selector.select(min(left, 0.2)):
+                continue
+            data = os.read(read_fd, 1 << 16)
+            if not data:
+                return True
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                try:
+                    report = Report.from_json(line.decode())
+                except (ValueError, KeyError):
+                    continue  # a line that the child died in
+                ending.reports.append(report)
+                on_report(report)
+
+
+def _kill(pid: int) -> None:
+    """Ends a child and its whole session."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as log:
+        log.seek(0, os.SEEK_END)
+        log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+        return log.read().decode(errors="replace")

@@ -1,0 +1,113 @@
+"""The stored row of a case: what was asked, what the child reported, what the parent saw and decided."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from bench.plan.models import native_max_seq_len
+from bench.records import SCHEMA_VERSION, Case
+from bench.run.isolate import Ending
+from bench.run.judge import Verdict
+
+
+def installed_versions() -> dict[str, str | None]:
+    """The versions that a measurement depends on, without importing any of them."""
+    return {
+        "harness_version": version("vram-bench"),
+        "torch_version": version("torch"),
+        "exllamav2_version": version("exllamav2"),
+    }
+
+
+def make_row(
+    case: Case,
+    case_id: str,
+    run_id: str,
+    started_at: datetime,
+    ending: Ending,
+    verdict: Verdict,
+    versions: dict[str, str | None],
+    telemetry: dict[str, Any] | None,
+    energy_j: float | None,
+    environment: dict[str, str],
+) -> dict[str, Any]:
+    """One row in the columns of `results.schema.CASES`; what is not known is left out and becomes null."""
+    reported: dict[str, Any] = {}
+    phases = []
+    for report in ending.reports:
+        if report.event == "phase":
+            phases.append(report.data)
+            reported.update(report.data)
+        elif report.event in ("start", "versions", "result", "failure"):
+            reported.update(report.data)
+    memory = reported.get("memory") or {}
+    sampled_bytes = (telemetry or {}).get("peak_used_bytes")
+    peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "case_id": case_id,
+        "started_at": started_at.isoformat(),
+        "host": socket.gethostname(),
+        "device_name": case.device.name,
+        "device_kind": case.device.kind,
+        "device_uuid": case.device.uuid,
+        "device_total_bytes": case.device.total_memory_bytes,
+        "vram_limit_bytes": case.vram_limit_bytes,
+        "compute_capability": case.device.compute_capability,
+        "driver_version": case.device.driver_version,
+        "cuda_version": reported.get("cuda_version"),
+        "torch_version": reported.get("torch_version", versions["torch_version"]),
+        "exllamav2_version": versions["exllamav2_version"],
+        "harness_version": versions["harness_version"],
+        "model": case.model.name,
+        "architecture": case.model.architecture,
+        "model_fingerprint": case.model.fingerprint,
+        "native_max_seq_len": native_max_seq_len(case.model.config),
+        "bpw": case.bpw,
+        "head_bits": case.head_bits,
+        "cache": case.cache,
+        "lazy": case.lazy,
+        "attention": reported.get("attention"),
+        "attention_requested": case.attention,
+        "max_seq_len": case.max_seq_len,
+        "batch_size": case.batch_size,
+        "max_input_len": case.max_input_len,
+        "outcome": verdict.outcome,
+        "phase": verdict.phase,
+        "error": verdict.error,
+        **{name: memory.get(name) for name in ("peak_allocated_bytes", "peak_requested_bytes", "peak_reserved_bytes")},
+        "peak_device_bytes": peak_device_bytes,
+        "context_bytes": reported.get("context_bytes"),
+        **(reported.get("parts") or {}),
+        "load_s": reported.get("load_s") if case.device.kind == "cuda" else None,
+        "prefill_tokens_per_s": _rate(reported, "prefill_tokens", "prefill_s"),
+        "decode_tokens_per_s": _rate(reported, "decode_tokens", "decode_s"),
+        "decode_tokens_per_s_full": _rate(reported, "decode_tokens", "decode_full_s"),
+        "prefill_samples_s": reported.get("prefill_s") or None,
+        "decode_samples_s": reported.get("decode_s") or None,
+        "decode_full_samples_s": reported.get("decode_full_s") or None,
+        "energy_j": energy_j,
+        "wall_s": ending.wall_s,
+        "exit_code": ending.exit_code,
+        "signal": ending.signal,
+        "notes": reported.get("notes"),
+        "phases": json.dumps(phases),
+        "telemetry": telemetry and json.dumps(telemetry),
+        "environment": json.dumps(environment),
+    }
+
+
+def _rate(reported: dict[str, Any], tokens: str, samples: str) -> float | None:
+    """Tokens a second by the median of the samples; None where nothing was timed."""
+    seconds = reported.get(samples)
+    return reported[tokens] / median(seconds) if seconds else None
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,40 @@
+"""The one interface behind which a real card and a simulated one differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.records import Case, Memory
+
+
+class Card(Protocol):
+    """What the scenario asks of the card under it."""
+
+    # Tokens decoded before anything is measured, and in each measurement.
+    warm_up_tokens: int
+    decode_tokens: int
+
+    def supports_flash_attention(self) -> bool:
+        """flash-attn 2 runs on Ampere (compute capability 8.0) or newer."""
+
+    def model_dir(self, case: Case, layouts: Path) -> Path:
+        """The directory that the engine loads; layouts made for the purpose go below `layouts`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the row says of the card and its software, under the names of the row's columns."""
+
+    def memory(self) -> Memory:
+        """Bytes now and at peak, after all work on the card is finished."""
+
+    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
+        """The bytes of each part that were alive when allocated bytes were at their highest."""
+
+    def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        """Does the work and returns its seconds, once for each repeat; none where time means nothing."""
+
+    def notes(self) -> list[str]:
+        """What was assumed or stood in the way, for the row."""
+
+

@@ -1,0 +1,221 @@
+"""Lays out an EXL2 checkpoint for any architecture that exllamav2 knows: names, shapes and bit widths, no weights.
+
+The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables, which
+the loader reads, hold data. Tensor shapes follow `AdaptiveGPTQ.pack` (exllamav2/conversion/adaptivegptq.py), the mix
+of bit widths the quantiser's own options (exllamav2/conversion/qparams.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_FP16_BPW = 16.0
+_ITEM_BYTES = {"F16": 2, "I16": 2, "I32": 4}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of a safetensors header; `data` is None where the body is a hole."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+
+def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int) -> None:
+    """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
+
+    `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
+    """
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    (partial / "config.json").write_text(json.dumps(config))
+    tensors = sorted(_tensors(partial, bpw, head_bits), key=lambda tensor: tensor.data is None)
+    _write_safetensors(partial / "model.safetensors", tensors)
+    try:
+        partial.rename(directory)
+    except OSError:  # another process was first: its layout is the same
+        if not (directory / "config.json").exists():
+            raise
+
+
+def _write_safetensors(path: Path, tensors: list[Tensor]) -> None:
+    header: dict[str, Any] = {}
+    offset = 0
+    for tensor in tensors:
+        end = offset + tensor.size_bytes
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for tensor in tensors:
+            if tensor.data is not None:
+                file.write(tensor.data)
+        file.truncate(8 + len(text) + offset)
+
+
+def _tensors(model_dir: Path, bpw: float, head_bits: int) -> Iterator[Tensor]:
+    """Every tensor of the model, found by walking the module graph that exllamav2 itself builds from config.json."""
+    from exllamav2 import ExLlamaV2, ExLlamaV2Config
+    from exllamav2.attn import ExLlamaV2Attention
+    from exllamav2.embedding import ExLlamaV2Embedding
+    from exllamav2.linear import ExLlamaV2Linear
+    from exllamav2.mlp import ExLlamaV2MLP
+    from exllamav2.moe_mlp import ExLlamaV2MoEMLP
+    from exllamav2.parallel_decoder import ExLlamaV2ParallelDecoder
+    from exllamav2.pos_embedding import ExLlamaV2PosEmbedding
+
+    config = ExLlamaV2Config()
+    config.model_dir = str(model_dir)
+    config.prepare(no_tensors=True)
+    model = ExLlamaV2(config)
+    attention: list[list[Any]] = []  # q, k, v, o of each layer
+    mlps: list[list[list[Any]]] = []  # gate, up, down of each layer, each a list of experts
+    plain: list[Any] = []
+
+    def visit_attention(module: Any) -> None:
+        attention.append([module.q_proj, module.k_proj, module.v_proj, module.o_proj])
+        plain.extend(m for m in module.submodules if not isinstance(m, ExLlamaV2Linear))
+
+    def visit_mlp(module: Any) -> None:
+        mlps.append([[module.gate_proj] if module.gate_proj else [], [module.up_proj], [module.down_proj]])
+        plain.extend(m for m in module.submodules if not isinstance(m, ExLlamaV2Linear))
+
+    for module in model.modules:
+        if isinstance(module, ExLlamaV2ParallelDecoder):
+            plain.append(module.input_layernorm)
+            visit_attention(module.attn)
+            visit_mlp(module.mlp)
+        elif isinstance(module, ExLlamaV2Attention):
+            visit_attention(module)
+        elif isinstance(module, ExLlamaV2MLP):
+            visit_mlp(module)
+        elif isinstance(module, ExLlamaV2MoEMLP):
+            mlps.append([module.w1, module.w3, module.w2])
+            plain.append(module.post_attention_layernorm)
+            yield Tensor(f"{module.gate.key}.weight", "F16", (module.gate.out_features, module.gate.in_features))
+        elif isinstance(module, ExLlamaV2Linear):
+            head = None if bpw == _FP16_BPW else _head_options()[head_bits]
+            yield from _linear(module, head)
+        elif isinstance(module, ExLlamaV2Embedding):
+            yield Tensor(f"{module.key}.weight", "F16", (config.vocab_size, config.hidden_size))
+        elif isinstance(module, ExLlamaV2PosEmbedding):
+            yield Tensor(f"{module.key}.weight", "F16", (config.max_seq_len, config.hidden_size))
+        else:
+            plain.append(module)
+    for module in plain:
+        yield from _norm(module, config)
+    yield from _required_but_unused(config)
+    for linear, qparams in _choose_bits(attention, mlps, bpw):
+        yield from _linear(linear, qparams)
+
+
+def _head_options() -> dict[int, Any]:
+    from exllamav2.conversion.qparams import qparams_headoptions
+
+    options: dict[int, Any] = qparams_headoptions
+    return options
+
+
+def _choose_bits(attention: list[list[Any]], mlps: list[list[list[Any]]], bpw: float) -> Iterator[tuple[Any, Any]]:
+    """Each linear layer with the quantisation that brings the whole model closest to `bpw`.
+
+    The quantiser mixes neighbouring options over the layers by the error that it measures; without weights there is no
+    error to measure, so the richer option of each pair is spread evenly over the layers. The sum of bits is the same.
+    """
+    from exllamav2.conversion.qparams import qparams_attn, qparams_mlp
+
+    if bpw == _FP16_BPW:
+        for layer in attention:
+            yield from ((linear, None) for linear in layer)
+        for experts in mlps:
+            yield from ((linear, None) for group in experts for linear in group)
+        return
+    for layers, options in (
+        ([[[linear] for linear in layer] for layer in attention], qparams_attn),
+        (mlps, qparams_mlp),
+    ):
+        levels = sorted((_bits_per_weight(layers[0], option), index) for index, option in enumerate(options))
+        lower = max((level for level in levels if level[0] <= bpw), default=levels[0])
+        upper = min((level for level in levels if level[0] > bpw), default=levels[-1])
+        span = upper[0] - lower[0]
+        share = min(1.0, max(0.0, (bpw - lower[0]) / span)) if span else 0.0
+        for number, layer in enumerate(layers):
+            richer = math.floor((number + 1) * share + 1e-9) > math.floor(number * share + 1e-9)
+            option = options[upper[1] if richer else lower[1]]
+            for group, qparams in zip(layer, option, strict=True):
+                yield from ((linear, qparams) for linear in group)
+
+
+def _bits_per_weight(layer: list[list[Any]], option: list[Any]) -> float:
+    bits = weights = 0
+    for group, qparams in zip(layer, option, strict=True):
+        for linear in group:
+            bits += qparams.total_bits((linear.in_features, linear.out_features))
+            weights += linear.in_features * linear.out_features
+    return bits / weights
+
+
+def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
+    """The tensors of one linear layer; `qparams` None leaves it in FP16."""
+    key, rows, columns = linear.key, linear.in_features, linear.out_features
+    if qparams is None:
+        yield Tensor(f"{key}.weight", "F16", (columns - linear.padding, rows))
+        if linear.has_bias:
+            yield Tensor(f"{key}.bias", "F16", (columns - linear.padding,))
+        return
+    groups: list[int] = []  # bits and first packed row of each group
+    packed_rows = 0
+    remaining = rows
+    for bits, share in zip(qparams.bits, qparams.bits_prop, strict=True):
+        size = qparams.group_size[bits]
+        for _ in range(math.ceil(min(rows * share, remaining) / size)):
+            group_rows = min(size, remaining)
+            groups += [bits, packed_rows]
+            packed_rows += math.ceil(group_rows * bits / 32)
+            remaining -= group_rows
+    num_groups = len(groups) // 2
+    yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns))
+    yield Tensor(f"{key}.q_invperm", "I32", (rows,))
+    yield Tensor(f"{key}.q_scale", "I32", (num_groups, columns // 8))
+    yield Tensor(f"{key}.q_scale_max", "F16", (num_groups,))
+    yield Tensor(f"{key}.q_groups", "I16", (len(groups),), struct.pack(f"<{len(groups)}H", *groups))
+    if linear.has_bias:
+        yield Tensor(f"{key}.bias", "F16", (columns,))
+
+
+def _norm(module: Any, config: Any) -> Iterator[Tensor]:
+    from exllamav2.headnorm import ExLlamaV2HeadNorm
+    from exllamav2.layernorm import ExLlamaV2LayerNorm
+
+    if isinstance(module, ExLlamaV2HeadNorm):
+        yield Tensor(f"{module.key}.weight", "F16", (module.num_heads, module.head_dim))
+        return
+    yield Tensor(f"{module.key}.weight", "F16", (config.hidden_size,))
+    if isinstance(module, ExLlamaV2LayerNorm) and config.arch.lm.attention_bias_o:
+        yield Tensor(f"{module.key}.bias", "F16", (config.hidden_size,))
+
+
+def _required_but_unused(config: Any) -> Iterator[Tensor]:
+    """Empty tensors for the vision parts that exllamav2 looks for and a text-only load never touches."""
+    for arch, prefix in ((config.arch.mmp, config.arch.mmp_prefix), (config.arch.vt, config.arch.vt_prefix)):
+        keys = [*arch.expect_keys]
+        for layer in range(config.num_hidden_layers):
+            keys += [[f"model.layers.{layer}.{name}" for name in names] for names in arch.layer_keys]
+        for names in keys:
+            yield Tensor(f"{prefix}{names[0]}.weight", "F16", (0,))

@@ -1,0 +1,155 @@
+"""The real card: PyTorch's own counters beside NVML's, and CUDA time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import nvml
+from bench.records import Case, Memory
+
+
+class CudaCard:
+    """The GPU that CUDA_VISIBLE_DEVICES leaves visible, as `cuda:0`."""
+
+    # exllamav2 captures its CUDA graphs at the 205th call of a layer: decode past that before measuring.
+    warm_up_tokens = 256
+    decode_tokens = 32
+
+    def __init__(self, case: Case) -> None:
+        self._uuid = case.device.uuid
+        self._before = self._read()
+        torch.cuda.init()
+        torch.empty(1, device="cuda:0")  # the first allocation brings the context and the allocator into being
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()
+        self._total_bytes = torch.cuda.get_device_properties(0).total_memory
+        self._peak_device_bytes = 0
+        self.context_bytes = self._measure_context()
+        if case.vram_limit_bytes is not None:
+            allowed = max(0, case.vram_limit_bytes - (self.context_bytes or 0))
+            torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / self._total_bytes), 0)
+        torch.cuda.reset_peak_memory_stats(0)
+
+    # The interface of `bench.worker.card.Card`
+
+    def supports_flash_attention(self) -> bool:
+        return torch.cuda.get_device_capability(0)[0] >= 8
+
+    def model_dir(self, case: Case, layouts: Path) -> Path:
+        if not case.model.has_weights or case.model.path is None:
+            raise FileNotFoundError(f"{case.model.name}: a real GPU needs the EXL2 weights (model=local model.path=DIR)")
+        return Path(case.model.path)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "context_bytes": self.context_bytes,
+            "cuda_version": torch.version.cuda,
+            "allocator_settings": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "default"),
+            "nvml_before": self._before and asdict(self._before),
+        }
+
+    def memory(self) -> Memory:
+        torch.cuda.synchronize()
+        stats = torch.cuda.memory_stats(0)
+        free_bytes, total_bytes = torch.cuda.mem_get_info(0)
+        device_bytes = total_bytes - free_bytes
+        peak_reserved_bytes = int(stats["reserved_bytes.all.peak"])
+        # Between two looks the card held at least what PyTorch reserved at its peak, and the context.
+        known = [self._peak_device_bytes, device_bytes]
+        if self.context_bytes is not None:
+            known.append(peak_reserved_bytes + self.context_bytes)
+        self._peak_device_bytes = max(known)
+        return Memory(
+            allocated_bytes=int(stats["allocated_bytes.all.current"]),
+            reserved_bytes=int(stats["reserved_bytes.all.current"]),
+            device_bytes=device_bytes,
+            peak_allocated_bytes=int(stats["allocated_bytes.all.peak"]),
+            peak_requested_bytes=int(stats["requested_bytes.all.peak"]),
+            peak_reserved_bytes=peak_reserved_bytes,
+            peak_device_bytes=self._peak_device_bytes,
+        )
+
+    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
+        """From the engine's own objects: what lives as long as the model. The transients at the peak are not known."""
+        contexts = [context for context in model.device_context if context is not None]
+        scratch = _bytes(context.scratch for context in contexts)
+        rope = _bytes(tensor for context in contexts for tensor in [*(context.sin or []), *(context.cos or [])])
+        cached = [*cache.all_tensors(), *(t for pair in getattr(cache, "temp_tensors", {}).values() for t in pair)]
+        cache_bytes = _bytes(cached)
+        return {
+            "weights_bytes": self._after_load_bytes(model),
+            "cache_bytes": cache_bytes,
+            "scratch_bytes": scratch,
+            "rope_bytes": rope,
+        }
+
+    def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        samples = []
+        for _ in range(repeats):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            work()
+            torch.cuda.synchronize()
+            samples.append(time.perf_counter() - started)
+        return samples
+
+    def notes(self) -> list[str]:
+        notes = []
+        reading = self._read()
+        others = [p.pid for p in reading.processes if p.pid != os.getpid()] if reading else []
+        if others:
+            notes.append(f"other processes on the GPU: {', '.join(map(str, others))}")
+        return notes
+
+    @staticmethod
+    def _after_load_bytes(model: Any) -> int:
+        tensors = []
+        for module in model.modules:
+            for part in [module, *module.submodules]:
+                if getattr(part, "q_tensors", None):
+                    tensors += list(part.q_tensors.values())
+                if getattr(part, "linear", None) is not None:
+                    tensors += [part.linear.weight, part.linear.bias]
+                tensors += [getattr(part, "weight", None), getattr(part, "bias", None)]
+        return _bytes(tensor for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cuda)
+
+    def _measure_context(self) -> int | None:
+        """What the context took: what this process holds beyond PyTorch's own, or else what the GPU lost meanwhile."""
+        after = self._read()
+        if after is None:
+            return None
+        reserved_bytes = torch.cuda.memory_reserved(0)
+        own = next((p.used_bytes for p in after.processes if p.pid == os.getpid()), None)
+        if own is not None:
+            return own - reserved_bytes
+        if self._before is None or self._before.used_bytes is None or after.used_bytes is None:
+            return None
+        return after.used_bytes - self._before.used_bytes - reserved_bytes
+
+    def _read(self) -> nvml.Reading | None:
+        if self._uuid is None:
+            return None
+        try:
+            return nvml.read(self._uuid)
+        except nvml.NoDriver:
+            return None
+
+
+def _bytes(tensors: Any) -> int:
+    """The storages of some tensors, each counted once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
+    return sum(storages.values())
+
+
+@contextmanager
+def open_card(case: Case) -> Iterator[CudaCard]:
+    """The GPU of `case`; the parent has made it the only visible one."""
+    yield CudaCard(case)

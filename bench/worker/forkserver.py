@@ -1,0 +1,62 @@
+"""Starts cases in milliseconds: a process that has imported the engine once, and forks for each case.
+
+Protocol on the socket (SOCK_SEQPACKET, one JSON document a packet): the parent sends a request with two descriptors,
+the records pipe and the log; the answers are `{"pid": …}` and, when that child has ended, `{"pid": …, "status": …}`
+with the status of waitpid. The server ends when the socket closes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import selectors
+import socket
+import sys
+import traceback
+
+from bench.worker import child
+
+_MAX_PACKET_BYTES = 1 << 17
+
+
+def serve(connection: socket.socket, kind: str) -> None:
+    """Serves requests for devices of `kind` until the parent closes the connection."""
+    child.preload(kind)
+    gc.freeze()  # what is loaded now is shared with every fork, and never looked at again
+    connection.send(json.dumps({"ready": os.getpid()}).encode())
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is connection:
+                    data, fds, _, _ = socket.recv_fds(connection, _MAX_PACKET_BYTES, 2)
+                    if not data:
+                        return
+                    pid = _fork(connection, data.decode(), fds)
+                    for fd in fds:
+                        os.close(fd)
+                    connection.send(json.dumps({"pid": pid}).encode())
+                    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+                else:
+                    pid, status = os.waitpid(key.data, 0)
+                    selector.unregister(key.fileobj)
+                    os.close(key.fd)
+                    connection.send(json.dumps({"pid": pid, "status": status}).encode())
+
+
+def _fork(connection: socket.socket, request_text: str, fds: list[int]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        connection.close()
+        records_fd, log_fd = fds
+        os.dup2(log_fd, 1)
+        os.dup2(log_fd, 2)
+        child.main(records_fd, request_text)
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(child.EXIT_FAILED)

@@ -1,0 +1,97 @@
+"""The one scenario: load the model, make its cache, fill the context to the end, decode there.
+
+It runs unchanged on a real card and on a simulated one. After each phase it reports the memory and the seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.records import Case, Phase, Report
+from bench.worker.card import Card
+from bench.worker.engine import SDPA_NOTE, cache_class, choose_attention, require_known_architecture
+
+Emit = Callable[[Report], None]
+
+_PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
+
+
+def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
+    """Measures `case` on `card`. Whatever goes wrong is raised; what was finished has been emitted by then."""
+    from exllamav2 import ExLlamaV2, ExLlamaV2Config
+
+    require_known_architecture(case.model.config)
+    with _phase(Phase.LOAD, card, emit) as load:
+        config = ExLlamaV2Config(str(card.model_dir(case, layouts)))
+        config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
+        config.max_batch_size = case.batch_size
+        config.max_input_len = case.max_input_len
+        attention = choose_attention(config, case.attention, card)
+        emit(Report("start", {"attention": attention, **card.facts()}))
+        model = ExLlamaV2(config)
+        make_cache = cache_class(case.cache)
+        sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
+        if case.lazy:
+            cache = make_cache(model, lazy=True, **sizes)
+            load["load_s"] = _seconds(lambda: model.load_autosplit(cache))
+        else:
+            load["load_s"] = _seconds(model.load)
+    with _phase(Phase.CACHE, card, emit):
+        if not case.lazy:
+            cache = make_cache(model, **sizes)
+    context = torch.zeros((case.batch_size, case.max_seq_len), dtype=torch.long)
+    with _phase(Phase.PREFILL, card, emit) as prefill:
+        _restart(model, cache, context[:, :_PROMPT_TOKENS])
+        _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - _PROMPT_TOKENS))
+        filled = context[:, : case.max_seq_len - card.decode_tokens]
+        prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
+        prefill["prefill_tokens"] = filled.numel()
+    with _phase(Phase.DECODE, card, emit) as decode:
+
+        def decode_from(start: int) -> list[float]:
+            def work() -> None:
+                cache.current_seq_len = start
+                _decode(model, cache, context, card.decode_tokens)
+
+            return card.time(work, case.repeats)
+
+        decode["decode_full_s"] = decode_from(case.max_seq_len - card.decode_tokens)
+        decode["decode_s"] = decode_from(_PROMPT_TOKENS)
+        decode["decode_tokens"] = card.decode_tokens * case.batch_size
+    notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
+    emit(Report("result", {"parts": card.parts_at_peak(model, cache), "notes": notes}))
+
+
+def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:
+    cache.current_seq_len = 0
+    model.forward(ids, cache, preprocess_only=True)
+
+
+def _decode(model: Any, cache: Any, context: torch.Tensor, tokens: int) -> None:
+    for _ in range(tokens):
+        # The generators move every token's logits to the host as fp32, and sample there.
+        model.forward(context[:, :1], cache, last_id_only=True).float().cpu()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _phase(phase: Phase, card: Card, emit: Emit) -> Iterator[dict[str, Any]]:
+    """Reports that `phase` is entered and, once its block is done, what it took; the block may add to the report."""
+    emit(Report("enter", {"phase": phase}))
+    data: dict[str, Any] = {}
+    started = time.perf_counter()
+    yield data
+    memory = asdict(card.memory())  # waits for the card
+    emit(Report("phase", {"phase": phase, "seconds": time.perf_counter() - started, "memory": memory, **data}))

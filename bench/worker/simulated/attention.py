@@ -1,0 +1,137 @@
+"""What the attention back ends allocate: flash-attn, xformers, and PyTorch's scaled_dot_product_attention.
+
+flash-attn's rules are those of csrc/flash_attn/flash_api.cpp (mha_fwd) at 2.8; PyTorch carries a copy of the same code.
+xformers is assumed to dispatch to that copy.
+"""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
+
+_MAX_HEAD_DIM = 256
+
+
+class FlashAttention:
+    """The forward kernel, and the three interfaces to it."""
+
+    def __init__(self, cuda: SimulatedCuda) -> None:
+        self._cuda = cuda
+
+    def take_temporaries(
+        self, q: torch.Size, k: torch.Size, windowed: bool, rng_bytes: tuple[int, ...]
+    ) -> None:
+        """Allocates and frees what the kernel needs beside its output; `q` and `k` are (batch, length, heads, dim)."""
+        batch_size, q_len, num_heads, head_dim = q
+        k_len, num_kv_heads = k[1], k[2]
+        if q_len == 1 and num_heads > num_kv_heads and not windowed:
+            # The heads that share keys are worked on as if they were one head's queries.
+            q_len, num_heads = num_heads // num_kv_heads, num_kv_heads
+        held = [self._cuda.claim(batch_size * num_heads * q_len * 4)]  # log-sum-exp, fp32
+        splits = self._num_splits(batch_size * num_heads * math.ceil(q_len / 64), head_dim, k_len)
+        if splits > 1:
+            rounded = -(-head_dim // 32) * 32 if head_dim <= 128 else -(-head_dim // 64) * 64
+            held.append(self._cuda.claim(splits * batch_size * num_heads * q_len * 4))
+            held.append(self._cuda.claim(splits * batch_size * num_heads * q_len * rounded * 4))
+        held.extend(self._cuda.claim(size_bytes) for size_bytes in rng_bytes)
+
+    def _num_splits(self, work_items: int, head_dim: int, k_len: int) -> int:
+        """num_splits_heuristic: the fewest splits of the keys that reach 85 % of the best use of the card."""
+        slots = self._cuda.num_sms * 2
+        if work_items >= 0.8 * slots:
+            return 1
+        block_n = 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64
+        num_blocks = math.ceil(k_len / block_n)
+        efficiency = {}
+        for splits in range(1, min(128, slots, num_blocks) + 1):
+            if splits == 1 or math.ceil(num_blocks / splits) != math.ceil(num_blocks / (splits - 1)):
+                waves = work_items * splits / slots
+                efficiency[splits] = waves / math.ceil(waves)
+        best = max(efficiency.values(), default=0.0)
+        return next((splits for splits, reached in efficiency.items() if reached >= 0.85 * best), 1)
+
+    def flash_attn_func(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+    ) -> torch.Tensor:
+        """flash_attn.flash_attn_func: (batch, length, heads, dim) in and out."""
+        head_dim = q.shape[-1]
+        if head_dim > _MAX_HEAD_DIM:
+            raise RuntimeError(f"FlashAttention forward only supports head dimension at most {_MAX_HEAD_DIM}")
+        if q.shape[2] % k.shape[2]:
+            raise RuntimeError("Number of heads in key/value must divide number of heads in query")
+        if head_dim % 8:
+            q, k, v = (F.pad(t, [0, 8 - head_dim % 8]) for t in (q, k, v))
+        windowed = any(0 <= w < k.shape[1] for w in window_size)
+        out = torch.empty_like(q)
+        self.take_temporaries(q.shape, k.shape, windowed, rng_bytes=(16,))
+        return out[..., :head_dim]
+
+    def memory_efficient_attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_bias: Any = None,
+        p: float = 0.0,
+        scale: float | None = None,
+    ) -> torch.Tensor:
+        """xformers.ops.memory_efficient_attention: (batch, length, heads, dim) in and out."""
+        out = torch.empty_like(query)
+        self.take_temporaries(query.shape, key.shape, False, rng_bytes=(16, 8))
+        return out
+
+
+def _scaled_dot_product_attention(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """aten.scaled_dot_product_attention: (batch, heads, length, dim) in and out; the kernel's own layout inside."""
+    if type(args[0]) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    query, key = args[0].meta.transpose(1, 2), args[1].meta.transpose(1, 2)
+    out = cuda.fresh(torch.empty(query.shape, dtype=query.dtype, device="meta").transpose(1, 2))
+    FlashAttention(cuda).take_temporaries(query.shape, key.shape, False, rng_bytes=(16, 8))
+    return out
+
+
+RULES: dict[Any, Any] = {torch.ops.aten.scaled_dot_product_attention.default: _scaled_dot_product_attention}
+
+
+def _unsupported(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("not simulated: the scenario does not reach this function")
+
+
+def modules(flash: FlashAttention) -> dict[str, ModuleType]:
+    """Stand-ins to put in `sys.modules` before exllamav2 is imported."""
+    flash_attn = ModuleType("flash_attn")
+    vars(flash_attn).update(
+        __version__="2.8.3",
+        flash_attn_func=flash.flash_attn_func,
+        flash_attn_varlen_func=_unsupported,
+        flash_attn_with_kvcache=_unsupported,
+    )
+    xformers, ops, fmha = ModuleType("xformers"), ModuleType("xformers.ops"), ModuleType("xformers.ops.fmha")
+    attn_bias = ModuleType("xformers.ops.fmha.attn_bias")
+    vars(xformers)["ops"] = ops
+    vars(ops).update(memory_efficient_attention=flash.memory_efficient_attention, fmha=fmha)
+    vars(fmha)["attn_bias"] = attn_bias
+    vars(attn_bias)["LowerTriangularFromBottomRightMask"] = type("LowerTriangularFromBottomRightMask", (), {})
+    return {
+        "flash_attn": flash_attn,
+        "flash_attn_2_cuda": ModuleType("flash_attn_2_cuda"),
+        "xformers": xformers,
+        "xformers.ops": ops,
+        "xformers.ops.fmha": fmha,
+        "xformers.ops.fmha.attn_bias": attn_bias,
+    }

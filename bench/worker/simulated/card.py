@@ -1,0 +1,121 @@
+"""The simulated card: the engine's own Python code over fake CUDA tensors and a model of PyTorch's allocator."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.records import Case, Memory
+from bench.worker import checkpoint
+from bench.worker.simulated import attention, cuda_api, operators
+from bench.worker.simulated.allocator import CachingAllocator
+from bench.worker.simulated.attribution import PARTS
+from bench.worker.simulated.extension import Extension
+from bench.worker.simulated.tensor import SimulatedCuda
+
+# What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG).
+_CUBLAS_WORKSPACE_BYTES = 8_519_680
+_CUBLAS_WORKSPACE_BYTES_HOPPER = 32 << 20
+
+_CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
+
+
+class SimulatedCard:
+    """One case's card. `Case.device` says how large it is and what a CUDA context takes of it."""
+
+    # Every decoded token allocates the same: a few show what a thousand would.
+    warm_up_tokens = 2
+    decode_tokens = 4
+
+    def __init__(self, case: Case) -> None:
+        device = case.device
+        self._device = device
+        self._routed = bool(case.model.config.get("num_local_experts") or case.model.config.get("num_experts"))
+        self._total_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
+        self.context_bytes = device.context_bytes or 0
+        self.allocator = CachingAllocator(max(0, self._total_bytes - self.context_bytes), len(PARTS))
+
+    # The interface of `bench.worker.card.Card`
+
+    def supports_flash_attention(self) -> bool:
+        return float(self._device.compute_capability or "8.0") >= 8.0
+
+    def model_dir(self, case: Case, layouts: Path) -> Path:
+        if case.model.has_weights and case.model.path is not None:
+            return Path(case.model.path)
+        key = f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}"
+        directory = layouts / hashlib.sha256(key.encode()).hexdigest()[:16]
+        if not directory.exists():
+            checkpoint.write_checkpoint(directory, case.model.config, case.bpw, case.head_bits)
+        return directory
+
+    def facts(self) -> dict[str, Any]:
+        return {"context_bytes": self.context_bytes, "allocator_settings": "default"}
+
+    def memory(self) -> Memory:
+        stats = self.allocator.stats
+        return Memory(
+            allocated_bytes=stats.allocated_bytes,
+            reserved_bytes=stats.reserved_bytes,
+            device_bytes=stats.reserved_bytes + self.context_bytes,
+            peak_allocated_bytes=stats.peak_allocated_bytes,
+            peak_requested_bytes=stats.peak_requested_bytes,
+            peak_reserved_bytes=stats.peak_reserved_bytes,
+            peak_device_bytes=stats.peak_reserved_bytes + self.context_bytes,
+        )
+
+    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
+        return {f"{part}_bytes": size for part, size in zip(PARTS, self.allocator.parts_at_peak, strict=True)}
+
+    def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        work()
+        return []
+
+    def notes(self) -> list[str]:
+        notes = []
+        if self._device.context_basis != "measured":
+            notes.append("context_bytes assumed")
+        if self._routed:
+            notes.append("expert routing assumed balanced")
+        return notes
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self._total_bytes
+
+
+def preload() -> None:
+    """Imports the engine over its stand-ins, once for all cards that this process and its forks will simulate."""
+    if "exllamav2" in sys.modules:
+        return
+    cuda_api.allow_cuda_devices()
+    sys.modules["exllamav2_ext"] = Extension(_CUDA).module()
+    sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
+    ampere = SimpleNamespace(name="", major=8, minor=0, total_memory=0, multi_processor_count=1)
+    with cuda_api.patched(_CUDA, ampere, lambda: (0, 0)):
+        import exllamav2  # noqa: F401
+        import exllamav2.conversion.qparams
+
+
+@contextmanager
+def open_card(case: Case) -> Iterator[SimulatedCard]:
+    """The card of `case`, in force until the block ends."""
+    preload()
+    card = SimulatedCard(case)
+    device = case.device
+    major, minor = (int(number) for number in (device.compute_capability or "8.0").split("."))
+    num_sms = device.multi_processor_count or 1
+    properties = SimpleNamespace(
+        name=device.full_name,
+        major=major,
+        minor=minor,
+        total_memory=device.total_memory_bytes,
+        multi_processor_count=num_sms,
+    )
+    _CUDA.start(card.allocator, num_sms, _CUBLAS_WORKSPACE_BYTES_HOPPER if major == 9 else _CUBLAS_WORKSPACE_BYTES)
+    with cuda_api.patched(_CUDA, properties, card.mem_get_info), _CUDA:
+        yield card

@@ -1,0 +1,202 @@
+"""Operators whose CUDA kernels allocate more than their outputs, or whose results the host needs.
+
+Each rule was found by holding the simulation against PyTorch's real allocator and operators on a CUDA runtime whose
+kernels do nothing; the source named is the place in PyTorch that allocates. The order of allocations is the kernel's
+own, because it decides which cached block serves which request.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from bench.worker.simulated.tensor import (
+    MAX_ELEMENTS_WITH_VALUES,
+    SimulatedCuda,
+    SimulatedTensor,
+    UnknownValue,
+    is_cuda_device,
+    lazy_zeros,
+)
+
+aten = torch.ops.aten
+
+_SMALL_SORT = 4096  # up to here one block sorts in shared memory; beyond it, CUB's segmented sort takes workspace
+
+
+def _is_plain(args: tuple[Any, ...]) -> bool:
+    return not any(type(a) is SimulatedTensor for a in args)
+
+
+def _zeros(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    device = kwargs.get("device")
+    if is_cuda_device(device):
+        return cuda.run_fresh(func, args, kwargs)
+    if device is not None and device.type != "cpu":
+        return func(*args, **kwargs)
+    return lazy_zeros(args[0], kwargs.get("dtype") or torch.get_default_dtype())
+
+
+def _copy_between_devices(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """`aten._to_copy`: to the card, from it, or a conversion on it."""
+    source, device = args[0], kwargs.get("device")
+    if type(source) is not SimulatedTensor:
+        if not is_cuda_device(device):
+            return func(*args, **kwargs)
+        values = None
+        if source.numel() <= MAX_ELEMENTS_WITH_VALUES:
+            values = source.to(kwargs.get("dtype") or source.dtype).clone()
+        meta = torch.empty_like(source, device="meta", dtype=kwargs.get("dtype") or source.dtype)
+        return cuda.fresh(meta, values)
+    if device is None or is_cuda_device(device):
+        return cuda.run_fresh(func, args, kwargs)
+    return _to_host(cuda, source, kwargs.get("dtype") or source.dtype)
+
+
+def _to_host(cuda: SimulatedCuda, source: SimulatedTensor, dtype: torch.dtype) -> torch.Tensor:
+    # Copy.cu: what is not one contiguous run of the wanted type is first made so on the card.
+    if dtype != source.dtype or not source.meta.is_contiguous():
+        cuda.claim(source.numel() * dtype.itemsize)
+    if source.values is not None:
+        return source.values.to(dtype).clone()
+    return lazy_zeros(source.shape, dtype)
+
+
+def _copy_(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    target, source = args[0], args[1]
+    if type(target) is not SimulatedTensor:
+        if type(source) is SimulatedTensor:
+            return func(target, _to_host(cuda, source, target.dtype))
+        return func(*args, **kwargs)
+    if type(source) is SimulatedTensor:
+        return cuda._run_in_place(func, args, kwargs)
+    # Copy.cu, copy_requires_temporaries: the host's data lands in a contiguous tensor first.
+    if not target.meta.is_contiguous():
+        cuda.claim(target.numel() * target.dtype.itemsize)
+    if target.values is not None:
+        target.values.copy_(source)
+    return target
+
+
+def _scalar(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    source = args[0]
+    if type(source) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    if source.values is None:
+        raise UnknownValue("the host reads a value that a simulated card does not compute")
+    return func(source.values)
+
+
+def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if _is_plain(args) and _is_plain(tuple(kwargs.values())):
+        return func(*args, **kwargs)
+    values, indices = cuda.run_fresh(func, args, kwargs)
+    # Sort.cu: a second tensor of indices, and for long rows CUB's own workspace (fitted on sm_8x).
+    length = values.shape[-1] if values.dim() else 1
+    second_indices = cuda.claim(values.numel() * 8)
+    if length > _SMALL_SORT:
+        cuda.claim(12 * length + 8703 + 1024 * math.ceil(length / 3072))
+    del second_indices
+    return values, indices
+
+
+def _scalar_power(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    out = cuda.run_fresh(func, args, kwargs)
+    cuda.claim(8)  # Pow.cpp: the base becomes a tensor of one double on the card
+    return out
+
+
+def _softmax(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    source = args[0]
+    out = cuda.run_fresh(func, args, kwargs)
+    if not source.meta.is_contiguous():  # SoftMax.cu: host_softmax works on a contiguous copy
+        cuda.claim(source.numel() * source.dtype.itemsize)
+    return out
+
+
+def _gemm(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    out = cuda.run_fresh(func, args, kwargs)
+    cuda.use_cublas()
+    return out
+
+
+def _index(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    source, indices = args
+    if type(source) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    # IndexingUtils.h: indices on the host are copied to the card for the length of the call.
+    moved = [
+        cuda.claim(i.numel() * i.dtype.itemsize)
+        for i in indices
+        if i is not None and type(i) is not SimulatedTensor and i.dim() > 0
+    ]
+    out = cuda.run_fresh(func, args, kwargs)
+    del moved
+    return out
+
+
+def _topk(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """Of unknown scores: every entry is chosen equally often, as if a router were perfectly balanced (assumed)."""
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    scores, k = args[0], args[1]
+    values, indices = cuda.run_fresh(func, args, kwargs)
+    if indices.values is None:
+        choices = torch.arange(indices.numel()) % scores.shape[-1]
+        indices.values = choices.view(indices.shape[0], k) if indices.dim() == 2 else choices.view(indices.shape)
+    return values, indices
+
+
+def _one_hot(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    source, num_classes = args[0], args[1]
+    if type(source) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    meta = torch.empty((*source.shape, num_classes), dtype=torch.int64, device="meta")
+    return cuda.fresh(meta, None if source.values is None else func(source.values, num_classes))
+
+
+def _nonzero(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    source = args[0]
+    if type(source) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    if source.values is None:
+        raise UnknownValue("the shape depends on values that a simulated card does not compute")
+    values = func(source.values)
+    # The kernel writes one row per dimension and returns the transpose.
+    meta = torch.empty(values.shape[::-1], dtype=torch.int64, device="meta").t()
+    return cuda.fresh(meta, values)
+
+
+def _where(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    with cuda:
+        return list(aten.nonzero.default(args[0]).unbind(1))
+
+
+RULES: dict[Any, Any] = {
+    aten.zeros.default: _zeros,
+    aten._to_copy.default: _copy_between_devices,
+    aten.copy_.default: _copy_,
+    aten._local_scalar_dense.default: _scalar,
+    aten.sort.default: _sort,
+    aten.sort.stable: _sort,
+    aten.pow.Scalar: _scalar_power,
+    aten._softmax.default: _softmax,
+    aten.mm.default: _gemm,
+    aten.bmm.default: _gemm,
+    aten.addmm.default: _gemm,
+    aten.index.Tensor: _index,
+    aten.topk.default: _topk,
+    aten.one_hot.default: _one_hot,
+    aten.nonzero.default: _nonzero,
+    aten.where.default: _where,
+}

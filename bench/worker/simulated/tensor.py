@@ -1,0 +1,297 @@
+"""CUDA tensors without CUDA: shapes, dtypes, strides and storages are real, bytes are not.
+
+A `SimulatedTensor` stands for a tensor on `cuda:0`. Inside it is a meta tensor, which PyTorch's own meta kernels work
+on, and a claim on a block of the allocator model, shared by all views of one storage and given back with the last of
+them. `SimulatedCuda` is the dispatch mode that makes such tensors wherever the engine names a CUDA device.
+
+Few tensors carry values. A number that steers the engine's control flow (RoPE frequencies, group tables, expert
+routing) is kept as a small tensor on the CPU and computed alongside; everything else is shape only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.worker.simulated.allocator import Block, CachingAllocator, OutOfMemory
+from bench.worker.simulated.attribution import WORKSPACE, part_of
+
+DEVICE = torch.device("cuda", 0)
+_META = torch.device("meta")
+# Values are started for tensors up to this many elements: enough for every table that the host reads.
+MAX_ELEMENTS_WITH_VALUES = 4096
+# Zeros on the CPU from this size on come from fresh pages, which cost nothing until they are written.
+_LAZY_ZEROS_BYTES = 1 << 20
+
+
+class Claim:
+    """Holds one block of the allocator as long as some tensor's storage needs it."""
+
+    __slots__ = ("_allocator", "_block")
+
+    def __init__(self, allocator: CachingAllocator, block: Block) -> None:
+        self._allocator = allocator
+        self._block = block
+
+    def __del__(self) -> None:
+        self._allocator.free(self._block)
+
+
+class SimulatedTensor(torch.Tensor):
+    """A tensor on the simulated card: `meta` has its shape, `claim` its memory, `values` its numbers if known."""
+
+    meta: torch.Tensor
+    claim: Claim | None
+    values: torch.Tensor | None
+
+    @staticmethod
+    def __new__(cls, meta: torch.Tensor, claim: Claim | None, values: torch.Tensor | None = None) -> SimulatedTensor:
+        # Always an inference tensor: autograd's bookkeeping of views and versions then stays out of the way.
+        with torch._C._InferenceMode(True):
+            self: SimulatedTensor = torch.Tensor._make_wrapper_subclass(
+                cls,
+                meta.size(),
+                strides=meta.stride(),
+                storage_offset=meta.storage_offset(),
+                dtype=meta.dtype,
+                device=DEVICE,
+            )
+        self.meta = meta
+        self.claim = claim
+        self.values = values
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise RuntimeError(f"{func} on a simulated tensor outside of its card")
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()  # PyTorch's own reads the bytes
+
+    def __repr__(self, **_: Any) -> str:
+        return f"SimulatedTensor({tuple(self.meta.shape)}, {self.meta.dtype})"
+
+
+class UnknownValue(RuntimeError):
+    """The engine asked for a number that only a real card could have computed."""
+
+
+Rule = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class SimulatedCuda(TorchDispatchMode):
+    """Runs every operator on simulated tensors as PyTorch's CUDA back end would allocate for it.
+
+    `special` holds the operators whose CUDA kernels allocate more than their outputs, or whose outputs depend on
+    data; each is called as `rule(cuda, func, args, kwargs)`. A process has one, because exllamav2 imports its extension
+    once; `start` puts it on another card.
+    """
+
+    allocator: CachingAllocator
+    num_sms: int
+    cublas_workspace_bytes: int
+
+    def __init__(self, special: dict[Any, Any]) -> None:
+        super().__init__()
+        self.stream = 0
+        self._special = special
+        self._workspaces: dict[int, Claim] = {}
+        self._rules: dict[Any, Rule] = {}
+
+    def start(self, allocator: CachingAllocator, num_sms: int, cublas_workspace_bytes: int) -> None:
+        """A new card: `cublas_workspace_bytes` is what PyTorch takes for each stream that cuBLAS is used on."""
+        self.allocator = allocator
+        self.num_sms = num_sms
+        self.cublas_workspace_bytes = cublas_workspace_bytes
+        self.stream = 0
+        self._workspaces.clear()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = self._rules.get(func)
+        if rule is None:
+            rule = self._rules[func] = self._learn(func)
+        return rule(func, args, kwargs or {})
+
+    # What the rules and the stand-ins for extensions build with.
+
+    def claim(self, size_bytes: int) -> Claim | None:
+        """Memory for `size_bytes` on the current stream; none for nothing. Raises torch.OutOfMemoryError."""
+        if size_bytes == 0:
+            return None
+        return self._claim(size_bytes, part_of(sys._getframe(1)))
+
+    def _claim(self, size_bytes: int, part: int) -> Claim:
+        try:
+            return Claim(self.allocator, self.allocator.malloc(size_bytes, self.stream, part))
+        except OutOfMemory as error:
+            raise torch.OutOfMemoryError(self._oom_text(error)) from None
+
+    def _oom_text(self, error: OutOfMemory) -> str:
+        stats, mib = self.allocator.stats, 1 << 20
+        return (
+            f"CUDA out of memory. Tried to allocate {error.requested_bytes / mib:.2f} MiB. GPU 0 (simulated) has "
+            f"{self.allocator.limit_bytes / mib:.2f} MiB for PyTorch, of which {error.free_bytes / mib:.2f} MiB is "
+            f"free; {stats.allocated_bytes / mib:.2f} MiB is allocated by PyTorch, and "
+            f"{(stats.reserved_bytes - stats.allocated_bytes) / mib:.2f} MiB is reserved by PyTorch but unallocated."
+        )
+
+    def fresh(self, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
+        """A new tensor with memory of its own, in the shape of `meta`."""
+        size_bytes = meta.untyped_storage().nbytes()
+        claim = self._claim(size_bytes, part_of(sys._getframe(1))) if size_bytes else None
+        return SimulatedTensor(meta, claim, values)
+
+    def empty(self, shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> SimulatedTensor:
+        """`torch.empty` on the card."""
+        return self.fresh(torch.empty(shape, dtype=dtype, device=_META))
+
+    def use_cublas(self) -> None:
+        """PyTorch gives each handle and stream a workspace at the first use of cuBLAS, and keeps it."""
+        if self.stream not in self._workspaces:
+            self._workspaces[self.stream] = self._claim(self.cublas_workspace_bytes, WORKSPACE)
+
+    # The ways in which an operator can be run.
+
+    def _learn(self, func: Any) -> Rule:
+        special = self._special.get(func)
+        if special is not None:
+            return lambda func, args, kwargs: special(self, func, args, kwargs)
+        if func._can_decompose():
+            return self._run_composite
+        infos = [r.alias_info for r in func._schema.returns]
+        if any(info is not None and info.is_write for info in infos):
+            return self._run_in_place
+        if any(info is not None for info in infos):
+            return self._run_view
+        return self._run_fresh
+
+    def _run_composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _on_card(args, kwargs):
+            return func(*args, **kwargs)
+        # Under inference mode a composite arrives whole: take it apart with this mode on, to see its temporaries.
+        with self:
+            return func.decompose(*args, **kwargs)
+
+    def _run_in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _on_card(args, kwargs):
+            return func(*args, **kwargs)
+        func(*_lower(args), **_lower(kwargs))
+        target = kwargs.get("out", args[0]) if kwargs else args[0]
+        if isinstance(target, SimulatedTensor) and target.values is not None:
+            values = _values(args, kwargs)
+            if values is None:
+                target.values = None
+            else:
+                func(*values[0], **values[1])
+        return target
+
+    def _run_view(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        base = args[0]
+        if type(base) is not SimulatedTensor:
+            return func(*args, **kwargs)
+        out = func(base.meta, *args[1:], **kwargs)
+        values = None if base.values is None else func(base.values, *args[1:], **kwargs)
+        claim = base.claim
+        if isinstance(out, torch.Tensor):
+            return SimulatedTensor(out, claim, values)
+        return [SimulatedTensor(o, claim, None if values is None else values[i]) for i, o in enumerate(out)]
+
+    def _run_fresh(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not _on_card(args, kwargs):
+            return func(*args, **kwargs)
+        return self.run_fresh(func, args, kwargs)
+
+    def run_fresh(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Outputs with memory of their own, in order, as a structured CUDA kernel allocates them."""
+        out = func(*_lower(args), **_lower(kwargs))
+        values = self._compute_values(func, args, kwargs, out)
+        if isinstance(out, torch.Tensor):
+            return self.fresh(out, values)
+        if isinstance(out, tuple | list):
+            known = values if values is not None else [None] * len(out)
+            return type(out)(
+                self.fresh(o, v) if isinstance(o, torch.Tensor) else o for o, v in zip(out, known, strict=True)
+            )
+        return out
+
+    def _compute_values(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
+        first = out[0] if isinstance(out, tuple | list) else out
+        if not isinstance(first, torch.Tensor) or first.numel() > MAX_ELEMENTS_WITH_VALUES:
+            return None
+        if func in _UNINITIALISED:
+            return None
+        values = _values(args, kwargs)
+        if values is None:
+            return None
+        return func(*values[0], **values[1])
+
+
+_UNINITIALISED = {
+    torch.ops.aten.empty.memory_format,
+    torch.ops.aten.empty_strided.default,
+    torch.ops.aten.empty_like.default,
+    torch.ops.aten.new_empty.default,
+    torch.ops.aten.new_empty_strided.default,
+}
+
+
+def is_cuda_device(device: Any) -> bool:
+    return isinstance(device, torch.device) and device.type == "cuda"
+
+
+def _on_card(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operator runs on the card: it has a simulated input, or is told to make its output there."""
+    for arg in args:
+        if type(arg) is SimulatedTensor or is_cuda_device(arg):
+            return True
+        if isinstance(arg, list | tuple) and any(type(a) is SimulatedTensor for a in arg):
+            return True
+    return any(type(a) is SimulatedTensor or is_cuda_device(a) for a in kwargs.values()) if kwargs else False
+
+
+def _lower(arg: Any) -> Any:
+    """The same arguments for the meta back end."""
+    if type(arg) is SimulatedTensor:
+        return arg.meta
+    if isinstance(arg, torch.Tensor):
+        return arg if arg.dim() == 0 else arg.to(_META)
+    if isinstance(arg, tuple | list):
+        return type(arg)(_lower(a) for a in arg)
+    if isinstance(arg, dict):
+        return {key: _lower(value) for key, value in arg.items() if key != "pin_memory"}
+    return _META if is_cuda_device(arg) else arg
+
+
+def _values(args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+    """The same arguments with the numbers of every simulated tensor, on the CPU; None if one is not known."""
+    try:
+        return _known(args), _known(kwargs)
+    except UnknownValue:
+        return None
+
+
+def _known(arg: Any) -> Any:
+    if type(arg) is SimulatedTensor:
+        if arg.values is None:
+            raise UnknownValue
+        return arg.values
+    if isinstance(arg, tuple | list):
+        return type(arg)(_known(a) for a in arg)
+    if isinstance(arg, dict):
+        return {key: _known(value) for key, value in arg.items() if key != "pin_memory"}
+    return torch.device("cpu") if is_cuda_device(arg) else arg
+
+
+def lazy_zeros(shape: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros on the CPU without touching their memory: weights that pass through the host are never written."""
+    size_bytes = dtype.itemsize
+    for extent in shape:
+        size_bytes *= extent
+    if size_bytes < _LAZY_ZEROS_BYTES:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=dtype).view(shape)
