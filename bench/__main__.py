@@ -1,0 +1,115 @@
+"""vram-bench: what fits on a GPU, measured on a real one or computed on a simulated one.
+
+Each command imports what it needs and no more: help, reports and the parent of a sweep never import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EXIT_DONE, EXIT_LOOK, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_SWEEP_HELP = """\
+Measures every combination of the given keys; a comma makes an axis. Each case loads the model, makes its cache,
+fills the context to the end and decodes there, in a process of its own. What is stored already is not run again.
+
+  model             a name in conf/model, or local with model.path=DIR (config.json, and EXL2 weights for a real GPU)
+  device            auto, cuda (device.index=N), or a simulated card in conf/device
+  bpw               2.0 to 8.0 bits per weight, or 16
+  max_seq_len       tokens
+  cache             FP16, Q8, Q6, Q4
+  lazy              true: lazy cache and load_autosplit; false: load, then the cache
+  attention         auto, flash, xformers, sdpa, matmul
+  vram_limit        e.g. 24GiB: a smaller card inside the one that is there
+  batch_size, max_input_len, head_bits, results_dir, timeout_s, repeats, jobs, rerun, hydra/launcher
+"""
+_EXAMPLES = {
+    "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8192,32768 device=rtx_4090",
+    "report": "vram-bench report --results results --out report",
+    "doctor": "vram-bench doctor --json",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return _run(arguments)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:
+        from bench.plan.errors import BadInput
+
+        if isinstance(error, BadInput):
+            print(f"vram-bench: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        print(f"vram-bench: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+        return EXIT_LOOK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vram-bench",
+        description="What fits on a GPU with ExLlamaV2: measured on a real card, or computed on a simulated one.",
+        epilog=f"example: {_EXAMPLES['sweep']}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=f"example: {_EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return sub
+
+    sweep = command("sweep", "measure", _SWEEP_HELP)
+    sweep.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    report = command(
+        "report",
+        "regenerate the tables and plots",
+        "Tables (Markdown and CSV) and plots of every stored row. Needs no GPU and imports no torch.",
+    )
+    report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    report.add_argument("--out", type=Path, metavar="DIR", help="default: report, below the results")
+    report.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    doctor = command(
+        "doctor",
+        "what this machine has",
+        "GPU, driver, torch, exllamav2 and its extension, attention back ends, foreign processes on the GPU:\n"
+        "each problem with its remedy.",
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "sweep":
+        from bench.commands.sweep import sweep
+
+        return sweep(arguments.overrides)
+    if arguments.command == "report":
+        from bench.commands.report import report
+
+        return report(arguments.results, arguments.out or arguments.results / "report", arguments.json)
+    from bench.commands.doctor import doctor
+
+    return doctor(arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

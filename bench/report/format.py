@@ -1,0 +1,35 @@
+"""Units for people. Everything that is shown with a unit goes through here; what is stored is raw."""
+
+from __future__ import annotations
+
+import math
+
+GIB = 1 << 30
+
+
+def size(size_bytes: float | None, digits: int = 2) -> str:
+    """`5.74 GiB`; a dash for unknown."""
+    if size_bytes is None or math.isnan(size_bytes):
+        return "–"
+    return f"{size_bytes / GIB:.{digits}f} GiB"
+
+
+def gib(size_bytes: float | None, digits: int = 1) -> str:
+    """`5.7`, for columns that name their unit; a dash for unknown."""
+    return "–" if size_bytes is None or math.isnan(size_bytes) else f"{size_bytes / GIB:.{digits}f}"
+
+
+def tokens(count: float | None) -> str:
+    """`131,072`; a dash for unknown."""
+    return "–" if count is None or math.isnan(count) else f"{int(count):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.6 s`, `2 min 05 s`; a dash for unknown."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
