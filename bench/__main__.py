@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
-        from bench.plan.errors import BadInput
+        from bench.errors import BadInput
 
         if isinstance(error, BadInput):
             print(f"vram-bench: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench.plan.errors import BadInput
+from bench.errors import BadInput
 from bench.report.publish import publish
 from bench.results.store import read_cases
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.plan import config
-from bench.plan.devices import DEFAULT_SIMULATED, find_gpus, resolve_device
-from bench.plan.errors import BadInput
+from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
+from bench.errors import BadInput
 from bench.plan.models import native_max_seq_len, resolve_model
 from bench.plan.settings import HEAD_BITS, MIN_SEQ_LEN, Settings
 from bench.plan.units import parse_size
@@ -27,7 +27,7 @@ class Sweep:
 
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
     """Every case that `overrides` ask for, all of them checked. Raises `BadInput`."""
-    combinations = [config.validate(plain) for plain in _choose_device(overrides)]
+    combinations = [config.validate(plain) for plain in config.combinations(overrides)]
     cases = {case.to_json(): case for settings in combinations for case in cases_of(settings)}
     return Sweep(list(cases.values()), combinations[0])
 
@@ -64,18 +64,6 @@ def cases_of(settings: Settings) -> list[Case]:
         )
         for length in _lengths(settings.max_seq_len, native_max_seq_len(model.config), model.name)
     ]
-
-
-def _choose_device(overrides: Sequence[str]) -> list[dict[str, Any]]:
-    """The combinations, with `device=auto` replaced by the GPU that is there or by a simulated card."""
-    combinations = list(config.combinations(overrides))
-    if any(plain["device"]["kind"] == "auto" for plain in combinations):
-        choice = "cuda" if find_gpus()[0] else DEFAULT_SIMULATED
-        chosen = next(config.combinations([f"device={choice}"]))["device"]
-        for plain in combinations:
-            if plain["device"]["kind"] == "auto":
-                plain["device"] = chosen
-    return combinations
 
 
 def _lengths(value: Any, native: int, model: str) -> list[int]:

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from bench.plan.errors import BadInput, nearest
-from bench.plan.settings import Settings
+from bench.errors import BadInput, nearest
+from bench.plan.settings import DeviceSettings, Settings
 
 _GROUPS = ("model", "device", "experiment")
 _ADAPTER = TypeAdapter(Settings)
@@ -43,6 +43,12 @@ def config_dir() -> Path:
 def names(group: str) -> list[str]:
     """The names of a group of the catalogue, `model` or `device`."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def device_settings(name: str) -> DeviceSettings:
+    """One file of conf/device, without composing anything."""
+    plain = OmegaConf.to_container(OmegaConf.load(config_dir() / "device" / f"{name}.yaml"))
+    return TypeAdapter(DeviceSettings).validate_python(plain)
 
 
 def combinations(overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -90,6 +96,17 @@ def launcher_override(overrides: Sequence[str]) -> str | None:
         if override.key_or_group == "hydra/launcher":
             return str(override.value())
     return None
+
+
+def fold_lengths(overrides: Sequence[str]) -> list[str]:
+    """The same overrides with `max_seq_len=a,b` as one list, so that a Hydra job has all lengths of its cell."""
+    folded = []
+    for override in _parse(overrides):
+        if override.key_or_group == "max_seq_len" and override.is_sweep_override():
+            folded.append(f"max_seq_len=[{','.join(override.sweep_string_iterator())}]")
+        else:
+            folded.append(str(override.input_line))
+    return folded
 
 
 def _choices(override: Override) -> list[str]:

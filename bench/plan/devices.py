@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench import nvml
-from bench.plan.errors import BadInput
+from bench.errors import BadInput
+from bench.plan.config import device_settings
 from bench.plan.settings import DeviceSettings
 from bench.records import DeviceSpec
 
@@ -21,8 +22,10 @@ def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
 
 
 def resolve_device(settings: DeviceSettings) -> DeviceSpec:
-    """The card that `settings` name (`auto` is resolved before). Raises `BadInput` where there is no such GPU."""
-    if settings.kind == "cuda":
+    """The card that `settings` name. Raises `BadInput` where there is no such GPU."""
+    if settings.kind == "auto" and not find_gpus()[0]:
+        settings = device_settings(DEFAULT_SIMULATED)
+    if settings.kind in ("cuda", "auto"):
         gpus, reason = find_gpus()
         if not gpus:
             raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")

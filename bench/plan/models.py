@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from bench.plan.errors import BadInput
+from bench.errors import BadInput
 from bench.plan.settings import ModelSettings
 from bench.records import ModelSpec
 

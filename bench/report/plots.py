@@ -33,7 +33,6 @@ def draw(table: VerdictTable) -> Figure:
         _panel(panel, table, cache, colours)
     axes[0].set_ylabel("peak VRAM, GiB")
     axes[0].set_ylim(bottom=0)
-    figure.supxlabel("max_seq_len, tokens", fontsize=10)
     figure.suptitle(table.title, fontsize=10, x=0.01, ha="left")
     handles: list[Any] = [Line2D([], [], color=colours[bpw], marker="o", ms=4, label=f"{bpw:g} bpw") for bpw in widths]
     if any(line["lazy"] for line in table.lines):
@@ -72,6 +71,7 @@ def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str
             size(table.limit_bytes, 1), (0.02, limit), xycoords=("axes fraction", "data"), va="top", fontsize=8
         )
     axes.set_title(f"{cache} cache", fontsize=10)
+    axes.set_xlabel("max_seq_len, tokens", fontsize=9)
     axes.set_xscale("log", base=2)
     axes.set_xticks(table.lengths)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1024:g}k" if n >= 1024 else f"{n:g}"))

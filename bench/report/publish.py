@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from bench.plan.errors import BadInput
+from bench.errors import BadInput
 from bench.report import plots
 from bench.report.tables import as_frame, as_markdown, as_rich, verdict_tables
 
@@ -20,7 +20,7 @@ def publish(frame: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
         out_dir.mkdir(parents=True, exist_ok=True)
         files[0].write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")
         as_frame(frame).to_csv(files[1], index=False)
-        for table in tables:
+        for table in verdict_tables(frame, by_attention=True):
             if any(cell and cell["outcome"] in ("fits", "oom") for row in table.cells for cell in row):
                 files.append(out_dir / f"{table.slug}.png")
                 plots.save(plots.draw(table), files[-1])

@@ -1,4 +1,4 @@
-"""Peak VRAM and verdicts, for each device and model: the same cells as text, Markdown and CSV."""
+"""Peak VRAM and verdicts, for each device and model: the same cells for the terminal, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -7,82 +7,100 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from bench.report.format import gib, size, tokens
 
-# What makes one table, and what makes one line of it. Rows that differ in any of these are never pooled.
-GROUP = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "model", "attention_used"]
-LINE = ["bpw", "cache", "lazy", "head_bits", "batch_size", "max_input_len"]
+# What makes one table: rows that differ in any of these are never shown as one.
+_GROUP = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "model", "model_fingerprint"]
+# What makes one line of it, and which of that is shown only where it differs within the table.
+_LINE = ["bpw", "cache", "lazy", "attention", "head_bits", "batch_size", "max_input_len"]
+_OPTIONAL = _LINE[3:]
 _CACHE_ORDER = ("FP16", "Q8", "Q6", "Q4")
-_SHORT = {"oom": "OOM", "timeout": "time", "unsupported": "n/a", "degraded": "slow"}
+_LEGEND = "Peak VRAM in GiB, or the phase that ran out. max: the model's own limit; +: not seen to fail."
+_SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
 
 
 @dataclass(frozen=True)
 class VerdictTable:
-    """One device and one model. `cells[i][j]` is the row for line i and length j, or None."""
+    """One device and one model. `cells[i][j]` is the row for line i and length j, None where there is none."""
 
     title: str
     slug: str
     simulated: bool
     limit_bytes: int | None
+    native_max_seq_len: int | None
+    varying: list[str]
     lines: list[dict[str, Any]]
     lengths: list[int]
     cells: list[list[dict[str, Any] | None]]
     notes: list[str]
 
-    def line_label(self, line: dict[str, Any]) -> list[str]:
-        return [f"{line['bpw']:g}", str(line["cache"]), "lazy" if line["lazy"] else "load"]
+    def header(self) -> list[str]:
+        return ["bpw", "cache", "how", *self.varying, *(tokens(n) for n in self.lengths), "fits up to"]
+
+    def body(self) -> list[list[str]]:
+        return [
+            [
+                f"{line['bpw']:g}",
+                str(line["cache"]),
+                "lazy" if line["lazy"] else "load",
+                *(str(line[name]) for name in self.varying),
+                *(_cell(cell) for cell in self.cells[i]),
+                self.fits_up_to(i),
+            ]
+            for i, line in enumerate(self.lines)
+        ]
 
     def fits_up_to(self, index: int) -> str:
-        """The longest length of a line that fits, and where it was seen to fail."""
-        row = self.cells[index]
-        fits = [n for n, cell in zip(self.lengths, row, strict=True) if cell and cell["outcome"] == "fits"]
-        fails = [n for n, cell in zip(self.lengths, row, strict=True) if cell and cell["outcome"] == "oom"]
-        if not fits:
-            return "none" if fails else "–"
-        above = [n for n in fails if n > max(fits)]
-        return tokens(max(fits)) + ("" if above else "+")
+        """The longest length of a line that was seen to fit."""
+        row = [(n, cell["outcome"]) for n, cell in zip(self.lengths, self.cells[index], strict=True) if cell]
+        fits = max((n for n, outcome in row if outcome == "fits"), default=None)
+        if fits is None:
+            return "none" if any(outcome == "oom" for _, outcome in row) else "–"
+        if fits == self.native_max_seq_len:
+            return f"{tokens(fits)} max"
+        return tokens(fits) + ("" if any(n > fits and outcome == "oom" for n, outcome in row) else "+")
 
 
-def verdict_tables(frame: pd.DataFrame) -> list[VerdictTable]:
-    """One table for each device and model in `frame` (rows of cases, each case once)."""
-    frame = frame.assign(attention_used=frame["attention"].fillna(frame["attention_requested"]))
-    return [_table(rows) for _, rows in frame.groupby(GROUP, dropna=False, sort=True)]
+def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[VerdictTable]:
+    """One table for each device and model in `frame` (rows of cases, each case once); with `by_attention` one for each
+    attention back end too."""
+    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    keys = [*_GROUP, "attention"] if by_attention else _GROUP
+    return [_table(rows) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
 
 
 def _table(rows: pd.DataFrame) -> VerdictTable:
     first = rows.iloc[0]
-    simulated = first["device_kind"] == "simulated"
-    limit = first["vram_limit_bytes"]
-    limit_bytes = first["device_total_bytes"] if _missing(limit) else limit
-    varying = [name for name in LINE[3:] if rows[name].nunique() > 1]
-    keys = rows[LINE].drop_duplicates().to_dict("records")
+    limit = None if _missing(first["vram_limit_bytes"]) else int(first["vram_limit_bytes"])
+    varying = [name for name in _OPTIONAL if rows[name].nunique() > 1]
+    keys = rows[_LINE].drop_duplicates().to_dict("records")
     lines = sorted(keys, key=lambda k: (k["bpw"], _CACHE_ORDER.index(k["cache"]), k["lazy"], *map(str, k.values())))
     lengths = sorted(int(n) for n in rows["max_seq_len"].unique())
     found = {
-        (tuple(row[name] for name in LINE), int(row["max_seq_len"])): row
+        (*(row[name] for name in _LINE), int(row["max_seq_len"])): row
         for row in rows.sort_values("started_at").to_dict("records")
     }
-    cells = [[found.get((tuple(line[name] for name in LINE), n)) for n in lengths] for line in lines]
-    what = "simulated" if simulated else "measured"
-    limited = "" if _missing(limit) else f", limited to {size(limit)}"
-    others = f" (lines also differ in {', '.join(varying)})" if varying else ""
-    title = (
-        f"{first['model']} on {first['device_name']} ({what}): {size(first['device_total_bytes'])} card{limited}, "
-        f"attention {first['attention_used']}{others}"
-    )
-    parts = [first["model"], first["device_name"], first["attention_used"]]
-    parts += [] if _missing(limit) else [f"{int(limit) >> 20}mib"]
+    cells = [[found.get((*(line[name] for name in _LINE), n)) for n in lengths] for line in lines]
+    attention = "" if "attention" in varying else f", {first['attention']} attention"
+    limited = "" if limit is None else f" limited to {size(limit)}"
+    what = "simulated" if first["device_kind"] == "simulated" else "measured"
+    parts = [first["model"], first["device_name"], *rows["attention"].unique()]
+    parts += [] if limit is None else [f"{limit >> 20}mib"]
     parts += [] if _missing(first["device_uuid"]) else [str(first["device_uuid"])[-6:]]
     notes = sorted({str(note) for row in rows["notes"] if row is not None for note in row})
     notes += sorted({str(e) for e in rows.loc[~rows["outcome"].isin(["fits", "oom"]), "error"] if not _missing(e)})
     return VerdictTable(
-        title=title,
+        title=f"{first['model']} on {first['device_name']} ({what}), {size(first['device_total_bytes'])}{limited}"
+        f"{attention}",
         slug="-".join(str(part) for part in parts),
-        simulated=simulated,
-        limit_bytes=None if _missing(limit_bytes) else int(limit_bytes),
+        simulated=first["device_kind"] == "simulated",
+        limit_bytes=limit or (None if _missing(first["device_total_bytes"]) else int(first["device_total_bytes"])),
+        native_max_seq_len=None if _missing(first["native_max_seq_len"]) else int(first["native_max_seq_len"]),
+        varying=varying,
         lines=lines,
         lengths=lengths,
         cells=cells,
@@ -91,7 +109,7 @@ def _table(rows: pd.DataFrame) -> VerdictTable:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _cell(row: dict[str, Any] | None) -> str:
@@ -99,50 +117,33 @@ def _cell(row: dict[str, Any] | None) -> str:
         return ""
     if row["outcome"] == "fits":
         return gib(row["peak_device_bytes"])
-    return _SHORT.get(row["outcome"], row["outcome"]) + (f" {row['phase']}" if row["outcome"] == "oom" else "")
-
-
-def _header(table: VerdictTable) -> list[str]:
-    return ["bpw", "cache", "how", *(tokens(n) for n in table.lengths), "fits up to"]
-
-
-def _body(table: VerdictTable) -> list[list[str]]:
-    return [
-        [*table.line_label(line), *(_cell(cell) for cell in table.cells[i]), table.fits_up_to(i)]
-        for i, line in enumerate(table.lines)
-    ]
+    if row["outcome"] == "oom":
+        return f"OOM {row['phase']}"
+    return _SHORT.get(row["outcome"], row["outcome"])
 
 
 def as_markdown(table: VerdictTable) -> str:
-    header, body = _header(table), _body(table)
-    rule = ["---:", "---", "---", *["---:"] * len(table.lengths), "---:"]
-    lines = [f"### {table.title}", "", "Peak VRAM in GiB, or where it ran out.", ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (header, rule, *body)]
-    lines += [""] + [f"- {note}" for note in table.notes]
-    return "\n".join(lines).rstrip() + "\n"
+    """A heading, the table, and its notes."""
+    header = table.header()
+    rule = ["---" if name in ("cache", "how", "attention") else "---:" for name in header]
+    lines = [f"### {table.title}", "", _LEGEND, ""]
+    lines += ["| " + " | ".join(row) + " |" for row in (header, rule, *table.body())]
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
-def as_rich(table: VerdictTable) -> Table:
+def as_rich(table: VerdictTable) -> Group:
     """For the terminal, at home in 80 columns."""
-    rich = Table(title=table.title, title_justify="left", title_style="bold", box=None, padding=(0, 1), pad_edge=False)
-    for i, name in enumerate(_header(table)):
-        rich.add_column(name, justify="left" if i in (1, 2) else "right", no_wrap=True)
-    last_bpw = None
-    for row in _body(table):
-        if last_bpw not in (None, row[0]):
-            rich.add_section()
-        last_bpw = row[0]
-        rich.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    rich.caption = "peak VRAM in GiB, or where it ran out; + not seen to fail" + "".join(f"\n{n}" for n in table.notes)
-    rich.caption_justify = "left"
-    return rich
-
-
-def _style(cell: str) -> str:
-    return "yellow" if cell.startswith("OOM") or cell == "none" else ""
+    rich = Table(box=None, padding=(0, 1), pad_edge=False)
+    for name in table.header():
+        rich.add_column(name, justify="left" if name in ("cache", "how", "attention") else "right", no_wrap=True)
+    for row in table.body():
+        rich.add_row(*(Text(cell, style="yellow" if cell.startswith("OOM") or cell == "none" else "") for cell in row))
+    legend = [Text(text, style="bright_black") for text in (_LEGEND, *table.notes)]
+    return Group(Text(table.title, style="bold"), rich, *legend)
 
 
 def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows for CSV: what identifies a case, its verdict and its sizes, raw."""
+    """The rows for CSV, raw, without the columns that hold whole documents."""
     hidden = {"environment", "telemetry", "phases", "prefill_samples_s", "decode_samples_s", "decode_full_samples_s"}
-    return frame[[name for name in frame.columns if name not in hidden]].sort_values([*GROUP[:5], *LINE, "max_seq_len"])
+    shown = frame[[name for name in frame.columns if name not in hidden]]
+    return shown.sort_values([*_GROUP, *_LINE, "max_seq_len"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.plan.errors import BadInput
+from bench.errors import BadInput
 from bench.records import Case, Report
 from bench.results.store import Journal, compact, read_cases
 from bench.run.isolate import Interrupted, Launcher, child_environment, make_launcher, run_isolated
@@ -58,11 +58,13 @@ def run_sweep(
     jobs: int | None = None,
     rerun: bool = False,
     watcher: Watcher | None = None,
+    share_run: bool = False,
 ) -> Finished:
     """Measures every case that has no row yet below `results_dir`; rows go to `results_dir/run_id`.
 
     Simulated cases run `jobs` at a time (None: one for each core), those of one real GPU one after the other.
-    Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped.
+    Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped. With `share_run`, other
+    processes write to the same run, and whoever started them compacts it.
     """
     watcher = watcher or Watcher()
     versions = installed_versions()
@@ -77,6 +79,8 @@ def run_sweep(
         interrupted = run.measure(todo, jobs or os.cpu_count() or 1)
     finally:
         run.close()
+        if not share_run:
+            compact(run.run_dir)
     return Finished(ids, run.measured, run.run_dir, interrupted)
 
 
@@ -143,7 +147,6 @@ class _Run:
         for launcher in self._launchers.values():
             launcher.close()
         self._journal.close()
-        compact(self.run_dir)
         shutil.rmtree(self._layouts, ignore_errors=True)
 
     def _one(self, case: Case, case_id: str) -> None:

@@ -1,0 +1,56 @@
+"""A sweep through one of Hydra's launchers (joblib, Ray, Slurm): one Hydra job for each cell.
+
+A cell is every axis but the length; its lengths are walked inside the job, so that one start of the worker serves all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from bench.errors import BadInput
+from bench.plan import config
+from bench.plan.cases import Sweep, cases_of
+from bench.results.store import compact
+from bench.run.row import installed_versions
+from bench.run.sweep import Finished, new_run_id, run_sweep
+
+
+def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finished:
+    """Runs an already checked sweep by `hydra/launcher`, and waits for it."""
+    run_id = planned.settings.run_id or new_run_id()
+    arguments = [*config.fold_lengths(overrides), f"run_id={run_id}"]
+    config.register_schema()
+    program = hydra.main(config_path=str(config.config_dir()), config_name="config", version_base="1.3")(run_cell)
+    before, sys.argv = sys.argv, ["vram-bench", *arguments]
+    try:
+        program()
+    except SystemExit as error:
+        if error.code:
+            raise BadInput("hydra could not launch the sweep; the reason is above") from None
+    finally:
+        sys.argv = before
+    run_dir = results_dir / run_id
+    versions = installed_versions()
+    compact(run_dir)
+    return Finished([case.case_id(versions) for case in planned.cases], len(planned.cases), run_dir, False)
+
+
+def run_cell(composed: DictConfig) -> None:
+    """One Hydra job. Never raises for a case that fails: its row says so, and the batch goes on."""
+    plain: Any = OmegaConf.to_container(composed, resolve=True)
+    settings = config.validate({key: value for key, value in plain.items() if key != "hydra"})
+    run_sweep(
+        cases_of(settings),
+        Path(settings.results_dir),
+        settings.run_id or new_run_id(),
+        settings.timeout_s,
+        settings.jobs,
+        settings.rerun,
+        share_run=True,
+    )
