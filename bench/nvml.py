@@ -80,12 +80,13 @@ def read(uuid: str) -> Reading:
     _start()
     handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
     memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
-    old = None if memory else _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))
+    if memory is None:
+        memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))  # v1: no `reserved`, it counts as used
     running = _try(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
     return Reading(
-        total_bytes=int((memory or old).total) if memory or old else None,
-        used_bytes=int((memory or old).used) if memory or old else None,
-        reserved_bytes=int(memory.reserved) if memory else None,
+        total_bytes=int(memory.total) if memory else None,
+        used_bytes=int(memory.used) if memory else None,
+        reserved_bytes=_try(lambda: int(memory.reserved)),
         processes=[Process(p.pid, None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in running],
         energy_mj=_try(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
         sm_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))),

@@ -40,15 +40,13 @@ class Outcome(StrEnum):
 # Verdicts that answer the question; the others mean that the case should be looked at (exit code 1).
 ANSWERS = frozenset({Outcome.FITS, Outcome.OOM, Outcome.UNSUPPORTED, Outcome.DEGRADED})
 
-CACHES = ("FP16", "Q8", "Q6", "Q4")
-ATTENTIONS = ("auto", "flash", "xformers", "sdpa", "matmul")
-
 
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the engine will see it: `config` is its config.json, `path` a directory that holds it (and, for a
     real card, its EXL2 weights), `fingerprint` changes with anything that memory depends on. `bpw` is that of the
-    weights in `path`, None where there are none."""
+    weights in `path`, None where there are none.
+    """
 
     name: str
     config: dict[str, Any]

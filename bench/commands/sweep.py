@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.commands.progress import watcher_for
 from bench.plan import config
 from bench.plan.cases import Sweep, plan_sweep
 from bench.records import ANSWERS
-from bench.commands.progress import watcher_for
 from bench.report.publish import publish
 from bench.results.store import read_cases
 from bench.run.sweep import Finished, new_run_id, run_sweep

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.errors import BadInput
 from bench.plan import config
 from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
-from bench.errors import BadInput
 from bench.plan.models import native_max_seq_len, resolve_model
 from bench.plan.settings import HEAD_BITS, MIN_SEQ_LEN, Settings
 from bench.plan.units import parse_size
@@ -83,4 +83,3 @@ def _vram_limit(value: Any) -> int | None:
         return parse_size(value)
     except ValueError as error:
         raise BadInput(f"vram_limit={value}: {error}") from None
-

@@ -57,7 +57,7 @@ def combinations(overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
     Raises `BadInput` for what Hydra or the structured config refuses.
     """
     mine = [override for override in _parse(overrides) if not override.key_or_group.startswith("hydra")]
-    with _composer():
+    with _Composer():
         given = [str(override.input_line) for override in mine if not override.is_sweep_override()]
         defaults = _compose(given, with_hydra=True).hydra.sweeper.params or {}
         named = {override.key_or_group for override in mine}
@@ -127,7 +127,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-class _composer:
+class _Composer:
     """Hydra's compose API over the catalogue; nothing of Hydra's global state is left behind."""
 
     def __enter__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ def resolve_model(settings: ModelSettings) -> ModelSpec:
     return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _from_catalogue(name: str, config_text: str) -> ModelSpec:
     return ModelSpec(name, json.loads(config_text), _fingerprint(config_text))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read_directory(path: Path) -> ModelSpec:
     config_path = path / "config.json"
     if not path.is_dir():

@@ -13,8 +13,25 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 from pydantic import ConfigDict, Field
 
-Cache = Enum("Cache", {name: name for name in ("FP16", "Q8", "Q6", "Q4")})
-Attention = Enum("Attention", {name: name for name in ("auto", "flash", "xformers", "sdpa", "matmul")})
+
+class Cache(Enum):
+    """ExLlamaV2's cache classes."""
+
+    FP16 = "FP16"
+    Q8 = "Q8"
+    Q6 = "Q6"
+    Q4 = "Q4"
+
+
+class Attention(Enum):
+    """ExLlamaV2's attention back ends; `auto` leaves the choice to it."""
+
+    auto = "auto"
+    flash = "flash"
+    xformers = "xformers"
+    sdpa = "sdpa"
+    matmul = "matmul"
+
 
 HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
 MIN_SEQ_LEN = 64
@@ -66,9 +83,9 @@ class Settings:
     bpw: Annotated[float, Field(ge=2.0, le=16.0)] = 4.0
     head_bits: int = 6
     max_seq_len: Any = 4096
-    cache: Cache = Cache.FP16  # type: ignore[valid-type]
+    cache: Cache = Cache.FP16
     lazy: bool = False
-    attention: Attention = Attention.auto  # type: ignore[valid-type]
+    attention: Attention = Attention.auto
     batch_size: Annotated[int, Field(ge=1)] = 1
     max_input_len: Annotated[int, Field(ge=1)] = 2048
     vram_limit: Any = None

@@ -58,7 +58,9 @@ def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str
             if cell and cell["outcome"] == "fits" and cell["peak_device_bytes"] is not None
         ]
         marker_face = "white" if line["lazy"] else colour
-        axes.plot(*zip(*fits, strict=True) if fits else ([], []), style, color=colour, marker="o", ms=4, mfc=marker_face)
+        axes.plot(
+            *zip(*fits, strict=True) if fits else ([], []), style, color=colour, marker="o", ms=4, mfc=marker_face
+        )
         ooms = [n for n, cell in zip(table.lengths, cells, strict=True) if cell and cell["outcome"] == "oom"]
         if ooms and limit is not None:
             # One row of crosses a line, above the card's edge, so that none hides another.

@@ -67,7 +67,8 @@ class VerdictTable:
 
 def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[VerdictTable]:
     """One table for each device and model in `frame` (rows of cases, each case once); with `by_attention` one for each
-    attention back end too."""
+    attention back end too.
+    """
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
     keys = [*_GROUP, "attention"] if by_attention else _GROUP
     return [_table(rows) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
@@ -77,12 +78,12 @@ def _table(rows: pd.DataFrame) -> VerdictTable:
     first = rows.iloc[0]
     limit = None if _missing(first["vram_limit_bytes"]) else int(first["vram_limit_bytes"])
     varying = [name for name in _OPTIONAL if rows[name].nunique() > 1]
-    keys = rows[_LINE].drop_duplicates().to_dict("records")
+    keys = _records(rows[_LINE].drop_duplicates())
     lines = sorted(keys, key=lambda k: (k["bpw"], _CACHE_ORDER.index(k["cache"]), k["lazy"], *map(str, k.values())))
     lengths = sorted(int(n) for n in rows["max_seq_len"].unique())
     found = {
         (*(row[name] for name in _LINE), int(row["max_seq_len"])): row
-        for row in rows.sort_values("started_at").to_dict("records")
+        for row in _records(rows.sort_values("started_at"))
     }
     cells = [[found.get((*(line[name] for name in _LINE), n)) for n in lengths] for line in lines]
     attention = "" if "attention" in varying else f", {first['attention']} attention"
@@ -108,6 +109,10 @@ def _table(rows: pd.DataFrame) -> VerdictTable:
     )
 
 
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
@@ -119,7 +124,7 @@ def _cell(row: dict[str, Any] | None) -> str:
         return gib(row["peak_device_bytes"])
     if row["outcome"] == "oom":
         return f"OOM {row['phase']}"
-    return _SHORT.get(row["outcome"], row["outcome"])
+    return _SHORT.get(row["outcome"], str(row["outcome"]))
 
 
 def as_markdown(table: VerdictTable) -> str:

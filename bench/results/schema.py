@@ -5,6 +5,8 @@ History: 1 (first).
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 from bench.records import SCHEMA_VERSION
@@ -36,52 +38,50 @@ _SPEEDS = (
     "wall_s",
 )
 
-CASES = pa.schema(
-    [
-        pa.field("schema_version", pa.int32(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("case_id", pa.string(), nullable=False),
-        pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
-        ("host", pa.string()),
-        pa.field("device_name", pa.string(), nullable=False),
-        pa.field("device_kind", pa.string(), nullable=False),
-        ("device_uuid", pa.string()),
-        ("device_total_bytes", pa.int64()),
-        ("vram_limit_bytes", pa.int64()),
-        ("compute_capability", pa.string()),
-        ("driver_version", pa.string()),
-        ("cuda_version", pa.string()),
-        ("torch_version", pa.string()),
-        ("exllamav2_version", pa.string()),
-        ("harness_version", pa.string()),
-        pa.field("model", pa.string(), nullable=False),
-        ("architecture", pa.string()),
-        ("model_fingerprint", pa.string()),
-        ("native_max_seq_len", pa.int64()),
-        pa.field("bpw", pa.float64(), nullable=False),
-        ("head_bits", pa.int32()),
-        pa.field("cache", pa.string(), nullable=False),
-        pa.field("lazy", pa.bool_(), nullable=False),
-        ("attention", pa.string()),
-        ("attention_requested", pa.string()),
-        pa.field("max_seq_len", pa.int64(), nullable=False),
-        ("batch_size", pa.int32()),
-        ("max_input_len", pa.int64()),
-        pa.field("outcome", pa.string(), nullable=False),
-        pa.field("phase", pa.string(), nullable=False),
-        *[(name, pa.int64()) for name in _SIZES],
-        *[(name, pa.float64()) for name in _SPEEDS],
-        ("prefill_samples_s", pa.list_(pa.float64())),
-        ("decode_samples_s", pa.list_(pa.float64())),
-        ("decode_full_samples_s", pa.list_(pa.float64())),
-        ("energy_j", pa.float64()),
-        ("exit_code", pa.int32()),
-        ("signal", pa.int32()),
-        ("error", pa.string()),
-        ("notes", pa.list_(pa.string())),
-        ("phases", pa.string()),  # JSON: seconds and memory after each phase
-        ("telemetry", pa.string()),  # JSON: NVML before, during and after
-        ("environment", pa.string()),  # JSON: the child's environment
-    ],
-    metadata={"schema_version": str(SCHEMA_VERSION), "kind": "cases"},
-)
+_COLUMNS: list[pa.Field[Any]] = [
+    pa.field("schema_version", pa.int32(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("case_id", pa.string(), nullable=False),
+    pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field("host", pa.string()),
+    pa.field("device_name", pa.string(), nullable=False),
+    pa.field("device_kind", pa.string(), nullable=False),
+    pa.field("device_uuid", pa.string()),
+    pa.field("device_total_bytes", pa.int64()),
+    pa.field("vram_limit_bytes", pa.int64()),
+    pa.field("compute_capability", pa.string()),
+    pa.field("driver_version", pa.string()),
+    pa.field("cuda_version", pa.string()),
+    pa.field("torch_version", pa.string()),
+    pa.field("exllamav2_version", pa.string()),
+    pa.field("harness_version", pa.string()),
+    pa.field("model", pa.string(), nullable=False),
+    pa.field("architecture", pa.string()),
+    pa.field("model_fingerprint", pa.string()),
+    pa.field("native_max_seq_len", pa.int64()),
+    pa.field("bpw", pa.float64(), nullable=False),
+    pa.field("head_bits", pa.int32()),
+    pa.field("cache", pa.string(), nullable=False),
+    pa.field("lazy", pa.bool_(), nullable=False),
+    pa.field("attention", pa.string()),
+    pa.field("attention_requested", pa.string()),
+    pa.field("max_seq_len", pa.int64(), nullable=False),
+    pa.field("batch_size", pa.int32()),
+    pa.field("max_input_len", pa.int64()),
+    pa.field("outcome", pa.string(), nullable=False),
+    pa.field("phase", pa.string(), nullable=False),
+    *[pa.field(name, pa.int64()) for name in _SIZES],
+    *[pa.field(name, pa.float64()) for name in _SPEEDS],
+    pa.field("prefill_samples_s", pa.list_(pa.float64())),
+    pa.field("decode_samples_s", pa.list_(pa.float64())),
+    pa.field("decode_full_samples_s", pa.list_(pa.float64())),
+    pa.field("energy_j", pa.float64()),
+    pa.field("exit_code", pa.int32()),
+    pa.field("signal", pa.int32()),
+    pa.field("error", pa.string()),
+    pa.field("notes", pa.list_(pa.string())),
+    pa.field("phases", pa.string()),  # JSON: seconds and memory after each phase
+    pa.field("telemetry", pa.string()),  # JSON: NVML before, during and after
+    pa.field("environment", pa.string()),  # JSON: the child's environment
+]
+CASES = pa.schema(_COLUMNS, metadata={"schema_version": str(SCHEMA_VERSION), "kind": "cases"})

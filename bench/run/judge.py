@@ -1,4 +1,7 @@
-"""The verdict on a case, from how its child ended. The parent overrules the child: "done" with exit code 3 is a crash."""
+"""The verdict on a case, from how its child ended.
+
+The parent overrules the child: "done" followed by exit code 3 is a crash.
+"""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _known_ids(results_dir: Path) -> set[str]:
     if not results_dir.exists():
         return set()
     table, _ = read_cases(results_dir)
-    return set(table.column("case_id").to_pylist())
+    return {str(case_id) for case_id in table.column("case_id").to_pylist()}
 
 
 def _make_run_dir(results_dir: Path, run_id: str) -> Path:

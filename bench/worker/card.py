@@ -36,5 +36,3 @@ class Card(Protocol):
 
     def notes(self) -> list[str]:
         """What was assumed or stood in the way, for the row."""
-
-

@@ -71,11 +71,12 @@ def _write_safetensors(path: Path, tensors: list[Tensor]) -> None:
 
 def _tensors(model_dir: Path, bpw: float, head_bits: int) -> Iterator[Tensor]:
     """Every tensor of the model, found by walking the module graph that exllamav2 itself builds from config.json."""
-    from exllamav2 import ExLlamaV2, ExLlamaV2Config
     from exllamav2.attn import ExLlamaV2Attention
+    from exllamav2.config import ExLlamaV2Config
     from exllamav2.embedding import ExLlamaV2Embedding
     from exllamav2.linear import ExLlamaV2Linear
     from exllamav2.mlp import ExLlamaV2MLP
+    from exllamav2.model import ExLlamaV2
     from exllamav2.moe_mlp import ExLlamaV2MoEMLP
     from exllamav2.parallel_decoder import ExLlamaV2ParallelDecoder
     from exllamav2.pos_embedding import ExLlamaV2PosEmbedding

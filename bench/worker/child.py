@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -58,11 +59,8 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
 
 
 def _open_card(case: Case) -> Any:
-    if case.device.kind == "simulated":
-        from bench.worker.simulated.card import open_card
-    else:
-        from bench.worker.cuda import open_card
-    return open_card(case)
+    module = "bench.worker.simulated.card" if case.device.kind == "simulated" else "bench.worker.cuda"
+    return importlib.import_module(module).open_card(case)
 
 
 def _failure(error: Exception, card: Any) -> Report:

@@ -26,7 +26,7 @@ class CudaCard:
     def __init__(self, case: Case) -> None:
         self._uuid = case.device.uuid
         self._before = self._read()
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.empty(1, device="cuda:0")  # the first allocation brings the context and the allocator into being
         torch.cuda.empty_cache()
         torch.cuda.synchronize()
@@ -45,7 +45,7 @@ class CudaCard:
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
         if not case.model.has_weights or case.model.path is None:
-            raise FileNotFoundError(f"{case.model.name}: a real GPU needs the EXL2 weights (model=local model.path=DIR)")
+            raise FileNotFoundError(f"{case.model.name}: a real GPU needs EXL2 weights (model=local model.path=DIR)")
         return Path(case.model.path)
 
     def facts(self) -> dict[str, Any]:

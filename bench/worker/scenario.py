@@ -25,7 +25,8 @@ _PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 
 def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
     """Measures `case` on `card`. Whatever goes wrong is raised; what was finished has been emitted by then."""
-    from exllamav2 import ExLlamaV2, ExLlamaV2Config
+    from exllamav2.config import ExLlamaV2Config
+    from exllamav2.model import ExLlamaV2
 
     require_known_architecture(case.model.config)
     with _phase(Phase.LOAD, card, emit) as load:

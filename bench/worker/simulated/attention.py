@@ -24,9 +24,7 @@ class FlashAttention:
     def __init__(self, cuda: SimulatedCuda) -> None:
         self._cuda = cuda
 
-    def take_temporaries(
-        self, q: torch.Size, k: torch.Size, windowed: bool, rng_bytes: tuple[int, ...]
-    ) -> None:
+    def take_temporaries(self, q: torch.Size, k: torch.Size, windowed: bool, rng_bytes: tuple[int, ...]) -> None:
         """Allocates and frees what the kernel needs beside its output; `q` and `k` are (batch, length, heads, dim)."""
         batch_size, q_len, num_heads, head_dim = q
         k_len, num_kv_heads = k[1], k[2]

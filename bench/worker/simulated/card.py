@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,8 +98,7 @@ def preload() -> None:
     sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
     ampere = SimpleNamespace(name="", major=8, minor=0, total_memory=0, multi_processor_count=1)
     with cuda_api.patched(_CUDA, ampere, lambda: (0, 0)):
-        import exllamav2  # noqa: F401
-        import exllamav2.conversion.qparams
+        importlib.import_module("exllamav2.conversion.qparams")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Stand-ins for the functions of `torch.cuda` that exllamav2 calls, and the hooks that let a CPU build name `cuda:0`."""
+"""Stand-ins for what exllamav2 calls of `torch.cuda`, and the hooks that let a CPU build name `cuda:0`."""
 
 from __future__ import annotations
 

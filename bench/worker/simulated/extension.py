@@ -47,7 +47,7 @@ class Extension:
             raise RuntimeError("I/O error reading tensor")
         values = torch.frombuffer(bytearray(data), dtype=torch.int16).view(target.shape)
         if isinstance(target, SimulatedTensor):
-            target.values = values
+            target.numbers = values
         else:
             target.copy_(values)
 

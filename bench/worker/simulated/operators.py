@@ -59,8 +59,8 @@ def _to_host(cuda: SimulatedCuda, source: SimulatedTensor, dtype: torch.dtype) -
     # Copy.cu: what is not one contiguous run of the wanted type is first made so on the card.
     if dtype != source.dtype or not source.meta.is_contiguous():
         cuda.claim(source.numel() * dtype.itemsize)
-    if source.values is not None:
-        return source.values.to(dtype).clone()
+    if source.numbers is not None:
+        return source.numbers.to(dtype).clone()
     return lazy_zeros(source.shape, dtype)
 
 
@@ -75,8 +75,8 @@ def _copy_(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     # Copy.cu, copy_requires_temporaries: the host's data lands in a contiguous tensor first.
     if not target.meta.is_contiguous():
         cuda.claim(target.numel() * target.dtype.itemsize)
-    if target.values is not None:
-        target.values.copy_(source)
+    if target.numbers is not None:
+        target.numbers.copy_(source)
     return target
 
 
@@ -84,9 +84,9 @@ def _scalar(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     source = args[0]
     if type(source) is not SimulatedTensor:
         return func(*args, **kwargs)
-    if source.values is None:
+    if source.numbers is None:
         raise UnknownValue("the host reads a value that a simulated card does not compute")
-    return func(source.values)
+    return func(source.numbers)
 
 
 def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -149,9 +149,9 @@ def _topk(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     scores, k = args[0], args[1]
     values, indices = cuda.run_fresh(func, args, kwargs)
-    if indices.values is None:
+    if indices.numbers is None:
         choices = torch.arange(indices.numel()) % scores.shape[-1]
-        indices.values = choices.view(indices.shape[0], k) if indices.dim() == 2 else choices.view(indices.shape)
+        indices.numbers = choices.view(indices.shape[0], k) if indices.dim() == 2 else choices.view(indices.shape)
     return values, indices
 
 
@@ -160,16 +160,16 @@ def _one_hot(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if type(source) is not SimulatedTensor:
         return func(*args, **kwargs)
     meta = torch.empty((*source.shape, num_classes), dtype=torch.int64, device="meta")
-    return cuda.fresh(meta, None if source.values is None else func(source.values, num_classes))
+    return cuda.fresh(meta, None if source.numbers is None else func(source.numbers, num_classes))
 
 
 def _nonzero(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     source = args[0]
     if type(source) is not SimulatedTensor:
         return func(*args, **kwargs)
-    if source.values is None:
+    if source.numbers is None:
         raise UnknownValue("the shape depends on values that a simulated card does not compute")
-    values = func(source.values)
+    values = func(source.numbers)
     # The kernel writes one row per dimension and returns the transpose.
     meta = torch.empty(values.shape[::-1], dtype=torch.int64, device="meta").t()
     return cuda.fresh(meta, values)

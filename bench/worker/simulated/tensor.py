@@ -43,11 +43,11 @@ class Claim:
 
 
 class SimulatedTensor(torch.Tensor):
-    """A tensor on the simulated card: `meta` has its shape, `claim` its memory, `values` its numbers if known."""
+    """A tensor on the simulated card: `meta` has its shape, `claim` its memory, `numbers` its values if known."""
 
     meta: torch.Tensor
     claim: Claim | None
-    values: torch.Tensor | None
+    numbers: torch.Tensor | None
 
     @staticmethod
     def __new__(cls, meta: torch.Tensor, claim: Claim | None, values: torch.Tensor | None = None) -> SimulatedTensor:
@@ -63,17 +63,17 @@ class SimulatedTensor(torch.Tensor):
             )
         self.meta = meta
         self.claim = claim
-        self.values = values
+        self.numbers = values
         return self
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         raise RuntimeError(f"{func} on a simulated tensor outside of its card")
 
     def tolist(self) -> Any:
         return self.cpu().tolist()  # PyTorch's own reads the bytes
 
-    def __repr__(self, **_: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"SimulatedTensor({tuple(self.meta.shape)}, {self.meta.dtype})"
 
 
@@ -84,7 +84,7 @@ class UnknownValue(RuntimeError):
 Rule = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class SimulatedCuda(TorchDispatchMode):
+class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every operator on simulated tensors as PyTorch's CUDA back end would allocate for it.
 
     `special` holds the operators whose CUDA kernels allocate more than their outputs, or whose outputs depend on
@@ -97,7 +97,7 @@ class SimulatedCuda(TorchDispatchMode):
     cublas_workspace_bytes: int
 
     def __init__(self, special: dict[Any, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.stream = 0
         self._special = special
         self._workspaces: dict[int, Claim] = {}
@@ -182,10 +182,10 @@ class SimulatedCuda(TorchDispatchMode):
             return func(*args, **kwargs)
         func(*_lower(args), **_lower(kwargs))
         target = kwargs.get("out", args[0]) if kwargs else args[0]
-        if isinstance(target, SimulatedTensor) and target.values is not None:
+        if isinstance(target, SimulatedTensor) and target.numbers is not None:
             values = _values(args, kwargs)
             if values is None:
-                target.values = None
+                target.numbers = None
             else:
                 func(*values[0], **values[1])
         return target
@@ -195,7 +195,7 @@ class SimulatedCuda(TorchDispatchMode):
         if type(base) is not SimulatedTensor:
             return func(*args, **kwargs)
         out = func(base.meta, *args[1:], **kwargs)
-        values = None if base.values is None else func(base.values, *args[1:], **kwargs)
+        values = None if base.numbers is None else func(base.numbers, *args[1:], **kwargs)
         claim = base.claim
         if isinstance(out, torch.Tensor):
             return SimulatedTensor(out, claim, values)
@@ -277,9 +277,9 @@ def _values(args: Any, kwargs: Any) -> tuple[Any, Any] | None:
 
 def _known(arg: Any) -> Any:
     if type(arg) is SimulatedTensor:
-        if arg.values is None:
+        if arg.numbers is None:
             raise UnknownValue
-        return arg.values
+        return arg.numbers
     if isinstance(arg, tuple | list):
         return type(arg)(_known(a) for a in arg)
     if isinstance(arg, dict):

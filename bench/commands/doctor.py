@@ -1,0 +1,183 @@
+"""`vram-bench doctor`: what this machine has, and for each problem its remedy. All warnings of the program are here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench import nvml
+from bench.plan.devices import DEFAULT_SIMULATED
+from bench.report.format import size
+
+_MIN_FLASH_ATTN = (2, 5, 7)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis. `remedy` is None where nothing is wrong; `blocks` says what cannot be done."""
+
+    what: str
+    found: str
+    remedy: str | None = None
+    blocks: str | None = None
+
+
+def doctor(as_json: bool) -> int:
+    """Prints the diagnosis; the exit code is 0: a machine without a GPU is a machine that simulates."""
+    findings = examine()
+    if as_json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
+        return 0
+    table = Table(box=None, padding=(0, 1), pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        mark = Text("✓", "green") if finding.remedy is None else Text("✗", "red" if finding.blocks else "yellow")
+        text = Text(finding.found)
+        if finding.remedy is not None:
+            text.append(f"\n→ {finding.remedy}", "bright_black")
+        table.add_row(mark, finding.what, text)
+    Console().print(table)
+    return 0
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order in which they matter."""
+    gpus, findings = _gpus()
+    findings += [_torch(bool(gpus)), _exllamav2(), _extension(bool(gpus))]
+    findings += _attention(gpus)
+    findings += [_processes(gpu) for gpu in gpus]
+    findings += [_allocator(), _isolation(), _disk()]
+    return findings
+
+
+def _gpus() -> tuple[list[nvml.Gpu], list[Finding]]:
+    try:
+        gpus = nvml.gpus()
+    except nvml.NoDriver as error:
+        remedy = f"simulated cards need none (device={DEFAULT_SIMULATED}); for a real one install NVIDIA's driver"
+        return [], [Finding("GPU", str(error), remedy, "measuring")]
+    if not gpus:
+        return [], [Finding("GPU", "the driver lists none", "check nvidia-smi and the container's GPUs", "measuring")]
+    return gpus, [
+        Finding(
+            f"GPU {gpu.index}",
+            f"{gpu.name}, {size(gpu.total_bytes)}, compute capability {gpu.compute_capability}, "
+            f"driver {gpu.driver_version}, CUDA {gpu.cuda_driver_version}",
+        )
+        for gpu in gpus
+    ]
+
+
+def _torch(has_gpu: bool) -> Finding:
+    installed = _version("torch")
+    if installed is None:
+        return Finding("torch", "not installed", "run scripts/quickstart.sh", "everything")
+    # The version file is read, not imported: importing torch takes seconds.
+    cuda = _torch_cuda()
+    if has_gpu and cuda is None:
+        remedy = "install a CUDA build of torch that suits the driver: https://pytorch.org/get-started"
+        return Finding("torch", f"{installed}, a CPU build", remedy, "measuring")
+    return Finding("torch", f"{installed}, " + (f"CUDA {cuda}" if cuda else "a CPU build: enough for simulated cards"))
+
+
+def _torch_cuda() -> str | None:
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    values: dict[str, Any] = {}
+    exec((Path(spec.origin).parent / "version.py").read_text(encoding="utf-8"), values)
+    cuda = values.get("cuda")
+    return None if cuda is None else str(cuda)
+
+
+def _exllamav2() -> Finding:
+    installed = _version("exllamav2")
+    if installed is None:
+        return Finding("exllamav2", "not installed", "run scripts/quickstart.sh", "everything")
+    return Finding("exllamav2", installed)
+
+
+def _extension(has_gpu: bool) -> Finding:
+    if find_spec("exllamav2_ext") is not None:
+        return Finding("extension", "exllamav2_ext is built and importable")
+    if not has_gpu:
+        return Finding("extension", "not built; simulated cards do not use it")
+    missing = [tool for tool in ("nvcc", "ninja", "c++") if shutil.which(tool) is None]
+    if missing:
+        remedy = f"install {', '.join(missing)}, or a wheel of exllamav2 that has the extension built in"
+        return Finding("extension", "not built, and cannot be built here", remedy, "measuring")
+    cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
+    if list(cache.glob("**/exllamav2_ext.so")):
+        return Finding("extension", f"built, in {cache}")
+    remedy = 'build it before the first sweep, or raise timeout_s: python -c "import torch, exllamav2.ext"'
+    return Finding("extension", "not built yet: the first import takes minutes", remedy)
+
+
+def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
+    flash, xformers = _version("flash-attn"), _version("xformers")
+    old = [gpu.name for gpu in gpus if float(gpu.compute_capability) < 8.0]
+    findings = []
+    if flash is None:
+        remedy = "long contexts take more memory without it, and there is no paged attention: pip install flash-attn"
+        findings.append(Finding("flash-attn", "not installed", remedy if gpus else None))
+    elif tuple(int(n) for n in flash.split(".")[:3] if n.isdigit()) < _MIN_FLASH_ATTN:
+        findings.append(Finding("flash-attn", flash, "paged attention needs 2.5.7 or newer: pip install -U flash-attn"))
+    elif old:
+        remedy = f"needs compute capability 8.0; uninstall it to use {', '.join(old)}: ExLlamaV2 would pick it and fail"
+        findings.append(Finding("flash-attn", flash, remedy))
+    else:
+        findings.append(Finding("flash-attn", flash))
+    findings.append(Finding("xformers", xformers or "not installed"))
+    if gpus and flash is None and xformers is None:
+        remedy = "use attention=matmul, or install flash-attn: exllamav2 0.3.2's SDPA path applies no causal mask"
+        findings.append(Finding("attention", "auto would choose SDPA, whose outputs are wrong", remedy))
+    return findings
+
+
+def _processes(gpu: nvml.Gpu) -> Finding:
+    reading = nvml.read(gpu.uuid)
+    held = f"{size(reading.used_bytes)} in use"
+    if not reading.processes:
+        return Finding(f"GPU {gpu.index} load", f"{held}, no other process")
+    pids = ", ".join(str(process.pid) for process in reading.processes)
+    remedy = "end them: they shrink the card that is measured"
+    return Finding(f"GPU {gpu.index} load", f"{held}, processes {pids}", remedy)
+
+
+def _allocator() -> Finding:
+    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        if os.environ.get(name):
+            return Finding("allocator", f"{name}={os.environ[name]} is set; cases run with PyTorch's defaults")
+    return Finding("allocator", "PyTorch's defaults")
+
+
+def _isolation() -> Finding:
+    if hasattr(os, "pidfd_open"):
+        return Finding("isolation", "fork server: a case starts in milliseconds")
+    return Finding("isolation", f"a fresh interpreter for each case ({platform.system()}): seconds more a case")
+
+
+def _disk() -> Finding:
+    free_bytes = shutil.disk_usage(".").free
+    remedy = "results are small, but checkpoints are not: free some" if free_bytes < 1 << 30 else None
+    return Finding("disk", f"{size(free_bytes)} free here", remedy)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
