@@ -42,6 +42,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     (partial / "config.json").write_text(json.dumps(config))
+    (partial / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(config)))
     tensors = sorted(_tensors(partial, bpw, head_bits), key=lambda tensor: tensor.data is None)
     _write_safetensors(partial / "model.safetensors", tensors)
     try:
@@ -49,6 +50,25 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
     except OSError:  # another process was first: its layout is the same
         if not (directory / "config.json").exists():
             raise
+
+
+def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What exllamav2 insists on reading for a model with a vision tower; no image is ever processed."""
+    vision = config.get("vision_config") or {}
+    family = {"siglip_vision_model": "Gemma3", "pixtral": "Pixtral"}.get(vision.get("model_type", ""), "Qwen2VL")
+    return {
+        "image_processor_type": f"{family}ImageProcessor",
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": {"height": 896, "width": 896},
+        "patch_size": vision.get("patch_size", 14),
+        "merge_size": vision.get("spatial_merge_size", 2),
+        "temporal_patch_size": 2,
+        "min_pixels": 3136,
+        "max_pixels": 12845056,
+    }
 
 
 def _write_safetensors(path: Path, tensors: list[Tensor]) -> None:
@@ -176,7 +196,9 @@ def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
     """The tensors of one linear layer; `qparams` None leaves it in FP16."""
     key, rows, columns = linear.key, linear.in_features, linear.out_features
     if qparams is None:
-        yield Tensor(f"{key}.weight", "F16", (columns - linear.padding, rows))
+        shape = (columns - linear.padding, rows)
+        transposed = linear.model.config.arch.orig_weights_transposed and linear.has_bias
+        yield Tensor(f"{key}.weight", "F16", shape[::-1] if transposed else shape)
         if linear.has_bias:
             yield Tensor(f"{key}.bias", "F16", (columns - linear.padding,))
         return
