@@ -105,6 +105,8 @@ def preload() -> None:
 def open_card(case: Case) -> Iterator[SimulatedCard]:
     """The card of `case`, in force until the block ends."""
     preload()
+    # The engine keeps its streams for the life of a process, and a second model in it would load on them.
+    importlib.import_module("exllamav2.device").global_streams.clear()
     card = SimulatedCard(case)
     device = case.device
     major, minor = (int(number) for number in (device.compute_capability or "8.0").split("."))
