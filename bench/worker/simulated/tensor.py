@@ -166,7 +166,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         infos = [r.alias_info for r in func._schema.returns]
         if any(info is not None and info.is_write for info in infos):
             return self._run_in_place
-        if any(info is not None for info in infos):
+        if func in _VIEWS_UNDECLARED or any(info is not None for info in infos):
             return self._run_view
         return self._run_fresh
 
@@ -231,6 +231,8 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*values[0], **values[1])
 
 
+# The second half of a reshape that copies: shares its input's storage, and its schema does not say so.
+_VIEWS_UNDECLARED = {torch.ops.aten._unsafe_view.default}
 _UNINITIALISED = {
     torch.ops.aten.empty.memory_format,
     torch.ops.aten.empty_strided.default,

@@ -1,0 +1,455 @@
+"""From a command line to cases: axes, the catalogue, local models, and every way of asking for nonsense."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from bench.errors import BadInput
+from bench.nvml import Gpu
+from bench.plan import config, devices
+from bench.plan.cases import plan_sweep
+from bench.plan.models import native_max_seq_len, resolve_model
+from bench.plan.settings import ModelSettings
+from bench.plan.units import parse_size
+from bench.records import Case, DeviceSpec, ModelSpec
+
+GIB = 1 << 30
+VERSIONS: dict[str, str | None] = {"torch_version": "2.13.0", "exllamav2_version": "0.3.2"}
+BITS_PER_WEIGHT = round((16384 + 1024 + 512 + 32 + 64) / 4096, 2)  # the fixture's layers: q_weight and its company
+
+
+def _refusal(*overrides: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        plan_sweep(overrides)
+    message = str(caught.value)
+    assert message.count("\n") <= 1
+    return message
+
+
+# Axes
+
+
+def test_without_overrides_there_is_one_case_on_the_default_simulated_card() -> None:
+    (case,) = plan_sweep([]).cases
+    assert (case.device.name, case.device.kind) == (devices.DEFAULT_SIMULATED, "simulated")
+    assert (case.bpw, case.cache, case.lazy, case.max_seq_len) == (4.0, "FP16", False, 4096)
+
+
+def test_axes_multiply() -> None:
+    cases = plan_sweep(
+        ["device=rtx_4090,l4", "bpw=2.5,4.0,6.0", "cache=FP16,Q4", "lazy=false,true", "max_seq_len=2048,8192"]
+    ).cases
+    assert len(cases) == 2 * 3 * 2 * 2 * 2
+    assert len({(c.device.name, c.bpw, c.cache, c.lazy, c.max_seq_len) for c in cases}) == len(cases)
+
+
+def test_a_range_is_an_axis() -> None:
+    assert [case.bpw for case in plan_sweep(["bpw=range(3,6)"]).cases] == [3.0, 4.0, 5.0]
+
+
+def test_values_are_typed() -> None:
+    (case,) = plan_sweep(["bpw=4", "lazy=true", "batch_size=2", "vram_limit=16GiB", "timeout_s=5"]).cases
+    assert isinstance(case.bpw, float)
+    assert (case.lazy, case.batch_size, case.vram_limit_bytes) == (True, 2, 16 * GIB)
+
+
+def test_a_value_given_twice_is_one_case() -> None:
+    assert len(plan_sweep(["bpw=4.0,4.0,4"]).cases) == 1
+
+
+def test_a_list_of_lengths_is_walked_like_an_axis() -> None:
+    listed, swept = (plan_sweep([f"max_seq_len={value}"]).cases for value in ("[2048,8192]", "2048,8192"))
+    assert listed == swept
+
+
+def test_a_nested_key_can_be_an_axis() -> None:
+    cases = plan_sweep(["device=rtx_4090", f"device.total_memory_bytes={8 * GIB},{16 * GIB}"]).cases
+    assert [case.device.total_memory_bytes for case in cases] == [8 * GIB, 16 * GIB]
+
+
+def test_a_bpw_of_16_is_allowed() -> None:
+    assert plan_sweep(["bpw=16"]).cases[0].bpw == 16.0
+
+
+def test_the_quickstart_has_192_cases() -> None:
+    cases = plan_sweep(["experiment=quickstart"]).cases
+    assert len(cases) == 192
+    assert {case.device.name for case in cases} == {"rtx_4090", "a100_40gb"}
+    assert {case.max_seq_len for case in cases} == {2048, 8192, 32768, 131072}
+
+
+@pytest.mark.parametrize(
+    ("override", "count"),
+    [("bpw=3.0", 64), ("bpw=3.0,5.0", 128), ("device=l4", 96), ("lazy=true", 96), ("batch_size=1,2", 384)],
+)
+def test_an_override_replaces_an_axis_of_the_experiment(override: str, count: int) -> None:
+    assert len(plan_sweep(["experiment=quickstart", override]).cases) == count
+
+
+def test_settings_that_are_no_axes_come_with_the_sweep() -> None:
+    sweep = plan_sweep(["results_dir=/elsewhere", "timeout_s=5", "jobs=2", "rerun=true", "repeats=1"])
+    settings = sweep.settings
+    assert (settings.results_dir, settings.timeout_s, settings.jobs, settings.rerun) == ("/elsewhere", 5.0, 2, True)
+    assert sweep.cases[0].repeats == 1
+
+
+def test_a_launcher_is_found_and_leaves_the_cases_alone() -> None:
+    overrides = ["hydra/launcher=joblib", "bpw=3.0,4.0"]
+    assert config.launcher_override(overrides) == "joblib"
+    assert config.launcher_override(["bpw=3.0,4.0"]) is None
+    assert len(plan_sweep(overrides).cases) == 2
+
+
+def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
+    folded = config.fold_lengths(["max_seq_len=2048,8192", "bpw=3.0,4.0", "lazy=true"])
+    assert folded == ["max_seq_len=[2048,8192]", "bpw=3.0,4.0", "lazy=true"]
+
+
+# Nonsense
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("cache=Q5", ["cache", "Q5", "FP16", "Q8", "Q6", "Q4"]),
+        ("attention=flsh", ["attention", "flsh", "flash", "matmul"]),
+        ("bpw=99", ["bpw=99", "16"]),
+        ("bpw=1.5", ["bpw=1.5", "2"]),
+        ("bpw=9", ["bpw=9", "2.0 to 8.0", "16"]),
+        ("bpw=abc", ["bpw", "abc", "Float"]),
+        ("bpw=nan", ["bpw=nan", "16"]),
+        ("max_seq_len=-3", ["max_seq_len=-3", "64"]),
+        ("max_seq_len=abc", ["max_seq_len=abc", "64"]),
+        ("max_seq_len=131073", ["max_seq_len=131073", "phi_3_medium_128k", "131072"]),
+        ("model=llama_3_1_8", ["llama_3_1_8", "llama_3_1_8b"]),
+        ("model=qqqq", ["qqqq", "llama_3_1_8b", "tinyllama_1_1b"]),
+        ("bwp=4.0", ["bwp", "bpw"]),
+        ("seq_len=4096", ["seq_len", "max_seq_len"]),
+        ("device=rtx4090", ["rtx4090", "rtx_4090"]),
+        ("experiment=quick", ["quick", "quickstart"]),
+        ("vram_limit=abc", ["vram_limit=abc", "24GiB"]),
+        ("vram_limit=0", ["vram_limit=0", "24GiB"]),
+        ("head_bits=7", ["head_bits=7", "2, 3, 4, 5, 6, 8"]),
+        ("+foo=1", ["foo", "bpw", "max_seq_len"]),
+        ("foo=1,2", ["foo", "bpw", "max_seq_len"]),
+        ("model.nokey=1", ["model.nokey"]),
+        ("repeats=x", ["repeats", "x", "Integer"]),
+        ("repeats=0", ["repeats=0", "1"]),
+        ("batch_size=0", ["batch_size=0", "1"]),
+        ("timeout_s=-1", ["timeout_s=-1", "0"]),
+        ("lazy=maybe", ["lazy", "maybe", "bool"]),
+        ("foo", ["'foo'", "key=value"]),
+        ("=3", ["'=3'", "key=value"]),
+        ("model=local", ["model=local", "model.path=DIR"]),
+        ("device=cuda", ["device=cuda", "no driver", "device=rtx_4090"]),
+        ("max_seq_len=[]", ["max_seq_len"]),
+    ],
+)
+def test_bad_input_is_refused_with_what_was_given_and_what_is_allowed(override: str, said: list[str]) -> None:
+    message = _refusal(override)
+    assert [text for text in said if text not in message] == []
+
+
+def test_an_unknown_key_of_a_model_is_answered_with_the_keys_of_a_model() -> None:
+    assert "model.path" in _refusal("model.nokey=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "bad"),
+    [
+        ("bpw=4.0,99,6.0", "99"),
+        ("bpw=4.0,9", "9"),
+        ("cache=FP16,Q5", "Q5"),
+        ("max_seq_len=4096,-3", "-3"),
+        ("max_seq_len=4096,131073", "131073"),
+        ("device=rtx_4090,rtx4091", "rtx4091"),
+        ("model=phi_3_medium_128k,nope", "nope"),
+        ("vram_limit=24GiB,abc", "abc"),
+        ("head_bits=6,7", "7"),
+        ("repeats=1,x", "x"),
+    ],
+)
+def test_one_bad_value_among_good_ones_fails_all(override: str, bad: str) -> None:
+    assert bad in _refusal("lazy=false,true", override)
+
+
+def test_a_length_is_checked_against_the_model_that_it_meets() -> None:
+    message = _refusal("model=phi_3_medium_128k,tinyllama_1_1b", "max_seq_len=2048,4096")
+    assert "max_seq_len=4096: tinyllama_1_1b" in message
+
+
+def test_nothing_of_hydra_is_left_behind_by_a_refusal() -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    _refusal("cache=Q5")
+    assert not GlobalHydra.instance().is_initialized()
+
+
+# Directories of models
+
+
+def _local(folder: Path, *overrides: str) -> Case:
+    (case,) = plan_sweep(["model=local", f"model.path={folder}", *overrides]).cases
+    return case
+
+
+def test_a_directory_with_only_a_config_is_a_model_without_weights(model_dir: Path) -> None:
+    case = _local(model_dir, "bpw=3.5")
+    assert (case.model.name, case.model.path) == ("tiny", str(model_dir))
+    assert (case.model.has_weights, case.bpw) == (False, 3.5)
+    assert native_max_seq_len(case.model.config) == 4096
+
+
+def test_the_bits_of_weights_that_are_there_win_over_the_bpw_asked_for(
+    model_dir: Path, write_exl2: Callable[..., None]
+) -> None:
+    write_exl2(model_dir, "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj")
+    assert _local(model_dir, "bpw=3.0,6.0").bpw == BITS_PER_WEIGHT
+
+
+def test_the_head_does_not_count_towards_the_bpw(model_dir: Path, write_exl2: Callable[..., None]) -> None:
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    write_exl2(model_dir, "lm_head", file="output-2.safetensors", bits=8)
+    assert _local(model_dir).bpw == BITS_PER_WEIGHT
+
+
+def test_the_bpw_is_taken_over_all_files(model_dir: Path, write_exl2: Callable[..., None]) -> None:
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    write_exl2(model_dir, "model.layers.1.mlp.up_proj", file="output-2.safetensors", bits=8)
+    assert _local(model_dir).bpw == pytest.approx(BITS_PER_WEIGHT + 2, abs=0.01)
+
+
+def test_weights_that_are_not_quantised_have_16_bits(model_dir: Path) -> None:
+    save_file({"model.embed_tokens.weight": np.ones((8, 8), np.float16)}, model_dir / "model.safetensors")
+    assert _local(model_dir, "bpw=4.0").bpw == 16.0
+
+
+def test_a_directory_is_known_by_what_is_in_it_and_not_by_where_it_is(
+    model_dir: Path, tmp_path: Path, write_exl2: Callable[..., None]
+) -> None:
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    moved, changed = tmp_path / "moved" / "tiny", tmp_path / "changed" / "tiny"
+    shutil.copytree(model_dir, moved)
+    shutil.copytree(model_dir, changed)
+    write_exl2(changed, "model.layers.0.mlp.up_proj", bits=8)
+    ids = [_local(folder).case_id(VERSIONS) for folder in (model_dir, moved, changed)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_directory_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'nowhere'}: no such directory" in _refusal("model=local", f"model.path={tmp_path / 'nowhere'}")
+
+
+def test_a_directory_without_a_config_is_refused(tmp_path: Path) -> None:
+    message = _refusal("model=local", f"model.path={tmp_path}")
+    assert str(tmp_path) in message
+    assert "no config.json" in message
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"text"', ""])
+def test_a_config_that_is_no_json_object_is_refused(model_dir: Path, text: str) -> None:
+    (model_dir / "config.json").write_text(text)
+    assert str(model_dir / "config.json") in _refusal("model=local", f"model.path={model_dir}")
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"\xff" * 64, (1 << 40).to_bytes(8, "little") + b"{}", (20).to_bytes(8, "little") + b'{"a": 1']
+)
+def test_a_broken_safetensors_header_is_refused(model_dir: Path, header: bytes) -> None:
+    file = model_dir / "output.safetensors"
+    file.write_bytes(header)
+    message = _refusal("model=local", f"model.path={model_dir}")
+    assert f"{file}: broken safetensors header" in message
+
+
+def test_a_truncated_safetensors_file_is_refused(model_dir: Path, write_exl2: Callable[..., None]) -> None:
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    file = model_dir / "output.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert str(file) in _refusal("model=local", f"model.path={model_dir}")
+
+
+# The catalogue
+
+
+@pytest.mark.parametrize("name", [name for name in config.names("model") if name != "local"])
+def test_every_model_composes_and_is_named_like_its_file(name: str) -> None:
+    (settings,) = [config.validate(plain) for plain in config.combinations([f"model={name}"])]
+    model = resolve_model(settings.model)
+    assert model.name == name
+    assert model.architecture != "None"
+    assert native_max_seq_len(model.config) >= 2048
+    assert not model.has_weights
+
+
+@pytest.mark.parametrize("name", [name for name in config.names("device") if name not in ("cuda", "auto")])
+def test_every_simulated_card_composes_and_is_named_like_its_file(name: str) -> None:
+    (case,) = plan_sweep([f"device={name}"]).cases
+    device = case.device
+    assert (device.name, device.kind) == (name, "simulated")
+    assert 4 * GIB < device.total_memory_bytes < 200 * GIB
+    assert device.context_bytes is not None
+    assert 0 < device.context_bytes < GIB
+    assert device.compute_capability is not None
+
+
+@pytest.mark.parametrize(
+    ("config_json", "length"),
+    [
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 4096, "max_sequence_length": 8192}, 8192),
+        ({"model_max_length": 1e30 // 1, "max_position_embeddings": 4096}, int(1e30)),
+        ({"text_config": {"max_position_embeddings": 32768}}, 32768),
+        ({"n_positions": 1024}, 1024),
+        ({"max_position_embeddings": None}, 2048),
+        ({}, 2048),
+    ],
+)
+def test_a_models_own_length_is_read_as_the_engine_reads_it(config_json: dict[str, Any], length: int) -> None:
+    assert native_max_seq_len(config_json) == length
+
+
+# Real GPUs
+
+GPU = Gpu(0, "GPU-1", "NVIDIA RTX A6000", 48 * GIB, "8.6", "580.1", "13.0")
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_is_there_is_taken(
+    device: str, model_dir: Path, write_exl2: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "find_gpus", lambda: ([GPU], None))
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    spec = _local(model_dir, f"device={device}").device
+    assert (spec.name, spec.kind, spec.uuid, spec.total_memory_bytes) == ("nvidia_rtx_a6000", "cuda", "GPU-1", 48 * GIB)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "find_gpus", lambda: ([GPU], None))
+    assert _refusal("device=cuda", "device.index=3").startswith("device.index=3")
+
+
+def test_a_real_gpu_needs_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "find_gpus", lambda: ([GPU], None))
+    message = _refusal("device=cuda", "model=llama_3_8b")
+    assert "llama_3_8b" in message
+    assert "model.path=DIR" in message
+    assert "device=rtx_4090" in message
+
+
+# Identity of cases
+
+CASE = Case(
+    model=ModelSpec("tiny", {"architectures": ["LlamaForCausalLM"]}, "f1", "/models/tiny", 4.0),
+    device=DeviceSpec("rtx_4090", "simulated", "NVIDIA GeForce RTX 4090", 24 * GIB),
+    bpw=4.0,
+    head_bits=6,
+    cache="FP16",
+    lazy=False,
+    attention="auto",
+    max_seq_len=4096,
+    batch_size=1,
+    max_input_len=2048,
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": dataclasses.replace(CASE.model, name="other")},
+        {"model": dataclasses.replace(CASE.model, fingerprint="f2")},
+        {"device": dataclasses.replace(CASE.device, name="rtx_3090")},
+        {"device": dataclasses.replace(CASE.device, total_memory_bytes=16 * GIB)},
+        {"device": dataclasses.replace(CASE.device, context_bytes=1)},
+        {"bpw": 4.5},
+        {"head_bits": 8},
+        {"cache": "Q4"},
+        {"lazy": True},
+        {"attention": "matmul"},
+        {"max_seq_len": 8192},
+        {"batch_size": 2},
+        {"max_input_len": 1024},
+        {"vram_limit_bytes": 8 * GIB},
+        {"repeats": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_case_that_differs_in_any_axis_has_another_id(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(CASE, **change).case_id(VERSIONS) != CASE.case_id(VERSIONS)
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_case_under_another_version_has_another_id(name: str) -> None:
+    assert CASE.case_id({**VERSIONS, name: "9"}) != CASE.case_id(VERSIONS)
+
+
+def test_the_id_does_not_depend_on_the_order_of_keys() -> None:
+    assert CASE.case_id(dict(reversed(VERSIONS.items()))) == CASE.case_id(VERSIONS)
+    overrides = ["bpw=3.0", "cache=Q4", "lazy=true"]
+    (one,), (other,) = plan_sweep(overrides).cases, plan_sweep(overrides[::-1]).cases
+    assert one.case_id(VERSIONS) == other.case_id(VERSIONS)
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_a_configs_keys() -> None:
+    document = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "vocab_size": 32000}
+    backwards = dict(reversed(document.items()))
+    one, other = (resolve_model(ModelSettings(name="tiny", config=c)).fingerprint for c in (document, backwards))
+    changed = resolve_model(ModelSettings(name="tiny", config={**document, "hidden_size": 65})).fingerprint
+    assert one == other != changed
+
+
+def test_where_a_model_lies_is_no_part_of_the_id() -> None:
+    moved = dataclasses.replace(CASE, model=dataclasses.replace(CASE.model, path="/elsewhere"))
+    assert moved.case_id(VERSIONS) == CASE.case_id(VERSIONS)
+
+
+def test_a_case_survives_json() -> None:
+    again = Case.from_json(CASE.to_json())
+    assert again == CASE
+    assert again.case_id(VERSIONS) == CASE.case_id(VERSIONS)
+    assert json.loads(CASE.to_json())["vram_limit_bytes"] is None
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("24GiB", 24 * GIB),
+        ("24 gib", 24 * GIB),
+        (" 1.5GiB ", 3 * GIB // 2),
+        ("512MiB", 512 << 20),
+        ("1KiB", 1024),
+        ("24GB", 24 * 10**9),
+        ("5MB", 5 * 10**6),
+        ("5kB", 5000),
+        ("100B", 100),
+        ("25250627584", 25250627584),
+        (25250627584, 25250627584),
+    ],
+)
+def test_sizes_are_read_as_people_type_them(text: str | int, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@given(count=st.integers(1, 1 << 20))
+def test_whole_units_are_exact(count: int) -> None:
+    assert parse_size(f"{count}MiB") == count << 20
+
+
+@pytest.mark.parametrize("text", ["abc", "", "GiB", "-5GiB", "0", "0GiB", "24XiB", "24GiB/s", "1,5GiB", "1e9", "0.4B"])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match="24GiB"):
+        parse_size(text)
