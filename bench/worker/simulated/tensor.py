@@ -23,6 +23,7 @@ from bench.worker.simulated.attribution import WORKSPACE, part_of
 
 DEVICE = torch.device("cuda", 0)
 _META = torch.device("meta")
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 # Values are started for tensors up to this many elements: enough for every table that the host reads.
 MAX_ELEMENTS_WITH_VALUES = 4096
 # Zeros on the CPU from this size on come from fresh pages, which cost nothing until they are written.
@@ -91,6 +92,10 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     data; each is called as `rule(cuda, func, args, kwargs)`. A process has one, because exllamav2 imports its extension
     once; `start` puts it on another card.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it costs a third of every operator
 
     allocator: CachingAllocator
     num_sms: int
@@ -173,14 +178,18 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _run_composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not _on_card(args, kwargs):
             return func(*args, **kwargs)
-        # Under inference mode a composite arrives whole: take it apart with this mode on, to see its temporaries.
+        # Under inference mode a composite arrives whole: take it apart with this mode on, to see its temporaries. The
+        # C++ kernel, which the real card runs too, comes before any Python decomposition.
         with self:
+            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
             return func.decompose(*args, **kwargs)
 
     def _run_in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not _on_card(args, kwargs):
             return func(*args, **kwargs)
-        func(*_lower(args), **_lower(kwargs))
+        if torch.Tag.pointwise not in func.tags:  # those leave their target's shape as it is
+            func(*_lower(args), **_lower(kwargs))
         target = kwargs.get("out", args[0]) if kwargs else args[0]
         if isinstance(target, SimulatedTensor) and target.numbers is not None:
             values = _values(args, kwargs)
