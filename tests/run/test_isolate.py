@@ -169,9 +169,7 @@ def test_a_child_that_keeps_talking_is_killed_at_the_limit(run: Isolated) -> Non
     assert (ending.timed_out, ending.signal) == (True, signal.SIGKILL)
 
 
-def test_a_child_that_closes_its_records_and_lives_on_is_killed(
-    run: Isolated, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_that_closes_its_records_and_lives_on_is_killed(run: Isolated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "_GRACE_S", 0.3)
     ending = run("say('result')\nos.close(fd)\ntime.sleep(60)")
     assert (ending.timed_out, ending.signal) == (True, signal.SIGKILL)
@@ -207,7 +205,7 @@ def test_a_record_that_the_child_died_in_is_no_record(run: Isolated) -> None:
 
 
 def test_a_record_that_comes_in_pieces_is_put_together(run: Isolated) -> None:
-    ending = run("os.write(fd, b'{\"event\": \"re')\ntime.sleep(0.1)\nos.write(fd, b'sult\", \"n\": 1}\\n')")
+    ending = run('os.write(fd, b\'{"event": "re\')\ntime.sleep(0.1)\nos.write(fd, b\'sult", "n": 1}\\n\')')
     assert ending.reports == [Report("result", {"n": 1})]
 
 

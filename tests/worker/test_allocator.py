@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,14 +66,13 @@ class AllocatorMachine(RuleBasedStateMachine):
         )
         fits_somehow = bool(fitting) or pinned_bytes + segment_size(rounded) <= self.allocator.limit_bytes
         cached = {block.address for block in self.allocator.free_blocks()}
-        try:
-            block = self.allocator.malloc(size, stream, part)
-        except OutOfMemory as error:
-            assert not fits_somehow
-            assert error.requested_bytes == size
-            assert error.free_bytes == self.allocator.limit_bytes - pinned_bytes
+        if not fits_somehow:
+            with pytest.raises(OutOfMemory) as caught:
+                self.allocator.malloc(size, stream, part)
+            assert caught.value.requested_bytes == size
+            assert caught.value.free_bytes == self.allocator.limit_bytes - pinned_bytes
             return multiple()
-        assert fits_somehow
+        block = self.allocator.malloc(size, stream, part)
         assert (block.stream, block.small, block.in_use) == (stream, small, True)
         assert block.size_bytes >= rounded
         if fitting:
@@ -126,14 +127,14 @@ class AllocatorMachine(RuleBasedStateMachine):
     def segments_are_tiled_without_gaps_or_overlaps(self) -> None:
         spans = []
         for chain in _segments(self.allocator, self.in_use):
-            for before, after in zip(chain, chain[1:], strict=False):
+            for before, after in pairwise(chain):
                 assert after.address == before.address + before.size_bytes
             assert all(block.size_bytes % 512 == 0 and block.size_bytes > 0 for block in chain)
             size = sum(block.size_bytes for block in chain)
             assert size == (2 * MIB if chain[0].small else max(10 * MIB, size // (2 * MIB) * 2 * MIB))
             spans.append((chain[0].address, chain[0].address + size))
         spans.sort()
-        assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
     @invariant()
     def segments_keep_to_one_stream_and_one_pool(self) -> None:
@@ -143,7 +144,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     @invariant()
     def free_neighbours_are_merged(self) -> None:
         for chain in _segments(self.allocator, self.in_use):
-            assert all(before.in_use or after.in_use for before, after in zip(chain, chain[1:], strict=False))
+            assert all(before.in_use or after.in_use for before, after in pairwise(chain))
 
     @invariant()
     def the_pools_hold_exactly_the_free_blocks(self) -> None:

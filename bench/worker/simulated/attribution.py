@@ -47,6 +47,8 @@ _BY_FILE = {
     "moe_mlp.py": ACTIVATIONS,
     "parallel_decoder.py": ACTIVATIONS,
     "embedding.py": ACTIVATIONS,
+    "rmsnorm.py": ACTIVATIONS,
+    "layernorm.py": ACTIVATIONS,
     "pos_embedding.py": ACTIVATIONS,
 }
 _known: dict[CodeType, int] = {}

@@ -1,0 +1,74 @@
+"""`report`, `doctor` and `--help` from the outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program
+
+TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")
+
+
+def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    done = program("report", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["cases"] == 4
+    assert sorted(Path(file).name for file in document["files"]) == [
+        "cases.csv",
+        "tables.md",
+        "tinyllama_1_1b-rtx_3060_12gb-flash.png",
+    ]
+    assert all((tmp_path / file).stat().st_size > 0 for file in document["files"])
+    assert "simulated" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def test_report_imports_no_torch(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    script = "import sys; from bench.__main__ import main; main(['report', '--json']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("folder", "told"), [("nowhere", "no such directory"), (".", "no rows")])
+def test_nothing_to_report_is_told(program: Program, folder: str, told: str) -> None:
+    done = program("report", "--results", folder)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_foreign_files_are_named_and_skipped(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    (tmp_path / "results" / "other.parquet").write_bytes(b"not parquet")
+    done = program("report")
+    assert done.returncode == 1
+    assert "other.parquet" in done.stderr
+    assert "tinyllama_1_1b" in done.stdout
+
+
+def test_doctor_answers_everywhere(program: Program) -> None:
+    done = program("doctor", "--json")
+    assert done.returncode == 0
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert {"torch", "exllamav2", "extension", "flash-attn", "xformers", "allocator", "isolation"} <= set(found)
+    text = program("doctor").stdout
+    assert "exllamav2" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", [(), ("sweep",), ("report",), ("doctor",)])
+def test_help_answers_with_an_example(program: Program, command: tuple[str, ...]) -> None:
+    done = program(*command, "--help")
+    assert done.returncode == 0
+    assert "example: vram-bench" in done.stdout
+
+
+def test_an_unknown_command_is_bad_input(program: Program) -> None:
+    assert program("swep").returncode == 2

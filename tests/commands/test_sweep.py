@@ -1,0 +1,207 @@
+"""`vram-bench sweep` from the outside: exit codes, rows, resume, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import Program
+
+TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb")
+CONTRACT_COLUMNS = (
+    "schema_version, run_id, case_id, started_at, host, device_name, device_kind, device_uuid, device_total_bytes, "
+    "vram_limit_bytes, compute_capability, driver_version, cuda_version, torch_version, exllamav2_version, "
+    "harness_version, model, architecture, model_fingerprint, bpw, head_bits, cache, lazy, attention, max_seq_len, "
+    "batch_size, max_input_len, outcome, phase, peak_allocated_bytes, peak_reserved_bytes, peak_device_bytes, "
+    "context_bytes, weights_bytes, cache_bytes, scratch_bytes, predicted_peak_bytes, load_s, prefill_tokens_per_s, "
+    "decode_tokens_per_s, decode_tokens_per_s_full, estimated_decode_tokens_per_s, wall_s, exit_code, signal, error"
+).split(", ")
+
+
+def rows(results: Path) -> list[dict[str, object]]:
+    return [row for path in results.rglob("cases.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+def test_a_sweep_measures_every_combination_and_is_not_run_twice(program: Program, tmp_path: Path) -> None:
+    overrides = (*TINY, "cache=FP16,Q4", "lazy=true,false", "max_seq_len=512,1024")
+    first = program("sweep", *overrides)
+    assert first.returncode == 0, first.stderr
+    assert "[8/8]" in first.stderr
+    assert "tinyllama_1_1b on rtx_3060_12gb (simulated)" in first.stdout
+    stored = rows(tmp_path / "results")
+    assert len({row["case_id"] for row in stored}) == 8
+    assert {row["outcome"] for row in stored} == {"fits"}
+    again = program("sweep", *overrides)
+    assert again.returncode == 0
+    assert "8 of them stored already" in again.stderr
+    assert len(rows(tmp_path / "results")) == 8
+    assert len(program("sweep", *TINY, "max_seq_len=512", "rerun=true").stdout) > 0
+    assert len(rows(tmp_path / "results")) == 9
+
+
+def test_a_simulated_row_has_the_contract_s_columns_and_no_speeds(program: Program, tmp_path: Path) -> None:
+    assert program("sweep", *TINY, "max_seq_len=512").returncode == 0
+    (row,) = rows(tmp_path / "results")
+    assert set(CONTRACT_COLUMNS) <= set(row)
+    assert row["device_kind"] == "simulated"
+    assert row["phase"] == "done"
+    speeds = ("load_s", "prefill_tokens_per_s", "decode_tokens_per_s", "decode_tokens_per_s_full")
+    assert [row[name] for name in speeds] == [None] * 4
+    assert row["peak_device_bytes"] == row["peak_reserved_bytes"] + row["context_bytes"]  # type: ignore[operator]
+    environment = json.loads(str(row["environment"]))
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_running_out_is_a_verdict_with_its_phase(program: Program, tmp_path: Path) -> None:
+    done = program("sweep", "model=llama_3_8b", "device=rtx_4060_8gb", "bpw=8.0", "max_seq_len=8192", "lazy=true,false")
+    assert done.returncode == 0, done.stderr
+    verdicts = {(row["lazy"], row["outcome"], row["phase"]) for row in rows(tmp_path / "results")}
+    assert verdicts == {(True, "oom", "load"), (False, "oom", "load")}
+    assert "OOM load" in done.stdout
+
+
+def test_a_case_that_times_out_ends_with_1_and_is_recorded(program: Program, tmp_path: Path) -> None:
+    done = program("sweep", "model=llama_3_1_70b", "device=h200_141gb", "max_seq_len=1024", "timeout_s=0.05")
+    assert done.returncode == 1
+    (row,) = rows(tmp_path / "results")
+    assert row["outcome"] == "timeout"
+
+
+def test_unsupported_is_answered_in_a_row(program: Program, tmp_path: Path) -> None:
+    done = program("sweep", "model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
+    assert done.returncode == 0
+    (row,) = rows(tmp_path / "results")
+    assert row["outcome"] == "unsupported"
+    assert "DeepseekV3ForCausalLM" in str(row["error"])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("cache=Q5", "FP16, Q8, Q6, Q4"),
+        ("bpw=99", "bpw=99"),
+        ("max_seq_len=-3", "max_seq_len=-3"),
+        ("max_seq_len=4096", "its own limit of 2048"),
+        ("model=tinylama_1_1b", "tinyllama_1_1b"),
+        ("device=rtx4090", "rtx_4090"),
+        ("max_sequence_len=2048", "max_seq_len"),
+        ("model.path=nowhere", "no such directory"),
+        ("device=cuda", "no NVIDIA GPU"),
+        ("vram_limit=lots", "24GiB"),
+    ],
+)
+def test_bad_input_is_told_in_two_lines_and_nothing_is_run(
+    program: Program, tmp_path: Path, override: str, told: str
+) -> None:
+    if override == "device=cuda" and Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    done = program("sweep", "model=tinyllama_1_1b", "device=t4", "max_seq_len=512", override)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_bad_value_among_good_ones_stops_all(program: Program, tmp_path: Path) -> None:
+    assert program("sweep", *TINY, "max_seq_len=512", "bpw=4.0,99").returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_runs(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = program("sweep", *TINY, "max_seq_len=512", "results_dir=file/results")
+    assert done.returncode == 2
+    assert "results_dir=file/results" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_directory_with_only_a_config_is_laid_out(program: Program, tmp_path: Path) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 1024,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+    }
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    done = program("sweep", "model=local", "model.path=mine", "device=t4", "max_seq_len=512")
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(tmp_path / "results")
+    assert (row["model"], row["outcome"]) == ("mine", "fits")
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "sweep", *TINY, "cache=FP16,Q8,Q6,Q4", "max_seq_len=256,512,1024,2048"]
+    command += ["lazy=true,false", "jobs=1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/32]"):
+            os.kill(process.pid, signal.SIGINT)
+            break
+    told = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "the same command goes on" in told
+    kept = len(rows(tmp_path / "results"))
+    assert 2 <= kept < 32
+    assert not list((tmp_path / "results").rglob("journal-*"))
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0
+    assert f"{kept} of them stored already" in again.stderr
+    stored = rows(tmp_path / "results")
+    assert len(stored) == 32
+    assert len({row["case_id"] for row in stored}) == 32
+
+
+def test_a_power_cut_loses_no_finished_case(tmp_path: Path, program: Program) -> None:
+    overrides = (*TINY, "cache=FP16,Q8,Q6,Q4", "max_seq_len=512,1024", "jobs=1")
+    command = [sys.executable, "-m", "bench", "sweep", *overrides]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[3/8]"):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    again = program("sweep", *overrides)
+    assert again.returncode == 0
+    known = int(again.stderr.split("cases, ")[1].split(" of them")[0])
+    assert known >= 3
+    assert "[8/8]" in again.stderr
+
+
+def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, tmp_path: Path) -> None:
+    done = program("sweep", "hydra/launcher=basic", *TINY, "cache=FP16,Q4", "max_seq_len=256,512")
+    assert done.returncode == 0, done.stderr
+    assert len({row["case_id"] for row in rows(tmp_path / "results")}) == 4
+    assert len({row["run_id"] for row in rows(tmp_path / "results")}) == 1
+    assert "tinyllama_1_1b on rtx_3060_12gb (simulated)" in done.stdout
+
+
+def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m bench sweep {' '.join(TINY)} max_seq_len=256 | true"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_parent_of_a_sweep_never_imports_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from bench.__main__ import main; "
+        f"assert main(['sweep', *{TINY!r}, 'max_seq_len=256']) == 0; "
+        "loaded = [m for m in ('torch', 'exllamav2', 'tokenizers') if m in sys.modules]; assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

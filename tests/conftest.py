@@ -1,0 +1,45 @@
+"""The program as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import nvml
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Runs `python -m bench ARGUMENTS…` in an empty directory."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bench", *arguments],
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "80", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def gpu() -> nvml.Gpu:
+    """The first GPU; tests that need one are marked `gpu` and skipped where there is none."""
+    try:
+        gpus = nvml.gpus()
+    except nvml.NoDriver as error:
+        pytest.skip(f"needs an NVIDIA GPU: {error}")
+    if not gpus:
+        pytest.skip("needs an NVIDIA GPU: the driver lists none")
+    return gpus[0]

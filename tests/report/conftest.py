@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from bench.records import SCHEMA_VERSION
+from bench.results.schema import CASES
+
+GIB = 1 << 30
+
+_REQUIRED: dict[str, Any] = {
+    "schema_version": SCHEMA_VERSION,
+    "run_id": "run",
+    "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "device_name": "rtx_4090",
+    "device_kind": "simulated",
+    "model": "tiny",
+    "bpw": 4.0,
+    "cache": "FP16",
+    "lazy": False,
+    "max_seq_len": 4096,
+    "outcome": "fits",
+    "phase": "done",
+}
+_USUAL: dict[str, Any] = {
+    "device_total_bytes": 24 * GIB,
+    "model_fingerprint": "f1",
+    "native_max_seq_len": 131072,
+    "head_bits": 6,
+    "attention": "matmul",
+    "attention_requested": "auto",
+    "batch_size": 1,
+    "max_input_len": 2048,
+}
+
+FrameOf = Callable[..., pd.DataFrame]
+
+
+def _frame(rows: tuple[dict[str, Any], ...], defaults: dict[str, Any]) -> pd.DataFrame:
+    numbered = [{"case_id": str(index), **defaults, **row} for index, row in enumerate(rows)]
+    return pa.Table.from_pylist(numbered, schema=CASES).to_pandas()
+
+
+@pytest.fixture
+def frame_of() -> FrameOf:
+    """Rows as they are read from the disk; what a row does not say is as in the usual case."""
+    return lambda *rows: _frame(rows, {**_REQUIRED, **_USUAL})
+
+
+@pytest.fixture
+def bare_frame_of() -> FrameOf:
+    """Rows with a null in every column that may hold one, but for what they say."""
+    return lambda *rows: _frame(rows, _REQUIRED)
+
+
+def fits(max_seq_len: int, peak_gib: float | None, **values: Any) -> dict[str, Any]:
+    peak = None if peak_gib is None else int(peak_gib * GIB)
+    return {"max_seq_len": max_seq_len, "outcome": "fits", "phase": "done", "peak_device_bytes": peak, **values}
+
+
+def oom(max_seq_len: int, phase: str = "load", **values: Any) -> dict[str, Any]:
+    return {"max_seq_len": max_seq_len, "outcome": "oom", "phase": phase, "error": "CUDA out of memory", **values}

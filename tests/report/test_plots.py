@@ -1,0 +1,145 @@
+"""What the plots draw, read off the figure; never its pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report import plots
+from bench.report.tables import verdict_tables
+from tests.report.conftest import GIB, FrameOf, fits, oom
+
+
+def _draw(frame: pd.DataFrame) -> Figure:
+    (table,) = verdict_tables(frame, by_attention=True)
+    return plots.draw(table)
+
+
+def _points(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]  # type: ignore[arg-type]
+
+
+def _curves(panel: Axes) -> list[Line2D]:
+    return [line for line in panel.get_lines() if line.get_marker() == "o"]
+
+
+def _crosses(panel: Axes) -> list[Line2D]:
+    return [line for line in panel.get_lines() if line.get_marker() == "x"]
+
+
+def _edges(panel: Axes) -> list[float]:
+    """Where the panel has horizontal lines."""
+    plain = [line for line in panel.get_lines() if line.get_marker() in ("None", "")]
+    return [float(np.asarray(line.get_ydata())[0]) for line in plain]
+
+
+def test_there_is_a_panel_for_each_cache_from_large_to_small(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(*(fits(4096, 5.0, cache=cache) for cache in ("Q4", "FP16", "Q8"))))
+    assert [panel.get_title() for panel in figure.axes] == ["FP16 cache", "Q8 cache", "Q4 cache"]
+
+
+def test_a_curve_goes_through_the_peaks_that_fit(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(fits(8192, 6.5), fits(2048, 5.25), oom(32768)))
+    (curve,) = _curves(figure.axes[0])
+    assert _points(curve) == [(2048, 5.25), (8192, 6.5)]
+
+
+def test_each_width_has_its_own_colour_in_every_panel_and_in_the_legend(frame_of: FrameOf) -> None:
+    rows = [fits(4096, 5.0, bpw=bpw, cache=cache) for bpw in (2.5, 4.0, 6.0) for cache in ("FP16", "Q4")]
+    figure = _draw(frame_of(*rows))
+    colours = [[to_hex(curve.get_color()) for curve in _curves(panel)] for panel in figure.axes]
+    assert colours[0] == colours[1]
+    assert len(set(colours[0])) == 3
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[:3] == ["2.5 bpw", "4 bpw", "6 bpw"]
+    handles = [handle for handle in legend.legend_handles if isinstance(handle, Line2D)]
+    assert [to_hex(handle.get_color()) for handle in handles[:3]] == colours[0]
+
+
+def test_lazy_loading_is_dashed_and_hollow(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(fits(4096, 5.0), fits(4096, 5.5, lazy=True)))
+    eager, lazy = _curves(figure.axes[0])
+    assert (eager.get_linestyle(), lazy.get_linestyle()) == ("-", "--")
+    assert eager.get_markerfacecolor() != lazy.get_markerfacecolor() == "white"
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_legend_speaks_of_lazy_loading_only_where_it_is(frame_of: FrameOf, lazy: bool) -> None:
+    figure = _draw(frame_of(fits(4096, 5.0, lazy=lazy)))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("lazy + load_autosplit" in labels) is lazy
+    assert "out of memory" in labels
+
+
+def test_a_cross_stands_above_the_cards_edge_at_each_length_that_ran_out(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(fits(2048, 5.0), oom(32768, "cache"), oom(131072)))
+    (crosses,) = _crosses(figure.axes[0])
+    assert [x for x, _ in _points(crosses)] == [32768, 131072]
+    assert all(24 < y < 27 for _, y in _points(crosses))
+
+
+def test_the_crosses_of_two_lines_do_not_hide_each_other(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(oom(32768, bpw=4.0), oom(32768, bpw=6.0)))
+    points = [point for line in _crosses(figure.axes[0]) for point in _points(line)]
+    assert len(set(points)) == 2
+
+
+@pytest.mark.parametrize(("limit_bytes", "edge"), [(None, 24.0), (8 * GIB, 8.0)])
+def test_the_cards_limit_is_a_line_with_its_size(frame_of: FrameOf, limit_bytes: int | None, edge: float) -> None:
+    figure = _draw(frame_of(fits(4096, 5.0, vram_limit_bytes=limit_bytes)))
+    (panel,) = figure.axes
+    assert _edges(panel) == [edge]
+    assert [text.get_text() for text in panel.texts] == [f"{edge:.1f} GiB"]
+
+
+def test_everything_drawn_lies_inside_the_axes(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(fits(2048, 5.0), oom(131072), oom(131072, bpw=6.0)))
+    (panel,) = figure.axes
+    (left, right), (bottom, top) = panel.get_xlim(), panel.get_ylim()
+    assert bottom == 0
+    for line in [*_curves(panel), *_crosses(panel)]:
+        assert all(left <= x <= right and bottom <= y <= top for x, y in _points(line))
+    assert bottom < 24 < top
+
+
+def test_the_axes_carry_their_units(frame_of: FrameOf) -> None:
+    (panel,) = _draw(frame_of(fits(512, 5.0), fits(2048, 5.0), fits(131072, 9.0))).axes
+    assert panel.get_ylabel() == "peak VRAM, GiB"
+    assert panel.get_xlabel() == "max_seq_len, tokens"
+    assert panel.get_xscale() == "log"
+    assert panel.get_xticks().tolist() == [512, 2048, 131072]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["512", "2k", "128k"]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("simulated", ["simulated"]), ("cuda", [])])
+def test_a_simulated_plot_says_so_and_a_measured_one_does_not(frame_of: FrameOf, kind: str, words: list[str]) -> None:
+    figure = _draw(frame_of(fits(4096, 5.0, device_kind=kind)))
+    texts = [text.get_text() for text in figure.texts if text is not figure._suptitle]  # type: ignore[attr-defined]
+    assert texts == words
+    assert figure.get_suptitle().startswith("tiny on rtx_4090 (")
+
+
+@pytest.mark.parametrize(
+    "row", [fits(4096, None), fits(4096, 5.0), oom(4096), {"outcome": "crash", "phase": "load", "error": None}]
+)
+def test_a_single_row_of_nulls_can_be_drawn(bare_frame_of: FrameOf, row: dict[str, Any]) -> None:
+    figure = _draw(bare_frame_of(row))
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    assert _edges(panel) == []
+    drawn = [point for curve in _curves(panel) for point in _points(curve) if not np.isnan(point[1])]
+    assert drawn == ([(4096.0, 5.0)] if row.get("peak_device_bytes") else [])
+
+
+def test_a_row_with_nulls_is_drawn_where_its_numbers_are_known(bare_frame_of: FrameOf) -> None:
+    figure = _draw(bare_frame_of(fits(2048, 5.0), fits(4096, 6.0)))
+    (curve,) = _curves(figure.axes[0])
+    assert _points(curve) == [(2048, 5.0), (4096, 6.0)]

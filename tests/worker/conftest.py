@@ -1,0 +1,67 @@
+"""Cases for the simulated card, run in this process: the isolation has tests of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.plan.cases import cases_of
+from bench.plan.config import combinations, validate
+from bench.records import Case, DeviceSpec, Memory, ModelSpec, Report
+from bench.worker import scenario
+from bench.worker.simulated import card
+
+
+@dataclass
+class Run:
+    """What one case came to."""
+
+    reports: list[Report]
+    memory: Memory
+    parts: dict[str, int | None]
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [report.data for report in self.reports if report.event == event]
+
+
+def catalogue_case(*overrides: str) -> Case:
+    """The case of some overrides, on a simulated A100 unless they say otherwise."""
+    return cases_of(validate(next(combinations(["device=a100_40gb", *overrides]))))[0]
+
+
+def made_up_case(config: dict[str, Any], total_bytes: int = 24 << 30, **axes: Any) -> Case:
+    """A case of a configuration that is in no catalogue, on a card of any size without a context."""
+    base = {
+        "bpw": 4.0,
+        "head_bits": 6,
+        "cache": "FP16",
+        "lazy": False,
+        "attention": "auto",
+        "max_seq_len": 2048,
+        "batch_size": 1,
+        "max_input_len": 1024,
+    }
+    device = DeviceSpec("made_up", "simulated", "Made up", total_bytes, "8.9", 128, 1e12, 0, "assumed")
+    return Case(ModelSpec("made_up", config, str(sorted(config.items()))), device, **{**base, **axes})
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture
+def run(layouts: Path) -> Callable[[Case], Run]:
+    def run_case(case: Case) -> Run:
+        reports: list[Report] = []
+        with card.open_card(case) as simulated:
+            scenario.run(case, simulated, layouts, reports.append)
+            memory = simulated.memory()
+            parts = simulated.parts_at_peak(None, None)
+        return Run(reports, memory, parts)
+
+    return run_case
