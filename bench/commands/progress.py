@@ -56,12 +56,12 @@ class _Bar(Watcher):
     """Cases done, verdicts so far, time left, and the cases that run with their phases."""
 
     def __init__(self, console: Console) -> None:
-        self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
         self._console = console
         self._total = self._known = self._done = 0
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Case, str]] = {}
         self._started_at = time.monotonic()
+        self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
 
     def begin(self, total: int, known: int) -> None:
         self._total, self._known = total, known

@@ -7,12 +7,14 @@ import json
 import os
 import sys
 import traceback
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.records import Case, Report
+from bench.worker.card import Card
 
 EXIT_DONE, EXIT_FAILED = 0, 3
 
@@ -58,9 +60,10 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
     return EXIT_DONE
 
 
-def _open_card(case: Case) -> Any:
+def _open_card(case: Case) -> AbstractContextManager[Card]:
     module = "bench.worker.simulated.card" if case.device.kind == "simulated" else "bench.worker.cuda"
-    return importlib.import_module(module).open_card(case)
+    opened: AbstractContextManager[Card] = importlib.import_module(module).open_card(case)
+    return opened
 
 
 def _failure(error: Exception, card: Any) -> Report:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from bench import nvml
 from bench.records import Case, Memory
+from bench.worker.card import Card
 
 
 class CudaCard:
@@ -49,12 +49,7 @@ class CudaCard:
         return Path(case.model.path)
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "context_bytes": self.context_bytes,
-            "cuda_version": torch.version.cuda,
-            "allocator_settings": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "default"),
-            "nvml_before": self._before and asdict(self._before),
-        }
+        return {"context_bytes": self.context_bytes, "cuda_version": torch.version.cuda}
 
     def memory(self) -> Memory:
         torch.cuda.synchronize()
@@ -150,6 +145,6 @@ def _bytes(tensors: Any) -> int:
 
 
 @contextmanager
-def open_card(case: Case) -> Iterator[CudaCard]:
+def open_card(case: Case) -> Iterator[Card]:
     """The GPU of `case`; the parent has made it the only visible one."""
     yield CudaCard(case)

@@ -31,7 +31,9 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
 
 def test_report_imports_no_torch(program: Program, tmp_path: Path) -> None:
     program("sweep", *TINY)
-    script = "import sys; from bench.__main__ import main; main(['report', '--json']); assert 'torch' not in sys.modules"
+    script = (
+        "import sys; from bench.__main__ import main; main(['report', '--json']); assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

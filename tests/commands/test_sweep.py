@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -189,6 +190,26 @@ def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, tmp_path: Pa
     assert len({row["case_id"] for row in rows(tmp_path / "results")}) == 4
     assert len({row["run_id"] for row in rows(tmp_path / "results")}) == 1
     assert "tinyllama_1_1b on rtx_3060_12gb (simulated)" in done.stdout
+
+
+def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=256,512", "cache=FP16,Q4"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            data = os.read(ours, 4096)
+        except OSError:  # Linux says so when the last writer is gone
+            break
+        if not data:
+            break
+        seen += data
+    assert process.wait(60) == 0
+    assert b"/4 cases" in seen
+    assert b"fits" in seen
+    assert b"tinyllama_1_1b 4 bpw" in seen
 
 
 def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_requested_bytes_of_llama_3_8b_are_affine_in_the_length(run: Runner, cac
     lengths = (4096, 8192, 16384)  # from the second chunk of a prefill on
     peaks = [
         run(
-            catalogue_case("model=llama_3_8b", "model.config.max_position_embeddings=16384", f"cache={cache}", f"max_seq_len={n}")
+            catalogue_case(
+                "model=llama_3_8b", "model.config.max_position_embeddings=16384", f"cache={cache}", f"max_seq_len={n}"
+            )
         ).memory.peak_requested_bytes
         for n in lengths
     ]

@@ -56,7 +56,7 @@ class SimulatedCard:
         return directory
 
     def facts(self) -> dict[str, Any]:
-        return {"context_bytes": self.context_bytes, "allocator_settings": "default"}
+        return {"context_bytes": self.context_bytes}
 
     def memory(self) -> Memory:
         stats = self.allocator.stats
