@@ -74,7 +74,7 @@ def driver() -> Iterator[Driver]:
     with ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
-        stack.enter_context(mock.patch.object(torch, "empty", lambda *a, **k: None))
+        stack.enter_context(mock.patch.object(torch, "empty", return_value=None))
         stack.enter_context(mock.patch.object(nvml, "read", made_up.read))
         yield made_up
 
