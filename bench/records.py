@@ -152,5 +152,8 @@ class Report:
 
     @staticmethod
     def from_json(line: str) -> Report:
+        """Raises ValueError for a line that is no record."""
         data = json.loads(line)
+        if not isinstance(data, dict) or "event" not in data:
+            raise ValueError(f"not a record: {line[:100]}")
         return Report(data.pop("event"), data)

@@ -42,7 +42,7 @@ def cases_of(settings: Settings) -> list[Case]:
             f"or simulate a card with device={DEFAULT_SIMULATED}"
         )
     bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
-    if _MAX_EXL2_BPW < bpw < _FP16_BPW:
+    if model.bpw is None and _MAX_EXL2_BPW < bpw < _FP16_BPW:
         raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised FP16")
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
@@ -68,6 +68,8 @@ def cases_of(settings: Settings) -> list[Case]:
 
 def _lengths(value: Any, native: int, model: str) -> list[int]:
     lengths = value if isinstance(value, list) else [value]
+    if not lengths:
+        raise BadInput(f"max_seq_len=[]: give at least one number of tokens from {MIN_SEQ_LEN} on")
     for length in lengths:
         if isinstance(length, bool) or not isinstance(length, int) or length < MIN_SEQ_LEN:
             raise BadInput(f"max_seq_len={length}: give a number of tokens from {MIN_SEQ_LEN} on")

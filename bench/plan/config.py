@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from bench.errors import BadInput, nearest
-from bench.plan.settings import DeviceSettings, Settings
+from bench.plan.settings import DeviceSettings, ModelSettings, Settings
 
 _GROUPS = ("model", "device", "experiment")
 _ADAPTER = TypeAdapter(Settings)
-_KEYS = tuple(f.name for f in fields(Settings))
+_KEYS = (
+    *(f.name for f in fields(Settings)),
+    *(f"model.{f.name}" for f in fields(ModelSettings)),
+    *(f"device.{f.name}" for f in fields(DeviceSettings)),
+)
 
 
 def config_dir() -> Path:
@@ -51,12 +55,13 @@ def device_settings(name: str) -> DeviceSettings:
     return TypeAdapter(DeviceSettings).validate_python(plain)
 
 
-def combinations(overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
+def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Every combination of a sweep's overrides, as plain data in the shape of `Settings`, `hydra.*` left out.
 
     Raises `BadInput` for what Hydra or the structured config refuses.
     """
     mine = [override for override in _parse(overrides) if not override.key_or_group.startswith("hydra")]
+    found: list[dict[str, Any]] = []
     with _Composer():
         given = [str(override.input_line) for override in mine if not override.is_sweep_override()]
         defaults = _compose(given, with_hydra=True).hydra.sweeper.params or {}
@@ -75,7 +80,8 @@ def combinations(overrides: Sequence[str]) -> Iterator[dict[str, Any]]:
                 settings = {**plain}
                 for key, value in zip(value_axes, values, strict=True):
                     _assign(settings, key, value)
-                yield settings
+                found.append(settings)
+    return found
 
 
 def validate(settings: dict[str, Any]) -> Settings:
@@ -86,7 +92,7 @@ def validate(settings: dict[str, Any]) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
-            raise BadInput(f"unknown key {key!r}. {nearest(key, _KEYS)}") from error
+            raise BadInput(_unknown_key(key)) from error
         raise BadInput(f"{key}={first['input']}: {first['msg'].lower()}") from error
 
 
@@ -172,8 +178,16 @@ def _explain(error: BaseException) -> str:
     lines = str(root).splitlines() or [type(root).__name__]
     if "is not in struct" in str(root) or "not in '" in lines[0] or "Key '" in lines[0]:
         key = key or lines[0].split("'")[1]
-        return f"unknown key {key!r}. {nearest(key, _KEYS)}"
+        return _unknown_key(key)
     return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+
+
+def _unknown_key(key: str) -> str:
+    group, dot, _ = key.partition(".")
+    siblings = [known for known in _KEYS if dot and known.startswith(f"{group}.")]
+    if siblings:
+        return f"unknown key {key!r}. Known: {', '.join(siblings)}."
+    return f"unknown key {key!r}. {nearest(key, _KEYS)}"
 
 
 def _typed_values(config: DictConfig, override: Override) -> list[Any]:

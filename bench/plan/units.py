@@ -11,6 +11,6 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 def parse_size(text: str | int) -> int:
     """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed."""
     match = _SIZE.fullmatch(str(text))
-    if match is None or match[2].lower() not in _UNITS or float(match[1]) <= 0:
+    if match is None or match[2].lower() not in _UNITS or float(match[1]) * _UNITS[match[2].lower()] < 1:
         raise ValueError(f"{text!r} is not a size; write it as 24GiB, 512MiB or in bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])

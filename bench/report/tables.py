@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ _GROUP = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "mode
 # What makes one line of it, and which of that is shown only where it differs within the table.
 _LINE = ["bpw", "cache", "lazy", "attention", "head_bits", "batch_size", "max_input_len"]
 _OPTIONAL = _LINE[3:]
+_WHOLE = {"head_bits", "batch_size", "max_input_len", "max_seq_len", "native_max_seq_len"}
 _CACHE_ORDER = ("FP16", "Q8", "Q6", "Q4")
 _LEGEND = "Peak VRAM in GiB, or the phase that ran out. max: the model's own limit; +: not seen to fail."
 _SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
@@ -32,11 +34,17 @@ class VerdictTable:
     simulated: bool
     limit_bytes: int | None
     native_max_seq_len: int | None
+    model_fingerprint: str | None
     varying: list[str]
     lines: list[dict[str, Any]]
     lengths: list[int]
     cells: list[list[dict[str, Any] | None]]
     notes: list[str]
+
+    def told_apart(self) -> VerdictTable:
+        """The same, named with the model's fingerprint: another model has the same name."""
+        mark = (self.model_fingerprint or "unknown")[:6]
+        return replace(self, title=f"{self.title} [{mark}]", slug=f"{self.slug}-{mark}")
 
     def header(self) -> list[str]:
         return ["bpw", "cache", "how", *self.varying, *(tokens(n) for n in self.lengths), "fits up to"]
@@ -66,51 +74,62 @@ class VerdictTable:
 
 
 def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[VerdictTable]:
-    """One table for each device and model in `frame` (rows of cases, each case once); with `by_attention` one for each
-    attention back end too.
+    """One table for each device and model in `frame` (rows of cases, each case once).
+
+    With `by_attention` each attention back end has a table of its own.
     """
-    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values("started_at")
     keys = [*_GROUP, "attention"] if by_attention else _GROUP
-    return [_table(rows) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
+    tables = [_table(_records(rows)) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
+    slugs = Counter(table.slug for table in tables)
+    return [table if slugs[table.slug] == 1 else table.told_apart() for table in tables]
 
 
-def _table(rows: pd.DataFrame) -> VerdictTable:
-    first = rows.iloc[0]
-    limit = None if _missing(first["vram_limit_bytes"]) else int(first["vram_limit_bytes"])
-    varying = [name for name in _OPTIONAL if rows[name].nunique() > 1]
-    keys = _records(rows[_LINE].drop_duplicates())
-    lines = sorted(keys, key=lambda k: (k["bpw"], _CACHE_ORDER.index(k["cache"]), k["lazy"], *map(str, k.values())))
-    lengths = sorted(int(n) for n in rows["max_seq_len"].unique())
-    found = {
-        (*(row[name] for name in _LINE), int(row["max_seq_len"])): row
-        for row in _records(rows.sort_values("started_at"))
-    }
-    cells = [[found.get((*(line[name] for name in _LINE), n)) for n in lengths] for line in lines]
-    attention = "" if "attention" in varying else f", {first['attention']} attention"
-    limited = "" if limit is None else f" limited to {size(limit)}"
+def _table(rows: list[dict[str, Any]]) -> VerdictTable:
+    first = rows[0]
+    limit = first["vram_limit_bytes"]
+    lines = [dict(zip(_LINE, key, strict=True)) for key in dict.fromkeys(_line_key(row) for row in rows)]
+    lines.sort(
+        key=lambda line: (line["bpw"], _CACHE_ORDER.index(line["cache"]), line["lazy"], *map(str, line.values()))
+    )
+    lengths = sorted({row["max_seq_len"] for row in rows})
+    found = {(_line_key(row), row["max_seq_len"]): row for row in rows}
+    attentions = list(dict.fromkeys(row["attention"] or "unknown" for row in rows))
     what = "simulated" if first["device_kind"] == "simulated" else "measured"
-    parts = [first["model"], first["device_name"], *rows["attention"].unique()]
+    limited = "" if limit is None else f" limited to {size(limit)}"
+    attention = f", {attentions[0]} attention" if len(attentions) == 1 else ""
+    parts = [first["model"], first["device_name"], *attentions]
     parts += [] if limit is None else [f"{limit >> 20}mib"]
-    parts += [] if _missing(first["device_uuid"]) else [str(first["device_uuid"])[-6:]]
-    notes = sorted({str(note) for row in rows["notes"] if row is not None for note in row})
-    notes += sorted({str(e) for e in rows.loc[~rows["outcome"].isin(["fits", "oom"]), "error"] if not _missing(e)})
+    parts += [] if first["device_uuid"] is None else [first["device_uuid"][-6:]]
+    notes = sorted({str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else [])})
+    notes += sorted({row["error"] for row in rows if row["error"] and row["outcome"] not in ("fits", "oom")})
     return VerdictTable(
         title=f"{first['model']} on {first['device_name']} ({what}), {size(first['device_total_bytes'])}{limited}"
         f"{attention}",
         slug="-".join(str(part) for part in parts),
         simulated=first["device_kind"] == "simulated",
-        limit_bytes=limit or (None if _missing(first["device_total_bytes"]) else int(first["device_total_bytes"])),
-        native_max_seq_len=None if _missing(first["native_max_seq_len"]) else int(first["native_max_seq_len"]),
-        varying=varying,
+        limit_bytes=limit or first["device_total_bytes"],
+        native_max_seq_len=first["native_max_seq_len"],
+        model_fingerprint=first["model_fingerprint"],
+        varying=[name for name in _OPTIONAL if len({line[name] for line in lines}) > 1],
         lines=lines,
         lengths=lengths,
-        cells=cells,
+        cells=[[found.get((tuple(line.values()), n)) for n in lengths] for line in lines],
         notes=notes,
     )
 
 
+def _line_key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _LINE)
+
+
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    """Plain Python values: None for null, and whole numbers whole, which pandas loses beside a null."""
+    whole = {name for name in rows.columns if name in _WHOLE or name.endswith("_bytes")}
+    return [
+        {str(name): None if _missing(value) else int(value) if name in whole else value for name, value in row.items()}
+        for row in rows.to_dict("records")
+    ]
 
 
 def _missing(value: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,11 @@ class Journal:
     def __init__(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._path = run_dir / f"journal-{socket.gethostname()}-{os.getpid()}.jsonl"
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab+")
+        if self._file.tell():  # a line that the power cut off must not swallow the next
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
 
     def append(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row).encode() + b"\n")
@@ -59,7 +63,7 @@ def compact(run_dir: Path) -> Path | None:
             os.fsync(file.fileno())
         partial.rename(path)
     for journal in journals:
-        journal.unlink()
+        _drop_own_rows(journal)
     return path if path.exists() else None
 
 
@@ -90,15 +94,28 @@ def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def _read_journal(path: Path) -> list[dict[str, Any]]:
-    rows = []
+    return [row for row in _journal_rows(path) if row["schema_version"] == SCHEMA_VERSION]
+
+
+def _drop_own_rows(path: Path) -> None:
+    """Removes a journal, but for rows of another version of this program, which are not ours to throw away."""
+    foreign = [row for row in _journal_rows(path) if row["schema_version"] != SCHEMA_VERSION]
+    if not foreign:
+        path.unlink()
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in foreign))
+    partial.rename(path)
+
+
+def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             row = json.loads(line)
         except ValueError:
             continue  # the end of a file, or a line that was being written when the power went
-        if isinstance(row, dict) and row.get("schema_version") == SCHEMA_VERSION:
-            rows.append(row)
-    return rows
+        if isinstance(row, dict) and "schema_version" in row:
+            yield row
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -112,7 +129,10 @@ def _read_parquet(path: Path) -> pa.Table:
     version = int(metadata.get("schema_version", 0))
     if version > SCHEMA_VERSION:
         raise UnreadableFile(f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it")
-    return pq.read_table(path).cast(CASES)
+    try:
+        return pq.read_table(path).cast(CASES)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 
 
 def _first_line(error: BaseException) -> str:

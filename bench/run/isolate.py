@@ -21,6 +21,7 @@ import bench
 from bench.records import Case, Report
 
 LOG_TAIL_BYTES = 4096
+_POLL_S = 0.2
 _GRACE_S = 30.0  # between the last record and the end of the process
 
 # The child sees these and what starts with these prefixes; the rest of the user's environment could change the result.
@@ -125,7 +126,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._pids: list[Future[int]] = []
+        self._starting: list[Future[_Forked]] = []
         self._statuses: dict[int, Future[int]] = {}
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
@@ -133,10 +134,10 @@ class ForkServer:
             if self._connection is None:
                 self._start_server()
             assert self._connection is not None
-            pid: Future[int] = Future()
-            self._pids.append(pid)
+            started: Future[_Forked] = Future()
+            self._starting.append(started)
             socket.send_fds(self._connection, [request.encode()], [records_fd, log_fd])
-        return _Forked(pid.result(), self._statuses)
+        return started.result()
 
     def close(self) -> None:
         with self._lock:
@@ -177,16 +178,16 @@ class ForkServer:
                 break
             answer = json.loads(packet)
             if "status" in answer:
-                self._statuses[answer["pid"]].set_result(answer["status"])
+                self._statuses.pop(answer["pid"]).set_result(answer["status"])
             else:
-                self._statuses[answer["pid"]] = Future()
-                self._pids.pop(0).set_result(answer["pid"])
+                status = self._statuses[answer["pid"]] = Future()
+                self._starting.pop(0).set_result(_Forked(answer["pid"], status))
         with self._lock:
             if self._connection is connection:
                 self._connection = None
-        for pid in self._pids:
-            pid.set_exception(RuntimeError("the worker's server died before it could start the case"))
-        self._pids.clear()
+        for started in self._starting:
+            started.set_exception(RuntimeError("the worker's server died before it could start the case"))
+        self._starting.clear()
         for status in self._statuses.values():
             if not status.done():
                 status.set_result(signal.SIGKILL)  # orphans: their end can no longer be known
@@ -196,14 +197,12 @@ class ForkServer:
 
 
 class _Forked:
-    def __init__(self, pid: int, statuses: dict[int, Future[int]]) -> None:
+    def __init__(self, pid: int, status: Future[int]) -> None:
         self.pid = pid
-        self._statuses = statuses
+        self._status = status
 
     def wait(self, timeout_s: float | None = None) -> int:
-        status = self._statuses[self.pid].result(timeout_s)
-        del self._statuses[self.pid]
-        return status
+        return self._status.result(timeout_s)
 
 
 def make_launcher(device_kind: str, device_uuid: str | None) -> Launcher:
@@ -237,7 +236,11 @@ def run_isolated(
     finally:
         os.close(write_fd)
     try:
-        interrupted = not _collect(read_fd, ending, started_at + timeout_s, on_report, stop)
+        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_report, stop)
+    except BaseException:
+        _kill(child.pid)
+        child.wait()
+        raise
     finally:
         os.close(read_fd)
     if ending.timed_out or interrupted:
@@ -262,12 +265,16 @@ def run_isolated(
 
 def _collect(
     read_fd: int,
+    child: Started,
     ending: Ending,
     deadline: float,
     on_report: Callable[[Report], Any],
     stop: threading.Event | None,
 ) -> bool:
-    """Reads records until the child closes the pipe or time is up; False when `stop` came first."""
+    """Reads records until the child is gone or time is up; False when `stop` came first.
+
+    The end of the pipe is the sign; but a process that the child left behind may hold it open for ever.
+    """
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(read_fd, selectors.EVENT_READ)
@@ -278,7 +285,9 @@ def _collect(
             if left <= 0:
                 ending.timed_out = True
                 return True
-            if not selector.select(min(left, 0.2)):
+            if not selector.select(min(left, _POLL_S)):
+                if _has_ended(child):
+                    return True
                 continue
             data = os.read(read_fd, 1 << 16)
             if not data:
@@ -291,6 +300,14 @@ def _collect(
                     continue  # a line that the child died in
                 ending.reports.append(report)
                 on_report(report)
+
+
+def _has_ended(child: Started) -> bool:
+    try:
+        child.wait(0)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _kill(pid: int) -> None:

@@ -17,7 +17,7 @@ from bench.run.isolate import Ending
 _OOM = re.compile(
     r"CUDA out of memory"
     r"|HIP out of memory"
-    r"|CUDA (driver )?error: out of memory"
+    r"|(CUDA|HIP) (driver )?error: out of memory"
     r"|cudaErrorMemoryAllocation"
     r"|Insufficient VRAM for model and cache"  # ExLlamaV2.load_autosplit
     r"|Insufficient space in device allocation"  # ExLlamaV2.load
@@ -93,16 +93,16 @@ def _last_phase(ending: Ending) -> Phase:
 
 
 def _death(ending: Ending, had_result: bool) -> str:
-    after = "after its result " if had_result else ""
+    after = " after its result" if had_result else ""
     said = _last_line(ending.log_tail)
     tail = f"; last words: {said}" if said else ""
     if ending.signal is not None:
         name = signal.Signals(ending.signal).name
         hint = " (from outside: the kernel does this when the host runs out of memory)" if name == "SIGKILL" else ""
-        return f"died {after}of {name}{hint}{tail}"
+        return f"died{after} of {name}{hint}{tail}"
     if ending.exit_code == 0:
         return f"ended without a result{tail}"
-    return f"exit code {ending.exit_code} {after}{'' if had_result else 'without a word '}{tail.lstrip('; ')}".strip()
+    return f"exit code {ending.exit_code}{after or ('' if tail else ' without a word')}{tail}"
 
 
 def _last_line(text: str) -> str:

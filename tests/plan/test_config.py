@@ -258,7 +258,7 @@ def test_a_directory_is_known_by_what_is_in_it_and_not_by_where_it_is(
     moved, changed = tmp_path / "moved" / "tiny", tmp_path / "changed" / "tiny"
     shutil.copytree(model_dir, moved)
     shutil.copytree(model_dir, changed)
-    write_exl2(changed, "model.layers.0.mlp.up_proj", bits=2)
+    write_exl2(changed, "lm_head", file="output-2.safetensors")
     ids = [_local(folder).case_id(VERSIONS) for folder in (model_dir, moved, changed)]
     assert ids[0] == ids[1] != ids[2]
 

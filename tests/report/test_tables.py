@@ -92,7 +92,7 @@ def test_the_last_column_says_how_far_a_line_was_seen_to_fit(
 
 def test_simulated_and_measured_rows_never_share_a_table(frame_of: FrameOf) -> None:
     simulated = fits(4096, 5.0)
-    measured = fits(4096, 5.5, device_kind="cuda", device_uuid="GPU-12345678")
+    measured = fits(4096, 5.5, device_kind="cuda")
     tables = verdict_tables(frame_of(simulated, measured))
     assert [(table.simulated, table.body()[0][3]) for table in tables] == [(False, "5.5"), (True, "5.0")]
     assert "(measured)" in tables[0].title

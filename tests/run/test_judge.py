@@ -118,6 +118,7 @@ def test_every_face_of_full_vram_is_oom(kind: str, message: str) -> None:
         ("RuntimeError", "CUDA error: too many resources requested for launch" + ASYNCHRONOUS),
         ("OSError", "[Errno 28] No space left on device: '/root/.cache/torch_extensions'"),
         ("OSError", "[Errno 12] Cannot allocate memory"),
+        ("RuntimeError", "Error building extension 'exllamav2_ext': cc1plus: out of memory allocating 65536 bytes"),
         ("RuntimeError", "CUDA error: an illegal memory access was encountered" + ASYNCHRONOUS),
         (
             "AcceleratorError",
