@@ -59,9 +59,10 @@ class ModelSpec:
         return self.bpw is not None
 
     @property
-    def architecture(self) -> str:
-        architectures = self.config.get("architectures") or [None]
-        return str(architectures[0])
+    def architecture(self) -> str | None:
+        """The first that config.json names; None where it names none."""
+        architectures = self.config.get("architectures")
+        return str(architectures[0]) if isinstance(architectures, list) and architectures else None
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,13 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
 
     Raises `BadInput` for what Hydra or the structured config refuses.
     """
-    mine = [override for override in _parse(overrides) if not override.key_or_group.startswith("hydra")]
+    parsed = _parse(overrides)
+    hydras = [str(override.input_line) for override in parsed if override.key_or_group.startswith("hydra")]
+    mine = [override for override in parsed if not override.key_or_group.startswith("hydra")]
     found: list[dict[str, Any]] = []
     with _Composer():
         given = [str(override.input_line) for override in mine if not override.is_sweep_override()]
-        defaults = _compose(given, with_hydra=True).hydra.sweeper.params or {}
+        defaults = _compose([*given, *hydras], with_hydra=True).hydra.sweeper.params or {}
         named = {override.key_or_group for override in mine}
         mine += _parse([f"{key}={values}" for key, values in defaults.items() if key not in named])
         fixed = [str(override.input_line) for override in mine if not override.is_sweep_override()]

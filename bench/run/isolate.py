@@ -26,7 +26,16 @@ _GRACE_S = 30.0  # between the last record and the end of the process
 
 # The child sees these and what starts with these prefixes; the rest of the user's environment could change the result.
 _KEPT = {"PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"}
-_KEPT_PREFIXES = ("CUDA_HOME", "CUDA_PATH", "NVIDIA_", "HF_", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_")
+_KEPT_PREFIXES = (
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "HF_",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_CUDA_ARCH_LIST",
+    "XDG_",
+)
 # PyTorch's defaults, pinned: an allocator set otherwise is another allocator.
 _PINNED = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",

@@ -46,12 +46,12 @@ def judge(ending: Ending, timeout_s: float, device_total_bytes: int | None = Non
     result = _last(ending, "result")
     failure = _last(ending, "failure")
     if ending.timed_out:
-        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {timeout_s:g} s")
+        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
     if failure is not None:
         return _judge_failure(failure, phase, device_total_bytes)
     if result is not None and ending.exit_code == 0:
         return _judge_result(ending, device_total_bytes)
-    if _OOM.search(ending.log_tail):
+    if result is None and _OOM.search(ending.log_tail):
         return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
     return Verdict(Outcome.CRASH, phase, _death(ending, result is not None))
 

@@ -84,7 +84,7 @@ class CachingAllocator:
     """Blocks of one device. `limit_bytes` is what all segments together may take.
 
     `parts` counts the bytes in use by the caller's own labels (`malloc(..., part=i)`); `parts_at_peak` is their state
-    when allocated bytes were last at their highest.
+    when allocated bytes first were at their highest.
     """
 
     def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
