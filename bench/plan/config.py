@@ -168,6 +168,8 @@ def _missing_choice(overrides: list[str], error: Exception) -> str:
         group, _, name = override.lstrip("+").partition("=")
         if group in _GROUPS and name not in names(group):
             return f"unknown {group} {name!r}. {nearest(name, names(group))}"
+        if group.startswith("hydra/"):
+            return f"{override}: not installed; Hydra's plugins are packages (hydra-joblib-launcher, say)"
     return str(error).splitlines()[0]
 
 
@@ -186,10 +188,12 @@ def _explain(error: BaseException) -> str:
 
 def _unknown_key(key: str) -> str:
     group, dot, _ = key.partition(".")
+    if group == "hydra":
+        return f"unknown key {key!r}; Hydra's own keys are listed by its documentation"
     siblings = [known for known in _KEYS if dot and known.startswith(f"{group}.")]
     if siblings:
         return f"unknown key {key!r}. Known: {', '.join(siblings)}."
-    return f"unknown key {key!r}. {nearest(key, _KEYS)}"
+    return f"unknown key {key!r}. {nearest(key, (known for known in _KEYS if '.' not in known))}"
 
 
 def _typed_values(config: DictConfig, override: Override) -> list[Any]:

@@ -106,8 +106,8 @@ def test_settings_that_are_no_axes_come_with_the_sweep() -> None:
 
 
 def test_a_launcher_is_found_and_leaves_the_cases_alone() -> None:
-    overrides = ["hydra/launcher=joblib", "bpw=3.0,4.0"]
-    assert config.launcher_override(overrides) == "joblib"
+    overrides = ["hydra/launcher=basic", "bpw=3.0,4.0"]
+    assert config.launcher_override(overrides) == "basic"
     assert config.launcher_override(["bpw=3.0,4.0"]) is None
     assert len(plan_sweep(overrides).cases) == 2
 
