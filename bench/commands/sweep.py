@@ -53,8 +53,8 @@ def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
         publish(frame, out_dir, echo=True)
     if finished.run_dir is not None:
         print(f"rows: {finished.run_dir / 'cases.parquet'}")
+    missing = len(planned.cases) - len(frame)
     if finished.interrupted:
-        missing = len(planned.cases) - len(frame)
         print(f"interrupted; {missing} cases are left, the same command goes on with them", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_DONE if frame["outcome"].isin(ANSWERS).all() else EXIT_LOOK
+    return EXIT_DONE if not missing and frame["outcome"].isin(ANSWERS).all() else EXIT_LOOK

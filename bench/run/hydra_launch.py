@@ -13,7 +13,6 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from bench.errors import BadInput
 from bench.plan import config
 from bench.plan.cases import Sweep, cases_of
 from bench.results.store import compact
@@ -22,23 +21,29 @@ from bench.run.sweep import Finished, new_run_id, run_sweep
 
 
 def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finished:
-    """Runs an already checked sweep by `hydra/launcher`, and waits for it."""
+    """Runs an already checked sweep by `hydra/launcher`, and waits for it.
+
+    Where the launcher itself fails, Hydra says why, and what was measured until then is kept.
+    """
     run_id = planned.settings.run_id or new_run_id()
     arguments = [*config.fold_lengths(overrides), f"run_id={run_id}"]
     config.register_schema()
     program = hydra.main(config_path=str(config.config_dir()), config_name="config", version_base="1.3")(run_cell)
     before, sys.argv = sys.argv, ["vram-bench", *arguments]
+    interrupted = False
     try:
         program()
     except SystemExit as error:
         if error.code:
-            raise BadInput("hydra could not launch the sweep; the reason is above") from None
+            print(f"vram-bench: the launcher failed ({error.code}); the reason is above", file=sys.stderr)
+    except KeyboardInterrupt:
+        interrupted = True
     finally:
         sys.argv = before
     run_dir = results_dir / run_id
+    measured = compact(run_dir) is not None
     versions = installed_versions()
-    compact(run_dir)
-    return Finished([case.case_id(versions) for case in planned.cases], len(planned.cases), run_dir, False)
+    return Finished([case.case_id(versions) for case in planned.cases], run_dir if measured else None, interrupted)
 
 
 def run_cell(composed: DictConfig) -> None:

@@ -40,7 +40,6 @@ class Finished:
     """The sweep's cases and where their rows are; `interrupted` when some have none yet."""
 
     case_ids: list[str]
-    measured: int
     run_dir: Path | None
     interrupted: bool
 
@@ -73,7 +72,7 @@ def run_sweep(
     todo = [(case, case_id) for case, case_id in zip(cases, ids, strict=True) if case_id not in known]
     watcher.begin(len(cases), len(cases) - len(todo))
     if not todo:
-        return Finished(ids, 0, None, False)
+        return Finished(ids, None, False)
     run = _Run(_make_run_dir(results_dir, run_id), run_id, timeout_s, versions, watcher)
     try:
         interrupted = run.measure(todo, jobs or os.cpu_count() or 1)
@@ -81,7 +80,7 @@ def run_sweep(
         run.close()
         if not share_run:
             compact(run.run_dir)
-    return Finished(ids, run.measured, run.run_dir, interrupted)
+    return Finished(ids, run.run_dir if any(run.run_dir.glob("*.parquet")) else None, interrupted)
 
 
 def _known_ids(results_dir: Path) -> set[str]:
@@ -107,7 +106,6 @@ class _Run:
         self, run_dir: Path, run_id: str, timeout_s: float, versions: dict[str, str | None], watcher: Watcher
     ) -> None:
         self.run_dir = run_dir
-        self.measured = 0
         self._run_id = run_id
         self._timeout_s = timeout_s
         self._versions = versions
@@ -183,7 +181,6 @@ class _Run:
         )
         with self._lock:
             self._journal.append(row)
-            self.measured += 1
         self._tell(self._watcher.finish, case, row)
 
     def _launcher(self, case: Case) -> Launcher:
