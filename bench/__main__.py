@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +39,8 @@ _EXAMPLES = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        return _run(arguments)
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _interrupt)
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -49,11 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from bench.errors import BadInput
 
+        if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
         if isinstance(error, BadInput):
             print(f"vram-bench: {error}", file=sys.stderr)
             return EXIT_BAD_INPUT
         print(f"vram-bench: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
         return EXIT_LOOK
+
+
+def _interrupt(*_: object) -> None:
+    """Being told to end is like Ctrl-C: what is finished is kept."""
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

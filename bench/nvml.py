@@ -55,6 +55,13 @@ class Reading:
 def gpus() -> list[Gpu]:
     """Every GPU of this machine. Raises `NoDriver` where there is no driver to ask."""
     _start()
+    try:
+        return _list()
+    except pynvml.NVMLError as error:
+        raise NoDriver(f"NVML: {error}") from error
+
+
+def _list() -> list[Gpu]:
     driver = _text(pynvml.nvmlSystemGetDriverVersion())
     cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
     found = []
@@ -78,7 +85,10 @@ def gpus() -> list[Gpu]:
 def read(uuid: str) -> Reading:
     """What GPU `uuid` says now. Raises `NoDriver` where there is no driver to ask."""
     _start()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError as error:
+        raise NoDriver(f"NVML: GPU {uuid}: {error}") from error
     memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
     if memory is None:
         memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))  # v1: no `reserved`, it counts as used

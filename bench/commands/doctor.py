@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bench import nvml
 from bench.plan.devices import DEFAULT_SIMULATED
+from bench.report.console import console_for
 from bench.report.format import size
+from bench.run.isolate import can_fork
 
 _MIN_FLASH_ATTN = (2, 5, 7)
 
@@ -49,7 +50,7 @@ def doctor(as_json: bool) -> int:
         if finding.remedy is not None:
             text.append(f"\n→ {finding.remedy}", "bright_black")
         table.add_row(mark, finding.what, text)
-    Console().print(table)
+    console_for().print(table)
     return 0
 
 
@@ -136,7 +137,7 @@ def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
     elif tuple(int(n) for n in flash.split(".")[:3] if n.isdigit()) < _MIN_FLASH_ATTN:
         findings.append(Finding("flash-attn", flash, "paged attention needs 2.5.7 or newer: pip install -U flash-attn"))
     elif old:
-        remedy = f"needs compute capability 8.0; uninstall it to use {', '.join(old)}: ExLlamaV2 would pick it and fail"
+        remedy = f"ExLlamaV2 by itself would pick it on {', '.join(old)} and fail; cases here switch it off there"
         findings.append(Finding("flash-attn", flash, remedy))
     else:
         findings.append(Finding("flash-attn", flash))
@@ -148,7 +149,10 @@ def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
 
 
 def _processes(gpu: nvml.Gpu) -> Finding:
-    reading = nvml.read(gpu.uuid)
+    try:
+        reading = nvml.read(gpu.uuid)
+    except nvml.NoDriver as error:
+        return Finding(f"GPU {gpu.index} load", str(error), "check nvidia-smi", "measuring")
     held = f"{size(reading.used_bytes)} in use"
     if not reading.processes:
         return Finding(f"GPU {gpu.index} load", f"{held}, no other process")
@@ -165,7 +169,7 @@ def _allocator() -> Finding:
 
 
 def _isolation() -> Finding:
-    if hasattr(os, "pidfd_open"):
+    if can_fork():
         return Finding("isolation", "fork server: a case starts in milliseconds")
     return Finding("isolation", f"a fresh interpreter for each case ({platform.system()}): seconds more a case")
 

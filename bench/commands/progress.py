@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import Case
+from bench.report.console import console_for
 from bench.report.format import duration, size
 from bench.run.sweep import Watcher
 
@@ -23,7 +24,7 @@ _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 @contextmanager
 def watcher_for(stream: TextIO) -> Iterator[Watcher]:
     """A watcher that suits `stream`."""
-    console = Console(file=stream)
+    console = console_for(stream)
     if console.is_terminal:
         bar = _Bar(console)
         with bar.live:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 
 from bench.errors import BadInput
 from bench.report import plots
+from bench.report.console import console_for
 from bench.report.tables import as_frame, as_markdown, as_rich, verdict_tables
 
 
@@ -27,7 +27,7 @@ def publish(frame: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     if echo:
-        console = Console()
+        console = console_for()
         for table in tables:
             console.print(as_rich(table))
             console.print()

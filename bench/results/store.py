@@ -21,6 +21,8 @@ from bench.records import SCHEMA_VERSION
 from bench.results.schema import CASES
 
 _JOURNAL_GLOB = "journal-*.jsonl"
+# What building a table raises for a row that is none.
+_NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 class UnreadableFile(Exception):
@@ -51,7 +53,7 @@ class Journal:
 def compact(run_dir: Path) -> Path | None:
     """Turns the journals of a run into `cases.parquet`; None where there is nothing. Rows already there stay."""
     journals = sorted(run_dir.glob(_JOURNAL_GLOB))
-    rows = [row for journal in journals for row in _read_journal(journal)]
+    rows = [row for journal in journals for row in _split_rows(journal)[0]]
     path = run_dir / "cases.parquet"
     if rows:
         if path.exists():
@@ -78,8 +80,10 @@ def read_cases(results_dir: Path) -> tuple[pa.Table, list[str]]:
             problems.append(str(error))
     if results_dir.is_dir():
         journals = sorted(results_dir.rglob(_JOURNAL_GLOB))
-        rows = [row for journal in journals for row in _read_journal(journal)]
-        tables.append(_table(rows))
+        for journal in journals:
+            rows, torn = _split_rows(journal)
+            tables.append(_table(rows))
+            problems += [f"{journal}: {len(torn)} rows that are not of this program"] if torn else []
     return pa.concat_tables(tables), problems
 
 
@@ -90,16 +94,37 @@ def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
         if isinstance(row["started_at"], str):
             row["started_at"] = datetime.fromisoformat(row["started_at"])
         prepared.append(row)
-    return pa.Table.from_pylist(prepared, schema=CASES)
+    table = pa.Table.from_pylist(prepared, schema=CASES)
+    table.validate(full=True)
+    for column in CASES:
+        if not column.nullable and table.column(column.name).null_count:
+            raise ValueError(f"{column.name} is missing")
+    return table
 
 
-def _read_journal(path: Path) -> list[dict[str, Any]]:
-    return [row for row in _journal_rows(path) if row["schema_version"] == SCHEMA_VERSION]
+def _split_rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of a journal that fit the schema, and the others: of another version, or damaged."""
+    rows = list(_journal_rows(path))
+    own = [row for row in rows if row["schema_version"] == SCHEMA_VERSION]
+    try:
+        _table(own)
+    except _NO_ROW:
+        own = [row for row in own if _is_row(row)]
+    kept = {id(row) for row in own}
+    return own, [row for row in rows if id(row) not in kept]
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    try:
+        _table([row])
+    except _NO_ROW:
+        return False
+    return True
 
 
 def _drop_own_rows(path: Path) -> None:
-    """Removes a journal, but for rows of another version of this program, which are not ours to throw away."""
-    foreign = [row for row in _journal_rows(path) if row["schema_version"] != SCHEMA_VERSION]
+    """Removes a journal, but for rows that are not ours to throw away."""
+    foreign = _split_rows(path)[1]
     if not foreign:
         path.unlink()
         return
@@ -109,7 +134,11 @@ def _drop_own_rows(path: Path) -> None:
 
 
 def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_bytes().split(b"\n"):
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:  # its run ended just now, and its rows are in the parquet file
+        return
+    for line in lines:
         try:
             row = json.loads(line)
         except ValueError:

@@ -50,7 +50,7 @@ def run_cell(composed: DictConfig) -> None:
     """One Hydra job. Never raises for a case that fails: its row says so, and the batch goes on."""
     plain: Any = OmegaConf.to_container(composed, resolve=True)
     settings = config.validate({key: value for key, value in plain.items() if key != "hydra"})
-    run_sweep(
+    finished = run_sweep(
         cases_of(settings),
         Path(settings.results_dir),
         settings.run_id or new_run_id(),
@@ -59,3 +59,5 @@ def run_cell(composed: DictConfig) -> None:
         settings.rerun,
         share_run=True,
     )
+    if finished.interrupted:
+        raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -22,20 +23,15 @@ from bench.records import Case, Report
 
 LOG_TAIL_BYTES = 4096
 _POLL_S = 0.2
+_SERVER_START_S = 300.0
 _GRACE_S = 30.0  # between the last record and the end of the process
 
-# The child sees these and what starts with these prefixes; the rest of the user's environment could change the result.
-_KEPT = {"PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"}
-_KEPT_PREFIXES = (
-    "CUDA_HOME",
-    "CUDA_PATH",
-    "NVIDIA_VISIBLE_DEVICES",
-    "NVIDIA_DRIVER_CAPABILITIES",
-    "HF_",
-    "TORCH_EXTENSIONS_DIR",
-    "TORCH_CUDA_ARCH_LIST",
-    "XDG_",
-)
+# All that the child sees of the user's environment: the rest could change the result, or is nobody's business in a row.
+_KEPT = {
+    *("PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"),
+    *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME"),
+}
 # PyTorch's defaults, pinned: an allocator set otherwise is another allocator.
 _PINNED = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
@@ -58,13 +54,17 @@ class Ending:
     log_tail: str = ""
 
 
+class LauncherFailed(Exception):
+    """No child could be started, or how it ended can no longer be known. Says nothing about the case."""
+
+
 class Interrupted(Exception):
     """The sweep is stopping; the case was killed and has no verdict."""
 
 
 def child_environment(device_kind: str, device_uuid: str | None) -> dict[str, str]:
     """The whole environment of a child; it is recorded in the row."""
-    kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith(_KEPT_PREFIXES)}
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT}
     package_parent = str(Path(bench.__file__).parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, kept.get("PYTHONPATH")]))
     visible = "" if device_kind == "simulated" else (device_uuid or "0")
@@ -139,13 +139,16 @@ class ForkServer:
         self._statuses: dict[int, Future[int]] = {}
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        started: Future[_Forked] = Future()
         with self._lock:
-            if self._connection is None:
-                self._start_server()
-            assert self._connection is not None
-            started: Future[_Forked] = Future()
+            connection = self._connection or self._start_server()
             self._starting.append(started)
-            socket.send_fds(self._connection, [request.encode()], [records_fd, log_fd])
+            try:
+                socket.send_fds(connection, [request.encode()], [records_fd, log_fd])
+            except OSError as error:
+                self._starting.remove(started)
+                self._connection = None
+                raise LauncherFailed(f"the worker's server is gone ({error})") from error
         return started.result()
 
     def close(self) -> None:
@@ -157,7 +160,7 @@ class ForkServer:
                 self._process.wait()
                 self._process = None
 
-    def _start_server(self) -> None:
+    def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", "serve", str(theirs.fileno()), self._kind],
@@ -169,12 +172,20 @@ class ForkServer:
             start_new_session=True,
         )
         theirs.close()
-        if not ours.recv(1 << 16):
+        ours.settimeout(_SERVER_START_S)
+        try:
+            ready = ours.recv(1 << 16)
+        except OSError:
+            ready = b""
+        if not ready:
+            self._process.kill()
             assert self._process.stderr is not None
             said = self._process.stderr.read().decode(errors="replace").strip()
-            raise RuntimeError(f"the worker could not start: {said[-2000:] or 'it said nothing'}")
+            raise LauncherFailed(f"the worker could not start: {said[-2000:] or 'it said nothing'}")
+        ours.settimeout(None)
         self._connection = ours
         threading.Thread(target=self._listen, args=(ours, self._process), daemon=True).start()
+        return ours
 
     def _listen(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
         """Hands each answer of the server to whoever waits for it, until the server is gone."""
@@ -189,17 +200,16 @@ class ForkServer:
             if "status" in answer:
                 self._statuses.pop(answer["pid"]).set_result(answer["status"])
             else:
-                status = self._statuses[answer["pid"]] = Future()
+                status: Future[int] = Future()
+                self._statuses[answer["pid"]] = status
                 self._starting.pop(0).set_result(_Forked(answer["pid"], status))
         with self._lock:
             if self._connection is connection:
                 self._connection = None
-        for started in self._starting:
-            started.set_exception(RuntimeError("the worker's server died before it could start the case"))
-        self._starting.clear()
-        for status in self._statuses.values():
-            if not status.done():
-                status.set_result(signal.SIGKILL)  # orphans: their end can no longer be known
+            lost: list[Future[Any]] = [*self._starting, *self._statuses.values()]
+            self._starting, self._statuses = [], {}
+        for future in lost:
+            future.set_exception(LauncherFailed("the worker's server died"))
         connection.close()
         if process.stderr is not None:
             process.stderr.close()
@@ -217,9 +227,16 @@ class _Forked:
 def make_launcher(device_kind: str, device_uuid: str | None) -> Launcher:
     """The fastest launcher that isolates cases on this platform."""
     environment = child_environment(device_kind, device_uuid)
-    if hasattr(os, "pidfd_open"):
-        return ForkServer(environment, device_kind)
-    return FreshInterpreter(environment)
+    return ForkServer(environment, device_kind) if can_fork() else FreshInterpreter(environment)
+
+
+def can_fork() -> bool:
+    """Whether the fork server's way of waiting exists here; some sandboxes name the call and refuse it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def run_isolated(
@@ -233,22 +250,27 @@ def run_isolated(
 ) -> Ending:
     """Runs `case` to its end, whatever that is. `on_report` is called as records come in.
 
-    Raises `Interrupted` when `stop` is set; the child and all that it started are killed first.
+    Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
+    `LauncherFailed` where nothing can be said of the case.
     """
     ending = Ending()
     request = json.dumps({"case": case.to_json(), "layouts": str(layouts)})
     read_fd, write_fd = os.pipe()
-    started_at = time.monotonic()
     try:
         with log_path.open("wb") as log:
             child = launcher.start(request, write_fd, log.fileno())
+    except BaseException:
+        os.close(read_fd)
+        raise
     finally:
         os.close(write_fd)
+    started_at = time.monotonic()  # the server's own start is nobody's case
     try:
         interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_report, stop)
     except BaseException:
         _kill(child.pid)
-        child.wait()
+        with contextlib.suppress(LauncherFailed):
+            child.wait()
         raise
     finally:
         os.close(read_fd)
@@ -260,7 +282,8 @@ def run_isolated(
         ending.timed_out = True
         _kill(child.pid)
         status = child.wait()
-    _kill(child.pid)  # whatever it may have left behind
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)  # whatever it may have left behind
     if interrupted:
         raise Interrupted
     ending.wall_s = time.monotonic() - started_at
@@ -320,11 +343,10 @@ def _has_ended(child: Started) -> bool:
 
 
 def _kill(pid: int) -> None:
-    """Ends a child and its whole session."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+    """Ends a child that has not been waited for, and its whole session."""
+    for kill in (os.killpg, os.kill):  # the session is not there yet in a child's first moments
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _tail(path: Path) -> str:

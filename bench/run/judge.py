@@ -45,10 +45,12 @@ def judge(ending: Ending, timeout_s: float, device_total_bytes: int | None = Non
     phase = _last_phase(ending)
     result = _last(ending, "result")
     failure = _last(ending, "failure")
-    if ending.timed_out:
-        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
+    # What the child itself read of its card comes before what the driver lists: CUDA sees less than NVML.
+    device_total_bytes = (_last(ending, "start") or {}).get("device_total_bytes", device_total_bytes)
     if failure is not None:
         return _judge_failure(failure, phase, device_total_bytes)
+    if ending.timed_out:
+        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
     if result is not None and ending.exit_code == 0:
         return _judge_result(ending, device_total_bytes)
     if result is None and _OOM.search(ending.log_tail):

@@ -44,7 +44,7 @@ def make_row(
             phases.append(report.data)
             reported.update(report.data)
         elif report.event in ("start", "versions", "result", "failure"):
-            reported.update(report.data)
+            reported.update({name: value for name, value in report.data.items() if value is not None})
     memory = reported.get("memory") or {}
     sampled_bytes = (telemetry or {}).get("peak_used_bytes")
     peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
@@ -57,7 +57,7 @@ def make_row(
         "device_name": case.device.name,
         "device_kind": case.device.kind,
         "device_uuid": case.device.uuid,
-        "device_total_bytes": case.device.total_memory_bytes,
+        "device_total_bytes": reported.get("device_total_bytes", case.device.total_memory_bytes),
         "vram_limit_bytes": case.vram_limit_bytes,
         "compute_capability": case.device.compute_capability,
         "driver_version": case.device.driver_version,

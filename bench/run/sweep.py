@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bench.errors import BadInput
-from bench.records import Case, Report
+from bench.records import ANSWERS, Case, Report
 from bench.results.store import Journal, compact, read_cases
-from bench.run.isolate import Interrupted, Launcher, child_environment, make_launcher, run_isolated
+from bench.run.isolate import (
+    Ending,
+    Interrupted,
+    Launcher,
+    LauncherFailed,
+    child_environment,
+    make_launcher,
+    run_isolated,
+)
 from bench.run.judge import judge
 from bench.run.row import installed_versions, make_row, now
 from bench.run.telemetry import Sampler
@@ -68,26 +78,60 @@ def run_sweep(
     watcher = watcher or Watcher()
     versions = installed_versions()
     ids = [case.case_id(versions) for case in cases]
-    known: set[str] = set() if rerun else _known_ids(results_dir)
+    known: set[str] = set() if rerun else _answered_ids(results_dir)
     todo = [(case, case_id) for case, case_id in zip(cases, ids, strict=True) if case_id not in known]
-    watcher.begin(len(cases), len(cases) - len(todo))
     if not todo:
+        watcher.begin(len(cases), len(cases))
         return Finished(ids, None, False)
-    run = _Run(_make_run_dir(results_dir, run_id), run_id, timeout_s, versions, watcher)
-    try:
-        interrupted = run.measure(todo, jobs or os.cpu_count() or 1)
-    finally:
-        run.close()
-        if not share_run:
-            compact(run.run_dir)
+    run_dir = _make_run_dir(results_dir, run_id)
+    with contextlib.nullcontext() if share_run else _claim(run_dir):
+        watcher.begin(len(cases), len(cases) - len(todo))
+        run = _Run(run_dir, run_id, timeout_s, versions, watcher)
+        try:
+            interrupted = run.measure(todo, jobs or os.cpu_count() or 1)
+        finally:
+            with _deaf_to_interrupts():
+                run.close()
+                if not share_run:
+                    compact(run_dir)
     return Finished(ids, run.run_dir if any(run.run_dir.glob("*.parquet")) else None, interrupted)
 
 
-def _known_ids(results_dir: Path) -> set[str]:
+def _answered_ids(results_dir: Path) -> set[str]:
+    """The cases with a verdict. A crash or a timeout answers nothing: such a case is tried again."""
     if not results_dir.exists():
         return set()
     table, _ = read_cases(results_dir)
-    return {str(case_id) for case_id in table.column("case_id").to_pylist()}
+    ids, outcomes = (table.column(name).to_pylist() for name in ("case_id", "outcome"))
+    return {str(case_id) for case_id, outcome in zip(ids, outcomes, strict=True) if outcome in ANSWERS}
+
+
+@contextlib.contextmanager
+def _claim(run_dir: Path) -> Iterator[None]:
+    """Nobody else writes to this run meanwhile."""
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(f"run_id={run_dir.name}: another sweep is writing to {run_dir}; choose another") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        (run_dir / ".lock").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is finished is written down whole, however often Ctrl-C is pressed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _make_run_dir(results_dir: Path, run_id: str) -> Path:
@@ -115,6 +159,7 @@ class _Run:
         self._launchers: dict[str | None, Launcher] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._muted = False
 
     def measure(self, todo: list[tuple[Case, str]], jobs: int) -> bool:
         """Runs all; true if it was interrupted."""
@@ -132,8 +177,9 @@ class _Run:
                 future.result()
         except BaseException as error:
             self._stop.set()
-            for pool, _ in pools:
-                pool.shutdown(wait=True, cancel_futures=True)
+            with _deaf_to_interrupts():
+                for pool, _ in pools:
+                    pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 return True
             raise
@@ -148,11 +194,10 @@ class _Run:
         shutil.rmtree(self._layouts, ignore_errors=True)
 
     def _one(self, case: Case, case_id: str) -> None:
-        if self._stop.is_set():
-            return
-        with self._gpu_lock(case):
+        with self._gpu(case) as mine:
+            if not mine:
+                return
             self._tell(self._watcher.start, case)
-            launcher = self._launcher(case)
             log_path = self.run_dir / "logs" / f"{case_id}.log"
             started_at = now()
 
@@ -162,9 +207,7 @@ class _Run:
 
             with Sampler(case.device.uuid) as sampler:
                 try:
-                    ending = run_isolated(
-                        launcher, case, self._layouts, log_path, self._timeout_s, on_report, self._stop
-                    )
+                    ending = self._run(case, log_path, on_report)
                 except Interrupted:
                     return
         row = make_row(
@@ -190,12 +233,41 @@ class _Run:
                 self._launchers[uuid] = make_launcher(case.device.kind, uuid)
             return self._launchers[uuid]
 
-    def _gpu_lock(self, case: Case) -> Any:
-        """One case at a time on a real GPU, whichever process it comes from."""
+    def _run(self, case: Case, log_path: Path, on_report: Callable[[Report], None]) -> Ending:
+        """The case's ending; a launcher that fails is replaced once."""
+        for attempt in (1, 2):
+            launcher = self._launcher(case)
+            try:
+                return run_isolated(launcher, case, self._layouts, log_path, self._timeout_s, on_report, self._stop)
+            except LauncherFailed as error:
+                failure = Report("failure", {"type": type(error).__name__, "message": str(error)})
+                if attempt == 2 or self._stop.is_set():
+                    break
+        return Ending([failure])
+
+    @contextlib.contextmanager
+    def _gpu(self, case: Case) -> Iterator[bool]:
+        """One case at a time on a real GPU, whichever process it comes from; False when the sweep is stopping."""
         if case.device.uuid is None:
-            return threading.Semaphore()
-        return FileLock(Path(tempfile.gettempdir()) / f"vram-bench-{case.device.uuid}.lock")
+            yield not self._stop.is_set()
+            return
+        lock = FileLock(Path(tempfile.gettempdir()) / f"vram-bench-{case.device.uuid}.lock")
+        while not self._stop.is_set():
+            try:
+                lock.acquire(timeout=0.5)
+                break
+            except Timeout:
+                continue
+        try:
+            yield not self._stop.is_set()
+        finally:
+            lock.release()
 
     def _tell(self, tell: Callable[..., None], *what: Any) -> None:
         with self._lock:
-            tell(*what)
+            if self._muted:
+                return
+            try:
+                tell(*what)
+            except OSError:  # nobody listens any more; that is no reason to stop measuring
+                self._muted = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import threading
 from dataclasses import asdict
 from typing import Any
@@ -38,9 +40,7 @@ class Sampler:
         if not self._readings:
             return None
         before, after = self._readings[0], self._readings[-1]
-        reasons = 0
-        for reading in self._readings:
-            reasons |= reading.throttle_reasons or 0
+        reasons = [reading.throttle_reasons for reading in self._readings if reading.throttle_reasons is not None]
         return {
             "samples": len(self._readings),
             "before": asdict(before),
@@ -49,7 +49,7 @@ class Sampler:
             "sm_clock_mhz_min": self._extreme("sm_clock_mhz", min),
             "sm_clock_mhz_max": self._extreme("sm_clock_mhz", max),
             "temperature_c_max": self._extreme("temperature_c", max),
-            "throttle_reasons": reasons,
+            "throttle_reasons": functools.reduce(operator.or_, reasons) if reasons else None,
         }
 
     def energy_j(self) -> float | None:

@@ -49,7 +49,11 @@ class CudaCard:
         return Path(case.model.path)
 
     def facts(self) -> dict[str, Any]:
-        return {"context_bytes": self.context_bytes, "cuda_version": torch.version.cuda}
+        return {
+            "context_bytes": self.context_bytes,
+            "cuda_version": torch.version.cuda,
+            "device_total_bytes": self._total_bytes,
+        }
 
     def memory(self) -> Memory:
         torch.cuda.synchronize()
@@ -97,12 +101,9 @@ class CudaCard:
         return samples
 
     def notes(self) -> list[str]:
-        notes = []
-        reading = self._read()
-        others = [p.pid for p in reading.processes if p.pid != os.getpid()] if reading else []
-        if others:
-            notes.append(f"other processes on the GPU: {', '.join(map(str, others))}")
-        return notes
+        # Those that were there first: in a container the driver's process numbers are not ours to compare with.
+        others = [process.pid for process in self._before.processes] if self._before else []
+        return [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
 
     @staticmethod
     def _after_load_bytes(model: Any) -> int:

@@ -294,6 +294,7 @@ def test_no_descriptors_are_leaked(run: Isolated) -> None:
         "PYTORCH_ALLOC_CONF",
         "PYTORCH_HIP_ALLOC_CONF",
         "PYTORCH_NO_CUDA_MEMORY_CACHING",
+        "HF_TOKEN",
         "CUDA_LAUNCH_BLOCKING",
         "CUBLAS_WORKSPACE_CONFIG",
         "LD_PRELOAD",
@@ -321,11 +322,11 @@ def test_what_memory_depends_on_is_pinned_whatever_the_user_set(
 
 
 def test_what_the_child_needs_to_run_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HOME", "/models")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/models")
     monkeypatch.setenv("PYTHONPATH", "/mine")
     environment = child_environment("cuda", "GPU-1")
     assert environment["PATH"] == os.environ["PATH"]
-    assert environment["HF_HOME"] == "/models"
+    assert environment["TORCH_EXTENSIONS_DIR"] == "/models"
     assert environment["PYTHONPATH"].split(os.pathsep) == [str(Path(bench.__file__).parent.parent), "/mine"]
 
 

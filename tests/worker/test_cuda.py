@@ -46,7 +46,9 @@ class Driver:
 
     def read(self, uuid: str) -> nvml.Reading:
         own = (self.context_mib + self.reserved_mib) * MIB if self.tells_processes else None
-        processes = [nvml.Process(os.getpid(), own), nvml.Process(4711, 500 * MIB)]
+        processes = [nvml.Process(4711, 500 * MIB)]
+        if self.context_mib:
+            processes.append(nvml.Process(os.getpid(), own))
         return nvml.Reading(total_bytes=24 << 30, used_bytes=self.used_bytes, processes=processes)
 
     def stats(self, device: int) -> dict[str, int]:
