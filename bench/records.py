@@ -90,7 +90,7 @@ class Case:
     model: ModelSpec
     device: DeviceSpec
     bpw: float
-    head_bits: int
+    head_bits: int | None
     cache: str
     lazy: bool
     attention: str

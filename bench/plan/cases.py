@@ -12,9 +12,10 @@ from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
 from bench.plan.models import native_max_seq_len, resolve_model
 from bench.plan.settings import HEAD_BITS, MIN_SEQ_LEN, Settings
 from bench.plan.units import parse_size
-from bench.records import Case
+from bench.records import Case, DeviceSpec
 
 _FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
+_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Sweep:
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
     """Every case that `overrides` ask for, all of them checked. Raises `BadInput`."""
     combinations = [config.validate(plain) for plain in config.combinations(overrides)]
+    for key in _HOW_IT_IS_RUN:
+        values = {getattr(settings, key) for settings in combinations}
+        if len(values) > 1:
+            raise BadInput(f"{key}={','.join(map(str, sorted(values)))}: one sweep is run in one way; give one value")
     cases = {case.to_json(): case for settings in combinations for case in cases_of(settings)}
     return Sweep(list(cases.values()), combinations[0])
 
@@ -46,13 +51,14 @@ def cases_of(settings: Settings) -> list[Case]:
         raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised FP16")
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
-    vram_limit_bytes = _vram_limit(settings.vram_limit)
+    vram_limit_bytes = _vram_limit(settings.vram_limit, device)
     return [
         Case(
             model=model,
             device=device,
             bpw=bpw,
-            head_bits=settings.head_bits,
+            # Weights that are there have their own head, and an unquantised model has none of these.
+            head_bits=None if model.has_weights or bpw == _FP16_BPW else settings.head_bits,
             cache=settings.cache.name,
             lazy=settings.lazy,
             attention=settings.attention.name,
@@ -60,7 +66,7 @@ def cases_of(settings: Settings) -> list[Case]:
             batch_size=settings.batch_size,
             max_input_len=settings.max_input_len,
             vram_limit_bytes=vram_limit_bytes,
-            repeats=settings.repeats,
+            repeats=settings.repeats if device.kind == "cuda" else 1,
         )
         for length in _lengths(settings.max_seq_len, native_max_seq_len(model.config), model.name)
     ]
@@ -78,10 +84,13 @@ def _lengths(value: Any, native: int, model: str) -> list[int]:
     return lengths
 
 
-def _vram_limit(value: Any) -> int | None:
+def _vram_limit(value: Any, device: DeviceSpec) -> int | None:
     if value is None:
         return None
     try:
-        return parse_size(value)
+        limit_bytes = parse_size(value)
     except ValueError as error:
         raise BadInput(f"vram_limit={value}: {error}") from None
+    if limit_bytes > device.total_memory_bytes:
+        raise BadInput(f"vram_limit={value}: {device.name} itself has {device.total_memory_bytes / (1 << 30):.2f} GiB")
+    return limit_bytes

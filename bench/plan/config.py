@@ -111,14 +111,22 @@ def fold_lengths(overrides: Sequence[str]) -> list[str]:
     folded = []
     for override in _parse(overrides):
         if override.key_or_group == "max_seq_len" and override.is_sweep_override():
-            folded.append(f"max_seq_len=[{','.join(override.sweep_string_iterator())}]")
+            folded.append(f"max_seq_len=[{','.join(_values(override))}]")
         else:
             folded.append(str(override.input_line))
     return folded
 
 
 def _choices(override: Override) -> list[str]:
-    return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+    return [f"{override.key_or_group}={value}" for value in _values(override)]
+
+
+def _values(override: Override) -> list[str]:
+    """The values of an axis, as Hydra writes them."""
+    try:
+        return list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise BadInput(f"{override.input_line!r} names no values; list them: {override.key_or_group}=a,b") from error
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -129,6 +137,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             override = parser.parse_override(text)
         except HydraException as error:
             raise BadInput(f"{text!r} is no override; write key=value, or key=a,b for an axis") from error
+        if override.is_delete():
+            raise BadInput(f"{text!r}: no key can be taken away; give it another value")
         if not override.key_or_group:
             raise BadInput(f"{text!r} names no key; write key=value, or key=a,b for an axis")
         parsed.append(override)
@@ -180,6 +190,8 @@ def _explain(error: BaseException) -> str:
         root = root.__cause__
     key = getattr(root, "full_key", None) or ""
     lines = str(root).splitlines() or [type(root).__name__]
+    if "Could not append" in str(root):
+        return "a key that exists needs no +; write key=value"
     if "is not in struct" in str(root) or "not in '" in lines[0] or "Key '" in lines[0]:
         key = key or lines[0].split("'")[1]
         return _unknown_key(key)
@@ -199,7 +211,7 @@ def _unknown_key(key: str) -> str:
 def _typed_values(config: DictConfig, override: Override) -> list[Any]:
     """The values of an axis as the structured config types them."""
     key, values = override.key_or_group, []
-    for text in override.sweep_string_iterator():
+    for text in _values(override):
         one = _parse([f"{key}={text}"])[0]
         scratch = copy.deepcopy(config)
         try:

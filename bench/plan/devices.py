@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from bench import nvml
 from bench.errors import BadInput
 from bench.plan.config import device_settings
@@ -13,11 +15,16 @@ DEFAULT_SIMULATED = "rtx_4090"
 
 
 def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
-    """The NVIDIA GPUs of this machine, and where there are none the reason."""
+    """The NVIDIA GPUs that this user may take, and where there are none the reason."""
     try:
         gpus = nvml.gpus()
     except nvml.NoDriver as error:
         return [], str(error)
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:  # a scheduler's word on which GPUs are ours: indices, or the beginnings of UUIDs
+        names = [name.strip() for name in allowed.split(",") if name.strip()]
+        gpus = [gpu for name in names for gpu in gpus if name == str(gpu.index) or gpu.uuid.startswith(name)]
+        return gpus, None if gpus else f"CUDA_VISIBLE_DEVICES={allowed} leaves none"
     return gpus, None if gpus else "the driver lists no GPU"
 
 

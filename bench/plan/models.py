@@ -54,8 +54,10 @@ def _read_directory(path: Path) -> ModelSpec:
     tensors: dict[str, _Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         tensors.update(_read_header(file))
+    if any(name.endswith(".qweight") for name in tensors):
+        raise BadInput(f"model.path={path}: GPTQ weights; vram-bench measures EXL2 and unquantised FP16 ones")
     text = json.dumps([config, tensors], sort_keys=True)
-    return ModelSpec(path.name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
+    return ModelSpec(path.resolve().name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
 
 
 def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
@@ -66,7 +68,7 @@ def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
             continue
         layer = name.removesuffix("q_weight")
         parts = [tensors.get(f"{layer}{part}") for part in _EXL2_PARTS]
-        bits += sum(8 * math.prod(shape) * _ITEM_BYTES[dtype] for shape, dtype in filter(None, parts))
+        bits += sum(8 * math.prod(shape) * _ITEM_BYTES.get(dtype, 4) for shape, dtype in filter(None, parts))
         weights += math.prod(tensors.get(f"{layer}q_invperm", ([0], ""))[0]) * tensors[name][0][1]
     if weights:
         return round(bits / weights, 2)
@@ -85,9 +87,9 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
 def native_max_seq_len(config: dict[str, Any]) -> int:
     """The model's own context length, read as ExLlamaV2Config.prepare reads it."""
     for key in _LENGTH_KEYS:
-        for scope in (config, config.get("text_config") or {}):
-            value = scope.get(key)
-            if isinstance(value, int | float) and value == int(value):
+        for scope in (config, config.get("text_config")):
+            value = scope.get(key) if isinstance(scope, dict) else None
+            if isinstance(value, int | float) and math.isfinite(value) and value == int(value):
                 return int(value)
     return _DEFAULT_LENGTH
 

@@ -37,6 +37,8 @@ HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_heado
 MIN_SEQ_LEN = 64
 
 _STRICT = ConfigDict(extra="forbid")
+_MAX_COUNT = 1 << 20
+_MAX_BYTES = 1 << 50
 
 
 @dataclass
@@ -63,11 +65,11 @@ class DeviceSettings:
     kind: str = MISSING
     index: Annotated[int, Field(ge=0)] = 0
     full_name: str | None = None
-    total_memory_bytes: int | None = None
-    compute_capability: str | None = None
-    multi_processor_count: int | None = None
+    total_memory_bytes: Annotated[int | None, Field(gt=0, lt=_MAX_BYTES)] = None
+    compute_capability: Annotated[str | None, Field(pattern=r"^\d+\.\d$")] = None
+    multi_processor_count: Annotated[int | None, Field(gt=0)] = None
     memory_bandwidth_bytes_per_s: float | None = None
-    context_bytes: int | None = None
+    context_bytes: Annotated[int | None, Field(ge=0, lt=_MAX_BYTES)] = None
     context_basis: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
 
@@ -86,13 +88,13 @@ class Settings:
     cache: Cache = Cache.FP16
     lazy: bool = False
     attention: Attention = Attention.auto
-    batch_size: Annotated[int, Field(ge=1)] = 1
-    max_input_len: Annotated[int, Field(ge=1)] = 2048
+    batch_size: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 1
+    max_input_len: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 2048
     vram_limit: Any = None
     results_dir: str = "results"
     timeout_s: Annotated[float, Field(gt=0)] = 900.0
-    repeats: Annotated[int, Field(ge=1)] = 3
+    repeats: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 3
     jobs: Annotated[int | None, Field(ge=1)] = None
     rerun: bool = False
-    run_id: str | None = None
+    run_id: Annotated[str | None, Field(pattern=r"^\w[\w.-]*$")] = None
     experiment: Any = None

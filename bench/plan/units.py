@@ -11,6 +11,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 def parse_size(text: str | int) -> int:
     """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed."""
     match = _SIZE.fullmatch(str(text))
-    if match is None or match[2].lower() not in _UNITS or float(match[1]) * _UNITS[match[2].lower()] < 1:
+    size_bytes = float(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0
+    if not 1 <= size_bytes < 1 << 50:
         raise ValueError(f"{text!r} is not a size; write it as 24GiB, 512MiB or in bytes")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    return int(size_bytes)

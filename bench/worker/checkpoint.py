@@ -34,8 +34,10 @@ class Tensor:
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
-def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int) -> None:
+def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
+
+    `head_bits` are those of the output layer; None leaves it in FP16.
 
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
     """
@@ -89,7 +91,7 @@ def _write_safetensors(path: Path, tensors: list[Tensor]) -> None:
         file.truncate(8 + len(text) + offset)
 
 
-def _tensors(model_dir: Path, bpw: float, head_bits: int) -> Iterator[Tensor]:
+def _tensors(model_dir: Path, bpw: float, head_bits: int | None) -> Iterator[Tensor]:
     """Every tensor of the model, found by walking the module graph that exllamav2 itself builds from config.json."""
     from exllamav2.attn import ExLlamaV2Attention
     from exllamav2.config import ExLlamaV2Config
@@ -131,8 +133,7 @@ def _tensors(model_dir: Path, bpw: float, head_bits: int) -> Iterator[Tensor]:
             plain.append(module.post_attention_layernorm)
             yield Tensor(f"{module.gate.key}.weight", "F16", (module.gate.out_features, module.gate.in_features))
         elif isinstance(module, ExLlamaV2Linear):
-            head = None if bpw == _FP16_BPW else _head_options()[head_bits]
-            yield from _linear(module, head)
+            yield from _linear(module, None if head_bits is None else _head_options()[head_bits])
         elif isinstance(module, ExLlamaV2Embedding):
             yield Tensor(f"{module.key}.weight", "F16", (config.vocab_size, config.hidden_size))
         elif isinstance(module, ExLlamaV2PosEmbedding):

@@ -24,8 +24,8 @@ def require_known_architecture(config: dict[str, Any]) -> None:
     from exllamav2.architecture import ExLlamaV2ArchParams
 
     architectures = config.get("architectures") or []
-    if len(architectures) != 1:
-        raise Unsupported(f"config.json names {len(architectures)} architectures; ExLlamaV2 needs exactly one")
+    if not isinstance(architectures, list) or len(architectures) != 1:
+        raise Unsupported(f"config.json names the architectures {architectures}; ExLlamaV2 needs a list of exactly one")
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):

@@ -75,6 +75,14 @@ def test_a_case_that_times_out_ends_with_1_and_is_recorded(program: Program, tmp
     assert row["outcome"] == "timeout"
 
 
+def test_what_timed_out_is_tried_again(program: Program, tmp_path: Path) -> None:
+    assert program("sweep", *TINY, "max_seq_len=512", "timeout_s=0.01").returncode == 1
+    again = program("sweep", *TINY, "max_seq_len=512")
+    assert again.returncode == 0
+    assert "stored already" not in again.stderr
+    assert [row["outcome"] for row in rows(tmp_path / "results")].count("fits") == 1
+
+
 def test_unsupported_is_answered_in_a_row(program: Program, tmp_path: Path) -> None:
     done = program("sweep", "model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
     assert done.returncode == 0
@@ -96,6 +104,12 @@ def test_unsupported_is_answered_in_a_row(program: Program, tmp_path: Path) -> N
         ("model.path=nowhere", "no such directory"),
         ("device=cuda", "no NVIDIA GPU"),
         ("vram_limit=lots", "24GiB"),
+        ("vram_limit=90GiB", "t4 itself has"),
+        ("batch_size=99999999999", "batch_size=99999999999"),
+        ("timeout_s=1,2", "give one value"),
+        ("run_id=../elsewhere", "run_id"),
+        ("~model", "another value"),
+        ("bpw=interval(2,4)", "bpw=a,b"),
     ],
 )
 def test_bad_input_is_told_in_two_lines_and_nothing_is_run(
@@ -184,6 +198,57 @@ def test_a_power_cut_loses_no_finished_case(tmp_path: Path, program: Program) ->
     assert "[8/8]" in again.stderr
 
 
+def test_a_server_that_is_killed_costs_no_case(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "sweep", *TINY, "cache=FP16,Q8,Q6,Q4", "max_seq_len=512,1024"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/8]"):
+            os.kill(server_of(process.pid), signal.SIGKILL)
+            break
+    told = process.stderr.read()
+    assert process.wait(60) == 0, told
+    assert {row["outcome"] for row in rows(tmp_path / "results")} == {"fits"}
+    assert len(rows(tmp_path / "results")) == 8
+
+
+def server_of(parent: int) -> int:
+    """The fork server that a sweep has started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            mine = int(path.read_text().rsplit(")", 1)[1].split()[1]) == parent
+            if mine and b"serve" in (path.parent / "cmdline").read_bytes().split(b"\0"):
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no server")
+
+
+def test_being_told_to_end_is_like_ctrl_c(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "sweep", *TINY, "cache=FP16,Q8,Q6,Q4", "max_seq_len=512,1024", "jobs=1"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/8]"):
+            process.terminate()
+            break
+    process.stderr.read()
+    assert process.wait(60) == 130
+    assert 2 <= len(rows(tmp_path / "results")) < 8
+
+
+def test_one_run_has_one_writer(tmp_path: Path, program: Program) -> None:
+    command = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=512,1024", "run_id=mine"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    process.stderr.readline()
+    second = program("sweep", *TINY, "max_seq_len=256", "run_id=mine")
+    process.stderr.read()
+    assert process.wait(60) == 0
+    assert second.returncode == 2
+    assert "another sweep is writing" in second.stderr
+
+
 def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, tmp_path: Path) -> None:
     done = program("sweep", "hydra/launcher=basic", *TINY, "cache=FP16,Q4", "max_seq_len=256,512")
     assert done.returncode == 0, done.stderr
@@ -213,9 +278,12 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m bench sweep {' '.join(TINY)} max_seq_len=256 | true"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert "Traceback" not in done.stderr
+    sweep = f"{sys.executable} -m bench sweep {' '.join(TINY)} max_seq_len=256,512"
+    shell = f"set -o pipefail; {sweep} 2>&1 | head -1; {sys.executable} -m bench report | head -1"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(rows(tmp_path / "results")) == 2
 
 
 def test_the_parent_of_a_sweep_never_imports_torch(tmp_path: Path) -> None:

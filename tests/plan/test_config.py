@@ -173,7 +173,7 @@ def test_an_unknown_key_of_a_model_is_answered_with_the_keys_of_a_model() -> Non
         ("max_seq_len=4096,131073", "131073"),
         ("device=rtx_4090,rtx4091", "rtx4091"),
         ("model=phi_3_medium_128k,nope", "nope"),
-        ("vram_limit=24GiB,abc", "abc"),
+        ("vram_limit=20GiB,abc", "abc"),
         ("head_bits=6,7", "7"),
         ("repeats=1,x", "x"),
     ],

@@ -355,3 +355,22 @@ def test_a_killed_writer_loses_no_row_that_it_acknowledged(tmp_path: Path) -> No
     assert len(acknowledged) >= 50
     assert set(acknowledged) <= set(stored)
     assert len(stored) == len(set(stored)) <= len(acknowledged) + 1
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{"schema_version": SCHEMA_VERSION, "run_id": "x"}, _row("big", batch_size=1 << 40), _row("text", bpw="four")],
+    ids=["columns missing", "out of range", "wrong type"],
+)
+def test_a_row_that_fits_no_schema_is_named_and_costs_no_other(tmp_path: Path, damaged: dict[str, Any]) -> None:
+    journal = Journal(tmp_path)
+    for row in (_row("a"), damaged, _row("b")):
+        journal.append(row)
+    journal.close()
+    table, problems = read_cases(tmp_path)
+    assert table.column("case_id").to_pylist() == ["a", "b"]
+    assert len(problems) == 1
+    compact(tmp_path)
+    table, problems = read_cases(tmp_path)
+    assert table.column("case_id").to_pylist() == ["a", "b"]
+    assert len(problems) == 1

@@ -123,7 +123,7 @@ def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, 
         ("glm_4_6v_fp8", "Glm4vMoeForConditionalGeneration"),
         ("hunyuan_ocr", "HunYuanVLForConditionalGeneration"),
         ("glm_asr_nano_2512", "GlmAsrForConditionalGeneration"),
-        ("spark_formalizer_x1_7b", "0 architectures"),
+        ("spark_formalizer_x1_7b", "a list of exactly one"),
     ],
 )
 def test_unknown_architectures_are_named_and_never_run_as_llama(

@@ -19,7 +19,7 @@ from bench.worker.simulated.attribution import PARTS
 from bench.worker.simulated.extension import Extension
 from bench.worker.simulated.tensor import SimulatedCuda
 
-# What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG).
+# What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
 _CUBLAS_WORKSPACE_BYTES = 8_519_680
 _CUBLAS_WORKSPACE_BYTES_HOPPER = 32 << 20
 
@@ -81,6 +81,8 @@ class SimulatedCard:
         notes = []
         if self._device.context_basis != "measured":
             notes.append("context_bytes assumed")
+        if not self.supports_flash_attention():
+            notes.append("attention kernels of cards before Ampere assumed to take what newer ones take")
         if self._routed:
             notes.append("expert routing assumed balanced")
         return notes
@@ -118,6 +120,6 @@ def open_card(case: Case) -> Iterator[SimulatedCard]:
         total_memory=device.total_memory_bytes,
         multi_processor_count=num_sms,
     )
-    _CUDA.start(card.allocator, num_sms, _CUBLAS_WORKSPACE_BYTES_HOPPER if major == 9 else _CUBLAS_WORKSPACE_BYTES)
+    _CUDA.start(card.allocator, num_sms, _CUBLAS_WORKSPACE_BYTES_HOPPER if major >= 9 else _CUBLAS_WORKSPACE_BYTES)
     with cuda_api.patched(_CUDA, properties, card.mem_get_info), _CUDA:
         yield card
