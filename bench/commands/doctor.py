@@ -121,6 +121,10 @@ def _extension(has_gpu: bool) -> Finding:
         remedy = f"install {', '.join(missing)}, or a wheel of exllamav2 that has the extension built in"
         return Finding("extension", "not built, and cannot be built here", remedy, "measuring")
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
+    locks = [str(path) for path in cache.glob("**/exllamav2_ext/lock")]
+    if locks:
+        remedy = "if no build is running, one was cut off and every import waits for it for ever: delete the file"
+        return Finding("extension", f"being built: {', '.join(locks)}", remedy, "measuring")
     if list(cache.glob("**/exllamav2_ext.so")):
         return Finding("extension", f"built, in {cache}")
     remedy = 'build it before the first sweep, or raise timeout_s: python -c "import torch, exllamav2.ext"'

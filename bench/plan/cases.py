@@ -32,7 +32,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
     for key in _HOW_IT_IS_RUN:
         values = {getattr(settings, key) for settings in combinations}
         if len(values) > 1:
-            raise BadInput(f"{key}={','.join(map(str, sorted(values)))}: one sweep is run in one way; give one value")
+            raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
     cases = {case.to_json(): case for settings in combinations for case in cases_of(settings)}
     return Sweep(list(cases.values()), combinations[0])
 

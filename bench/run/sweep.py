@@ -168,9 +168,7 @@ class _Run:
         lanes: dict[str | None, list[tuple[Case, str]]] = {}
         for case, case_id in todo:
             lanes.setdefault(case.device.uuid, []).append((case, case_id))
-        pools = [
-            (ThreadPoolExecutor(jobs if uuid is None else 1), lane) for uuid, lane in lanes.items()
-        ]  # fmt: skip
+        pools = [(ThreadPoolExecutor(1 if uuid else jobs), lane) for uuid, lane in lanes.items()]
         futures = [pool.submit(self._one, case, case_id) for pool, lane in pools for case, case_id in lane]
         try:
             for future in futures:
@@ -227,6 +225,7 @@ class _Run:
         self._tell(self._watcher.finish, case, row)
 
     def _launcher(self, case: Case) -> Launcher:
+        """One for each real GPU, and one for all simulated cards."""
         with self._lock:
             uuid = case.device.uuid
             if uuid not in self._launchers:
@@ -234,16 +233,16 @@ class _Run:
             return self._launchers[uuid]
 
     def _run(self, case: Case, log_path: Path, on_report: Callable[[Report], None]) -> Ending:
-        """The case's ending; a launcher that fails is replaced once."""
-        for attempt in (1, 2):
-            launcher = self._launcher(case)
+        """The case's ending; a launcher that fails gets a second chance."""
+        launcher, failure = self._launcher(case), ""
+        for _ in range(2):
             try:
                 return run_isolated(launcher, case, self._layouts, log_path, self._timeout_s, on_report, self._stop)
             except LauncherFailed as error:
-                failure = Report("failure", {"type": type(error).__name__, "message": str(error)})
-                if attempt == 2 or self._stop.is_set():
-                    break
-        return Ending([failure])
+                if self._stop.is_set():
+                    raise Interrupted from error
+                failure = str(error)
+        return Ending([Report("failure", {"type": LauncherFailed.__name__, "message": failure})])
 
     @contextlib.contextmanager
     def _gpu(self, case: Case) -> Iterator[bool]:
