@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-EXIT_DONE, EXIT_LOOK, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+from bench.errors import BadInput, ExitCode
 
 _SWEEP_HELP = """\
 Measures every combination of the given keys; a comma makes an axis. Each case loads the model, makes its cache,
@@ -44,20 +44,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
+        return ExitCode.DONE
     except Exception as error:
-        from bench.errors import BadInput
-
         if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
         if isinstance(error, BadInput):
             print(f"vram-bench: {error}", file=sys.stderr)
-            return EXIT_BAD_INPUT
+            return ExitCode.BAD_INPUT
         print(f"vram-bench: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
-        return EXIT_LOOK
+        return ExitCode.LOOK
 
 
 def _interrupt(*_: object) -> None:

@@ -1,9 +1,19 @@
-"""What a user can get wrong before anything is run."""
+"""What a user can get wrong before anything is run, and the exit codes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How the program ends."""
+
+    DONE = 0  # every case has a verdict
+    LOOK = 1  # finished, but something crashed, timed out or could not be read
+    BAD_INPUT = 2  # nothing was run
+    INTERRUPTED = 130  # what is finished is kept
 
 
 class BadInput(Exception):

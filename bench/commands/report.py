@@ -6,11 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from bench.errors import BadInput
+from bench.errors import BadInput, ExitCode
 from bench.report.publish import publish
 from bench.results.store import read_cases
-
-EXIT_DONE, EXIT_LOOK = 0, 1
 
 
 def report(results: Path, out_dir: Path, as_json: bool) -> int:
@@ -26,4 +24,4 @@ def report(results: Path, out_dir: Path, as_json: bool) -> int:
     files = publish(frame, out_dir, echo=not as_json)
     if as_json:
         print(json.dumps({"cases": len(frame), "files": [str(file) for file in files], "skipped": problems}))
-    return EXIT_LOOK if problems else EXIT_DONE
+    return ExitCode.LOOK if problems else ExitCode.DONE

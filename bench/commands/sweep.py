@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.commands.progress import watcher_for
+from bench.errors import ExitCode
 from bench.plan import config
 from bench.plan.cases import Sweep, plan_sweep
 from bench.records import ANSWERS
 from bench.report.publish import publish
 from bench.results.store import read_cases
 from bench.run.sweep import Finished, new_run_id, run_sweep
-
-EXIT_DONE, EXIT_LOOK, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def sweep(overrides: Sequence[str]) -> int:
@@ -56,5 +55,5 @@ def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
     missing = len(planned.cases) - len(frame)
     if finished.interrupted:
         print(f"interrupted; {missing} cases are left, the same command goes on with them", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_DONE if not missing and frame["outcome"].isin(ANSWERS).all() else EXIT_LOOK
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE if not missing and frame["outcome"].isin(ANSWERS).all() else ExitCode.LOOK

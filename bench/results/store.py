@@ -52,8 +52,8 @@ class Journal:
 
 def compact(run_dir: Path) -> Path | None:
     """Turns the journals of a run into `cases.parquet`; None where there is nothing. Rows already there stay."""
-    journals = sorted(run_dir.glob(_JOURNAL_GLOB))
-    rows = [row for journal in journals for row in _split_rows(journal)[0]]
+    journals = {path: _split_rows(path) for path in sorted(run_dir.glob(_JOURNAL_GLOB))}
+    rows = [row for own, _ in journals.values() for row in own]
     path = run_dir / "cases.parquet"
     if rows:
         if path.exists():
@@ -64,8 +64,8 @@ def compact(run_dir: Path) -> Path | None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(path)
-    for journal in journals:
-        _drop_own_rows(journal)
+    for journal, (_, foreign) in journals.items():
+        _keep_only(journal, foreign)
     return path if path.exists() else None
 
 
@@ -122,9 +122,8 @@ def _is_row(row: dict[str, Any]) -> bool:
     return True
 
 
-def _drop_own_rows(path: Path) -> None:
-    """Removes a journal, but for rows that are not ours to throw away."""
-    foreign = _split_rows(path)[1]
+def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
+    """Removes a journal, but for the rows that are not ours to throw away."""
     if not foreign:
         path.unlink()
         return

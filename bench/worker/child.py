@@ -39,7 +39,7 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
         os.write(records_fd, (report.to_json() + "\n").encode())
 
     case = Case.from_json(request["case"])
-    card = None
+    card: Card | None = None
     try:
         import torch
 
@@ -47,14 +47,9 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
 
         emit(Report("versions", {"torch_version": torch.__version__, "exllamav2_version": version("exllamav2")}))
         with _open_card(case) as card:
-            try:
-                scenario.run(case, card, Path(request["layouts"]), emit)
-            except Exception as error:
-                emit(_failure(error, card))
-                traceback.print_exc()
-                return EXIT_FAILED
+            scenario.run(case, card, Path(request["layouts"]), emit)
     except Exception as error:
-        emit(_failure(error, None))
+        emit(_failure(error, card))
         traceback.print_exc()
         return EXIT_FAILED
     return EXIT_DONE
@@ -66,7 +61,7 @@ def _open_card(case: Case) -> AbstractContextManager[Card]:
     return opened
 
 
-def _failure(error: Exception, card: Any) -> Report:
+def _failure(error: Exception, card: Card | None) -> Report:
     data: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     if card is not None:
         try:
