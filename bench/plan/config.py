@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -28,6 +29,9 @@ from bench.plan.settings import DeviceSettings, ModelSettings, Settings
 
 _GROUPS = ("model", "device", "experiment")
 _ADAPTER = TypeAdapter(Settings)
+# Hydra reads the branch 4_25 as the number 425, and {bpw} as half a dictionary, unless they are quoted.
+_REVISION = "model.revision"
+_PLAIN_REVISION = re.compile(r"(?!null$)[\w.{}/@+-]+")
 _KEYS = (
     *(f.name for f in fields(Settings)),
     *(f"model.{f.name}" for f in fields(ModelSettings)),
@@ -134,7 +138,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     parsed: list[Override] = []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
+            override = parser.parse_override(_quote_revisions(text))
         except HydraException as error:
             raise BadInput(f"{text!r} is no override; write key=value, or key=a,b for an axis") from error
         if override.is_delete():
@@ -143,6 +147,14 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             raise BadInput(f"{text!r} names no key; write key=value, or key=a,b for an axis")
         parsed.append(override)
     return parsed
+
+
+def _quote_revisions(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if key != _REVISION:
+        return text
+    values = [f'"{one}"' if _PLAIN_REVISION.fullmatch(one) else one for one in value.split(",")]
+    return f"{key}{equals}{','.join(values)}"
 
 
 class _Composer:

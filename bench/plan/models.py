@@ -1,10 +1,11 @@
-"""Models as the engine will see them: from the catalogue, or from a directory on disk."""
+"""Models as the engine will see them: from the catalogue, from a directory on disk, or from a hub."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,23 @@ _DEFAULT_LENGTH = 2048
 
 _EXL2_PARTS = ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")
 _ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
+_FP16_BPW = 16.0
 _Tensor = tuple[list[int], str]
 
 
-def resolve_model(settings: ModelSettings) -> ModelSpec:
-    """The model that `settings` name. Raises `BadInput` for a directory that is no model."""
+def resolve_model(settings: ModelSettings, bpw: float = _FP16_BPW) -> ModelSpec:
+    """The model that `settings` name; `bpw` is what `{bpw}` in a revision stands for.
+
+    Raises `BadInput` for a directory or a repository that is no model.
+    """
     if settings.path is not None:
-        return _read_directory(Path(settings.path).expanduser())
+        return _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}")
     if settings.name == "local":
         raise BadInput("model=local needs model.path=DIR, a directory with a config.json")
+    if settings.name == "hub":
+        if not settings.repo:
+            raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
+        return _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)))
     return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
 
 
@@ -39,14 +48,32 @@ def _from_catalogue(name: str, config_text: str) -> ModelSpec:
 
 
 @cache
-def _read_directory(path: Path) -> ModelSpec:
+def _from_hub(repo: str, revision: str) -> ModelSpec:
+    from bench.plan import hub  # takes longer to import than all the rest
+
+    resolved = hub.resolve(repo, revision)
+    model = _read_directory(resolved.directory, f"model.repo={repo}")
+    mark = revision[:8] if revision == resolved.commit else revision.replace("/", "-")
+    return replace(
+        model,
+        name=repo.rpartition("/")[2] + ("" if revision == "main" else f"@{mark}"),
+        # Unquantised weights are what a quantised model is made of: its bits can be chosen, as in the catalogue.
+        bpw=None if model.bpw == _FP16_BPW else model.bpw,
+        repo=repo,
+        revision=resolved.commit,
+    )
+
+
+@cache
+def _read_directory(path: Path, source: str) -> ModelSpec:
+    """The model in `path`; errors call it `source`."""
     config_path = path / "config.json"
     if not path.is_dir():
-        raise BadInput(f"model.path={path}: no such directory")
+        raise BadInput(f"{source}: no such directory")
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"model.path={path}: no config.json in it; give a model's own directory") from None
+        raise BadInput(f"{source}: no config.json in it; give a model's own directory") from None
     except (OSError, ValueError) as error:
         raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
     if not isinstance(config, dict):
@@ -55,7 +82,7 @@ def _read_directory(path: Path) -> ModelSpec:
     for file in sorted(path.glob("*.safetensors")):
         tensors.update(_read_header(file))
     if any(name.endswith(".qweight") for name in tensors):
-        raise BadInput(f"model.path={path}: GPTQ weights; vram-bench measures EXL2 and unquantised FP16 ones")
+        raise BadInput(f"{source}: GPTQ weights; vram-bench measures EXL2 and unquantised FP16 ones")
     text = json.dumps([config, tensors], sort_keys=True)
     return ModelSpec(path.resolve().name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
 
@@ -72,7 +99,7 @@ def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
         weights += math.prod(tensors.get(f"{layer}q_invperm", ([0], ""))[0]) * tensors[name][0][1]
     if weights:
         return round(bits / weights, 2)
-    return 16.0 if tensors else None
+    return _FP16_BPW if tensors else None
 
 
 def _read_header(path: Path) -> dict[str, _Tensor]:
