@@ -7,30 +7,72 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import BadInput
+from bench.report import boundaries as boundary_report
 from bench.report import plots
+from bench.report import tables as verdict_report
+from bench.report.card_table import CardTable
 from bench.report.console import console_for
-from bench.report.tables import as_frame, as_markdown, as_rich, verdict_tables
+from bench.report.render import as_markdown, as_rich
+from bench.report.rows import latest
 
 
-def publish(frame: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
-    """Writes tables and plots of `frame` (rows of cases) to `out_dir`; `echo` also prints the tables."""
-    tables = verdict_tables(frame)
-    files = [out_dir / "tables.md", out_dir / "cases.csv"]
+def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
+    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
+
+    Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
+    """
+    asked = cases if boundaries.empty or cases.empty else cases[~cases["case_id"].isin(_probes(boundaries))]
+    boundaries = latest(boundaries, "boundary_id", "finished_at")
+    found = boundary_report.boundary_tables(boundaries)
+    verdicts = verdict_report.verdict_tables(asked)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files[0].write_text("\n".join(as_markdown(table) for table in tables), encoding="utf-8")
-        as_frame(frame).to_csv(files[1], index=False)
-        for table in verdict_tables(frame, by_attention=True):
-            if any(cell and cell["outcome"] in ("fits", "oom") for row in table.cells for cell in row):
-                files.append(out_dir / f"{table.slug}.png")
-                plots.save(plots.draw(table), files[-1])
+        files = [_write(out_dir / "tables.md", _markdown(found, verdicts))]
+        if not boundaries.empty:
+            text = boundary_report.as_frame(boundaries).to_csv(index=False)
+            files.append(_write(out_dir / "boundaries.csv", text))
+        if not cases.empty:
+            files.append(_write(out_dir / "cases.csv", verdict_report.as_frame(cases).to_csv(index=False)))
+        files += _plots(asked, boundaries, out_dir)
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     if echo:
         console = console_for()
-        for table in tables:
+        for table in [*found, *verdicts]:
             console.print(as_rich(table))
             console.print()
         for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
+
+
+def _probes(boundaries: pd.DataFrame) -> set[str]:
+    return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
+
+
+def _markdown(found: list[boundary_report.BoundaryTable], verdicts: list[verdict_report.VerdictTable]) -> str:
+    """The boundaries first; headings where there are both, as both may speak of the same card and model."""
+    sections: list[tuple[str, list[CardTable]]] = [("How far it goes", [*found]), ("Case by case", [*verdicts])]
+    parts = []
+    for heading, tables in sections:
+        parts += [f"## {heading}\n"] if found and verdicts else []
+        parts += [as_markdown(table) for table in tables]
+    return "\n".join(parts)
+
+
+def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list[Path]:
+    files = []
+    for found in boundary_report.boundary_tables(boundaries, by_attention=True):
+        if found.answered:
+            files.append(out_dir / f"{found.slug}-boundary.png")
+            plots.save(plots.draw_boundaries(found), files[-1])
+    for table in verdict_report.verdict_tables(cases, by_attention=True):
+        if table.answered:
+            files.append(out_dir / f"{table.slug}.png")
+            plots.save(plots.draw(table), files[-1])
+    return files
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path

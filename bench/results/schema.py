@@ -5,6 +5,7 @@ History: 1 (first).
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -38,11 +39,7 @@ _SPEEDS = (
     "wall_s",
 )
 
-_COLUMNS: list[pa.Field[Any]] = [
-    pa.field("schema_version", pa.int32(), nullable=False),
-    pa.field("run_id", pa.string(), nullable=False),
-    pa.field("case_id", pa.string(), nullable=False),
-    pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
+_WHERE: list[pa.Field[Any]] = [
     pa.field("host", pa.string()),
     pa.field("device_name", pa.string(), nullable=False),
     pa.field("device_kind", pa.string(), nullable=False),
@@ -55,6 +52,8 @@ _COLUMNS: list[pa.Field[Any]] = [
     pa.field("torch_version", pa.string()),
     pa.field("exllamav2_version", pa.string()),
     pa.field("harness_version", pa.string()),
+]
+_WHAT: list[pa.Field[Any]] = [
     pa.field("model", pa.string(), nullable=False),
     pa.field("architecture", pa.string()),
     pa.field("model_fingerprint", pa.string()),
@@ -65,6 +64,15 @@ _COLUMNS: list[pa.Field[Any]] = [
     pa.field("lazy", pa.bool_(), nullable=False),
     pa.field("attention", pa.string()),
     pa.field("attention_requested", pa.string()),
+]
+
+_CASE_COLUMNS: list[pa.Field[Any]] = [
+    pa.field("schema_version", pa.int32(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("case_id", pa.string(), nullable=False),
+    pa.field("started_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    *_WHERE,
+    *_WHAT,
     pa.field("max_seq_len", pa.int64(), nullable=False),
     pa.field("batch_size", pa.int32()),
     pa.field("max_input_len", pa.int64()),
@@ -84,4 +92,46 @@ _COLUMNS: list[pa.Field[Any]] = [
     pa.field("telemetry", pa.string()),  # JSON: NVML before, during and after
     pa.field("environment", pa.string()),  # JSON: the child's environment
 ]
-CASES = pa.schema(_COLUMNS, metadata={"schema_version": str(SCHEMA_VERSION), "kind": "cases"})
+_BOUNDARY_COLUMNS: list[pa.Field[Any]] = [
+    pa.field("schema_version", pa.int32(), nullable=False),
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("boundary_id", pa.string(), nullable=False),
+    pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    *_WHERE,
+    *_WHAT,
+    pa.field("batch_size", pa.int32()),
+    pa.field("max_input_len", pa.int64()),
+    pa.field("outcome", pa.string(), nullable=False),
+    pa.field("fits_at", pa.int64()),
+    pa.field("fails_at", pa.int64()),
+    pa.field("predicted_fits_at", pa.int64()),
+    pa.field("certified", pa.bool_(), nullable=False),
+    pa.field("contradictory", pa.bool_(), nullable=False),
+    pa.field("probes", pa.int32()),
+    pa.field("peak_device_bytes", pa.int64()),
+    pa.field("headroom_bytes", pa.int64()),
+    pa.field("predicted_peak_bytes", pa.int64()),
+    pa.field("decode_tokens_per_s_full", pa.float64()),
+    pa.field("estimated_decode_tokens_per_s", pa.float64()),
+    pa.field("wall_s", pa.float64()),
+    pa.field("error", pa.string()),
+    pa.field("advice", pa.string()),
+    pa.field("notes", pa.list_(pa.string())),
+    pa.field("case_ids", pa.list_(pa.string())),
+]
+
+
+class Kind(StrEnum):
+    """The kinds of rows; each has a file of its own in a run's folder."""
+
+    CASES = "cases"
+    BOUNDARIES = "boundaries"
+
+
+def _schema(columns: list[pa.Field[Any]], kind: Kind) -> pa.Schema:
+    return pa.schema(columns, metadata={"schema_version": str(SCHEMA_VERSION), "kind": kind})
+
+
+CASES = _schema(_CASE_COLUMNS, Kind.CASES)
+BOUNDARIES = _schema(_BOUNDARY_COLUMNS, Kind.BOUNDARIES)
+SCHEMAS = {Kind.CASES: CASES, Kind.BOUNDARIES: BOUNDARIES}

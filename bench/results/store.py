@@ -1,7 +1,8 @@
 """Rows on disk: a journal that survives a power cut, and the parquet that it becomes. The only door to pyarrow.
 
-A run is a folder. While it goes on, each process appends its rows to a journal of its own (one JSON document a line,
-synced before the next case starts); when it ends they become `cases.parquet`, written beside and renamed.
+A run is a folder. While it goes on, each process appends its rows to a journal of its own for each kind of row (one
+JSON document a line, synced before the next case starts); when it ends they become `cases.parquet` and
+`boundaries.parquet`, written beside and renamed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.records import SCHEMA_VERSION
-from bench.results.schema import CASES
+from bench.results.schema import SCHEMAS, Kind
 
-_JOURNAL_GLOB = "journal-*.jsonl"
+# How the names of the journals begin; none is the beginning of another.
+_JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
 # What building a table raises for a row that is none.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -29,12 +31,16 @@ class UnreadableFile(Exception):
     """A file among the results that is no result; the text names it and says why."""
 
 
-class Journal:
-    """Appends rows to a run's folder; a row is on disk when `append` returns."""
+class _OtherKind(UnreadableFile):
+    """One of our tables, but of another kind of rows than was asked for."""
 
-    def __init__(self, run_dir: Path) -> None:
+
+class Journal:
+    """Appends rows of one kind to a run's folder; a row is on disk when `append` returns."""
+
+    def __init__(self, run_dir: Path, kind: Kind = Kind.CASES) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = run_dir / f"journal-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._path = run_dir / f"{_JOURNALS[kind]}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self._file = self._path.open("ab+")
         if self._file.tell():  # a line that the power cut off must not swallow the next
             self._file.seek(-1, os.SEEK_END)
@@ -51,14 +57,33 @@ class Journal:
 
 
 def compact(run_dir: Path) -> Path | None:
-    """Turns the journals of a run into `cases.parquet`; None where there is nothing. Rows already there stay."""
-    journals = {path: _split_rows(path) for path in sorted(run_dir.glob(_JOURNAL_GLOB))}
+    """Turns the journals of a run into one parquet file for each kind of rows. Rows already there stay.
+
+    Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
+    """
+    paths = [_compact(run_dir, kind) for kind in Kind]
+    return next((path for path in paths if path.exists()), None)
+
+
+def read_cases(results_dir: Path) -> tuple[pa.Table, list[str]]:
+    """Every case below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
+    return _read(results_dir, Kind.CASES)
+
+
+def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
+    """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
+    return _read(results_dir, Kind.BOUNDARIES)
+
+
+def _compact(run_dir: Path, kind: Kind) -> Path:
+    """Where the rows of one kind are now; there is no such file where there are none."""
+    journals = {path: _split_rows(path, kind) for path in sorted(run_dir.glob(_journals_of(kind)))}
     rows = [row for own, _ in journals.values() for row in own]
-    path = run_dir / "cases.parquet"
+    path = run_dir / f"{kind}.parquet"
     if rows:
         if path.exists():
-            rows = _read_parquet(path).to_pylist() + rows
-        table = _table(rows)
+            rows = _read_parquet(path, kind).to_pylist() + rows
+        table = _table(rows, kind)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         pq.write_table(table, partial, compression="zstd")
         with partial.open("rb") as file:
@@ -66,57 +91,65 @@ def compact(run_dir: Path) -> Path | None:
         partial.rename(path)
     for journal, (_, foreign) in journals.items():
         _keep_only(journal, foreign)
-    return path if path.exists() else None
+    return path
 
 
-def read_cases(results_dir: Path) -> tuple[pa.Table, list[str]]:
-    """Every row below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
-    tables, problems = [CASES.empty_table()], []
+def _read(results_dir: Path, kind: Kind) -> tuple[pa.Table, list[str]]:
+    tables, problems = [SCHEMAS[kind].empty_table()], []
     files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
     for path in files:
         try:
-            tables.append(_read_parquet(path))
+            tables.append(_read_parquet(path, kind))
+        except _OtherKind:
+            continue
         except UnreadableFile as error:
             problems.append(str(error))
     if results_dir.is_dir():
-        journals = sorted(results_dir.rglob(_JOURNAL_GLOB))
+        journals = sorted(results_dir.rglob(_journals_of(kind)))
         for journal in journals:
-            rows, torn = _split_rows(journal)
-            tables.append(_table(rows))
+            rows, torn = _split_rows(journal, kind)
+            tables.append(_table(rows, kind))
             problems += [f"{journal}: {len(torn)} rows that are not of this program"] if torn else []
     return pa.concat_tables(tables), problems
 
 
-def _table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+def _journals_of(kind: Kind) -> str:
+    return f"{_JOURNALS[kind]}-*.jsonl"
+
+
+def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
+    schema = SCHEMAS[kind]
+    moments = [column.name for column in schema if pa.types.is_timestamp(column.type)]
     prepared = []
     for row in rows:
-        row = {name: row.get(name) for name in CASES.names}
-        if isinstance(row["started_at"], str):
-            row["started_at"] = datetime.fromisoformat(row["started_at"])
+        row = {name: row.get(name) for name in schema.names}
+        for name in moments:
+            if isinstance(row[name], str):
+                row[name] = datetime.fromisoformat(row[name])
         prepared.append(row)
-    table = pa.Table.from_pylist(prepared, schema=CASES)
+    table = pa.Table.from_pylist(prepared, schema=schema)
     table.validate(full=True)
-    for column in CASES:
+    for column in schema:
         if not column.nullable and table.column(column.name).null_count:
             raise ValueError(f"{column.name} is missing")
     return table
 
 
-def _split_rows(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of a journal that fit the schema, and the others: of another version, or damaged."""
     rows = list(_journal_rows(path))
     own = [row for row in rows if row["schema_version"] == SCHEMA_VERSION]
     try:
-        _table(own)
+        _table(own, kind)
     except _NO_ROW:
-        own = [row for row in own if _is_row(row)]
+        own = [row for row in own if _is_row(row, kind)]
     kept = {id(row) for row in own}
     return own, [row for row in rows if id(row) not in kept]
 
 
-def _is_row(row: dict[str, Any]) -> bool:
+def _is_row(row: dict[str, Any], kind: Kind) -> bool:
     try:
-        _table([row])
+        _table([row], kind)
     except _NO_ROW:
         return False
     return True
@@ -146,19 +179,21 @@ def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, kind: Kind) -> pa.Table:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
     metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    if metadata.get("kind") != "cases":
-        raise UnreadableFile(f"{path}: not a table of cases")
+    if metadata.get("kind") not in list(Kind):
+        raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
+    if metadata["kind"] != kind:
+        raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
     version = int(metadata.get("schema_version", 0))
     if version > SCHEMA_VERSION:
         raise UnreadableFile(f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it")
     try:
-        return pq.read_table(path).cast(CASES)
+        return pq.read_table(path).cast(SCHEMAS[kind])
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.records import SCHEMA_VERSION
+from bench.results.schema import Kind
+from bench.results.store import Journal, compact
 from tests.conftest import Program
 
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")
@@ -19,7 +22,7 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
     done = program("report", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["cases"] == 4
+    assert (document["cases"], document["boundaries"]) == (4, 0)
     assert sorted(Path(file).name for file in document["files"]) == [
         "cases.csv",
         "tables.md",
@@ -27,6 +30,57 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
     ]
     assert all((tmp_path / file).stat().st_size > 0 for file in document["files"])
     assert "simulated" in (tmp_path / "out" / "tables.md").read_text()
+
+
+def store_boundary(run_dir: Path, case_ids: list[str]) -> None:
+    """A boundary as a search would have written it."""
+    row = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_dir.name,
+        "boundary_id": "b",
+        "finished_at": "2026-02-03T04:05:06+00:00",
+        "device_name": "rtx_3060_12gb",
+        "device_kind": "simulated",
+        "model": "tinyllama_1_1b",
+        "bpw": 4.0,
+        "cache": "FP16",
+        "lazy": False,
+        "attention": "flash",
+        "native_max_seq_len": 2048,
+        "outcome": "fits",
+        "fits_at": 2048,
+        "certified": True,
+        "contradictory": False,
+        "case_ids": case_ids,
+    }
+    journal = Journal(run_dir, Kind.BOUNDARIES)
+    journal.append(row)
+    journal.close()
+    compact(run_dir)
+
+
+def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> None:
+    store_boundary(tmp_path / "results" / "run", [])
+    done = program("report")
+    assert done.returncode == 0, done.stderr
+    assert "2,048 max" in done.stdout
+    document = json.loads(program("report", "--json").stdout)
+    assert (document["cases"], document["boundaries"]) == (0, 1)
+    assert sorted(Path(file).name for file in document["files"]) == [
+        "boundaries.csv",
+        "tables.md",
+        "tinyllama_1_1b-rtx_3060_12gb-flash-boundary.png",
+    ]
+
+
+def test_boundaries_and_cases_are_reported_together(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    store_boundary(tmp_path / "results" / "search", [])
+    done = program("report")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("2,048 max") < done.stdout.index("fits up to")
+    document = json.loads(program("report", "--json").stdout)
+    assert (document["cases"], document["boundaries"], document["skipped"]) == (4, 1, [])
 
 
 def test_report_imports_no_torch(program: Program, tmp_path: Path) -> None:
@@ -51,7 +105,7 @@ def test_foreign_files_are_named_and_skipped(program: Program, tmp_path: Path) -
     (tmp_path / "results" / "other.parquet").write_bytes(b"not parquet")
     done = program("report")
     assert done.returncode == 1
-    assert "other.parquet" in done.stderr
+    assert done.stderr.count("other.parquet") == 1
     assert "tinyllama_1_1b" in done.stdout
 
 

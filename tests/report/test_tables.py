@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.report.tables import as_frame, as_markdown, as_rich, verdict_tables
+from bench.report.render import as_markdown, as_rich
+from bench.report.tables import as_frame, verdict_tables
 from tests.report.conftest import GIB, FrameOf, fits, oom
 
 GOLDEN = """\

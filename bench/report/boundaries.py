@@ -1,0 +1,137 @@
+"""How far each bpw and cache type goes, for each card and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bench.report.card_table import (
+    CACHES,
+    CARD_AND_MODEL,
+    OPTIONAL,
+    SHORT,
+    CardTable,
+    Row,
+    card_tables,
+    how,
+    line_key,
+    lines_of,
+)
+from bench.report.format import tokens
+from bench.report.rows import raw
+
+_LINE = ["bpw", "lazy", *OPTIONAL]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryTable(CardTable):
+    """A column for each of `caches`."""
+
+    caches: list[str]
+
+    @property
+    def legend(self) -> str:
+        """Speaks only of what the table shows."""
+        shown = [row for cells in self.cells for row in cells if row]
+        parts = ["The largest max_seq_len that fits."]
+        if any(row["certified"] and row["fits_at"] and row["fails_at"] for row in shown):
+            parts[0] += " Certified by two runs: it fits there, and 256 tokens further it fails."
+        if any(_is_native(row) for row in shown):
+            parts.append("max: the model's own limit.")
+        if any(row["outcome"] == "oom" for row in shown):
+            parts.append("none: not even 256 tokens.")
+        if any(_mark(row) for row in shown):
+            parts.append("?: not certified, the end was not found.")
+        return " ".join(parts)
+
+    def header(self) -> list[str]:
+        return ["bpw", "how", *self.varying, *self.caches]
+
+    def body(self) -> list[list[str]]:
+        return [
+            [
+                f"{line['bpw']:g}",
+                how(line),
+                *("–" if line[name] is None else str(line[name]) for name in self.varying),
+                *(_cell(cell) for cell in self.cells[i]),
+            ]
+            for i, line in enumerate(self.lines)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to do where nothing fits, what is in doubt, and what was assumed."""
+        said: dict[str, list[tuple[int, int]]] = {}
+        for i, cells in enumerate(self.cells):
+            for j, row in enumerate(cells):
+                for remark in _remarks(row) if row else []:
+                    said.setdefault(remark, []).append((i, j))
+        return [self._where(places) + remark for remark, places in said.items()] + self.assumptions
+
+    def _where(self, places: list[tuple[int, int]]) -> str:
+        """`6 bpw load (FP16, Q8), 6 bpw lazy: `, the caches named where they are not all; empty for the whole table."""
+        if len(places) == sum(row is not None for cells in self.cells for row in cells):
+            return ""
+        names = []
+        for i in dict.fromkeys(i for i, _ in places):
+            line, columns = self.lines[i], [j for place, j in places if place == i]
+            name = " ".join([f"{line['bpw']:g} bpw", how(line), *(f"{key} {line[key]}" for key in self.varying)])
+            every = columns == [j for j, row in enumerate(self.cells[i]) if row]
+            names.append(name if every else f"{name} ({', '.join(self.caches[j] for j in columns)})")
+        return ", ".join(names) + ": "
+
+
+def boundary_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[BoundaryTable]:
+    """One table for each card and model in `frame` (rows of boundaries): a model's cards together, small ones first."""
+    tables = card_tables(frame, "finished_at", _table, by_attention)
+    return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
+
+
+def _table(rows: list[Row]) -> BoundaryTable:
+    lines = lines_of(rows, _LINE)
+    caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
+    found = {(line_key(row, _LINE), row["cache"]): row for row in rows}
+    cells = [[found.get((tuple(line.values()), cache)) for cache in caches] for line in lines]
+    return BoundaryTable(rows=rows, lines=lines, caches=caches, cells=cells)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row["fits_at"] is None and row["outcome"] != "oom":
+        return SHORT.get(row["outcome"], str(row["outcome"]))
+    length = "none" if row["fits_at"] is None else tokens(row["fits_at"])
+    return f"{length} max" if _is_native(row) else length + _mark(row)
+
+
+def _is_native(row: Row) -> bool:
+    return row["fits_at"] is not None and bool(row["fits_at"] == row["native_max_seq_len"])
+
+
+def _mark(row: Row) -> str:
+    answered = row["fits_at"] is not None or row["outcome"] == "oom"
+    return "?" if answered and not row["certified"] else ""
+
+
+def _remarks(row: Row) -> list[str]:
+    """What a reader should know of one cell."""
+    remarks = []
+    if row["outcome"] == "oom" and row["advice"]:
+        remarks.append(f"nothing fits; {row['advice']}")
+    if row["outcome"] not in ("fits", "oom") and row["error"]:
+        remarks.append(row["error"])
+    if _mark(row):
+        known = [] if row["fits_at"] is None else [f"{tokens(row['fits_at'])} fits"]
+        known += [] if row["fails_at"] is None else [f"{tokens(row['fails_at'])} fails"]
+        known += [] if row["predicted_fits_at"] is None else [f"predicted to end at {tokens(row['predicted_fits_at'])}"]
+        known += [row["error"]] if row["error"] else []
+        remarks.append(", ".join(["not certified", *known]))
+    if row["contradictory"]:
+        remarks.append("contradictory, a length fitted at or above one that failed")
+    return remarks
+
+
+def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows for CSV, raw."""
+    return raw(frame.sort_values([*CARD_AND_MODEL, "bpw", "cache", "lazy", *OPTIONAL]))

@@ -1,0 +1,151 @@
+"""What the tables of one card and one model have in common: which rows they hold, their lines, and their names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self, TypeVar
+
+import pandas as pd
+
+from bench.report.format import size
+from bench.report.rows import plain
+
+# What makes one table: rows that differ in any of these are never shown as one.
+CARD_AND_MODEL = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "model", "model_fingerprint"]
+# What tells lines apart, and is shown only where it differs within the table.
+OPTIONAL = ["attention", "head_bits", "batch_size", "max_input_len"]
+CACHES = ("FP16", "Q8", "Q6", "Q4")
+SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardTable(ABC):
+    """One card and one model. `rows` (never none) are in the order of their time; each of `lines` holds what its cells
+    have in common; `cells[i][j]` is the row of line i in column j, None where there is none. `marked`: named with the
+    model's fingerprint, because another model has the same name.
+    """
+
+    rows: list[Row]
+    lines: list[Row]
+    cells: list[list[Row | None]]
+    marked: bool = False
+
+    @property
+    @abstractmethod
+    def legend(self) -> str:
+        """How to read a cell."""
+
+    @property
+    @abstractmethod
+    def notes(self) -> list[str]:
+        """What else a reader should know, each in a line."""
+
+    @abstractmethod
+    def header(self) -> list[str]: ...
+
+    @abstractmethod
+    def body(self) -> list[list[str]]: ...
+
+    def told_apart(self) -> Self:
+        return replace(self, marked=True)
+
+    @property
+    def title(self) -> str:
+        first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
+        what = "simulated" if self.simulated else "measured"
+        limited = "" if limit is None else f" limited to {size(limit)}"
+        attention = f", {self._attentions[0]} attention" if len(self._attentions) == 1 else ""
+        mark = f" [{self._mark}]" if self.marked else ""
+        total = size(first["device_total_bytes"])
+        return f"{first['model']} on {first['device_name']} ({what}), {total}{limited}{attention}{mark}"
+
+    @property
+    def slug(self) -> str:
+        first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
+        parts = [first["model"], first["device_name"], *self._attentions]
+        parts += [] if limit is None else [f"{limit >> 20}mib"]
+        parts += [] if first["device_uuid"] is None else [first["device_uuid"][-6:]]
+        parts += [self._mark] if self.marked else []
+        return "-".join(str(part) for part in parts)
+
+    @property
+    def simulated(self) -> bool:
+        return bool(self.rows[0]["device_kind"] == "simulated")
+
+    @property
+    def limit_bytes(self) -> int | None:
+        first = self.rows[0]
+        limit: int | None = first["vram_limit_bytes"] or first["device_total_bytes"]
+        return limit
+
+    @property
+    def native_max_seq_len(self) -> int | None:
+        native: int | None = self.rows[0]["native_max_seq_len"]
+        return native
+
+    @property
+    def answered(self) -> bool:
+        """Whether any cell says what fits, so that there is something to draw."""
+        return any(row and row["outcome"] in ("fits", "oom") for cells in self.cells for row in cells)
+
+    @property
+    def varying(self) -> list[str]:
+        """Of what tells lines apart, what does so here. None, as the head_bits of unquantised weights, is no value."""
+        return [name for name in OPTIONAL if len({line[name] for line in self.lines} - {None}) > 1]
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What the rows say was assumed."""
+        return sorted({str(note) for row in self.rows for note in (row["notes"] if row["notes"] is not None else [])})
+
+    @property
+    def _attentions(self) -> list[str]:
+        return list(dict.fromkeys(row["attention"] or "unknown" for row in self.rows))
+
+    @property
+    def _mark(self) -> str:
+        return (self.rows[0]["model_fingerprint"] or "unknown")[:6]
+
+
+_Table = TypeVar("_Table", bound=CardTable)
+
+
+def card_tables(
+    frame: pd.DataFrame, moment: str, make: Callable[[list[Row]], _Table], by_attention: bool
+) -> list[_Table]:
+    """One table for each card and model in `frame`, by `make` from its rows in the order of their `moment`.
+
+    With `by_attention` each attention back end has a table of its own.
+    """
+    if frame.empty:
+        return []
+    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values(moment)
+    keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
+    tables = [make(plain(rows)) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
+    slugs = Counter(table.slug for table in tables)
+    return [table if slugs[table.slug] == 1 else table.told_apart() for table in tables]
+
+
+def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:
+    """The distinct values of `names`, by bits, then cache from large to small, then lazy loading last."""
+    lines = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(line_key(row, names) for row in rows)]
+
+    def place(line: Row) -> tuple[Any, ...]:
+        cache = CACHES.index(line["cache"]) if "cache" in line else 0
+        return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
+
+    return sorted(lines, key=place)
+
+
+def line_key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
+
+
+def how(line: Row) -> str:
+    """The two ways of loading, as columns name them."""
+    return "lazy" if line["lazy"] else "load"

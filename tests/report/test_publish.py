@@ -1,0 +1,96 @@
+"""What is written and printed for a set of rows: which files, in which order, and what is left to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.report.publish import publish
+from tests.report.conftest import FrameOf, ends, fits, no_answer, oom
+
+NONE = pd.DataFrame()
+
+
+def _names(files: list[Path]) -> list[str]:
+    assert all(file.stat().st_size for file in files)
+    return [file.name for file in files]
+
+
+def test_cases_alone_make_what_they_always_made(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    for nothing_found in (NONE, boundaries_of()):
+        files = publish(frame_of(fits(4096, 5.0)), nothing_found, tmp_path, echo=False)
+        assert _names(files) == ["tables.md", "cases.csv", "tiny-rtx_4090-matmul.png"]
+        assert (tmp_path / "tables.md").read_text().startswith("### tiny on rtx_4090")
+
+
+def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    for no_cases in (NONE, frame_of()):
+        files = publish(no_cases, boundaries_of(ends(46336)), tmp_path, echo=False)
+        assert _names(files) == ["tables.md", "boundaries.csv", "tiny-rtx_4090-matmul-boundary.png"]
+        text = (tmp_path / "tables.md").read_text()
+        assert text.startswith("### tiny on rtx_4090")
+        assert "| 4 | load | 46,336 |" in text
+
+
+def test_both_make_one_report_with_the_boundaries_first(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = publish(frame_of(fits(4096, 5.0)), boundaries_of(ends(46336)), tmp_path, echo=True)
+    assert _names(files) == [
+        "tables.md",
+        "boundaries.csv",
+        "cases.csv",
+        "tiny-rtx_4090-matmul-boundary.png",
+        "tiny-rtx_4090-matmul.png",
+    ]
+    text = (tmp_path / "tables.md").read_text()
+    assert text.index("## How far it goes") < text.index("46,336") < text.index("## Case by case") < text.index("5.0")
+    shown = capsys.readouterr().out
+    assert shown.index("46,336") < shown.index("fits up to") < shown.index("tables.md")
+
+
+def test_probes_of_a_boundary_are_in_no_table_but_in_the_csv(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = frame_of(
+        fits(46336, 23.0, case_id="below"), oom(46592, case_id="above"), fits(4096, 5.0, case_id="asked", cache="Q4")
+    )
+    publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=True)
+    for text in ((tmp_path / "tables.md").read_text(), capsys.readouterr().out):
+        assert "46,592" not in text
+        assert "4,096" in text
+    assert pd.read_csv(tmp_path / "cases.csv")["case_id"].tolist() == ["below", "above", "asked"]
+
+
+def test_cases_that_are_all_probes_make_no_verdicts(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    cases = frame_of(fits(46336, 23.0, case_id="below"), oom(46592, case_id="above"))
+    files = publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=False)
+    assert _names(files) == ["tables.md", "boundaries.csv", "cases.csv", "tiny-rtx_4090-matmul-boundary.png"]
+    assert (tmp_path / "tables.md").read_text().startswith("### tiny")
+
+
+def test_of_two_rows_for_one_boundary_the_later_counts_and_both_had_probes(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path
+) -> None:
+    early, late = (pd.Timestamp(f"2026-01-0{day}", tz="UTC") for day in (1, 2))
+    searches = boundaries_of(
+        ends(8192, boundary_id="same", finished_at=late, case_ids=["b"]),
+        ends(4096, boundary_id="same", finished_at=early, case_ids=["a"]),
+    )
+    publish(frame_of(fits(4096, 5.0, case_id="a"), fits(8192, 6.0, case_id="b")), searches, tmp_path, echo=False)
+    assert pd.read_csv(tmp_path / "boundaries.csv")["fits_at"].tolist() == [8192]
+    assert "fits up to" not in (tmp_path / "tables.md").read_text()
+
+
+def test_boundaries_without_an_answer_make_a_table_and_no_plot(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    files = publish(NONE, boundaries_of(no_answer("unsupported", case_ids=None)), tmp_path, echo=False)
+    assert _names(files) == ["tables.md", "boundaries.csv"]
+    assert "| n/a |" in (tmp_path / "tables.md").read_text()
+
+
+def test_simulated_and_measured_boundaries_are_drawn_apart(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    measured = ends(4096, device_kind="cuda", device_name="NVIDIA GeForce RTX 4090", device_uuid="GPU-1234567")
+    files = publish(NONE, boundaries_of(ends(8192), measured), tmp_path, echo=False)
+    assert len([file for file in files if file.suffix == ".png"]) == 2
