@@ -20,7 +20,7 @@ from statistics import median
 
 from bench.plan.cases import plan_sweep
 from bench.records import Case
-from bench.run.isolate import ForkServer, FreshInterpreter, Launcher, child_environment, run_isolated
+from bench.run.isolate import ForkServer, FreshInterpreter, Launcher, case_request, child_environment, run_isolated
 
 _ONE_PROCESS = """
 import json, os, sys, time
@@ -30,7 +30,7 @@ null = os.open(os.devnull, os.O_WRONLY)
 print("ready", flush=True)
 for line in sys.stdin:
     started = time.perf_counter()
-    assert child.run_case(json.loads(line), null) == 0
+    assert child.run_request(json.loads(line), null) == 0
     print(time.perf_counter() - started, flush=True)
 """
 
@@ -69,7 +69,7 @@ class OneProcess:
 
 def isolated_seconds(launcher: Launcher, case: Case, layouts: Path) -> float:
     started = time.perf_counter()
-    ending = run_isolated(launcher, case, layouts, layouts / f"log-{threading.get_ident()}", 600)
+    ending = run_isolated(launcher, case_request(case, layouts), layouts / f"log-{threading.get_ident()}", 600)
     assert ending.exit_code == 0, ending.log_tail
     return time.perf_counter() - started
 

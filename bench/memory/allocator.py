@@ -4,13 +4,17 @@ Source of every rule: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorCo
 the default settings (no expandable segments, no max_split_size_mb, no roundup_power2_divisions, no garbage
 collection threshold). Not modelled, because ExLlamaV2 uses none of it: record_stream, memory pools, graph capture.
 
-Pure Python and free of torch, so that it can be tested, and a recorded trace replayed, in milliseconds.
+Free of torch, and compiled by numba: the simulated card calls it through `CachingAllocator`, one request at a time; a
+recorded trace is replayed through the same functions in a millisecond (replay.py).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 MIN_BLOCK_SIZE = 512  # every request is rounded up to a multiple of this (kMinBlockSize)
 SMALL_SIZE = 1 << 20  # the largest request served from the small pool (kSmallSize)
@@ -18,6 +22,262 @@ SMALL_BUFFER = 2 << 20  # a segment of the small pool (kSmallBuffer)
 MIN_LARGE_ALLOC = 10 << 20  # requests from here on get a segment of their own size (kMinLargeAlloc)
 LARGE_BUFFER = 20 << 20  # a segment that several medium requests share (large_segment_size_mb)
 ROUND_LARGE = 2 << 20  # large segments are a multiple of this (kRoundLarge)
+
+# The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
+ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
+# The places in `State.counters`.
+(
+    LIMIT,
+    ALLOCATED,
+    REQUESTED_NOW,
+    RESERVED,
+    PEAK_ALLOCATED,
+    PEAK_REQUESTED,
+    PEAK_RESERVED,
+    NUM_SEGMENTS,
+    NUM_RETRIES,
+    NUM_OOMS,
+    NEXT_ADDRESS,
+    NUM_UNUSED,
+) = range(12)
+
+FULL = -1  # what `malloc` answers when the card is full
+
+
+class State(NamedTuple):
+    """Everything that an allocator knows, in arrays of int64.
+
+    `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
+    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address.
+    `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
+    """
+
+    blocks: NDArray[np.int64]
+    unused: NDArray[np.int64]
+    free: NDArray[np.int64]
+    num_free: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    counters: NDArray[np.int64]
+
+
+def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: int) -> State:
+    """An empty card on which all segments together may take `limit_bytes`."""
+    state = State(
+        blocks=np.zeros((max_blocks, 8), np.int64),
+        unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
+        free=np.zeros((2 * num_streams, max_blocks), np.int64),
+        num_free=np.zeros(2 * num_streams, np.int64),
+        parts=np.zeros((2, num_parts), np.int64),
+        counters=np.zeros(12, np.int64),
+    )
+    state.counters[LIMIT] = limit_bytes
+    state.counters[NEXT_ADDRESS] = 1 << 40
+    state.counters[NUM_UNUSED] = max_blocks
+    return state
+
+
+@njit(cache=True, nogil=True)
+def round_size(size_bytes: int) -> int:
+    """The size of the block that serves a request of `size_bytes` (> 0)."""
+    return -(-size_bytes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE
+
+
+@njit(cache=True, nogil=True)
+def segment_size(rounded_bytes: int) -> int:
+    """The size of the segment that is asked from the driver for a block of `rounded_bytes`."""
+    if rounded_bytes <= SMALL_SIZE:
+        return SMALL_BUFFER
+    if rounded_bytes < MIN_LARGE_ALLOC:
+        return LARGE_BUFFER
+    return -(-rounded_bytes // ROUND_LARGE) * ROUND_LARGE
+
+
+@njit(cache=True, nogil=True)
+def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
+    """The row of a block of at least `size_bytes` (> 0) for `stream`; `FULL` when the card is full.
+
+    There must be two unused rows.
+    """
+    counters = state.counters
+    size = round_size(size_bytes)
+    pool = 2 * stream + (0 if size <= SMALL_SIZE else 1)
+    row = _take_free_block(state, size, pool)
+    if row == FULL:
+        row = _new_segment(state, size, pool)
+    if row == FULL:
+        empty_cache(state)
+        counters[NUM_RETRIES] += 1
+        row = _new_segment(state, size, pool)
+    if row == FULL:
+        counters[NUM_OOMS] += 1
+        return FULL
+    _split(state, row, size)
+    blocks = state.blocks
+    blocks[row, IN_USE] = 1
+    blocks[row, REQUESTED] = size_bytes
+    blocks[row, PART] = part
+    counters[ALLOCATED] += blocks[row, SIZE]
+    counters[REQUESTED_NOW] += size_bytes
+    state.parts[0, part] += blocks[row, SIZE]
+    if counters[ALLOCATED] > counters[PEAK_ALLOCATED]:
+        counters[PEAK_ALLOCATED] = counters[ALLOCATED]
+        for i in range(state.parts.shape[1]):
+            state.parts[1, i] = state.parts[0, i]
+    counters[PEAK_REQUESTED] = max(counters[PEAK_REQUESTED], counters[REQUESTED_NOW])
+    return row
+
+
+@njit(cache=True, nogil=True)
+def free(state: State, row: int) -> bool:
+    """Gives a block back to its pool, merged with its free neighbours; False if it was not in use."""
+    blocks, counters = state.blocks, state.counters
+    if blocks[row, IN_USE] == 0:
+        return False
+    counters[ALLOCATED] -= blocks[row, SIZE]
+    counters[REQUESTED_NOW] -= blocks[row, REQUESTED]
+    state.parts[0, blocks[row, PART]] -= blocks[row, SIZE]
+    blocks[row, IN_USE] = 0
+    before, after = blocks[row, PREV], blocks[row, NEXT]
+    if before >= 0 and blocks[before, IN_USE] == 0:
+        _forget_free(state, before)
+        blocks[row, ADDRESS] = blocks[before, ADDRESS]
+        blocks[row, SIZE] += blocks[before, SIZE]
+        blocks[row, PREV] = blocks[before, PREV]
+        if blocks[row, PREV] >= 0:
+            blocks[blocks[row, PREV], NEXT] = row
+        _give_row_back(state, before)
+    if after >= 0 and blocks[after, IN_USE] == 0:
+        _forget_free(state, after)
+        blocks[row, SIZE] += blocks[after, SIZE]
+        blocks[row, NEXT] = blocks[after, NEXT]
+        if blocks[row, NEXT] >= 0:
+            blocks[blocks[row, NEXT], PREV] = row
+        _give_row_back(state, after)
+    _remember_free(state, row)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def empty_cache(state: State) -> None:
+    """Gives every segment without a block in use back to the driver."""
+    for pool in range(len(state.num_free)):
+        kept = 0
+        for i in range(state.num_free[pool]):
+            row = state.free[pool, i]
+            blocks = state.blocks
+            if blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
+                state.counters[RESERVED] -= blocks[row, SIZE]
+                state.counters[NUM_SEGMENTS] -= 1
+                _give_row_back(state, row)
+            else:
+                state.free[pool, kept] = row
+                kept += 1
+        state.num_free[pool] = kept
+
+
+@njit(cache=True, nogil=True)
+def _take_free_block(state: State, size: int, pool: int) -> int:
+    index = _first_not_before(state, pool, size, 0)
+    if index == state.num_free[pool]:
+        return FULL
+    row = state.free[pool, index]
+    _remove_free(state, pool, index)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _new_segment(state: State, size: int, pool: int) -> int:
+    counters = state.counters
+    segment = segment_size(size)
+    if counters[RESERVED] + segment > counters[LIMIT]:
+        return FULL
+    counters[RESERVED] += segment
+    counters[NUM_SEGMENTS] += 1
+    counters[PEAK_RESERVED] = max(counters[PEAK_RESERVED], counters[RESERVED])
+    row = _take_row(state)
+    _set_block(state, row, counters[NEXT_ADDRESS], segment, pool, -1, -1)
+    counters[NEXT_ADDRESS] += segment
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _set_block(state: State, row: int, address: int, size: int, pool: int, before: int, after: int) -> None:
+    blocks = state.blocks
+    blocks[row, ADDRESS] = address
+    blocks[row, SIZE] = size
+    blocks[row, REQUESTED] = 0
+    blocks[row, POOL] = pool
+    blocks[row, PART] = 0
+    blocks[row, IN_USE] = 0
+    blocks[row, PREV] = before
+    blocks[row, NEXT] = after
+
+
+@njit(cache=True, nogil=True)
+def _split(state: State, row: int, size: int) -> None:
+    blocks = state.blocks
+    remaining = blocks[row, SIZE] - size
+    small = blocks[row, POOL] % 2 == 0
+    if (small and remaining < MIN_BLOCK_SIZE) or (not small and remaining <= SMALL_SIZE):
+        return
+    rest = _take_row(state)
+    _set_block(state, rest, blocks[row, ADDRESS] + size, remaining, blocks[row, POOL], row, blocks[row, NEXT])
+    if blocks[row, NEXT] >= 0:
+        blocks[blocks[row, NEXT], PREV] = rest
+    blocks[row, NEXT] = rest
+    blocks[row, SIZE] = size
+    _remember_free(state, rest)
+
+
+@njit(cache=True, nogil=True)
+def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
+    """The index in a pool's free blocks of the first that is not before (`size`, `address`)."""
+    low, high = 0, state.num_free[pool]
+    while low < high:
+        middle = (low + high) // 2
+        row = state.free[pool, middle]
+        found = state.blocks[row, SIZE]
+        if found < size or (found == size and state.blocks[row, ADDRESS] < address):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(cache=True, nogil=True)
+def _remember_free(state: State, row: int) -> None:
+    blocks = state.blocks
+    pool = blocks[row, POOL]
+    index = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
+    for i in range(state.num_free[pool], index, -1):
+        state.free[pool, i] = state.free[pool, i - 1]
+    state.free[pool, index] = row
+    state.num_free[pool] += 1
+
+
+@njit(cache=True, nogil=True)
+def _forget_free(state: State, row: int) -> None:
+    blocks = state.blocks
+    _remove_free(state, blocks[row, POOL], _first_not_before(state, blocks[row, POOL], blocks[row, SIZE], blocks[row, ADDRESS]))
+
+
+@njit(cache=True, nogil=True)
+def _remove_free(state: State, pool: int, index: int) -> None:
+    state.num_free[pool] -= 1
+    for i in range(index, state.num_free[pool]):
+        state.free[pool, i] = state.free[pool, i + 1]
+
+
+@njit(cache=True, nogil=True)
+def _take_row(state: State) -> int:
+    state.counters[NUM_UNUSED] -= 1
+    return int(state.unused[state.counters[NUM_UNUSED]])
+
+
+@njit(cache=True, nogil=True)
+def _give_row_back(state: State, row: int) -> None:
+    state.unused[state.counters[NUM_UNUSED]] = row
+    state.counters[NUM_UNUSED] += 1
 
 
 class OutOfMemory(Exception):
@@ -32,56 +292,37 @@ class OutOfMemory(Exception):
         self.free_bytes = free_bytes
 
 
-@dataclass(eq=False, slots=True)
-class Block:
-    """A piece of a segment, in use or free; `prev` and `next` are its neighbours in the same segment."""
+class Block(NamedTuple):
+    """A piece of a segment as it is now; `prev` and `next` are the rows of its neighbours in the same segment."""
 
+    row: int
     address: int
     size_bytes: int
+    requested_bytes: int
     stream: int
     small: bool
-    requested_bytes: int = 0
-    in_use: bool = False
-    part: int = 0
-    prev: Block | None = field(default=None, repr=False)
-    next: Block | None = field(default=None, repr=False)
-
-    @property
-    def is_whole_segment(self) -> bool:
-        return self.prev is None and self.next is None
+    part: int
+    in_use: bool
+    prev: int | None
+    next: int | None
 
 
-@dataclass
-class Statistics:
+class Statistics(NamedTuple):
     """Bytes now and at their highest since the last reset, under the names of `torch.cuda.memory_stats`."""
 
-    allocated_bytes: int = 0
-    requested_bytes: int = 0
-    reserved_bytes: int = 0
-    peak_allocated_bytes: int = 0
-    peak_requested_bytes: int = 0
-    peak_reserved_bytes: int = 0
-    num_segments: int = 0
-    num_alloc_retries: int = 0
-    num_ooms: int = 0
-
-
-def round_size(size_bytes: int) -> int:
-    """The size of the block that serves a request of `size_bytes` (> 0)."""
-    return max(MIN_BLOCK_SIZE, -(-size_bytes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE)
-
-
-def segment_size(rounded_bytes: int) -> int:
-    """The size of the segment that is asked from the driver for a block of `rounded_bytes`."""
-    if rounded_bytes <= SMALL_SIZE:
-        return SMALL_BUFFER
-    if rounded_bytes < MIN_LARGE_ALLOC:
-        return LARGE_BUFFER
-    return -(-rounded_bytes // ROUND_LARGE) * ROUND_LARGE
+    allocated_bytes: int
+    requested_bytes: int
+    reserved_bytes: int
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    num_segments: int
+    num_alloc_retries: int
+    num_ooms: int
 
 
 class CachingAllocator:
-    """Blocks of one device. `limit_bytes` is what all segments together may take.
+    """Blocks of one device, each known by its row. `limit_bytes` is what all segments together may take.
 
     `parts` counts the bytes in use by the caller's own labels (`malloc(..., part=i)`); `parts_at_peak` is their state
     when allocated bytes first were at their highest.
@@ -89,131 +330,78 @@ class CachingAllocator:
 
     def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
         self.limit_bytes = limit_bytes
-        self.stats = Statistics()
-        self.parts = [0] * num_parts
-        self.parts_at_peak = [0] * num_parts
-        # Free blocks by (stream, small), each list ordered as the real one: by size, then by address.
-        self._free: dict[tuple[int, bool], list[tuple[int, int, Block]]] = {}
-        self._next_address = 1 << 40
+        self._state = new_state(limit_bytes, num_parts, max_blocks=1024, num_streams=2)
 
-    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> Block:
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
         """A block of at least `size_bytes` (> 0) for `stream`; raises `OutOfMemory` when the card is full."""
-        size = round_size(size_bytes)
-        small = size <= SMALL_SIZE
-        block = self._take_free_block(size, stream, small)
-        if block is None:
-            block = self._new_segment(size, stream, small)
-        if block is None:
-            self.empty_cache()
-            self.stats.num_alloc_retries += 1
-            block = self._new_segment(size, stream, small)
-        if block is None:
-            self.stats.num_ooms += 1
-            raise OutOfMemory(size_bytes, self.limit_bytes - self.stats.reserved_bytes)
-        self._split(block, size)
-        block.in_use = True
-        block.requested_bytes = size_bytes
-        block.part = part
-        self._count_malloc(block)
-        return block
+        if self._state.counters[NUM_UNUSED] < 2 or 2 * stream >= len(self._state.num_free):
+            self._grow(stream)
+        row = int(malloc(self._state, size_bytes, stream, part))
+        if row == FULL:
+            raise OutOfMemory(size_bytes, self.limit_bytes - int(self._state.counters[RESERVED]))
+        return row
 
-    def free(self, block: Block) -> None:
-        """Gives a block back to its pool, merged with its free neighbours."""
-        if not block.in_use:
-            raise ValueError(f"block at {block.address:#x} is not in use")
-        stats = self.stats
-        stats.allocated_bytes -= block.size_bytes
-        stats.requested_bytes -= block.requested_bytes
-        self.parts[block.part] -= block.size_bytes
-        block.in_use = False
-        before, after = block.prev, block.next
-        if before is not None and not before.in_use:
-            self._forget_free(before)
-            block.address = before.address
-            block.size_bytes += before.size_bytes
-            block.prev = before.prev
-            if block.prev is not None:
-                block.prev.next = block
-        if after is not None and not after.in_use:
-            self._forget_free(after)
-            block.size_bytes += after.size_bytes
-            block.next = after.next
-            if block.next is not None:
-                block.next.prev = block
-        self._remember_free(block)
+    def free(self, row: int) -> None:
+        """Gives a block back to its pool."""
+        if not free(self._state, row):
+            raise ValueError(f"block {row} is not in use")
 
     def empty_cache(self) -> None:
         """Gives every segment without a block in use back to the driver."""
-        for key, pool in self._free.items():
-            whole = [block for _, _, block in pool if block.is_whole_segment]
-            if whole:
-                self.stats.reserved_bytes -= sum(block.size_bytes for block in whole)
-                self.stats.num_segments -= len(whole)
-                self._free[key] = [entry for entry in pool if not entry[2].is_whole_segment]
+        empty_cache(self._state)
 
     def reset_peak(self) -> None:
         """`torch.cuda.reset_peak_memory_stats`: the peaks start again from what is in use now."""
-        stats = self.stats
-        stats.peak_allocated_bytes = stats.allocated_bytes
-        stats.peak_requested_bytes = stats.requested_bytes
-        stats.peak_reserved_bytes = stats.reserved_bytes
-        self.parts_at_peak = self.parts.copy()
+        counters = self._state.counters
+        counters[PEAK_ALLOCATED] = counters[ALLOCATED]
+        counters[PEAK_REQUESTED] = counters[REQUESTED_NOW]
+        counters[PEAK_RESERVED] = counters[RESERVED]
+        self._state.parts[1] = self._state.parts[0]
+
+    @property
+    def stats(self) -> Statistics:
+        return Statistics(*(int(count) for count in self._state.counters[ALLOCATED : NUM_OOMS + 1]))
+
+    @property
+    def parts(self) -> list[int]:
+        return [int(size) for size in self._state.parts[0]]
+
+    @property
+    def parts_at_peak(self) -> list[int]:
+        return [int(size) for size in self._state.parts[1]]
+
+    def block(self, row: int) -> Block:
+        """What a block is now."""
+        address, size, requested, pool, part, in_use, before, after = (int(field) for field in self._state.blocks[row])
+        return Block(
+            row=row,
+            address=address,
+            size_bytes=size,
+            requested_bytes=requested,
+            stream=pool // 2,
+            small=pool % 2 == 0,
+            part=part,
+            in_use=bool(in_use),
+            prev=before if before >= 0 else None,
+            next=after if after >= 0 else None,
+        )
 
     def free_blocks(self) -> list[Block]:
-        """Every cached block, in no particular order."""
-        return [block for pool in self._free.values() for _, _, block in pool]
+        """Every cached block, pool by pool in the allocator's own order."""
+        state = self._state
+        return [self.block(int(row)) for pool, count in enumerate(state.num_free) for row in state.free[pool, :count]]
 
-    def _take_free_block(self, size: int, stream: int, small: bool) -> Block | None:
-        pool = self._free.get((stream, small))
-        if not pool:
-            return None
-        # A tuple of one element sorts before every longer one with the same start: the smallest block that fits.
-        index = bisect_left(pool, (size,))
-        if index == len(pool):
-            return None
-        return pool.pop(index)[2]
-
-    def _new_segment(self, size: int, stream: int, small: bool) -> Block | None:
-        segment = segment_size(size)
-        stats = self.stats
-        if stats.reserved_bytes + segment > self.limit_bytes:
-            return None
-        stats.reserved_bytes += segment
-        stats.num_segments += 1
-        if stats.reserved_bytes > stats.peak_reserved_bytes:
-            stats.peak_reserved_bytes = stats.reserved_bytes
-        block = Block(self._next_address, segment, stream, small)
-        self._next_address += segment
-        return block
-
-    def _split(self, block: Block, size: int) -> None:
-        remaining = block.size_bytes - size
-        if remaining < MIN_BLOCK_SIZE if block.small else remaining <= SMALL_SIZE:
-            return
-        rest = Block(block.address + size, remaining, block.stream, block.small, prev=block, next=block.next)
-        if rest.next is not None:
-            rest.next.prev = rest
-        block.next = rest
-        block.size_bytes = size
-        self._remember_free(rest)
-
-    def _count_malloc(self, block: Block) -> None:
-        stats = self.stats
-        stats.allocated_bytes += block.size_bytes
-        stats.requested_bytes += block.requested_bytes
-        self.parts[block.part] += block.size_bytes
-        if stats.allocated_bytes > stats.peak_allocated_bytes:
-            stats.peak_allocated_bytes = stats.allocated_bytes
-            self.parts_at_peak = self.parts.copy()
-        if stats.requested_bytes > stats.peak_requested_bytes:
-            stats.peak_requested_bytes = stats.requested_bytes
-
-    def _remember_free(self, block: Block) -> None:
-        pool = self._free.setdefault((block.stream, block.small), [])
-        insort(pool, (block.size_bytes, block.address, block))
-
-    def _forget_free(self, block: Block) -> None:
-        pool = self._free[(block.stream, block.small)]
-        index = bisect_left(pool, (block.size_bytes, block.address))
-        assert pool[index][2] is block
-        del pool[index]
+    def _grow(self, stream: int) -> None:
+        """Room for twice the blocks, and for the pools of `stream`."""
+        old = self._state
+        rows, streams = len(old.blocks), len(old.num_free) // 2
+        new = new_state(self.limit_bytes, old.parts.shape[1], 2 * rows, max(streams, stream + 1))
+        new.blocks[:rows] = old.blocks
+        new.free[: 2 * streams, :rows] = old.free
+        new.num_free[: 2 * streams] = old.num_free
+        new.parts[:] = old.parts
+        new.counters[:] = old.counters
+        num_unused = int(old.counters[NUM_UNUSED])
+        new.unused[rows : rows + num_unused] = old.unused[:num_unused]  # above the new rows, which its bottom lists
+        new.counters[NUM_UNUSED] = rows + num_unused
+        self._state = new

@@ -239,22 +239,25 @@ def can_fork() -> bool:
     return True
 
 
+def case_request(case: Case, layouts: Path) -> str:
+    """Asks a child for one case; checkpoints made for it go below `layouts`."""
+    return json.dumps({"case": case.to_json(), "layouts": str(layouts)})
+
+
 def run_isolated(
     launcher: Launcher,
-    case: Case,
-    layouts: Path,
+    request: str,
     log_path: Path,
     timeout_s: float,
     on_report: Callable[[Report], Any] = lambda report: None,
     stop: threading.Event | None = None,
 ) -> Ending:
-    """Runs `case` to its end, whatever that is. `on_report` is called as records come in.
+    """Has a child do what `request` asks for, to its end, whatever that is. `on_report` is called as records come in.
 
     Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
-    `LauncherFailed` where nothing can be said of the case.
+    `LauncherFailed` where nothing can be said of what was asked.
     """
     ending = Ending()
-    request = json.dumps({"case": case.to_json(), "layouts": str(layouts)})
     read_fd, write_fd = os.pipe()
     try:
         with log_path.open("wb") as log:

@@ -24,6 +24,7 @@ from bench.run.isolate import (
     Interrupted,
     Launcher,
     LauncherFailed,
+    case_request,
     child_environment,
     make_launcher,
     run_isolated,
@@ -235,9 +236,10 @@ class _Run:
     def _run(self, case: Case, log_path: Path, on_report: Callable[[Report], None]) -> Ending:
         """The case's ending; a launcher that fails gets a second chance."""
         launcher, failure = self._launcher(case), ""
+        request = case_request(case, self._layouts)
         for _ in range(2):
             try:
-                return run_isolated(launcher, case, self._layouts, log_path, self._timeout_s, on_report, self._stop)
+                return run_isolated(launcher, request, log_path, self._timeout_s, on_report, self._stop)
             except LauncherFailed as error:
                 if self._stop.is_set():
                     raise Interrupted from error

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,8 +30,8 @@ def preload(kind: str) -> None:
         card.preload()
 
 
-def run_case(request: dict[str, Any], records_fd: int) -> int:
-    """Runs the case of `request` (`case` as JSON, `layouts` a directory) and returns the exit code.
+def run_request(request: dict[str, Any], records_fd: int) -> int:
+    """Does what `request` asks for, and returns the exit code; `layouts` names a directory for checkpoints.
 
     Every record is one line on `records_fd`, written whole and at once: what was reported survives any death.
     """
@@ -38,6 +39,11 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
     def emit(report: Report) -> None:
         os.write(records_fd, (report.to_json() + "\n").encode())
 
+    return _run_case(request, emit) if "case" in request else _record(request, emit)
+
+
+def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
+    """Runs the case of `request` (`case` as JSON)."""
     case = Case.from_json(request["case"])
     card: Card | None = None
     try:
@@ -52,6 +58,26 @@ def run_case(request: dict[str, Any], records_fd: int) -> int:
         emit(_failure(error, card))
         traceback.print_exc()
         return EXIT_FAILED
+    return EXIT_DONE
+
+
+def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
+    """Makes what `request["wanted"]` lists: for each `case` the `program` or the `tensors` of its cell, a path each."""
+    from bench.memory.program import save_reason
+    from bench.worker.simulated import recorder
+
+    layouts = Path(request["layouts"])
+    for wanted in request["wanted"]:
+        case, path = Case.from_json(wanted["case"]), Path(wanted["path"])
+        try:
+            if wanted["kind"] == "program":
+                recorder.make_program(case, layouts).save(path)
+            else:
+                recorder.save_tensor_bytes(path, case, layouts)
+        except Exception as error:
+            save_reason(path, f"{type(error).__name__}: {error}")
+            traceback.print_exc()
+        emit(Report("recorded", {"path": str(path)}))
     return EXIT_DONE
 
 
@@ -72,8 +98,8 @@ def _failure(error: Exception, card: Card | None) -> Report:
 
 
 def main(records_fd: int, request_text: str) -> None:
-    """Runs one case and ends the process at once: nothing that tears down can change the verdict."""
-    code = run_case(json.loads(request_text), records_fd)
+    """Serves one request and ends the process at once: nothing that tears down can change the verdict."""
+    code = run_request(json.loads(request_text), records_fd)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
+from bench.memory.schedule import PROMPT_TOKENS
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
 from bench.worker.engine import SDPA_NOTE, cache_class, choose_attention, require_known_architecture
 
 Emit = Callable[[Report], None]
-
-_PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 
 
 def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
@@ -49,8 +48,8 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
             cache = make_cache(model, **sizes)
     context = torch.zeros((case.batch_size, case.max_seq_len), dtype=torch.long)
     with _phase(Phase.PREFILL, card, emit) as prefill:
-        _restart(model, cache, context[:, :_PROMPT_TOKENS])
-        _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - _PROMPT_TOKENS))
+        _restart(model, cache, context[:, :PROMPT_TOKENS])
+        _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - PROMPT_TOKENS))
         filled = context[:, : case.max_seq_len - card.decode_tokens]
         prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
         prefill["prefill_tokens"] = filled.numel()
@@ -64,7 +63,7 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
             return card.time(work, case.repeats)
 
         decode["decode_full_s"] = decode_from(case.max_seq_len - card.decode_tokens)
-        decode["decode_s"] = decode_from(_PROMPT_TOKENS)
+        decode["decode_s"] = decode_from(PROMPT_TOKENS)
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
     notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
     emit(Report("result", {"parts": card.parts_at_peak(model, cache), "notes": notes}))

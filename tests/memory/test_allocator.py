@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from bench.worker.simulated.allocator import Block, CachingAllocator, OutOfMemory, round_size, segment_size
+from bench.memory import allocator as rules
+from bench.memory.allocator import OutOfMemory, round_size, segment_size
 
 KIB, MIB = 1 << 10, 1 << 20
 NUM_PARTS = 3
@@ -23,18 +25,63 @@ _sizes = st.one_of(
 )
 
 
+class Block:
+    """A block as it is at the moment of each look."""
+
+    def __init__(self, allocator: rules.CachingAllocator, row: int) -> None:
+        self._allocator, self.row = allocator, row
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._allocator.block(self.row), name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Block) and other.row == self.row
+
+    def __hash__(self) -> int:
+        return self.row
+
+    @property
+    def prev(self) -> Block | None:
+        row = self._allocator.block(self.row).prev
+        return None if row is None else Block(self._allocator, row)
+
+    @property
+    def next(self) -> Block | None:
+        row = self._allocator.block(self.row).next
+        return None if row is None else Block(self._allocator, row)
+
+
+class CachingAllocator:
+    """The allocator under test, with blocks that can be asked."""
+
+    def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
+        self._allocator = rules.CachingAllocator(limit_bytes, num_parts)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._allocator, name)
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> Block:
+        return Block(self._allocator, self._allocator.malloc(size_bytes, stream, part))
+
+    def free(self, block: Block) -> None:
+        self._allocator.free(block.row)
+
+    def free_blocks(self) -> list[Block]:
+        return [Block(self._allocator, block.row) for block in self._allocator.free_blocks()]
+
+
 def _segments(allocator: CachingAllocator, in_use: list[Block]) -> list[list[Block]]:
     """Every segment as the chain of its blocks, found by walking from all blocks that are known."""
     chains: dict[int, list[Block]] = {}
     for block in [*in_use, *allocator.free_blocks()]:
         while block.prev is not None:
-            assert block.prev.next is block
+            assert block.prev.next == block
             block = block.prev
         chain = [block]
         while chain[-1].next is not None:
-            assert chain[-1].next.prev is chain[-1]
+            assert chain[-1].next.prev == chain[-1]
             chain.append(chain[-1].next)
-        chains[id(block)] = chain
+        chains[block.row] = chain
     return list(chains.values())
 
 
@@ -80,7 +127,7 @@ class AllocatorMachine(RuleBasedStateMachine):
         else:
             assert block.address not in cached
         self.in_use.append(block)
-        self.requests[id(block)] = (size, part)
+        self.requests[block.row] = (size, part)
         return block
 
     @rule(block=consumes(blocks))
@@ -103,7 +150,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     def counters_agree_with_the_blocks(self) -> None:
         stats = self.allocator.stats
         assert stats.allocated_bytes == sum(block.size_bytes for block in self.in_use)
-        assert stats.requested_bytes == sum(self.requests[id(block)][0] for block in self.in_use)
+        assert stats.requested_bytes == sum(self.requests[block.row][0] for block in self.in_use)
         assert stats.requested_bytes <= stats.allocated_bytes <= stats.reserved_bytes <= self.allocator.limit_bytes
         chains = _segments(self.allocator, self.in_use)
         assert stats.num_segments == len(chains)
@@ -112,7 +159,7 @@ class AllocatorMachine(RuleBasedStateMachine):
     @invariant()
     def parts_add_up_to_what_is_allocated(self) -> None:
         for part in range(NUM_PARTS):
-            owned = [block for block in self.in_use if self.requests[id(block)][1] == part]
+            owned = [block for block in self.in_use if self.requests[block.row][1] == part]
             assert self.allocator.parts[part] == sum(block.size_bytes for block in owned)
         assert sum(self.allocator.parts_at_peak) == self.allocator.stats.peak_allocated_bytes
 
@@ -148,11 +195,11 @@ class AllocatorMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_pools_hold_exactly_the_free_blocks(self) -> None:
-        pooled = [id(block) for block in self.allocator.free_blocks()]
+        pooled = [block.row for block in self.allocator.free_blocks()]
         walked = [block for chain in _segments(self.allocator, self.in_use) for block in chain]
         assert len(pooled) == len(set(pooled))
-        assert set(pooled) == {id(block) for block in walked if not block.in_use}
-        assert {id(block) for block in self.in_use} == {id(block) for block in walked if block.in_use}
+        assert set(pooled) == {block.row for block in walked if not block.in_use}
+        assert {block.row for block in self.in_use} == {block.row for block in walked if block.in_use}
 
     def teardown(self) -> None:
         for block in self.in_use:
@@ -259,14 +306,14 @@ def test_a_small_remainder_of_512_is_split_off(roomy: CachingAllocator) -> None:
 def test_an_exact_fit_leaves_no_remainder(roomy: CachingAllocator) -> None:
     block, guard = roomy.malloc(KIB), roomy.malloc(512)
     roomy.free(block)
-    assert roomy.malloc(KIB).next is guard
+    assert roomy.malloc(KIB).next == guard
 
 
 def test_a_large_remainder_of_1_mib_stays_with_its_block(roomy: CachingAllocator) -> None:
     roomy.free(roomy.malloc(14 * MIB))
     block = roomy.malloc(13 * MIB)
     assert block.size_bytes == 14 * MIB
-    assert block.is_whole_segment
+    assert block.prev is block.next is None
     assert roomy.stats.allocated_bytes == 14 * MIB
     assert roomy.stats.requested_bytes == 13 * MIB
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.plan.cases import cases_of
+from bench.plan.cases import work_of
 from bench.plan.config import combinations, validate
 from bench.records import Case, DeviceSpec, Memory, ModelSpec, Report
 from bench.worker import scenario
@@ -29,8 +29,10 @@ class Run:
 
 
 def catalogue_case(*overrides: str) -> Case:
-    """The case of some overrides, on a simulated A100 unless they say otherwise."""
-    return cases_of(validate(combinations(["device=a100_40gb", *overrides])[0]))[0]
+    """The case of some overrides, of 4,096 tokens on a simulated A100 unless they say otherwise."""
+    (case,) = work_of(validate(combinations(["device=a100_40gb", "max_seq_len=4096", *overrides])[0]))
+    assert isinstance(case, Case)
+    return case
 
 
 def made_up_case(config: dict[str, Any], total_bytes: int = 24 << 30, **axes: Any) -> Case:

@@ -1,21 +1,21 @@
 """What the attention back ends allocate: flash-attn, xformers, and PyTorch's scaled_dot_product_attention.
 
-flash-attn's rules are those of csrc/flash_attn/flash_api.cpp (mha_fwd) at 2.8; PyTorch carries a copy of the same code.
-xformers is assumed to dispatch to that copy.
+The rules are in `bench.memory.flash`. xformers is assumed to dispatch to PyTorch's copy of the same kernel.
 """
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from bench.memory import flash
 from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
 
 _MAX_HEAD_DIM = 256
+_NO_WINDOW = -1
 
 
 class FlashAttention:
@@ -24,35 +24,12 @@ class FlashAttention:
     def __init__(self, cuda: SimulatedCuda) -> None:
         self._cuda = cuda
 
-    def take_temporaries(self, q: torch.Size, k: torch.Size, windowed: bool, rng_bytes: tuple[int, ...]) -> None:
+    def take_temporaries(self, q: torch.Size, k: torch.Size, window: int, rng_bytes: tuple[int, ...]) -> None:
         """Allocates and frees what the kernel needs beside its output; `q` and `k` are (batch, length, heads, dim)."""
-        batch_size, q_len, num_heads, head_dim = q
-        k_len, num_kv_heads = k[1], k[2]
-        if q_len == 1 and num_heads > num_kv_heads and not windowed:
-            # The heads that share keys are worked on as if they were one head's queries.
-            q_len, num_heads = num_heads // num_kv_heads, num_kv_heads
-        held = [self._cuda.claim(batch_size * num_heads * q_len * 4)]  # log-sum-exp, fp32
-        splits = self._num_splits(batch_size * num_heads * math.ceil(q_len / 64), head_dim, k_len)
-        if splits > 1:
-            rounded = -(-head_dim // 32) * 32 if head_dim <= 128 else -(-head_dim // 64) * 64
-            held.append(self._cuda.claim(splits * batch_size * num_heads * q_len * 4))
-            held.append(self._cuda.claim(splits * batch_size * num_heads * q_len * rounded * 4))
-        held.extend(self._cuda.claim(size_bytes) for size_bytes in rng_bytes)
-
-    def _num_splits(self, work_items: int, head_dim: int, k_len: int) -> int:
-        """num_splits_heuristic: the fewest splits of the keys that reach 85 % of the best use of the card."""
-        slots = self._cuda.num_sms * 2
-        if work_items >= 0.8 * slots:
-            return 1
-        block_n = 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64
-        num_blocks = math.ceil(k_len / block_n)
-        efficiency = {}
-        for splits in range(1, min(128, slots, num_blocks) + 1):
-            if splits == 1 or math.ceil(num_blocks / splits) != math.ceil(num_blocks / (splits - 1)):
-                waves = work_items * splits / slots
-                efficiency[splits] = waves / math.ceil(waves)
-        best = max(efficiency.values(), default=0.0)
-        return next((splits for splits, reached in efficiency.items() if reached >= 0.85 * best), 1)
+        call = flash.Call(q[0], q[1], q[2], q[3], k[1], k[2], window)
+        sizes = self._cuda.observer.attention(call, flash.temporaries(*call, self._cuda.num_sms))
+        held = [self._cuda.claim(size_bytes) for size_bytes in (*sizes, *rng_bytes)]
+        del held
 
     def flash_attn_func(
         self,
@@ -73,9 +50,8 @@ class FlashAttention:
             raise RuntimeError("Number of heads in key/value must divide number of heads in query")
         if head_dim % 8:
             q, k, v = (F.pad(t, [0, 8 - head_dim % 8]) for t in (q, k, v))
-        windowed = any(0 <= w < k.shape[1] for w in window_size)
         out = torch.empty_like(q)
-        self.take_temporaries(q.shape, k.shape, windowed, rng_bytes=(16,))
+        self.take_temporaries(q.shape, k.shape, max(window_size), rng_bytes=(16,))
         return out[..., :head_dim]
 
     def memory_efficient_attention(
@@ -89,7 +65,7 @@ class FlashAttention:
     ) -> torch.Tensor:
         """xformers.ops.memory_efficient_attention: (batch, length, heads, dim) in and out."""
         out = torch.empty_like(query)
-        self.take_temporaries(query.shape, key.shape, False, rng_bytes=(16, 8))
+        self.take_temporaries(query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
         return out
 
 
@@ -99,7 +75,7 @@ def _scaled_dot_product_attention(cuda: SimulatedCuda, func: Any, args: Any, kwa
         return func(*args, **kwargs)
     query, key = args[0].meta.transpose(1, 2), args[1].meta.transpose(1, 2)
     out = cuda.fresh(torch.empty(query.shape, dtype=query.dtype, device="meta").transpose(1, 2))
-    FlashAttention(cuda).take_temporaries(query.shape, key.shape, False, rng_bytes=(16, 8))
+    FlashAttention(cuda).take_temporaries(query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
     return out
 
 

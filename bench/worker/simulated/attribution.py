@@ -5,19 +5,8 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
-# The parts of a card's memory, in the order of every list that counts them.
-PARTS = (
-    "weights",
-    "cache",
-    "scratch",
-    "rope",
-    "attention",
-    "logits",
-    "activations",
-    "reserve",
-    "workspace",
-    "other",
-)
+from bench.memory.parts import PARTS
+
 WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(len(PARTS))
 
 _HEAD = -1  # ExLlamaV2Linear.forward is the output layer when model.py calls it, else part of its caller
@@ -65,16 +54,17 @@ def _classify(code: CodeType) -> int:
 
 def part_of(frame: FrameType | None) -> int:
     """The index in `PARTS` of the part that the code running in `frame` allocates for."""
-    moved = False
+    moved = head = False
     while frame is not None:
         code = frame.f_code
         part = _known.get(code)
         if part is None:
             part = _known[code] = _classify(code)
-        frame = frame.f_back
         if part >= 0:
-            return ACTIVATIONS if moved and part in (RESERVE, LOGITS) else part
-        if part == _HEAD and frame is not None and frame.f_code.co_filename.endswith("model.py"):
-            return LOGITS
+            if part in (RESERVE, LOGITS):  # called by the model itself, not by one of its modules
+                return LOGITS if head else ACTIVATIONS if moved else part
+            return part
+        head = head or part == _HEAD
         moved = moved or part == _MOVED
+        frame = frame.f_back
     return OTHER

@@ -14,14 +14,12 @@ from typing import Any
 from bench.records import Case, Memory
 from bench.worker import checkpoint
 from bench.worker.simulated import attention, cuda_api, operators
-from bench.worker.simulated.allocator import CachingAllocator
-from bench.worker.simulated.attribution import PARTS
+from bench.memory.allocator import CachingAllocator
+from bench.memory.limits import compute_capability, limits_of, supports_flash_attention
+from bench.memory.parts import PARTS
+from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker.simulated.extension import Extension
-from bench.worker.simulated.tensor import SimulatedCuda
-
-# What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
-_CUBLAS_WORKSPACE_BYTES = 8_519_680
-_CUBLAS_WORKSPACE_BYTES_HOPPER = 32 << 20
+from bench.worker.simulated.tensor import Observer, SimulatedCuda
 
 _CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
 
@@ -29,22 +27,20 @@ _CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
 class SimulatedCard:
     """One case's card. `Case.device` says how large it is and what a CUDA context takes of it."""
 
-    # Every decoded token allocates the same: a few show what a thousand would.
-    warm_up_tokens = 2
-    decode_tokens = 4
+    warm_up_tokens = WARM_UP_TOKENS
+    decode_tokens = DECODE_TOKENS
 
     def __init__(self, case: Case) -> None:
         device = case.device
         self._device = device
         self._routed = bool(case.model.config.get("num_local_experts") or case.model.config.get("num_experts"))
-        self._total_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
-        self.context_bytes = device.context_bytes or 0
-        self.allocator = CachingAllocator(max(0, self._total_bytes - self.context_bytes), len(PARTS))
+        self.limits = limits_of(device, case.vram_limit_bytes)
+        self.allocator = CachingAllocator(self.limits.torch_bytes, len(PARTS))
 
     # The interface of `bench.worker.card.Card`
 
     def supports_flash_attention(self) -> bool:
-        return float(self._device.compute_capability or "8.0") >= 8.0
+        return supports_flash_attention(self._device)
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
         if case.model.has_weights and case.model.path is not None:
@@ -56,18 +52,18 @@ class SimulatedCard:
         return directory
 
     def facts(self) -> dict[str, Any]:
-        return {"context_bytes": self.context_bytes}
+        return {"context_bytes": self.limits.context_bytes}
 
     def memory(self) -> Memory:
         stats = self.allocator.stats
         return Memory(
             allocated_bytes=stats.allocated_bytes,
             reserved_bytes=stats.reserved_bytes,
-            device_bytes=stats.reserved_bytes + self.context_bytes,
+            device_bytes=stats.reserved_bytes + self.limits.context_bytes,
             peak_allocated_bytes=stats.peak_allocated_bytes,
             peak_requested_bytes=stats.peak_requested_bytes,
             peak_reserved_bytes=stats.peak_reserved_bytes,
-            peak_device_bytes=stats.peak_reserved_bytes + self.context_bytes,
+            peak_device_bytes=stats.peak_reserved_bytes + self.limits.context_bytes,
         )
 
     def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
@@ -87,8 +83,13 @@ class SimulatedCard:
             notes.append("expert routing assumed balanced")
         return notes
 
+    def use(self, allocator: CachingAllocator, observer: Observer) -> None:
+        """Takes another allocator before anything is allocated; `observer` hears what else there is to know."""
+        self.allocator = _CUDA.allocator = allocator
+        _CUDA.observer = observer
+
     def mem_get_info(self) -> tuple[int, int]:
-        return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self._total_bytes
+        return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self.limits.total_bytes
 
 
 def preload() -> None:
@@ -111,15 +112,14 @@ def open_card(case: Case) -> Iterator[SimulatedCard]:
     importlib.import_module("exllamav2.device").global_streams.clear()
     card = SimulatedCard(case)
     device = case.device
-    major, minor = (int(number) for number in (device.compute_capability or "8.0").split("."))
-    num_sms = device.multi_processor_count or 1
+    major, minor = compute_capability(device)
     properties = SimpleNamespace(
         name=device.full_name,
         major=major,
         minor=minor,
         total_memory=device.total_memory_bytes,
-        multi_processor_count=num_sms,
+        multi_processor_count=card.limits.num_sms,
     )
-    _CUDA.start(card.allocator, num_sms, _CUBLAS_WORKSPACE_BYTES_HOPPER if major >= 9 else _CUBLAS_WORKSPACE_BYTES)
+    _CUDA.start(card.allocator, card.limits.num_sms, card.limits.workspace_bytes)
     with cuda_api.patched(_CUDA, properties, card.mem_get_info), _CUDA:
         yield card

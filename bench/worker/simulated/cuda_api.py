@@ -109,6 +109,7 @@ def patched(
         "empty_cache": lambda: cuda.allocator.empty_cache(),
         "mem_get_info": lambda device=None: mem_get_info(),
     }
+    Stream._created = 0
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(data, device="cuda"): made on the CPU, then moved
     with ExitStack() as stack:

@@ -49,7 +49,9 @@ def _copy_between_devices(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any
         if source.numel() <= MAX_ELEMENTS_WITH_VALUES:
             values = source.to(kwargs.get("dtype") or source.dtype).clone()
         meta = torch.empty_like(source, device="meta", dtype=kwargs.get("dtype") or source.dtype)
-        return cuda.fresh(meta, values)
+        target = cuda.fresh(meta, values)
+        cuda.observer.moved(source, target)
+        return target
     if device is None or is_cuda_device(device):
         return cuda.run_fresh(func, args, kwargs)
     return _to_host(cuda, source, kwargs.get("dtype") or source.dtype)
@@ -182,6 +184,14 @@ def _where(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
         return list(aten.nonzero.default(args[0]).unbind(1))
 
 
+def _embedding(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """The embeddings of a checkpoint without weights are zeros, on the host: nothing needs to be gathered."""
+    weight, indices = args[0], args[1]
+    if _is_plain(args):
+        return lazy_zeros((*indices.shape, weight.shape[1]), weight.dtype)
+    return cuda.run_fresh(func, args, kwargs)
+
+
 RULES: dict[Any, Any] = {
     aten.zeros.default: _zeros,
     aten._to_copy.default: _copy_between_devices,
@@ -191,6 +201,7 @@ RULES: dict[Any, Any] = {
     aten.sort.stable: _sort,
     aten.pow.Scalar: _scalar_power,
     aten._softmax.default: _softmax,
+    aten.embedding.default: _embedding,
     aten.mm.default: _gemm,
     aten.bmm.default: _gemm,
     aten.addmm.default: _gemm,

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.worker.simulated.allocator import Block, CachingAllocator, OutOfMemory
+from bench.memory.allocator import CachingAllocator, OutOfMemory
+from bench.memory.flash import Call
 from bench.worker.simulated.attribution import WORKSPACE, part_of
 
 DEVICE = torch.device("cuda", 0)
@@ -33,14 +34,28 @@ _LAZY_ZEROS_BYTES = 1 << 20
 class Claim:
     """Holds one block of the allocator as long as some tensor's storage needs it."""
 
-    __slots__ = ("_allocator", "_block")
+    __slots__ = ("_allocator", "block")
 
-    def __init__(self, allocator: CachingAllocator, block: Block) -> None:
+    def __init__(self, allocator: CachingAllocator, block: int) -> None:
         self._allocator = allocator
-        self._block = block
+        self.block = block
 
     def __del__(self) -> None:
-        self._allocator.free(self._block)
+        self._allocator.free(self.block)
+
+
+class Observer:
+    """Is told what the allocator cannot know of an allocation; the base listens to nothing."""
+
+    def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """The next allocations are the temporaries of a flash-attn call; returns the sizes that are to be taken."""
+        return sizes
+
+    def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
+        """A tensor of a checkpoint, at `offset` in its file, has been read into `target`."""
+
+    def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
+        """`source`, on the host, was copied to the card."""
 
 
 class SimulatedTensor(torch.Tensor):
@@ -104,6 +119,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, special: dict[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.stream = 0
+        self.observer = Observer()
         self._special = special
         self._workspaces: dict[int, Claim] = {}
         self._rules: dict[Any, Rule] = {}
@@ -114,6 +130,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.num_sms = num_sms
         self.cublas_workspace_bytes = cublas_workspace_bytes
         self.stream = 0
+        self.observer = Observer()
         self._workspaces.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -1,0 +1,81 @@
+"""What flash-attn's forward kernel allocates besides its output.
+
+Source: csrc/flash_attn/flash_api.cpp (mha_fwd, num_splits_heuristic) at 2.8; PyTorch carries a copy of the same code.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from numba import njit
+
+_MAX_SPLITS = 128
+
+
+class Call(NamedTuple):
+    """The shape of one call. `window` is the sliding window in tokens, negative for none."""
+
+    batch_size: int
+    q_len: int
+    num_heads: int
+    head_dim: int
+    k_len: int
+    num_kv_heads: int
+    window: int
+
+
+@njit(cache=True, nogil=True)
+def temporaries(
+    batch_size: int,
+    q_len: int,
+    num_heads: int,
+    head_dim: int,
+    k_len: int,
+    num_kv_heads: int,
+    window: int,
+    num_sms: int,
+) -> tuple[int, int, int]:
+    """Bytes of the log-sum-exp (fp32), and of the accumulators for it and for the output (0 where keys are not split).
+
+    The arguments are a `Call` and the card's number of multiprocessors.
+    """
+    windowed = 0 <= window < k_len
+    if q_len == 1 and num_heads > num_kv_heads and not windowed:
+        # The heads that share keys are worked on as if they were one head's queries.
+        q_len, num_heads = num_heads // num_kv_heads, num_kv_heads
+    rows = batch_size * num_heads * q_len
+    splits = num_splits(batch_size * num_heads * ((q_len + 63) // 64), head_dim, k_len, num_sms)
+    if splits == 1:
+        return rows * 4, 0, 0
+    multiple = 32 if head_dim <= 128 else 64
+    rounded_dim = (head_dim + multiple - 1) // multiple * multiple
+    return rows * 4, splits * rows * 4, splits * rows * rounded_dim * 4
+
+
+@njit(cache=True, nogil=True)
+def num_splits(work_items: int, head_dim: int, k_len: int, num_sms: int) -> int:
+    """The fewest splits of the keys that reach 85 % of the best use of the card; `work_items` are (head, block) pairs."""
+    slots = 2 * num_sms
+    if work_items >= 0.8 * slots:
+        return 1
+    block_n = 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64
+    num_blocks = (k_len + block_n - 1) // block_n
+    most = min(_MAX_SPLITS, slots, num_blocks)
+    best = 0.0
+    for splits in range(1, most + 1):
+        best = max(best, _use(splits, work_items, slots, num_blocks))
+    for splits in range(1, most + 1):
+        use = _use(splits, work_items, slots, num_blocks)
+        if use > 0.0 and use >= 0.85 * best:
+            return splits
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def _use(splits: int, work_items: int, slots: int, num_blocks: int) -> float:
+    """The share of the card's slots in use over all waves; 0 for a number of splits that shortens none of them."""
+    if splits > 1 and (num_blocks + splits - 1) // splits == (num_blocks + splits - 2) // (splits - 1):
+        return 0.0
+    waves = work_items * splits / slots
+    whole = -(-work_items * splits // slots)
+    return waves / whole

@@ -1,0 +1,165 @@
+"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept.
+
+A template holds the events of one kind of section (loading, a prefill chunk, a decoded token, ...) for a few layers.
+The size of each allocation is either that of a tensor of the checkpoint, or a rule of the card, or
+`(c · terms) / 64` with whole numbers c.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.memory.schedule import Pass, schedule
+from bench.memory.trace import Size
+
+Array = NDArray[np.int64]
+
+DENOMINATOR = 64
+NUM_TERMS = 6
+
+# A recording shows this many periods of layers: two in which the beginning may still be felt, and two that are alike.
+SHOWN_PERIODS = 4
+# The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
+OP, BLOCK, STREAM, PART, LAYER, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(12)
+SIZE_TERMS, Q_TERMS, K_TERMS = 12, 12 + NUM_TERMS, 12 + 2 * NUM_TERMS
+NUM_COLUMNS = 12 + 3 * NUM_TERMS
+
+
+def terms(q_len: int, k_len: int, max_seq_len: int) -> Array:
+    """What sizes are made of, the simplest first."""
+    return np.array([1, max_seq_len, k_len, q_len, q_len * k_len, q_len * q_len])
+
+
+class Unpredictable(Exception):
+    """The recordings follow no rule that is known here; the text says what does not."""
+
+
+def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
+    """Keeps the sizes of a checkpoint's tensors by name."""
+    with _beside(path) as file:
+        file.write(json.dumps({"tensors": sizes}).encode())
+
+
+def load_tensor_bytes(path: Path) -> dict[str, int]:
+    """Raises `Unpredictable` where that is what was kept."""
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "reason" in about:
+        raise Unpredictable(about["reason"])
+    return dict(about["tensors"])
+
+
+def save_reason(path: Path, reason: str) -> None:
+    """Keeps, in the place of a program or of tensors' sizes, why there is none."""
+    about = {"reason": reason}
+    with _beside(path) as file:
+        if path.suffix == ".json":
+            file.write(json.dumps(about).encode())
+        else:
+            np.savez_compressed(file, about=np.array(json.dumps(about)))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when it is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        yield file
+    partial.rename(path)
+
+
+@dataclass(frozen=True)
+class Program:
+    """`templates` by kind of section, each [events, NUM_COLUMNS]; an event's BLOCK is the index of its allocation.
+
+    `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers` layers, of
+    which the last whole `period` repeats; `depth` is how many the model has. Prefills are known for multiples of `q_multiple`
+    tokens: with others a router's experts get unequal shares. `scratch` is as in `Recording`.
+    """
+
+    templates: dict[str, Array]
+    tensors: list[str]
+    num_layers: int
+    period: int
+    depth: int
+    lazy: bool
+    max_input_len: int
+    attention: str
+    window: int | None
+    q_multiple: int
+    scratch: list[list[int]]
+
+    def save(self, path: Path) -> None:
+        """Writes the program; it appears whole or not at all."""
+        about = {key: value for key, value in vars(self).items() if key != "templates"}
+        with _beside(path) as file:
+            np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
+
+    @staticmethod
+    def load(path: Path) -> Program:
+        """Raises `Unpredictable` where that is what was kept, and OSError where nothing was."""
+        with np.load(path, allow_pickle=False) as file:
+            about: dict[str, Any] = json.loads(str(file["about"]))
+            templates = {name: file[name] for name in file.files if name != "about"}
+        if "reason" in about:
+            raise Unpredictable(about["reason"])
+        return Program(templates=templates, **about)
+
+    def passes(self, max_seq_len: int) -> list[Pass]:
+        """The sections of a case of that length, in order."""
+        return schedule(max_seq_len, self.max_input_len, self.lazy, self.attention, self.window)
+
+    def scratch_bytes(self, max_seq_len: int) -> int:
+        """The one scratch buffer of the device; lazy loading bounds the chunks by the length of the case."""
+        max_input_len = min(self.max_input_len, max_seq_len) if self.lazy else self.max_input_len
+        return max((a + b * max_input_len for a, b in self.scratch), default=0) // 2 * 2
+
+    def deepened(self) -> Program:
+        """The same with every layer of the model spelled out."""
+        if self.depth == self.num_layers:
+            return self
+        templates = {kind: _deepen(t, self.num_layers, self.period, self.depth) for kind, t in self.templates.items()}
+        return replace(self, templates=templates, num_layers=self.depth)
+
+    def tensor_names(self) -> list[tuple[int, int, str]]:
+        """Each (TENSOR, layer) that occurs, and the name of the tensor in the checkpoint."""
+        pairs = np.unique(
+            np.concatenate([t[t[:, SIZE_RULE] == Size.TENSOR][:, [TENSOR, LAYER]] for t in self.templates.values()]),
+            axis=0,
+        )
+        return [(int(index), int(layer), self.tensors[index].format(layer)) for index, layer in pairs]
+
+
+def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) event of what comes before the layers, of each layer, and of what comes after."""
+    bounds = np.searchsorted(template[:, LAYER], np.arange(-1, num_layers + 2))
+    return [(int(first), int(last)) for first, last in pairwise(bounds)]
+
+
+def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
+    """Repeats the last period of layers that is shown until there are `depth`."""
+    spans = spans_of_layers(template, num_layers)
+    shown = SHOWN_PERIODS * period
+    sources = [*range(-1, shown), *(shown - period + i % period for i in range(depth - num_layers))]
+    sources += range(shown, num_layers + 1)
+    starts = np.cumsum([0] + [spans[source + 1][1] - spans[source + 1][0] for source in sources])
+    parts = []
+    for layer, source in enumerate(sources, start=-1):
+        part = template[slice(*spans[source + 1])].copy()
+        part[:, LAYER] = layer
+        maker = template[part[:, BLOCK], LAYER]  # the recorded layer whose allocation each event is about
+        # What a layer frees of its neighbours moves with it; what the first layers made for all stays where it is.
+        near = (maker >= 0) & (source - maker <= 2 * period)
+        first = np.array([span[0] for span in spans])[maker + 1]
+        part[:, BLOCK] += starts[np.where(near, maker + layer - source, maker) + 1] - first
+        parts.append(part)
+    return np.concatenate(parts)

@@ -1,0 +1,153 @@
+"""From recordings at different lengths to a program: each allocation's size as a polynomial in the lengths.
+
+Nothing is fitted. Every coefficient is exact, every recorded size is reproduced to the byte, and sections of one kind
+must hold the same events; what does not is `Unpredictable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bench.memory import program as columns
+from bench.memory.program import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, Program, Unpredictable, spans_of_layers
+from bench.memory.schedule import schedule
+from bench.memory.trace import Op, Recording, Section, Size
+
+def solve(
+    recordings: Sequence[Recording], lazy: bool, max_input_len: int, depth: int, q_multiple: int = 1
+) -> Program:
+    """The program of one cell; `depth` is the number of layers of the whole model, `q_multiple` as in `Program`."""
+    first = recordings[0]
+    tensors: dict[str, int] = {}
+    instances: dict[str, list[tuple[Array, Array]]] = {}
+    for recording in recordings:
+        passes = schedule(recording.max_seq_len, max_input_len, lazy, recording.attention, recording.window)
+        recorded = [(section.q_len, section.k_len) for section in recording.sections]
+        if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
+            raise Unpredictable(f"the engine's passes at {recording.max_seq_len} tokens are not the expected ones")
+        for section, each in zip(recording.sections, passes, strict=True):
+            events = _as_array(section, recording.num_layers, tensors)
+            terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
+            instances.setdefault(each.kind, []).append((terms, events))
+    templates = {kind: _solve_kind(kind, found) for kind, found in instances.items()}
+    if first.num_layers < depth:
+        for kind, template in templates.items():
+            _require_repetition(kind, template, first.num_layers, first.period)
+    return Program(
+        templates=templates,
+        tensors=list(tensors),
+        num_layers=first.num_layers,
+        period=first.period,
+        depth=depth,
+        lazy=lazy,
+        max_input_len=max_input_len,
+        attention=first.attention,
+        window=first.window,
+        q_multiple=q_multiple,
+        scratch=[list(pair) for pair in first.scratch],
+    )
+
+
+def _as_array(section: Section, num_layers: int, tensors: dict[str, int]) -> Array:
+    """The section's events; the first of the three groups of coefficient columns holds plain values."""
+    rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
+    layers = _layers_of_cache(section, num_layers) if section.kind == "cache" else None
+    made: dict[int, int] = {}
+    for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
+        row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part
+        row[columns.LAYER] = event.layer if layers is None else layers[index]
+        row[columns.SIZE_RULE], row[columns.TENSOR] = event.size, -1
+        row[columns.BLOCK] = index
+        if event.op is Op.MALLOC:
+            made[event.block] = index
+        elif event.op is Op.FREE:
+            if event.block not in made:
+                raise Unpredictable(f"{section.kind} frees what an earlier section allocated")
+            row[columns.BLOCK] = made[event.block]
+        if event.tensor is not None:
+            name = event.tensor.replace(f".{event.layer}.", ".{}.", 1)
+            row[columns.TENSOR] = tensors.setdefault(name, len(tensors))
+        elif event.call is not None:
+            call = event.call
+            row[columns.BATCH : columns.WINDOW + 1] = (
+                call.batch_size,
+                call.num_heads,
+                call.head_dim,
+                call.num_kv_heads,
+                call.window,
+            )
+            row[columns.Q_TERMS], row[columns.K_TERMS] = call.q_len, call.k_len
+        elif event.size is Size.LENGTHS:
+            row[columns.SIZE_TERMS] = event.size_bytes
+    if np.any(np.diff(rows[:, columns.LAYER]) < 0):
+        raise Unpredictable(f"{section.kind} does not go through the layers in order")
+    return rows
+
+
+def _layers_of_cache(section: Section, num_layers: int) -> list[int]:
+    """A cache is made layer by layer, with some tensors for all of them at the end."""
+    sizes = [event.size_bytes for event in section.events]
+    for rest in range(len(sizes) + 1):
+        each, remainder = divmod(len(sizes) - rest, num_layers)
+        if not remainder and sizes[: each * num_layers] == sizes[:each] * num_layers:
+            return [index // each for index in range(each * num_layers)] + [num_layers] * rest
+    raise Unpredictable("the cache is not made layer by layer")
+
+
+def _solve_kind(kind: str, instances: list[tuple[Array, Array]]) -> Array:
+    """One template for all sections of a kind."""
+    template = instances[0][1].copy()
+    for _, events in instances:
+        if events.shape != template.shape or np.any(events[:, : columns.SIZE_TERMS] != template[:, : columns.SIZE_TERMS]):
+            raise Unpredictable(f"{kind} sections differ in more than their sizes")
+    terms = np.stack([terms for terms, _ in instances])
+    for start in (columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS):
+        values = np.stack([events[:, start] for _, events in instances])
+        template[:, start : start + NUM_TERMS] = _coefficients(kind, terms, values)
+    return template
+
+
+def _coefficients(kind: str, terms: Array, values: Array) -> Array:
+    """Whole c [events, NUM_TERMS] with `terms @ c.T == DENOMINATOR * values`, over the fewest terms that suffice."""
+    coefficients = np.zeros((values.shape[1], NUM_TERMS), np.int64)
+    scale = np.maximum(terms.max(axis=0), 1)
+    chosen: list[int] = []
+    for term in range(NUM_TERMS):
+        open_events = np.any(terms @ coefficients.T != values * DENOMINATOR, axis=0)
+        if not open_events.any():
+            break
+        if np.linalg.matrix_rank((terms / scale)[:, [*chosen, term]]) == len(chosen):
+            continue  # where only these lengths occur, this term is a sum of others
+        chosen.append(term)
+        solution = np.linalg.lstsq((terms / scale)[:, chosen], values[:, open_events].astype(float), rcond=None)[0]
+        solved = np.zeros((int(open_events.sum()), NUM_TERMS), np.int64)
+        solved[:, chosen] = np.rint(solution / scale[chosen][:, None] * DENOMINATOR).T.astype(np.int64)
+        coefficients[open_events] = solved
+    if np.any(terms @ coefficients.T != values * DENOMINATOR):
+        raise Unpredictable(f"sizes in {kind} do not follow the lengths")
+    return coefficients
+
+
+def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:
+    """The last two periods that were recorded must do the same, each with what is its own."""
+    spans = spans_of_layers(template, num_layers)
+    last_of_layer = np.array([last for _, last in spans])
+
+    def told_relatively(first_layer: int) -> Array:
+        """A period's events; an allocation by how many layers ago it was made, and how far before that layer's end.
+
+        From the end, because the first layer begins with what is made once for all.
+        """
+        first, last = spans[first_layer + 1][0], spans[first_layer + period][1]
+        events = template[first:last].copy()
+        maker = template[events[:, columns.BLOCK], columns.LAYER]
+        ago = np.where(maker < 0, -1, events[:, columns.LAYER] - maker)
+        events[:, columns.BLOCK] = (last_of_layer[maker + 1] - events[:, columns.BLOCK]) * (num_layers + 2) + ago
+        events[:, columns.LAYER] -= first_layer
+        return events
+
+    repeated = (columns.SHOWN_PERIODS - 1) * period
+    if not np.array_equal(told_relatively(repeated - period), told_relatively(repeated)):
+        raise Unpredictable(f"the layers of a model differ in {kind}")

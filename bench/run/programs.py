@@ -1,0 +1,111 @@
+"""The programs that predictions replay: made by workers, and kept on disk by what determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+import bench
+from bench.memory.limits import supports_flash_attention
+from bench.memory.program import Program, Unpredictable, load_tensor_bytes
+from bench.memory.replay import Replayer
+from bench.records import Case
+from bench.run.isolate import Launcher, LauncherFailed, run_isolated
+from bench.run.row import installed_versions
+
+_FP16_BPW = 16.0
+_PER_REQUEST = 8
+_TIMEOUT_S = 600.0
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+
+
+class Programs:
+    """`make_launcher` starts workers for simulated cards; it is called when the first program is missing."""
+
+    def __init__(self, make_launcher: Callable[[], Launcher], scratch: Path, jobs: int | None = None) -> None:
+        self._make_launcher = make_launcher
+        self._launcher: Launcher | None = None
+        self._scratch = scratch
+        self._jobs = jobs or os.cpu_count() or 1
+        self._dir = user_cache_path("vram-bench") / "programs" / _engine_digest()
+
+    def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
+        wanted = {str(item["path"]): item for case in cases for item in self._items(case)}
+        missing = [item for path, item in wanted.items() if not Path(path).exists()]
+        if not missing:
+            return
+        self._dir.mkdir(parents=True, exist_ok=True)
+        missing.sort(key=lambda item: str(item["order"]))
+        batches = [missing[i : i + _PER_REQUEST] for i in range(0, len(missing), _PER_REQUEST)]
+        self._launcher = self._launcher or self._make_launcher()
+        done = 0
+        with ThreadPoolExecutor(self._jobs) as pool:
+            for count in pool.map(self._make, range(len(batches)), batches):
+                done += count
+                made(done, len(missing))
+
+    def replayer(self, case: Case) -> Replayer:
+        """The cell of `case`, ready to be replayed. Raises `Unpredictable` with the reason where it cannot be."""
+        paths = {item["kind"]: Path(item["path"]) for item in self._items(case)}
+        try:
+            program = Program.load(paths["program"])
+            return Replayer(program, load_tensor_bytes(paths["tensors"]))
+        except FileNotFoundError:
+            raise Unpredictable("its recording came to no end") from None
+        except _DAMAGED as error:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+            raise Unpredictable(f"its recording is damaged ({error}); it will be made again") from None
+
+    def cell_key(self, case: Case) -> str:
+        """The same for cases that share a replayer."""
+        return "".join(Path(item["path"]).stem for item in self._items(case))
+
+    def _items(self, case: Case) -> Iterator[dict[str, Any]]:
+        """What a cell's prediction is made of, and where each lies."""
+        program = [
+            case.model.fingerprint,
+            case.bpw == _FP16_BPW,
+            case.head_bits is None,
+            case.lazy,
+            case.cache,
+            case.attention,
+            supports_flash_attention(case.device),
+            case.batch_size,
+            case.max_input_len,
+        ]
+        tensors = [case.model.fingerprint, case.bpw, case.head_bits]
+        for kind, key, suffix in (("program", program, ".npz"), ("tensors", tensors, ".json")):
+            name = hashlib.sha256(json.dumps([kind, key]).encode()).hexdigest()[:24]
+            path = str(self._dir / f"{name}{suffix}")
+            yield {"kind": kind, "path": path, "case": case, "order": (case.model.fingerprint, kind, *map(str, key))}
+
+    def _make(self, number: int, batch: list[dict[str, Any]]) -> int:
+        """Has one child make a batch; what it dies over has no file."""
+        wanted = [{"kind": item["kind"], "path": item["path"], "case": item["case"].to_json()} for item in batch]
+        request = json.dumps({"wanted": wanted, "layouts": str(self._scratch)})
+        assert self._launcher is not None
+        log_path = self._scratch / f"recording-{number}.log"
+        try:
+            run_isolated(self._launcher, request, log_path, _TIMEOUT_S)
+        except LauncherFailed:
+            pass
+        return len(batch)
+
+
+def _engine_digest() -> str:
+    """Changes with anything that decides what a case allocates: the engine, PyTorch, and this program's own rules."""
+    digest = hashlib.sha256(json.dumps(installed_versions(), sort_keys=True).encode())
+    package = Path(bench.__file__).parent
+    for path in sorted([*package.glob("memory/*.py"), *package.glob("worker/**/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,269 @@
+"""Writes down every allocation of a case while the engine runs it on a simulated card of endless size.
+
+Two recordings at different lengths are solved for the lengths (bench.memory.solve), so that any other length, bit
+width or card can be answered by a replay. A deep model is recorded with a few layers: they all do the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from bench.memory import program
+from bench.memory.allocator import CachingAllocator
+from bench.memory.flash import Call
+from bench.memory.parts import PARTS
+from bench.memory.program import SHOWN_PERIODS, Program
+from bench.memory.schedule import recording_lengths
+from bench.memory.solve import solve
+from bench.memory.trace import Event, Op, Recording, Section, Size
+from bench.records import Case, Phase, Report
+from bench.worker import scenario
+from bench.worker.engine import require_known_architecture
+from bench.worker.simulated import card
+from bench.worker.simulated.attribution import SCRATCH, WORKSPACE
+from bench.worker.simulated.tensor import Observer, SimulatedTensor
+
+_ENDLESS_BYTES = 1 << 60
+_BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
+
+
+class Recorder(CachingAllocator, Observer):
+    """An allocator that never runs out, and notes everything."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(_ENDLESS_BYTES, len(PARTS))
+        self.recording = recording
+        self._events: list[Event] = []
+        self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
+        self._count = 0
+        self._calls: list[tuple[Size, Call]] = []
+        self._tensors: dict[str, dict[int, str]] = {}
+        self._on_host: dict[int, tuple[torch.Tensor, str]] = {}  # what was read to the host, kept so that it stays itself
+        self.layer = -1
+
+    def enter(self, kind: str, q_len: int = 0, k_len: int = 0) -> None:
+        """A new section begins."""
+        self.recording.sections.append(Section(kind, q_len, k_len))
+        self._events = self.recording.sections[-1].events
+        self.layer = -1
+
+    def stop(self) -> None:
+        """What is still freed, now or much later, is no part of the recording any more."""
+        self._events = []
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        row = super().malloc(size_bytes, stream, part)
+        self._numbers[row] = self._count
+        size, call = _BY_PART.get(part, Size.LENGTHS), None
+        if self._calls:
+            size, call = self._calls.pop(0)
+        self._events.append(Event(Op.MALLOC, self._count, size_bytes, stream, part, self.layer, size, None, call))
+        self._count += 1
+        return row
+
+    def free(self, row: int) -> None:
+        super().free(row)
+        self._events.append(Event(Op.FREE, self._numbers.pop(row), layer=self.layer))
+
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        self._events.append(Event(Op.EMPTY_CACHE, layer=self.layer))
+
+    def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        self._calls = list(zip((Size.FLASH_0, Size.FLASH_1, Size.FLASH_2), (call, call, call), strict=True))
+        return tuple(max(1, size) for size in sizes)  # on another card all three may be there: keep their places
+
+    def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
+        if filename not in self._tensors:
+            self._tensors[filename] = _tensors_by_offset(Path(filename))
+        name = self._tensors[filename][offset]
+        if isinstance(target, SimulatedTensor):
+            self._name(target, name)
+        else:
+            self._on_host[target.data_ptr()] = (target, name)
+
+    def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
+        kept, name = self._on_host.pop(source.data_ptr(), (None, None))
+        if name is not None and source.dtype == target.dtype:
+            self._name(target, name)
+
+    def _name(self, target: SimulatedTensor, name: str) -> None:
+        """The last allocation, which `target` has just been given, holds the tensor `name`."""
+        if target.claim is not None:
+            last = self._events[-1]
+            assert last.block == self._numbers[target.claim.block]
+            self._events[-1] = last._replace(size=Size.TENSOR, tensor=name)
+
+
+def make_program(case: Case, layouts: Path) -> Program:
+    """The program of `case`'s cell; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
+    card.preload()
+    recordings: list[Recording] = []
+    lengths = recording_lengths(case.max_input_len, case.lazy, "auto")
+    while lengths:
+        recordings.append(_record(dataclasses.replace(case, max_seq_len=lengths.pop()), layouts))
+        if len(recordings) == 1:  # only now it is known which attention runs
+            lengths = recording_lengths(case.max_input_len, case.lazy, recordings[0].attention)
+            lengths.remove(recordings[0].max_seq_len)
+    depth = _num_hidden_layers(case.model.config)
+    return solve(recordings, case.lazy, case.max_input_len, depth, _q_multiple(case))
+
+
+def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
+    """Writes the size of every tensor of `case`'s checkpoint."""
+    card.preload()
+    with card.open_card(case) as simulated:
+        directory = simulated.model_dir(case, layouts)
+    sizes: dict[str, int] = {}
+    for file in directory.glob("*.safetensors"):
+        for name, entry in _header(file)[1].items():
+            first, end = entry["data_offsets"]
+            sizes[name] = end - first
+    program.save_tensor_bytes(path, sizes)
+
+
+def _record(case: Case, layouts: Path) -> Recording:
+    """Runs `case` with as few layers as show them all, and returns what happened to the allocator."""
+    period, window = _repetition(case.model.config)
+    num_layers = _num_hidden_layers(case.model.config)
+    shown = SHOWN_PERIODS * period
+    fewest = shown + 1 + (num_layers - shown - 1) % period  # so that the last layer falls where it does
+    if fewest < num_layers and not case.model.has_weights:
+        num_layers = fewest
+        model = dataclasses.replace(
+            case.model,
+            config=_with_num_hidden_layers(case.model.config, num_layers),
+            fingerprint=f"{case.model.fingerprint}-{num_layers}",
+        )
+        case = dataclasses.replace(case, model=model)
+    recording = Recording(case.max_seq_len, num_layers, period, "", window)
+    with card.open_card(case) as simulated:
+        recorder = Recorder(recording)
+        simulated.use(recorder, recorder)
+
+        def on_report(report: Report) -> None:
+            if report.event == "start":
+                recording.attention = report.data["attention"]
+            elif report.event == "enter" and report.data["phase"] in (Phase.LOAD, Phase.CACHE):
+                recorder.enter(str(report.data["phase"]))
+            elif report.event == "result":
+                recorder.stop()
+
+        with _marked(recorder):
+            scenario.run(case, simulated, layouts, on_report)
+    return recording
+
+
+def _repetition(config: dict[str, Any]) -> tuple[int, int | None]:
+    """After how many layers they repeat, and the sliding window that some or all of them use (ExLlamaV2.__init__)."""
+    from exllamav2.architecture import ExLlamaV2ArchParams
+
+    require_known_architecture(config)
+    lm = ExLlamaV2ArchParams(config["architectures"][0], config).lm
+    scope = {**config, **(config.get("text_config") or {})}
+    window = scope.get("sliding_window") or scope.get("sliding_window_size") or None
+    if not lm.alternating_swa:
+        return 1, window if lm.swa else None
+    pattern = scope.get("sliding_window_pattern") or lm.default_sliding_window_pattern
+    return (pattern if pattern > 1 else 2), window
+
+
+def _q_multiple(case: Case) -> int:
+    """How many tokens of each sequence go evenly to all experts; 1 where there are none."""
+    config = case.model.config
+    experts = config.get("num_local_experts") or config.get("num_experts")
+    if not experts:
+        return 1
+    return int(experts) // math.gcd(int(experts), case.batch_size * int(config.get("num_experts_per_tok") or 1))
+
+
+_LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")  # ExLlamaV2Config.prepare
+
+
+def _num_hidden_layers(config: dict[str, Any]) -> int:
+    for scope in (config, config.get("text_config") or {}):
+        for key in _LAYER_KEYS:
+            if key in scope:
+                return int(scope[key])
+    raise KeyError("num_hidden_layers")
+
+
+def _with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
+    shallow = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}
+    if isinstance(shallow.get("text_config"), dict):
+        shallow["text_config"] = _with_num_hidden_layers(shallow["text_config"], num_layers)
+    return shallow
+
+
+@contextmanager
+def _marked(recorder: Recorder) -> Iterator[None]:
+    """While it lasts, the engine's passes and layers tell the recorder that they begin."""
+    from exllamav2.model import ExLlamaV2
+
+    make, forward_chunk = ExLlamaV2.__init__, ExLlamaV2.forward_chunk
+
+    def marked_make(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        recorder.recording.scratch = _scratch(self)
+        layer = -1
+        for module in self.modules:
+            own = getattr(module, "layer_idx", None)
+            layer = own if own is not None else (-1 if layer < 0 else self.config.num_hidden_layers)
+            for name in ("set_device_idx", "load", "forward"):
+                setattr(module, name, _marking(getattr(module, name), recorder, layer))
+
+    def marked_forward_chunk(self: Any, **kwargs: Any) -> Any:
+        q_len = kwargs["input_ids"].shape[1]
+        recorder.enter("pass", q_len, kwargs["cache"].current_seq_len + q_len)
+        return forward_chunk(self, **kwargs)
+
+    with (
+        mock.patch.object(ExLlamaV2, "__init__", marked_make),
+        mock.patch.object(ExLlamaV2, "forward_chunk", marked_forward_chunk),
+    ):
+        yield
+
+
+def _scratch(model: Any) -> list[tuple[int, int]]:
+    """What each module wants of scratch, as a line over max_input_len; those that others outdo are left out."""
+    config, lines = model.config, set()
+    asked = config.max_input_len
+    for module in model.modules[1:]:  # the embeddings stay on the host
+        config.max_input_len = 0
+        fixed = module.scratch_space_fixed()
+        config.max_input_len = 1
+        lines.add((fixed, module.scratch_space_fixed() - fixed))
+    config.max_input_len = asked
+    return [line for line in lines if not any(a >= line[0] and b >= line[1] and (a, b) != line for a, b in lines)]
+
+
+def _marking(method: Callable[..., Any], recorder: Recorder, layer: int) -> Callable[..., Any]:
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        recorder.layer = layer
+        return method(*args, **kwargs)
+
+    return marked
+
+
+def _tensors_by_offset(path: Path) -> dict[int, str]:
+    """The tensors of a safetensors file by where they begin in it."""
+    body, header = _header(path)
+    return {body + entry["data_offsets"][0]: name for name, entry in header.items()}
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the body of a safetensors file begins, and what is in it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header
