@@ -45,7 +45,8 @@ ANSWERS = frozenset({Outcome.FITS, Outcome.OOM, Outcome.UNSUPPORTED, Outcome.DEG
 class ModelSpec:
     """A model as the engine will see it: `config` is its config.json, `path` a directory that holds it (and, for a
     real card, its EXL2 weights), `fingerprint` changes with anything that memory depends on. `bpw` is that of the
-    weights in `path`, None where there are none.
+    weights in `path`, None where there are none. A model of a hub has its `repo` and the commit (`revision`); the
+    weights in its `path` have no body until they are downloaded.
     """
 
     name: str
@@ -53,6 +54,8 @@ class ModelSpec:
     fingerprint: str
     path: str | None = None
     bpw: float | None = None
+    repo: str | None = None
+    revision: str | None = None
 
     @property
     def has_weights(self) -> bool:
@@ -126,6 +129,32 @@ class Case:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Every axis but the length: how far does it go? `longest` is its case at the model's own limit."""
+
+    longest: Case
+
+    @property
+    def native_max_seq_len(self) -> int:
+        return self.longest.max_seq_len
+
+    def at(self, max_seq_len: int) -> Case:
+        """The case of the cell at one length."""
+        return dataclasses.replace(self.longest, max_seq_len=max_seq_len)
+
+    def to_json(self) -> str:
+        return json.dumps({"longest": dataclasses.asdict(self.longest)})
+
+    def boundary_id(self, versions: dict[str, str | None]) -> str:
+        """A hash of all that determines the boundary."""
+        return self.at(0).case_id(versions)
+
+    def title(self) -> str:
+        """One line for people."""
+        return self.longest.title().replace(f" {self.native_max_seq_len} ", " ", 1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bench.plan import config
 from bench.plan.cases import Sweep, plan_sweep
 from bench.records import ANSWERS
 from bench.report.publish import publish
+from bench.results.schema import BOUNDARIES
 from bench.results.store import read_cases
 from bench.run.sweep import Finished, new_run_id, run_sweep
 
@@ -49,7 +50,7 @@ def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
     frame = frame.sort_values("started_at").drop_duplicates("case_id", keep="last")
     out_dir = (finished.run_dir or results_dir) / "report"
     if not frame.empty:
-        publish(frame, out_dir, echo=True)
+        publish(frame, BOUNDARIES.empty_table().to_pandas(), out_dir, echo=True)
     if finished.run_dir is not None:
         print(f"rows: {finished.run_dir / 'cases.parquet'}")
     missing = len(planned.cases) - len(frame)

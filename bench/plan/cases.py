@@ -1,4 +1,4 @@
-"""From a command line to cases: the one place that knows which combinations can be measured at all."""
+"""From a command line to cases and cells: the one place that knows which combinations can be measured at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bench.errors import BadInput
 from bench.plan import config
 from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
 from bench.plan.models import native_max_seq_len, resolve_model
-from bench.plan.settings import HEAD_BITS, MIN_SEQ_LEN, Settings
+from bench.plan.settings import AUTO, HEAD_BITS, MIN_SEQ_LEN, Settings
 from bench.plan.units import parse_size
-from bench.records import Case, DeviceSpec
+from bench.records import Case, Cell, DeviceSpec
 
 _FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
@@ -20,31 +20,36 @@ _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
 
 @dataclass(frozen=True)
 class Sweep:
-    """The cases of one command, in order, and how to run them (the settings that are no axes)."""
+    """What one command asks for, in order, and how to run it (the settings that are no axes).
+
+    `cases` are to be run; for `cells` (max_seq_len=auto) the boundary is to be found.
+    """
 
     cases: list[Case]
+    cells: list[Cell]
     settings: Settings
 
 
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
-    """Every case that `overrides` ask for, all of them checked. Raises `BadInput`."""
+    """Everything that `overrides` ask for, all of it checked. Raises `BadInput`."""
     combinations = [config.validate(plain) for plain in config.combinations(overrides)]
     for key in _HOW_IT_IS_RUN:
         values = {getattr(settings, key) for settings in combinations}
         if len(values) > 1:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
-    cases = {case.to_json(): case for settings in combinations for case in cases_of(settings)}
-    return Sweep(list(cases.values()), combinations[0])
+    asked = {work.to_json(): work for settings in combinations for work in work_of(settings)}
+    cases = [work for work in asked.values() if isinstance(work, Case)]
+    return Sweep(cases, [work for work in asked.values() if isinstance(work, Cell)], combinations[0])
 
 
-def cases_of(settings: Settings) -> list[Case]:
-    """The cases of one combination: one for each of its lengths."""
-    model = resolve_model(settings.model)
+def work_of(settings: Settings) -> list[Case | Cell]:
+    """What one combination asks for: a case for each of its lengths, the cell for `auto`."""
+    model = resolve_model(settings.model, settings.bpw)
     device = resolve_device(settings.device)
     if device.kind == "cuda" and not model.has_weights:
         raise BadInput(
-            f"model={model.name}: a real GPU needs EXL2 weights; give their directory with model=local model.path=DIR, "
-            f"or simulate a card with device={DEFAULT_SIMULATED}"
+            f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
+            f"or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
         )
     bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
     if model.bpw is None and _MAX_EXL2_BPW < bpw < _FP16_BPW:
@@ -52,7 +57,8 @@ def cases_of(settings: Settings) -> list[Case]:
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
     vram_limit_bytes = _vram_limit(settings.vram_limit, device)
-    return [
+    native = native_max_seq_len(model.config)
+    cell = Cell(
         Case(
             model=model,
             device=device,
@@ -62,23 +68,26 @@ def cases_of(settings: Settings) -> list[Case]:
             cache=settings.cache.name,
             lazy=settings.lazy,
             attention=settings.attention.name,
-            max_seq_len=length,
+            max_seq_len=native,
             batch_size=settings.batch_size,
             max_input_len=settings.max_input_len,
             vram_limit_bytes=vram_limit_bytes,
             repeats=settings.repeats if device.kind == "cuda" else 1,
         )
-        for length in _lengths(settings.max_seq_len, native_max_seq_len(model.config), model.name)
-    ]
+    )
+    lengths = _lengths(settings.max_seq_len, native, model.name)
+    return [cell if length == AUTO else cell.at(length) for length in lengths]
 
 
-def _lengths(value: Any, native: int, model: str) -> list[int]:
+def _lengths(value: Any, native: int, model: str) -> list[Any]:
     lengths = value if isinstance(value, list) else [value]
     if not lengths:
-        raise BadInput(f"max_seq_len=[]: give at least one number of tokens from {MIN_SEQ_LEN} on")
+        raise BadInput(f"max_seq_len=[]: give at least one number of tokens from {MIN_SEQ_LEN} on, or {AUTO}")
     for length in lengths:
+        if length == AUTO:
+            continue
         if isinstance(length, bool) or not isinstance(length, int) or length < MIN_SEQ_LEN:
-            raise BadInput(f"max_seq_len={length}: give a number of tokens from {MIN_SEQ_LEN} on")
+            raise BadInput(f"max_seq_len={length}: give a number of tokens from {MIN_SEQ_LEN} on, or {AUTO}")
         if length > native:
             raise BadInput(f"max_seq_len={length}: {model} goes up to its own limit of {native} tokens")
     return lengths

@@ -35,6 +35,7 @@ class Attention(Enum):
 
 HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
 MIN_SEQ_LEN = 64
+AUTO = "auto"  # the length for which the boundary is to be found
 
 _STRICT = ConfigDict(extra="forbid")
 _MAX_COUNT = 1 << 20
@@ -84,7 +85,7 @@ class Settings:
     device: DeviceSettings = field(default_factory=DeviceSettings)
     bpw: Annotated[float, Field(ge=2.0, le=16.0)] = 4.0
     head_bits: int = 6
-    max_seq_len: Any = 4096
+    max_seq_len: Any = AUTO
     cache: Cache = Cache.FP16
     lazy: bool = False
     attention: Attention = Attention.auto

@@ -1,0 +1,65 @@
+"""What a case will take, part by part, and how far a cell goes, without running it.
+
+Replays of what the engine was recorded to allocate (bench.memory): the same allocator, fed with the same requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.memory.limits import Limits
+from bench.memory.parts import PARTS
+from bench.memory.replay import Replayer
+from bench.plan.search import PAGE, Observation, found, next_probe
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The peaks of one case; where it does not `fit`, those that it would have on a card without a limit.
+
+    `parts` are the bytes of each part alive at the peak of allocated bytes, the CUDA context among them; `failed_in` is
+    the section in which memory runs out.
+    """
+
+    max_seq_len: int
+    fits: bool
+    failed_in: str | None
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    peak_device_bytes: int
+    parts: dict[str, int]
+
+
+def predict(replayer: Replayer, limits: Limits, max_seq_len: int) -> Prediction:
+    """One case on a card. Raises `Unpredictable`."""
+    limited = replayer.replay(max_seq_len, limits)
+    replay = limited if limited.fits else replayer.replay(max_seq_len, limits, endless=True)
+    return Prediction(
+        max_seq_len=max_seq_len,
+        fits=limited.fits,
+        failed_in=limited.failed_in,
+        peak_allocated_bytes=replay.peak_allocated_bytes,
+        peak_reserved_bytes=replay.peak_reserved_bytes,
+        peak_device_bytes=replay.peak_reserved_bytes + limits.context_bytes,
+        parts={**dict(zip(PARTS, replay.parts_at_peak, strict=True)), "context": limits.context_bytes},
+    )
+
+
+def predict_fits_at(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
+    """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `Unpredictable`."""
+    guess = _estimate(replayer, limits, native_max_seq_len)
+    observations: list[Observation] = []
+    while (length := next_probe(native_max_seq_len, guess, observations)) is not None:
+        observations.append(Observation(length, replayer.replay(length, limits).fits))
+    return found(native_max_seq_len, observations).fits_at or 0
+
+
+def _estimate(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
+    """Where the line through two lengths crosses the card's limit: near the boundary, but for fragmentation."""
+    short, long = min(PAGE, native_max_seq_len), native_max_seq_len
+    least, most = (replayer.needed_bytes(length, limits) for length in (short, long))
+    if most <= limits.torch_bytes:
+        return long
+    if least > limits.torch_bytes:
+        return 0
+    return short + int((limits.torch_bytes - least) * (long - short) / (most - least))
