@@ -6,16 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import Case
+from bench.records import Case, Cell
 from bench.report.console import console_for
-from bench.report.format import duration, size
+from bench.report.format import duration, size, tokens
+from bench.run.boundary import Row
 from bench.run.sweep import Watcher
 
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
@@ -40,31 +41,47 @@ class _Lines(Watcher):
         self._console = console
         self._total = self._done = 0
 
+    def prepare(self, done: int, total: int) -> None:
+        if done == total:
+            self._print(f"{total} recordings made to predict with")
+
     def begin(self, total: int, known: int) -> None:
         self._total, self._done = total, known
         stored = f", {known} of them stored already" if known else ""
-        self._print(f"{total} cases{stored}")
+        self._print(f"{total} to do{stored}")
 
-    def finish(self, case: Case, row: dict[str, Any]) -> None:
+    def finish(self, case: Case, row: Row) -> None:
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {case.title()}: {describe(row)}")
+
+    def probe(self, case: Case, row: Row) -> None:
+        self._print(f"    {case.title()}: {describe(row)}")
+
+    def find(self, cell: Cell, boundary: Row) -> None:
+        self._done += 1
+        self._print(f"[{self._done}/{self._total}] {cell.title()}: {describe_boundary(boundary)}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Bar(Watcher):
-    """Cases done, verdicts so far, time left, and the cases that run with their phases."""
+    """What is done, verdicts so far, time left, and the cases that run with their phases."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._total = self._known = self._done = 0
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Case, str]] = {}
+        self._preparing = ""
         self._started_at = time.monotonic()
         self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
 
+    def prepare(self, done: int, total: int) -> None:
+        self._preparing = f"recording what the engine allocates, {done}/{total}"
+
     def begin(self, total: int, known: int) -> None:
+        self._preparing = ""
         self._total, self._known = total, known
         self._started_at = time.monotonic()
 
@@ -74,10 +91,16 @@ class _Bar(Watcher):
     def enter(self, case: Case, phase: str) -> None:
         self._running[id(case)] = (case, phase)
 
-    def finish(self, case: Case, row: dict[str, Any]) -> None:
-        self._running.pop(id(case), None)
+    def finish(self, case: Case, row: Row) -> None:
+        self.probe(case, row)
         self._done += 1
+
+    def probe(self, case: Case, row: Row) -> None:
+        self._running.pop(id(case), None)
         self._verdicts[str(row["outcome"])] += 1
+
+    def find(self, cell: Cell, boundary: Row) -> None:
+        self._done += 1
 
     def _render(self) -> Table:
         done, total = self._known + self._done, max(1, self._total)
@@ -102,7 +125,17 @@ class _Bar(Watcher):
         return grid
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe_boundary(boundary: Row) -> str:
+    """How far a cell goes in a few words."""
+    if boundary["outcome"] not in ("fits", "oom"):
+        return f"{boundary['outcome']}: {boundary.get('error')}"
+    if boundary["fits_at"] is None:
+        return f"nothing fits; {boundary.get('advice') or 'nor would anything smaller'}"
+    end = "the model's own limit" if boundary["fails_at"] is None else f"fails at {tokens(boundary['fails_at'])}"
+    return f"fits up to {tokens(boundary['fits_at'])}, {end}; {_probes(boundary['probes'])}"
+
+
+def describe(row: Row) -> str:
     """The verdict of a row in a few words."""
     outcome = str(row["outcome"])
     peak = size(row.get("peak_device_bytes"))
@@ -111,3 +144,7 @@ def describe(row: dict[str, Any]) -> str:
     if outcome == "oom":
         return f"oom in {row['phase']}, {duration(row['wall_s'])}"
     return f"{outcome} in {row['phase']}: {row.get('error')}"
+
+
+def _probes(count: int) -> str:
+    return f"{count} probe" if count == 1 else f"{count} probes"

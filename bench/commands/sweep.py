@@ -12,8 +12,8 @@ from bench.plan import config
 from bench.plan.cases import Sweep, plan_sweep
 from bench.records import ANSWERS
 from bench.report.publish import publish
-from bench.results.schema import BOUNDARIES
-from bench.results.store import read_cases
+from bench.report.rows import latest
+from bench.results.store import read_boundaries, read_cases
 from bench.run.sweep import Finished, new_run_id, run_sweep
 
 
@@ -31,6 +31,7 @@ def sweep(overrides: Sequence[str]) -> int:
         with watcher_for(sys.stderr) as watcher:
             finished = run_sweep(
                 planned.cases,
+                planned.cells,
                 results_dir,
                 settings.run_id or new_run_id(),
                 settings.timeout_s,
@@ -42,19 +43,22 @@ def sweep(overrides: Sequence[str]) -> int:
 
 
 def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
-    table, problems = read_cases(results_dir)
-    for problem in problems:
+    (cases, problems), (boundaries, others) = read_cases(results_dir), read_boundaries(results_dir)
+    for problem in dict.fromkeys([*problems, *others]):
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
-    frame = table.to_pandas()
-    frame = frame[frame["case_id"].isin(finished.case_ids)]
-    frame = frame.sort_values("started_at").drop_duplicates("case_id", keep="last")
-    out_dir = (finished.run_dir or results_dir) / "report"
-    if not frame.empty:
-        publish(frame, BOUNDARIES.empty_table().to_pandas(), out_dir, echo=True)
+    found = latest(boundaries.to_pandas(), "boundary_id", "finished_at")
+    found = found[found["boundary_id"].isin(finished.boundary_ids)]
+    probes = {case_id for case_ids in found["case_ids"] if case_ids is not None for case_id in case_ids}
+    rows = latest(cases.to_pandas(), "case_id", "started_at")
+    asked = rows[rows["case_id"].isin(finished.case_ids)]
+    if not asked.empty or not found.empty:
+        out_dir = (finished.run_dir or results_dir) / "report"
+        publish(rows[rows["case_id"].isin({*finished.case_ids, *probes})], found, out_dir, echo=True)
     if finished.run_dir is not None:
-        print(f"rows: {finished.run_dir / 'cases.parquet'}")
-    missing = len(planned.cases) - len(frame)
+        print(f"rows: {', '.join(str(path) for path in sorted(finished.run_dir.glob('*.parquet')))}")
+    missing = len(planned.cases) + len(planned.cells) - len(asked) - len(found)
     if finished.interrupted:
-        print(f"interrupted; {missing} cases are left, the same command goes on with them", file=sys.stderr)
+        print(f"interrupted; {missing} of them are left, the same command goes on with them", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    return ExitCode.DONE if not missing and frame["outcome"].isin(ANSWERS).all() else ExitCode.LOOK
+    verdicts = [*asked["outcome"], *found["outcome"]]
+    return ExitCode.DONE if not missing and all(verdict in ANSWERS for verdict in verdicts) else ExitCode.LOOK

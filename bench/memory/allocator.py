@@ -258,7 +258,9 @@ def _remember_free(state: State, row: int) -> None:
 @njit(cache=True, nogil=True)
 def _forget_free(state: State, row: int) -> None:
     blocks = state.blocks
-    _remove_free(state, blocks[row, POOL], _first_not_before(state, blocks[row, POOL], blocks[row, SIZE], blocks[row, ADDRESS]))
+    _remove_free(
+        state, blocks[row, POOL], _first_not_before(state, blocks[row, POOL], blocks[row, SIZE], blocks[row, ADDRESS])
+    )
 
 
 @njit(cache=True, nogil=True)

@@ -110,7 +110,6 @@ class Replayer:
             parts_at_peak=tuple(int(size) for size in state.parts[1]),
         )
 
-
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         """About what PyTorch must hold at that length, on any card; remembered."""
         if max_seq_len not in self._needed:
@@ -151,9 +150,7 @@ def _replay(
 
 
 @njit(cache=True, nogil=True)
-def _sizes_of(
-    events: Array, first: int, last: int, lengths: Array, card: tuple[int, int, int], sizes: Array
-) -> None:
+def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: tuple[int, int, int], sizes: Array) -> None:
     """What each allocation of a section asks for."""
     for index in range(first, last):
         if events[index, _OP] != _MALLOC:

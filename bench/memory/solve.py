@@ -15,9 +15,8 @@ from bench.memory.program import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, Pro
 from bench.memory.schedule import schedule
 from bench.memory.trace import Op, Recording, Section, Size
 
-def solve(
-    recordings: Sequence[Recording], lazy: bool, max_input_len: int, depth: int, q_multiple: int = 1
-) -> Program:
+
+def solve(recordings: Sequence[Recording], lazy: bool, max_input_len: int, depth: int, q_multiple: int = 1) -> Program:
     """The program of one cell; `depth` is the number of layers of the whole model, `q_multiple` as in `Program`."""
     first = recordings[0]
     tensors: dict[str, int] = {}
@@ -100,7 +99,9 @@ def _solve_kind(kind: str, instances: list[tuple[Array, Array]]) -> Array:
     """One template for all sections of a kind."""
     template = instances[0][1].copy()
     for _, events in instances:
-        if events.shape != template.shape or np.any(events[:, : columns.SIZE_TERMS] != template[:, : columns.SIZE_TERMS]):
+        if events.shape != template.shape or np.any(
+            events[:, : columns.SIZE_TERMS] != template[:, : columns.SIZE_TERMS]
+        ):
             raise Unpredictable(f"{kind} sections differ in more than their sizes")
     terms = np.stack([terms for terms, _ in instances])
     for start in (columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS):

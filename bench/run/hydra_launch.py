@@ -14,10 +14,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from bench.plan import config
-from bench.plan.cases import Sweep, cases_of
+from bench.plan.cases import Sweep, work_of
+from bench.records import Case, Cell
 from bench.results.store import compact
-from bench.run.row import installed_versions
 from bench.run.sweep import Finished, new_run_id, run_sweep
+from bench.run.versions import installed_versions
 
 
 def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finished:
@@ -43,15 +44,22 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
     run_dir = results_dir / run_id
     measured = compact(run_dir) is not None
     versions = installed_versions()
-    return Finished([case.case_id(versions) for case in planned.cases], run_dir if measured else None, interrupted)
+    return Finished(
+        [case.case_id(versions) for case in planned.cases],
+        [cell.boundary_id(versions) for cell in planned.cells],
+        run_dir if measured else None,
+        interrupted,
+    )
 
 
 def run_cell(composed: DictConfig) -> None:
     """One Hydra job. Never raises for a case that fails: its row says so, and the batch goes on."""
     plain: Any = OmegaConf.to_container(composed, resolve=True)
     settings = config.validate({key: value for key, value in plain.items() if key != "hydra"})
+    work = work_of(settings)
     finished = run_sweep(
-        cases_of(settings),
+        [asked for asked in work if isinstance(asked, Case)],
+        [asked for asked in work if isinstance(asked, Cell)],
         Path(settings.results_dir),
         settings.run_id or new_run_id(),
         settings.timeout_s,

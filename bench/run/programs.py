@@ -19,7 +19,7 @@ from bench.memory.program import Program, Unpredictable, load_tensor_bytes
 from bench.memory.replay import Replayer
 from bench.records import Case
 from bench.run.isolate import Launcher, LauncherFailed, run_isolated
-from bench.run.row import installed_versions
+from bench.run.versions import installed_versions
 
 _FP16_BPW = 16.0
 _PER_REQUEST = 8

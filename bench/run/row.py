@@ -5,23 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from datetime import UTC, datetime
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 from bench.plan.models import native_max_seq_len
-from bench.records import SCHEMA_VERSION, Case
+from bench.records import SCHEMA_VERSION, Case, Outcome
+from bench.run.forecast import Forecast
 from bench.run.isolate import Ending
 from bench.run.judge import Verdict
-
-
-def installed_versions() -> dict[str, str | None]:
-    """The versions that a measurement depends on, without importing any of them."""
-    return {
-        "harness_version": version("vram-bench"),
-        "torch_version": version("torch"),
-        "exllamav2_version": version("exllamav2"),
-    }
 
 
 def make_row(
@@ -35,6 +26,7 @@ def make_row(
     telemetry: dict[str, Any] | None,
     energy_j: float | None,
     environment: dict[str, str],
+    forecast: Forecast,
 ) -> dict[str, Any]:
     """One row in the columns of `results.schema.CASES`; what is not known is left out and becomes null."""
     reported: dict[str, Any] = {}
@@ -83,12 +75,16 @@ def make_row(
         "error": verdict.error,
         **{name: memory.get(name) for name in ("peak_allocated_bytes", "peak_requested_bytes", "peak_reserved_bytes")},
         "peak_device_bytes": peak_device_bytes,
+        "predicted_peak_bytes": forecast.prediction and forecast.prediction.peak_allocated_bytes,
         "context_bytes": reported.get("context_bytes"),
         **(reported.get("parts") or {}),
         "load_s": reported.get("load_s") if case.device.kind == "cuda" else None,
         "prefill_tokens_per_s": _rate(reported, "prefill_tokens", "prefill_s"),
         "decode_tokens_per_s": _rate(reported, "decode_tokens", "decode_s"),
         "decode_tokens_per_s_full": _rate(reported, "decode_tokens", "decode_full_s"),
+        "estimated_decode_tokens_per_s": forecast.estimated_decode_tokens_per_s
+        if verdict.outcome is Outcome.FITS
+        else None,
         "prefill_samples_s": reported.get("prefill_s") or None,
         "decode_samples_s": reported.get("decode_s") or None,
         "decode_full_samples_s": reported.get("decode_full_s") or None,

@@ -1,4 +1,4 @@
-"""Runs the cases of a sweep: order, resume, locks, and what is told while it goes on."""
+"""Runs the cases and cells of a sweep: order, resume, locks, and what is told while it goes on."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from bench.errors import BadInput
-from bench.records import ANSWERS, Case, Report
-from bench.results.store import Journal, compact, read_cases
+from bench.records import ANSWERS, Case, Cell, Outcome, Report
+from bench.results.schema import Kind
+from bench.results.store import Journal, compact, read_boundaries, read_cases
+from bench.run.boundary import Row, find_boundary
+from bench.run.forecast import Forecaster
 from bench.run.isolate import (
     Ending,
     Interrupted,
@@ -30,27 +33,41 @@ from bench.run.isolate import (
     run_isolated,
 )
 from bench.run.judge import judge
-from bench.run.row import installed_versions, make_row, now
+from bench.run.programs import Programs
+from bench.run.row import make_row, now
 from bench.run.telemetry import Sampler
+from bench.run.versions import installed_versions
 
 
 class Watcher:
     """Is told of what happens; the base tells nobody. Called from several threads, one at a time."""
 
-    def begin(self, total: int, known: int) -> None: ...
+    def prepare(self, done: int, total: int) -> None:
+        """Of the recordings that predictions need, so many are there."""
+
+    def begin(self, total: int, known: int) -> None:
+        """So many cases and cells, of which some have their answer."""
 
     def start(self, case: Case) -> None: ...
 
     def enter(self, case: Case, phase: str) -> None: ...
 
-    def finish(self, case: Case, row: dict[str, Any]) -> None: ...
+    def finish(self, case: Case, row: Row) -> None:
+        """A case has its row."""
+
+    def probe(self, case: Case, row: Row) -> None:
+        """A case that was run to find a cell's boundary has its row."""
+
+    def find(self, cell: Cell, boundary: Row) -> None:
+        """A cell has its boundary."""
 
 
 @dataclass
 class Finished:
-    """The sweep's cases and where their rows are; `interrupted` when some have none yet."""
+    """The sweep's cases and cells by their ids, and where their rows are; `interrupted` when some have none yet."""
 
     case_ids: list[str]
+    boundary_ids: list[str]
     run_dir: Path | None
     interrupted: bool
 
@@ -61,7 +78,8 @@ def new_run_id() -> str:
 
 
 def run_sweep(
-    cases: list[Case],
+    cases: Sequence[Case],
+    cells: Sequence[Cell],
     results_dir: Path,
     run_id: str,
     timeout_s: float,
@@ -70,41 +88,88 @@ def run_sweep(
     watcher: Watcher | None = None,
     share_run: bool = False,
 ) -> Finished:
-    """Measures every case that has no row yet below `results_dir`; rows go to `results_dir/run_id`.
+    """Measures every case and finds every cell's boundary that is not known yet below `results_dir`.
 
-    Simulated cases run `jobs` at a time (None: one for each core), those of one real GPU one after the other.
-    Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped. With `share_run`, other
-    processes write to the same run, and whoever started them compacts it.
+    Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
+    GPU one after the other. Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped. With
+    `share_run`, other processes write to the same run, and whoever started them compacts it.
     """
     watcher = watcher or Watcher()
     versions = installed_versions()
-    ids = [case.case_id(versions) for case in cases]
-    known: set[str] = set() if rerun else _answered_ids(results_dir)
-    todo = [(case, case_id) for case, case_id in zip(cases, ids, strict=True) if case_id not in known]
-    if not todo:
-        watcher.begin(len(cases), len(cases))
-        return Finished(ids, None, False)
+    case_ids = [case.case_id(versions) for case in cases]
+    boundary_ids = [cell.boundary_id(versions) for cell in cells]
+    stored = Stored.read(results_dir, rerun)
+    cases, cells = [_with_weights(case) for case in cases], [Cell(_with_weights(cell.longest)) for cell in cells]
+    tasks: list[_Task] = [
+        *(_Task(cell, key) for cell, key in zip(cells, boundary_ids, strict=True) if key not in stored.boundary_ids),
+        *(_Task(case, key) for case, key in zip(cases, case_ids, strict=True) if key not in stored.answers),
+    ]
+    known = len(cases) + len(cells) - len(tasks)
+    if not tasks:
+        watcher.begin(known, known)
+        return Finished(case_ids, boundary_ids, None, False)
     run_dir = _make_run_dir(results_dir, run_id)
     with contextlib.nullcontext() if share_run else _claim(run_dir):
-        watcher.begin(len(cases), len(cases) - len(todo))
-        run = _Run(run_dir, run_id, timeout_s, versions, watcher)
+        run = _Run(run_dir, run_id, timeout_s, jobs or os.cpu_count() or 1, versions, stored, watcher)
         try:
-            interrupted = run.measure(todo, jobs or os.cpu_count() or 1)
+            interrupted = run.work(tasks, known)
         finally:
             with _deaf_to_interrupts():
                 run.close()
                 if not share_run:
                     compact(run_dir)
-    return Finished(ids, run.run_dir if any(run.run_dir.glob("*.parquet")) else None, interrupted)
+    return Finished(case_ids, boundary_ids, run_dir if any(run_dir.glob("*.parquet")) else None, interrupted)
 
 
-def _answered_ids(results_dir: Path) -> set[str]:
-    """The cases with a verdict. A crash or a timeout answers nothing: such a case is tried again."""
-    if not results_dir.exists():
-        return set()
-    table, _ = read_cases(results_dir)
-    ids, outcomes = (table.column(name).to_pylist() for name in ("case_id", "outcome"))
-    return {str(case_id) for case_id, outcome in zip(ids, outcomes, strict=True) if outcome in ANSWERS}
+def _with_weights(case: Case) -> Case:
+    """The case with the weights of its model on disk, where a real GPU needs them and a hub has them."""
+    if case.device.kind != "cuda" or case.model.repo is None:
+        return case
+    from bench.plan import hub
+
+    return replace(case, model=hub.download(case.model)) if hub.needs_download(case) else case
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A case to measure, or a cell whose boundary to find, and its id."""
+
+    work: Case | Cell
+    key: str
+
+    @property
+    def longest(self) -> Case:
+        return self.work.longest if isinstance(self.work, Cell) else self.work
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them.
+
+    A crash or a timeout answers nothing: such a case is tried again, and so is a boundary that was not certified.
+    """
+
+    answers: dict[str, Row]
+    boundary_ids: set[str]
+    rows: Sequence[Row]
+
+    @staticmethod
+    def read(results_dir: Path, rerun: bool) -> Stored:
+        if not results_dir.exists():
+            return Stored({}, set(), [])
+        rows = read_cases(results_dir)[0].to_pylist()
+        if rerun:
+            return Stored({}, set(), rows)
+        boundaries = read_boundaries(results_dir)[0].select(["boundary_id", "certified", "outcome"]).to_pylist()
+        return Stored(
+            {str(row["case_id"]): row for row in rows if row["outcome"] in ANSWERS},
+            {
+                str(row["boundary_id"])
+                for row in boundaries
+                if row["certified"] or row["outcome"] == Outcome.UNSUPPORTED
+            },
+            rows,
+        )
 
 
 @contextlib.contextmanager
@@ -148,29 +213,46 @@ class _Run:
     """One run's folder, launchers and threads."""
 
     def __init__(
-        self, run_dir: Path, run_id: str, timeout_s: float, versions: dict[str, str | None], watcher: Watcher
+        self,
+        run_dir: Path,
+        run_id: str,
+        timeout_s: float,
+        jobs: int,
+        versions: dict[str, str | None],
+        stored: Stored,
+        watcher: Watcher,
     ) -> None:
-        self.run_dir = run_dir
+        self._run_dir = run_dir
         self._run_id = run_id
         self._timeout_s = timeout_s
+        self._jobs = jobs
         self._versions = versions
+        self._stored = stored
         self._watcher = watcher
-        self._journal = Journal(run_dir)
+        self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
         self._layouts = Path(tempfile.mkdtemp(prefix="vram-bench-"))
         self._launchers: dict[str | None, Launcher] = {}
+        self._forecaster = Forecaster(
+            Programs(lambda: self._launcher("simulated", None), self._layouts, jobs), stored.rows
+        )
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._muted = False
 
-    def measure(self, todo: list[tuple[Case, str]], jobs: int) -> bool:
-        """Runs all; true if it was interrupted."""
+    def work(self, tasks: list[_Task], known: int) -> bool:
+        """Does all; true if it was interrupted."""
+        try:
+            self._forecaster.prepare([task.longest for task in tasks], self._watcher.prepare)
+        except KeyboardInterrupt:
+            return True
+        self._watcher.begin(known + len(tasks), known)
         # The longest first, so that no core waits for a straggler at the end.
-        todo = sorted(todo, key=lambda item: -item[0].max_seq_len)
-        lanes: dict[str | None, list[tuple[Case, str]]] = {}
-        for case, case_id in todo:
-            lanes.setdefault(case.device.uuid, []).append((case, case_id))
-        pools = [(ThreadPoolExecutor(1 if uuid else jobs), lane) for uuid, lane in lanes.items()]
-        futures = [pool.submit(self._one, case, case_id) for pool, lane in pools for case, case_id in lane]
+        tasks = sorted(tasks, key=lambda task: -task.longest.max_seq_len)
+        lanes: dict[str | None, list[_Task]] = {}
+        for task in tasks:
+            lanes.setdefault(task.longest.device.uuid, []).append(task)
+        pools = [(ThreadPoolExecutor(1 if uuid else self._jobs), lane) for uuid, lane in lanes.items()]
+        futures = [pool.submit(self._do, task) for pool, lane in pools for task in lane]
         try:
             for future in futures:
                 future.result()
@@ -189,15 +271,34 @@ class _Run:
     def close(self) -> None:
         for launcher in self._launchers.values():
             launcher.close()
-        self._journal.close()
+        self._cases.close()
+        self._boundaries.close()
         shutil.rmtree(self._layouts, ignore_errors=True)
 
-    def _one(self, case: Case, case_id: str) -> None:
+    def _do(self, task: _Task) -> None:
+        if isinstance(task.work, Case):
+            self._measure(task.work, task.key, self._watcher.finish)
+            return
+        boundary = find_boundary(task.work, task.key, self._probe, self._forecaster)
+        if boundary is not None:
+            with self._lock:
+                self._boundaries.append(boundary)
+            self._tell(self._watcher.find, task.work, boundary)
+
+    def _probe(self, case: Case, again: bool) -> Row | None:
+        """The row of one of a cell's cases: the one that is stored, if there is one and it will do."""
+        case_id = case.case_id(self._versions)
+        if not again and case_id in self._stored.answers:
+            return self._stored.answers[case_id]
+        return self._measure(case, case_id, self._watcher.probe)
+
+    def _measure(self, case: Case, case_id: str, tell: Callable[[Case, Row], None]) -> Row | None:
+        """Runs one case, keeps its row and tells of it; None when the sweep is stopping."""
         with self._gpu(case) as mine:
             if not mine:
-                return
+                return None
             self._tell(self._watcher.start, case)
-            log_path = self.run_dir / "logs" / f"{case_id}.log"
+            log_path = self._run_dir / "logs" / f"{case_id}.log"
             started_at = now()
 
             def on_report(report: Report) -> None:
@@ -208,7 +309,7 @@ class _Run:
                 try:
                     ending = self._run(case, log_path, on_report)
                 except Interrupted:
-                    return
+                    return None
         row = make_row(
             case,
             case_id,
@@ -220,22 +321,23 @@ class _Run:
             sampler.summary(),
             sampler.energy_j(),
             child_environment(case.device.kind, case.device.uuid),
+            self._forecaster.forecast(case),
         )
         with self._lock:
-            self._journal.append(row)
-        self._tell(self._watcher.finish, case, row)
+            self._cases.append(row)
+        self._tell(tell, case, row)
+        return row
 
-    def _launcher(self, case: Case) -> Launcher:
+    def _launcher(self, kind: str, uuid: str | None) -> Launcher:
         """One for each real GPU, and one for all simulated cards."""
         with self._lock:
-            uuid = case.device.uuid
             if uuid not in self._launchers:
-                self._launchers[uuid] = make_launcher(case.device.kind, uuid)
+                self._launchers[uuid] = make_launcher(kind, uuid)
             return self._launchers[uuid]
 
     def _run(self, case: Case, log_path: Path, on_report: Callable[[Report], None]) -> Ending:
         """The case's ending; a launcher that fails gets a second chance."""
-        launcher, failure = self._launcher(case), ""
+        launcher, failure = self._launcher(case.device.kind, case.device.uuid), ""
         request = case_request(case, self._layouts)
         for _ in range(2):
             try:

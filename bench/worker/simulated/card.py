@@ -11,13 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.records import Case, Memory
-from bench.worker import checkpoint
-from bench.worker.simulated import attention, cuda_api, operators
 from bench.memory.allocator import CachingAllocator
 from bench.memory.limits import compute_capability, limits_of, supports_flash_attention
 from bench.memory.parts import PARTS
 from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
+from bench.records import Case, Memory
+from bench.worker import checkpoint
+from bench.worker.simulated import attention, cuda_api, operators
 from bench.worker.simulated.extension import Extension
 from bench.worker.simulated.tensor import Observer, SimulatedCuda
 

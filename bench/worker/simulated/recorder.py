@@ -47,7 +47,9 @@ class Recorder(CachingAllocator, Observer):
         self._count = 0
         self._calls: list[tuple[Size, Call]] = []
         self._tensors: dict[str, dict[int, str]] = {}
-        self._on_host: dict[int, tuple[torch.Tensor, str]] = {}  # what was read to the host, kept so that it stays itself
+        self._on_host: dict[
+            int, tuple[torch.Tensor, str]
+        ] = {}  # what was read to the host, kept so that it stays itself
         self.layer = -1
 
     def enter(self, kind: str, q_len: int = 0, k_len: int = 0) -> None:

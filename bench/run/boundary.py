@@ -1,0 +1,78 @@
+"""The boundary of one cell: probes that the search asks for, until it is certified or cannot be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bench.plan.search import Observation, found, next_probe
+from bench.records import SCHEMA_VERSION, Case, Cell, Outcome
+from bench.run.forecast import Forecaster
+from bench.run.row import now
+
+Row = Mapping[str, Any]
+_IDENTITY = (
+    *("run_id", "host", "device_name", "device_kind", "device_uuid", "device_total_bytes", "vram_limit_bytes"),
+    *("compute_capability", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
+    *("model", "architecture", "model_fingerprint", "bpw", "head_bits", "cache", "lazy", "attention"),
+    *("attention_requested", "batch_size", "max_input_len", "native_max_seq_len"),
+)
+_AT_THE_BOUNDARY = (
+    *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
+)
+
+
+def find_boundary(
+    cell: Cell, boundary_id: str, measure: Callable[[Case, bool], Row | None], forecaster: Forecaster
+) -> dict[str, Any] | None:
+    """The row of the cell's boundary; None where the sweep was stopped.
+
+    `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
+    """
+    started_at = time.monotonic()
+    rows: list[Row] = []
+    observations: list[Observation] = []
+    predicted = first_prediction = forecaster.fits_at(cell)
+    while (length := next_probe(cell.native_max_seq_len, predicted, observations)) is not None:
+        row = measure(cell.at(length), any(seen.max_seq_len == length for seen in observations))
+        if row is None:
+            return None
+        rows.append(row)
+        if row["outcome"] not in (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED):
+            break  # a verdict on the cell, or on the harness: another length would say the same
+        observations.append(Observation(length, row["outcome"] == Outcome.FITS))
+        forecaster.learn(row)
+        predicted = forecaster.fits_at(cell)
+    bracket = found(cell.native_max_seq_len, observations)
+    last = rows[-1]
+    answered = last["outcome"] in (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
+    at_fit = next((row for row in reversed(rows) if row["max_seq_len"] == bracket.fits_at), None)
+    return {
+        **{name: last.get(name) for name in _IDENTITY},
+        **{name: at_fit.get(name) if at_fit else None for name in _AT_THE_BOUNDARY},
+        "schema_version": SCHEMA_VERSION,
+        "boundary_id": boundary_id,
+        "finished_at": now().isoformat(),
+        "fits_at": bracket.fits_at,
+        "fails_at": bracket.fails_at,
+        "predicted_fits_at": first_prediction,
+        "certified": bracket.certified,
+        "contradictory": bracket.contradictory,
+        "probes": len(rows),
+        "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
+        "headroom_bytes": _headroom(at_fit),
+        "wall_s": time.monotonic() - started_at,
+        "error": None if answered else last.get("error"),
+        "advice": forecaster.advise(cell) if answered and bracket.fits_at is None else None,
+        "notes": sorted({note for row in rows for note in row.get("notes") or []}),
+        "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
+    }
+
+
+def _headroom(row: Row | None) -> int | None:
+    """What the card, or the smaller one inside it, had left at the peak."""
+    if row is None or row.get("peak_device_bytes") is None or row.get("device_total_bytes") is None:
+        return None
+    total = min(row["device_total_bytes"], row.get("vram_limit_bytes") or row["device_total_bytes"])
+    return int(total - row["peak_device_bytes"])
