@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from bench.memory.limits import Limits
 from bench.memory.parts import PARTS
-from bench.memory.replay import Replayer
-from bench.plan.search import PAGE, Observation, found, next_probe
+from bench.memory.replay import Replay, Replayer
+from bench.plan.search import PAGE, Observation, found, grid, next_probe
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,31 @@ class Prediction:
 
 def predict(replayer: Replayer, limits: Limits, max_seq_len: int) -> Prediction:
     """One case on a card. Raises `Unpredictable`."""
-    limited = replayer.replay(max_seq_len, limits)
+    return _prediction(replayer, limits, max_seq_len, replayer.replay(max_seq_len, limits))
+
+
+def predict_boundary(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> Prediction:
+    """The longest case, in pages, that fits a card; the shortest, which does not, where nothing fits.
+
+    Raises `Unpredictable`.
+    """
+    guess = _estimate(replayer, limits, native_max_seq_len)
+    replays: dict[int, Replay] = {}
+    observations: list[Observation] = []
+    while (length := next_probe(native_max_seq_len, guess, observations)) is not None:
+        replays[length] = replayer.replay(length, limits)
+        observations.append(Observation(length, replays[length].fits))
+    length = found(native_max_seq_len, observations).fits_at or grid(native_max_seq_len)[0]
+    return _prediction(replayer, limits, length, replays[length])
+
+
+def predict_fits_at(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
+    """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `Unpredictable`."""
+    boundary = predict_boundary(replayer, limits, native_max_seq_len)
+    return boundary.max_seq_len if boundary.fits else 0
+
+
+def _prediction(replayer: Replayer, limits: Limits, max_seq_len: int, limited: Replay) -> Prediction:
     replay = limited if limited.fits else replayer.replay(max_seq_len, limits, endless=True)
     return Prediction(
         max_seq_len=max_seq_len,
@@ -43,15 +67,6 @@ def predict(replayer: Replayer, limits: Limits, max_seq_len: int) -> Prediction:
         peak_device_bytes=replay.peak_reserved_bytes + limits.context_bytes,
         parts={**dict(zip(PARTS, replay.parts_at_peak, strict=True)), "context": limits.context_bytes},
     )
-
-
-def predict_fits_at(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
-    """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `Unpredictable`."""
-    guess = _estimate(replayer, limits, native_max_seq_len)
-    observations: list[Observation] = []
-    while (length := next_probe(native_max_seq_len, guess, observations)) is not None:
-        observations.append(Observation(length, replayer.replay(length, limits).fits))
-    return found(native_max_seq_len, observations).fits_at or 0
 
 
 def _estimate(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.memory.program import Unpredictable
 from bench.memory.replay import Replayer
 from bench.plan.calibrate import Calibration
-from bench.plan.predict import Prediction, predict, predict_fits_at
+from bench.plan.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.plan.search import grid
 from bench.plan.speed import estimate
 from bench.records import Case, Cell
@@ -43,7 +45,19 @@ class Forecast:
     @property
     def case(self) -> Case:
         """The case, or the cell's at its limit."""
-        return self.work.longest if isinstance(self.work, Cell) else self.work
+        return _longest(self.work)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A replay's answer as it is kept: the fields of a `Prediction`, or why there is none."""
+
+    prediction: dict[str, Any] | None
+    reason: str | None
+
+
+def _longest(work: Case | Cell) -> Case:
+    return work.longest if isinstance(work, Cell) else work
 
 
 class Forecaster:
@@ -79,21 +93,56 @@ class Forecaster:
 
     def forecast(self, work: Case | Cell) -> Forecast:
         """Everything that can be said of `work` without running it."""
-        case = work.longest if isinstance(work, Cell) else work
-        replayer = self._replayer(case)
+        return self._forecast(work, self._replay(work))
+
+    def forecast_all(self, works: Sequence[Case | Cell], jobs: int = 1) -> list[Forecast]:
+        """The same for many: what was said before is looked up, the rest is replayed `jobs` at a time."""
+        keys = [self._key(work) for work in works]
+        said = {key: _Said(**json.loads(text)) for key, text in self._programs.store.read(keys).items()}
+        groups: dict[str, list[tuple[str, Case | Cell]]] = {}
+        for key, work in zip(keys, works, strict=True):
+            if key not in said:
+                groups.setdefault(self._programs.cell_key(_longest(work)), []).append((key, work))
+
+        def say(group: list[tuple[str, Case | Cell]]) -> dict[str, _Said]:
+            return {key: self._replay(work) for key, work in group}
+
+        new: dict[str, _Said] = {}
+        with ThreadPoolExecutor(jobs) as pool:
+            for answers in pool.map(say, (groups[name] for name in sorted(groups))):
+                new.update(answers)
+        self._programs.store.write({key: json.dumps(asdict(answer)) for key, answer in new.items()})
+        said.update(new)
+        return [self._forecast(work, said[key]) for key, work in zip(keys, works, strict=True)]
+
+    def _replay(self, work: Case | Cell) -> _Said:
+        replayer = self._replayer(_longest(work))
         if isinstance(replayer, str):
-            return Forecast(work, None, None, replayer, _probes(work, None), None)
+            return _Said(None, replayer)
+        limits = self._calibration.limits(_longest(work))
         try:
-            limits = self._calibration.limits(case)
-            fits_at, length = None, case.max_seq_len
             if isinstance(work, Cell):
-                fits_at = predict_fits_at(replayer, limits, work.native_max_seq_len)
-                length = fits_at or grid(work.native_max_seq_len)[0]
-            prediction = predict(replayer, limits, length)
-        except Unpredictable as error:
-            return Forecast(work, None, None, str(error), _probes(work, None), None)
-        speed = estimated_speed(replace(case, max_seq_len=length)) if prediction.fits else None
+                return _Said(asdict(predict_boundary(replayer, limits, work.native_max_seq_len)), None)
+            return _Said(asdict(predict(replayer, limits, work.max_seq_len)), None)
+        except Unpredictable as reason:
+            return _Said(None, str(reason))
+
+    def _forecast(self, work: Case | Cell, said: _Said) -> Forecast:
+        if said.prediction is None:
+            return Forecast(work, None, None, said.reason, _probes(work, None), None)
+        prediction = Prediction(**said.prediction)
+        fits_at = None
+        if isinstance(work, Cell):
+            fits_at = prediction.max_seq_len if prediction.fits else 0
+        case = replace(_longest(work), max_seq_len=prediction.max_seq_len)
+        speed = estimated_speed(case) if prediction.fits else None
         return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed)
+
+    def _key(self, work: Case | Cell) -> str:
+        """What decides an answer: the engine's allocations, the length and the card."""
+        case = _longest(work)
+        limits = self._calibration.limits(case)
+        return "-".join(map(str, (self._programs.cell_key(case), type(work).__name__, case.max_seq_len, *limits)))
 
     def gains(self, cell: Cell) -> list[tuple[str, int]]:
         """What one would gain by giving something up: the next smaller setting of each kind, and how far it goes."""

@@ -18,6 +18,7 @@ from bench.memory.limits import supports_flash_attention
 from bench.memory.program import Program, Unpredictable, load_tensor_bytes
 from bench.memory.replay import Replayer
 from bench.records import Case
+from bench.run.forecast_store import ForecastStore
 from bench.run.isolate import Launcher, LauncherFailed, run_isolated
 from bench.run.versions import installed_versions
 
@@ -36,6 +37,7 @@ class Programs:
         self._scratch = scratch
         self._jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / _engine_digest()
+        self.store = ForecastStore(self._dir / "forecasts.sqlite")
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
@@ -106,6 +108,7 @@ def _engine_digest() -> str:
     """Changes with anything that decides what a case allocates: the engine, PyTorch, and this program's own rules."""
     digest = hashlib.sha256(json.dumps(installed_versions(), sort_keys=True).encode())
     package = Path(bench.__file__).parent
-    for path in sorted([*package.glob("memory/*.py"), *package.glob("worker/**/*.py")]):
+    rules = ("memory/*.py", "worker/**/*.py", "plan/predict.py", "plan/search.py")
+    for path in sorted(path for pattern in rules for path in package.glob(pattern)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
