@@ -15,21 +15,28 @@ from pathlib import Path
 
 from bench.errors import BadInput, ExitCode
 
-_SWEEP_HELP = """\
-Measures every combination of the given keys; a comma makes an axis. Each case loads the model, makes its cache,
-fills the context to the end and decodes there, in a process of its own. What is stored already is not run again.
-
-  model             a name in conf/model, or local with model.path=DIR (config.json, and EXL2 weights for a real GPU)
+_KEYS = """
+  model             a name in conf/model; local with model.path=DIR (config.json, and EXL2 weights for a real GPU);
+                    or hub with model.repo=ORG/NAME model.revision=REV
   device            auto, cuda (device.index=N), or a simulated card in conf/device
   bpw               2.0 to 8.0 bits per weight, or 16
-  max_seq_len       tokens
+  max_seq_len       tokens, or auto: find the largest that fits (the default)
   cache             FP16, Q8, Q6, Q4
   lazy              true: lazy cache and load_autosplit; false: load, then the cache
   attention         auto, flash, xformers, sdpa, matmul
   vram_limit        e.g. 24GiB: a smaller card inside the one that is there
   batch_size, max_input_len, head_bits, results_dir, timeout_s, repeats, jobs, rerun, hydra/launcher
 """
+_SWEEP_HELP = f"""\
+Measures every combination of the given keys; a comma makes an axis. Each case loads the model, makes its cache,
+fills the context to the end and decodes there, in a process of its own. What is stored already is not run again.
+{_KEYS}"""
+_PLAN_HELP = f"""\
+Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and
+nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up.
+{_KEYS}"""
 _EXAMPLES = {
+    "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",
     "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8192,32768 device=rtx_4090",
     "report": "vram-bench report --results results --out report",
     "doctor": "vram-bench doctor --json",
@@ -84,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
         return sub
 
+    plan = command("plan", "predict, without measuring", _PLAN_HELP)
+    plan.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    plan.add_argument("--json", action="store_true", help="one JSON document on stdout")
     sweep = command("sweep", "measure", _SWEEP_HELP)
     sweep.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
     report = command(
@@ -105,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "plan":
+        from bench.commands.plan import plan
+
+        return plan(arguments.overrides, arguments.json)
     if arguments.command == "sweep":
         from bench.commands.sweep import sweep
 

@@ -14,6 +14,8 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 
+_SORTED_JSON = json.JSONEncoder(sort_keys=True)
+
 
 class Phase(StrEnum):
     """The steps of a case, in order. A row's `phase` is the last that was entered."""
@@ -50,7 +52,7 @@ class ModelSpec:
     """
 
     name: str
-    config: dict[str, Any]
+    config: dict[str, Any] = field(hash=False)  # no dict has a hash; equal models have the same fingerprint
     fingerprint: str
     path: str | None = None
     bpw: float | None = None
@@ -106,13 +108,13 @@ class Case:
     def case_id(self, versions: dict[str, str | None]) -> str:
         """A hash of the configuration, the device and the versions: the same case is found again on resume."""
         determining = {
+            **vars(self),
             "schema_version": SCHEMA_VERSION,
             "model": [self.model.name, self.model.fingerprint],
-            "device": dataclasses.asdict(self.device),
+            "device": vars(self.device),
             "versions": versions,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("model", "device")},
         }
-        text = json.dumps(determining, sort_keys=True)
+        text = _SORTED_JSON.encode(determining)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def title(self) -> str:
@@ -128,7 +130,8 @@ class Case:
         return Case(**fields)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        # Not `asdict`, which copies the model's config.json deeply.
+        return json.dumps({**vars(self), "model": vars(self.model), "device": vars(self.device)})
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class Cell:
         return dataclasses.replace(self.longest, max_seq_len=max_seq_len)
 
     def to_json(self) -> str:
-        return json.dumps({"longest": dataclasses.asdict(self.longest)})
+        return f'{{"longest": {self.longest.to_json()}}}'
 
     def boundary_id(self, versions: dict[str, str | None]) -> str:
         """A hash of all that determines the boundary."""

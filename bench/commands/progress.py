@@ -35,20 +35,25 @@ def watcher_for(stream: TextIO) -> Iterator[Watcher]:
 
 
 class _Lines(Watcher):
-    """One line for each case."""
+    """One line for each case, those that were run for a boundary indented above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._total = self._done = 0
+        self._quarters = 0
 
     def prepare(self, done: int, total: int) -> None:
+        quarters = 4 * done // total
         if done == total:
-            self._print(f"{total} recordings made to predict with")
+            self._print(f"{_count(total, 'recording')} made to predict with")
+        elif quarters > self._quarters:
+            self._print(f"{done} of {total} recordings made to predict with")
+        self._quarters = quarters
 
-    def begin(self, total: int, known: int) -> None:
-        self._total, self._done = total, known
-        stored = f", {known} of them stored already" if known else ""
-        self._print(f"{total} to do{stored}")
+    def begin(self, cells: int, cases: int, known: int) -> None:
+        self._total, self._done = cells + cases, known
+        stored = [f"{known} of them stored already"] if known else []
+        self._print(", ".join([*_to_do(cells, cases), *stored]))
 
     def finish(self, case: Case, row: Row) -> None:
         self._done += 1
@@ -70,19 +75,20 @@ class _Bar(Watcher):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = self._known = self._done = 0
+        self._total = self._known = self._done = self._probes = 0
+        self._counted = "recordings to predict with"
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Case, str]] = {}
-        self._preparing = ""
-        self._started_at = time.monotonic()
+        self._started_at: float | None = None
         self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
 
     def prepare(self, done: int, total: int) -> None:
-        self._preparing = f"recording what the engine allocates, {done}/{total}"
+        self._done, self._total = done, total
+        self._started_at = self._started_at or time.monotonic()
 
-    def begin(self, total: int, known: int) -> None:
-        self._preparing = ""
-        self._total, self._known = total, known
+    def begin(self, cells: int, cases: int, known: int) -> None:
+        self._total, self._known, self._done = cells + cases, known, 0
+        self._counted = ("done" if cases else "boundaries") if cells else "cases"
         self._started_at = time.monotonic()
 
     def start(self, case: Case) -> None:
@@ -92,31 +98,31 @@ class _Bar(Watcher):
         self._running[id(case)] = (case, phase)
 
     def finish(self, case: Case, row: Row) -> None:
-        self.probe(case, row)
+        self._running.pop(id(case), None)
+        self._verdicts[str(row["outcome"])] += 1
         self._done += 1
 
     def probe(self, case: Case, row: Row) -> None:
         self._running.pop(id(case), None)
-        self._verdicts[str(row["outcome"])] += 1
+        self._probes += 1
 
     def find(self, cell: Cell, boundary: Row) -> None:
+        self._verdicts[str(boundary["outcome"])] += 1
         self._done += 1
 
     def _render(self) -> Table:
-        done, total = self._known + self._done, max(1, self._total)
-        width = max(10, min(40, self._console.width - 44))
-        filled = width * done // total
-        elapsed = time.monotonic() - self._started_at
-        left = elapsed / self._done * (self._total - done) if self._done else None
-        line = Text.assemble(
-            ("━" * filled, "green"),
-            ("━" * (width - filled), "bright_black"),
-            f" {done}/{self._total} cases, ",
-            f"{duration(left)} left" if left is not None else "starting",
-        )
         grid = Table.grid()
-        grid.add_row(line)
+        if self._started_at is None:
+            grid.add_row(Text("getting ready"))
+            return grid
+        done = self._known + self._done
+        width = max(10, min(40, self._console.width - 44))
+        filled = width * done // max(1, self._total)
+        bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "bright_black"))
+        grid.add_row(Text.assemble(bar, f" {done}/{self._total} {self._counted}, {self._time()}"))
         counts = [(f"{count} {name}  ", _STYLES.get(name, "red")) for name, count in sorted(self._verdicts.items())]
+        if self._probes:
+            counts.append((_count(self._probes, "probe"), "bright_black"))
         if counts:
             grid.add_row(Text.assemble(*counts))
         for case, phase in list(self._running.values()):
@@ -124,15 +130,26 @@ class _Bar(Watcher):
             grid.add_row(text)
         return grid
 
+    def _time(self) -> str:
+        """What is left, if it goes on like this; until something is done, what it took so far."""
+        elapsed = time.monotonic() - (self._started_at or 0)
+        if not self._done:
+            return f"{duration(elapsed)} so far"
+        return f"{duration(elapsed / self._done * (self._total - self._known - self._done))} left"
+
 
 def describe_boundary(boundary: Row) -> str:
     """How far a cell goes in a few words."""
+    fits_at, fails_at = boundary["fits_at"], boundary["fails_at"]
     if boundary["outcome"] not in ("fits", "oom"):
-        return f"{boundary['outcome']}: {boundary.get('error')}"
-    if boundary["fits_at"] is None:
-        return f"nothing fits; {boundary.get('advice') or 'nor would anything smaller'}"
-    end = "the model's own limit" if boundary["fails_at"] is None else f"fails at {tokens(boundary['fails_at'])}"
-    return f"fits up to {tokens(boundary['fits_at'])}, {end}; {_probes(boundary['probes'])}"
+        known = [] if fits_at is None else [f"{tokens(fits_at)} fits"]
+        known += [] if fails_at is None else [f"{tokens(fails_at)} fails"]
+        return "; ".join([f"{boundary['outcome']}: {boundary.get('error')}", *known])
+    if fits_at is None:
+        return "; ".join(["nothing fits", *filter(None, [boundary.get("advice")])])
+    end = "the model's own limit" if fails_at is None else f"fails at {tokens(fails_at)}"
+    doubt = ["contradictory"] if boundary["contradictory"] else []
+    return "; ".join([f"fits up to {tokens(fits_at)}, {end}", _count(boundary["probes"], "probe"), *doubt])
 
 
 def describe(row: Row) -> str:
@@ -146,5 +163,10 @@ def describe(row: Row) -> str:
     return f"{outcome} in {row['phase']}: {row.get('error')}"
 
 
-def _probes(count: int) -> str:
-    return f"{count} probe" if count == 1 else f"{count} probes"
+def _to_do(cells: int, cases: int) -> list[str]:
+    boundaries = "1 boundary to find" if cells == 1 else f"{cells} boundaries to find"
+    return [*([boundaries] if cells else []), *([f"{_count(cases, 'case')} to measure"] if cases else [])]
+
+
+def _count(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

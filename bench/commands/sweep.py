@@ -14,6 +14,7 @@ from bench.records import ANSWERS
 from bench.report.publish import publish
 from bench.report.rows import latest
 from bench.results.store import read_boundaries, read_cases
+from bench.run.boundary import settled
 from bench.run.sweep import Finished, new_run_id, run_sweep
 
 
@@ -56,9 +57,9 @@ def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
         publish(rows[rows["case_id"].isin({*finished.case_ids, *probes})], found, out_dir, echo=True)
     if finished.run_dir is not None:
         print(f"rows: {', '.join(str(path) for path in sorted(finished.run_dir.glob('*.parquet')))}")
-    missing = len(planned.cases) + len(planned.cells) - len(asked) - len(found)
+    answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [settled(row) for row in found.to_dict("records")]
+    left = len(planned.cases) + len(planned.cells) - sum(answered)
     if finished.interrupted:
-        print(f"interrupted; {missing} of them are left, the same command goes on with them", file=sys.stderr)
+        print(f"interrupted; {left} of them are left, the same command goes on with them", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    verdicts = [*asked["outcome"], *found["outcome"]]
-    return ExitCode.DONE if not missing and all(verdict in ANSWERS for verdict in verdicts) else ExitCode.LOOK
+    return ExitCode.LOOK if left else ExitCode.DONE

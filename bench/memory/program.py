@@ -11,7 +11,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,7 +101,7 @@ class Program:
 
     def save(self, path: Path) -> None:
         """Writes the program; it appears whole or not at all."""
-        about = {key: value for key, value in vars(self).items() if key != "templates"}
+        about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
         with _beside(path) as file:
             np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
 
@@ -130,6 +131,7 @@ class Program:
         templates = {kind: _deepen(t, self.num_layers, self.period, self.depth) for kind, t in self.templates.items()}
         return replace(self, templates=templates, num_layers=self.depth)
 
+    @cached_property
     def tensor_names(self) -> list[tuple[int, int, str]]:
         """Each (TENSOR, layer) that occurs, and the name of the tensor in the checkpoint."""
         pairs = np.unique(

@@ -68,7 +68,7 @@ class Replayer:
         self._events = np.ascontiguousarray(events)
         sizes = np.zeros((len(self._program.tensors), self._program.depth + 2), np.int64)
         try:
-            for index, layer, name in self._program.tensor_names():
+            for index, layer, name in self._program.tensor_names:
                 sizes[index, layer + 1] = tensor_bytes[name]
         except KeyError as missing:
             raise Unpredictable(f"the checkpoint has no tensor {missing}") from None

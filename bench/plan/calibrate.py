@@ -1,65 +1,164 @@
 """What a prediction cannot know of a card and rows have shown: the CUDA context, and what else was missed.
 
 A simulated card has its context from the catalogue, and there is nothing to learn. On a real one the first measured
-case tells what CUDA holds besides PyTorch, and by how much the prediction missed what PyTorch has in use.
+case tells what is held besides PyTorch's memory, and by how much the prediction missed what PyTorch has in use.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from statistics import median
 from typing import Any
 
 from bench.memory.limits import Limits, limits_of
 from bench.plan import config
-from bench.records import Case, DeviceSpec
+from bench.plan.settings import DeviceSettings
+from bench.records import Case, DeviceSpec, Outcome
 
 # Between the 386 MB (RTX 4090) and the 500 MB (data centre cards) that people report; only until a case was measured.
 ASSUMED_CONTEXT_BYTES = 450 << 20
 
+# What other programs hold counts as context, and it changes: older rows than this many are not asked.
+_RECENT = 5
+# CUDA sees up to 3 % less of a card than the driver lists; cards of one name differ by far more.
+_SAME_CARD = 0.04
+# What a prediction may have missed depends on, the most telling first: columns of rows, and the case's own values.
+_TELLING: dict[str, Callable[[Case], Any]] = {
+    "model_fingerprint": lambda case: case.model.fingerprint,
+    "attention_requested": lambda case: case.attention,
+    "lazy": lambda case: case.lazy,
+    "cache": lambda case: case.cache,
+    "max_input_len": lambda case: case.max_input_len,
+    "batch_size": lambda case: case.batch_size,
+    "bpw": lambda case: case.bpw,
+    "head_bits": lambda case: case.head_bits,
+}
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What one row says of its card; None where it does not say.
+
+    `besides_bytes` are held besides PyTorch's memory, by anyone; `began_bytes` is the process's own context before it
+    loaded anything; `missed_bytes` are in use beyond the prediction.
+    """
+
+    fits: bool
+    total_bytes: int | None
+    besides_bytes: int | None
+    began_bytes: int | None
+    missed_bytes: int | None
+    about: tuple[Any, ...]
+
 
 class Calibration:
-    """What the rows of this machine's GPUs say. Rows may be added as they come in."""
+    """What the rows of this machine's GPUs say, the latest last. Rows may be added as they come in.
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._context_bytes: dict[str, list[int]] = {}
-        self._missed_bytes: dict[str, list[int]] = {}
+    `versions` are those that are installed: another driver or another PyTorch has another context, another engine or
+    another harness misses something else, and such rows teach nothing.
+    """
+
+    def __init__(self, versions: Mapping[str, str | None], rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._versions = versions
+        self._lessons: dict[tuple[Any, Any], list[_Lesson]] = {}
         for row in rows:
             self.learn(row)
 
     def learn(self, row: Mapping[str, Any]) -> None:
-        """Takes in one row of cases; those of simulated cards, and those that do not fit, teach nothing."""
-        uuid = row.get("device_uuid")
-        if row.get("device_kind") != "cuda" or row.get("outcome") != "fits" or uuid is None:
+        """Takes in one row of cases. Those of simulated cards, and those that say nothing of memory, teach nothing."""
+        if row.get("device_kind") != "cuda" or row.get("outcome") not in (Outcome.FITS, Outcome.OOM):
             return
-        device, reserved = row.get("peak_device_bytes"), row.get("peak_reserved_bytes")
-        allocated, predicted = row.get("peak_allocated_bytes"), row.get("predicted_peak_bytes")
-        if device is not None and reserved is not None:
-            self._context_bytes.setdefault(uuid, []).append(device - reserved)
-        if allocated is not None and predicted is not None:
-            self._missed_bytes.setdefault(uuid, []).append(allocated - predicted)
+        if row.get("device_uuid") is None or not self._of_this_software(row):
+            return
+        fits = row["outcome"] == Outcome.FITS
+        lesson = _Lesson(
+            fits=fits,
+            total_bytes=row.get("device_total_bytes"),
+            besides_bytes=_difference(row, "peak_device_bytes", "peak_reserved_bytes"),
+            began_bytes=row.get("context_bytes"),
+            # What ran out never came to its peak.
+            missed_bytes=_difference(row, "peak_allocated_bytes", "predicted_peak_bytes") if fits else None,
+            about=tuple(row.get(name) for name in _TELLING),
+        )
+        self._lessons.setdefault((row["device_uuid"], row.get("driver_version")), []).append(lesson)
 
     def limits(self, case: Case) -> Limits:
-        """The card of `case` as the allocator will see it; what was missed so far is taken off as if it were context."""
-        device = case.device
-        if device.kind == "cuda":
-            device = _with_catalogue_figures(device)
-            seen = self._context_bytes.get(device.uuid or "")
-            context = median(seen) if seen else device.context_bytes or ASSUMED_CONTEXT_BYTES
-            missed = median(self._missed_bytes.get(device.uuid or "", [0]))
-            device = dataclasses.replace(device, context_bytes=round(context + missed))
-        return limits_of(device, case.vram_limit_bytes)
+        """The card of `case` as the allocator will see it; what was missed is taken off as if it were context."""
+        if case.device.kind != "cuda":
+            return limits_of(case.device, case.vram_limit_bytes)
+        lessons = self._lessons.get((case.device.uuid, case.device.driver_version), [])
+        device = _with_catalogue_figures(case.device)
+        total = next((lesson.total_bytes for lesson in reversed(lessons) if lesson.total_bytes), None)
+        context = _context_bytes(lessons)
+        if context is None:
+            context = ASSUMED_CONTEXT_BYTES if device.context_bytes is None else device.context_bytes
+        missed = _missed_bytes(lessons, tuple(value(case) for value in _TELLING.values()))
+        known = dataclasses.replace(
+            device,
+            total_memory_bytes=total or device.total_memory_bytes,
+            context_bytes=context + missed,
+        )
+        limit = case.vram_limit_bytes
+        if limit is not None:
+            # The worker caps PyTorch at the limit less the context that it began with, whoever holds the rest.
+            began = (lessons[-1].began_bytes or 0) if lessons else context
+            limit += context - began
+        return limits_of(known, limit)
+
+    def _of_this_software(self, row: Mapping[str, Any]) -> bool:
+        installed = self._versions.get("torch_version") or ""
+        torch = str(row.get("torch_version"))
+        # The package of PyPI leaves out the build (+cu130) that torch itself tells.
+        same_torch = installed in (torch, torch.partition("+")[0])
+        return same_torch and all(
+            row.get(name) == version for name, version in self._versions.items() if name != "torch_version"
+        )
+
+
+def _difference(row: Mapping[str, Any], name: str, less: str) -> int | None:
+    if row.get(name) is None or row.get(less) is None:
+        return None
+    return int(row[name] - row[less])
+
+
+def _context_bytes(lessons: list[_Lesson]) -> int | None:
+    """What was held besides PyTorch's memory: a case that ran out early had not loaded all of its kernels."""
+    for fits in (True, False):
+        seen = [lesson.besides_bytes for lesson in lessons if lesson.fits is fits and lesson.besides_bytes is not None]
+        if seen:
+            return round(median(seen[-_RECENT:]))
+    return None
+
+
+def _missed_bytes(lessons: list[_Lesson], about: tuple[Any, ...]) -> int:
+    """What was missed in the rows that are most like the case."""
+    alike: dict[tuple[bool, ...], list[int]] = {}
+    for lesson in lessons:
+        if lesson.missed_bytes is not None:
+            likeness = tuple(own == other for own, other in zip(about, lesson.about, strict=True))
+            alike.setdefault(likeness, []).append(lesson.missed_bytes)
+    return round(median(alike[max(alike)][-_RECENT:])) if alike else 0
 
 
 def _with_catalogue_figures(device: DeviceSpec) -> DeviceSpec:
     """A real card with what the catalogue knows of its model and the driver does not tell."""
-    for name in config.names("device"):
-        known = config.device_settings(name)
-        if known.full_name == device.full_name:
+    for known in _catalogue():
+        total = known.total_memory_bytes or 0
+        of_this_size = abs(total - device.total_memory_bytes) < _SAME_CARD * device.total_memory_bytes
+        # The catalogue adds the size to names that several cards share.
+        if of_this_size and (known.full_name or known.name).startswith(device.full_name):
             return dataclasses.replace(
                 device,
+                total_memory_bytes=min(total, device.total_memory_bytes),
                 multi_processor_count=known.multi_processor_count,
                 context_bytes=known.context_bytes,
             )
     return device
+
+
+@cache
+def _catalogue() -> list[DeviceSettings]:
+    return [config.device_settings(name) for name in config.names("device")]

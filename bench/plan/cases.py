@@ -12,7 +12,7 @@ from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
 from bench.plan.models import native_max_seq_len, resolve_model
 from bench.plan.settings import AUTO, HEAD_BITS, MIN_SEQ_LEN, Settings
 from bench.plan.units import parse_size
-from bench.records import Case, Cell, DeviceSpec
+from bench.records import Case, Cell, DeviceSpec, ModelSpec
 
 _FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
@@ -32,20 +32,32 @@ class Sweep:
 
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
     """Everything that `overrides` ask for, all of it checked. Raises `BadInput`."""
-    combinations = [config.validate(plain) for plain in config.combinations(overrides)]
+    combinations = config.validate_all(config.combinations(overrides))
     for key in _HOW_IT_IS_RUN:
         values = {getattr(settings, key) for settings in combinations}
         if len(values) > 1:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
-    asked = {work.to_json(): work for settings in combinations for work in work_of(settings)}
-    cases = [work for work in asked.values() if isinstance(work, Case)]
-    return Sweep(cases, [work for work in asked.values() if isinstance(work, Cell)], combinations[0])
+    # Combinations of one model or device share its settings: each is looked up once, found by their identity.
+    models: dict[tuple[int, float], ModelSpec] = {}
+    devices: dict[int, DeviceSpec] = {}
+    asked: dict[Case | Cell, None] = {}  # in order, each once
+    for settings in combinations:
+        model_key, device_key = (id(settings.model), settings.bpw), id(settings.device)
+        if model_key not in models:
+            models[model_key] = resolve_model(settings.model, settings.bpw)
+        if device_key not in devices:
+            devices[device_key] = resolve_device(settings.device)
+        asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
+    cases = [work for work in asked if isinstance(work, Case)]
+    return Sweep(cases, [work for work in asked if isinstance(work, Cell)], combinations[0])
 
 
 def work_of(settings: Settings) -> list[Case | Cell]:
-    """What one combination asks for: a case for each of its lengths, the cell for `auto`."""
-    model = resolve_model(settings.model, settings.bpw)
-    device = resolve_device(settings.device)
+    """What one combination asks for: a case for each of its lengths, the cell for `auto`. Raises `BadInput`."""
+    return _work_on(settings, resolve_model(settings.model, settings.bpw), resolve_device(settings.device))
+
+
+def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[Case | Cell]:
     if device.kind == "cuda" and not model.has_weights:
         raise BadInput(
             f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "

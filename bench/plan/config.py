@@ -1,7 +1,8 @@
 """From a command line to settings: the only door to hydra and omegaconf.
 
-A sweep is composed once for each model and each device, not once for each combination: a catalogue of thousands of
-cells is planned in seconds. Values of the other axes are typed by the structured config once each, then multiplied.
+Hydra takes some 50 ms to compose, so it is not asked for each combination: files of the catalogue are read once each
+where that is the same (`_Catalogue`), values of the other axes are typed by the structured config once each, and then
+all is multiplied. Thousands of cells are planned in a second.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +29,8 @@ from pydantic import TypeAdapter, ValidationError
 from bench.errors import BadInput, nearest
 from bench.plan.settings import DeviceSettings, ModelSettings, Settings
 
-_GROUPS = ("model", "device", "experiment")
+_NODES = {"model": ModelSettings, "device": DeviceSettings}  # the groups whose files are one node of the configuration
+_GROUPS = (*_NODES, "experiment")
 _ADAPTER = TypeAdapter(Settings)
 # Hydra reads the branch 4_25 as the number 425, and {bpw} as half a dictionary, unless they are quoted.
 _REVISION = "model.revision"
@@ -62,6 +65,7 @@ def device_settings(name: str) -> DeviceSettings:
 def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Every combination of a sweep's overrides, as plain data in the shape of `Settings`, `hydra.*` left out.
 
+    Combinations of the same model or device share its data; they are not to be changed.
     Raises `BadInput` for what Hydra or the structured config refuses.
     """
     parsed = _parse(overrides)
@@ -73,15 +77,14 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
         defaults = _compose([*given, *hydras], with_hydra=True).hydra.sweeper.params or {}
         named = {override.key_or_group for override in mine}
         mine += _parse([f"{key}={values}" for key, values in defaults.items() if key not in named])
-        fixed = [str(override.input_line) for override in mine if not override.is_sweep_override()]
         axes = {override.key_or_group: override for override in mine if override.is_sweep_override()}
         group_axes = {key: override for key, override in axes.items() if key in _GROUPS}
         value_axes = {key: override for key, override in axes.items() if key not in _GROUPS}
-        groups = list(itertools.product(*(_choices(override) for override in group_axes.values())))
-        for choice in groups:
-            config = _compose(fixed + list(choice))
-            typed = [_typed_values(config, override) for override in value_axes.values()]
-            plain = _to_plain(config)
+        catalogue = _Catalogue(mine)
+        for names_of_groups in itertools.product(*(_values(override) for override in group_axes.values())):
+            parts = catalogue.compose(dict(zip(group_axes, names_of_groups, strict=True)))
+            typed = [_part_with(key, parts).typed_values(override) for key, override in value_axes.items()]
+            plain = {key: value for part in parts.values() for key, value in part.plain.items()}
             for values in itertools.product(*typed):
                 settings = {**plain}
                 for key, value in zip(value_axes, values, strict=True):
@@ -102,6 +105,20 @@ def validate(settings: dict[str, Any]) -> Settings:
         raise BadInput(f"{key}={first['input']}: {first['msg'].lower()}") from error
 
 
+def validate_all(combinations: Sequence[dict[str, Any]]) -> list[Settings]:
+    """`validate` for each. Combinations that share the data of a model or a device share its settings, too."""
+    validated: dict[int, ModelSettings | DeviceSettings] = {}  # by the identity of their data
+    found = []
+    for plain in combinations:
+        # pydantic takes an instance as it is, so each model and each device is validated only once.
+        nodes = {key: validated.get(id(plain[key]), plain[key]) for key in _NODES}
+        settings = validate({**plain, **nodes})
+        validated[id(plain["model"])] = settings.model
+        validated[id(plain["device"])] = settings.device
+        found.append(settings)
+    return found
+
+
 def launcher_override(overrides: Sequence[str]) -> str | None:
     """The name of the Hydra launcher that was asked for, if one was."""
     for override in _parse(overrides):
@@ -119,10 +136,6 @@ def fold_lengths(overrides: Sequence[str]) -> list[str]:
         else:
             folded.append(str(override.input_line))
     return folded
-
-
-def _choices(override: Override) -> list[str]:
-    return [f"{override.key_or_group}={value}" for value in _values(override)]
 
 
 def _values(override: Override) -> list[str]:
@@ -185,6 +198,128 @@ def _compose(overrides: list[str], with_hydra: bool = False) -> DictConfig:
         raise BadInput(_explain(error)) from error
 
 
+class _Part:
+    """A configuration, or a node of one (`model`, `device`). What is asked of it is worked out once."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._config = config
+        self._typed_values: dict[str, list[Any]] = {}
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        try:
+            plain = OmegaConf.to_container(self._config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise BadInput(_explain(error)) from error
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def typed_values(self, axis: Override) -> list[Any]:
+        """The values of an axis as the structured config types them."""
+        key = axis.key_or_group
+        if key not in self._typed_values:
+            self._typed_values[key] = [_typed_value(self._config, key, text) for text in _values(axis)]
+        return self._typed_values[key]
+
+
+class _Catalogue:
+    """The configuration for any choice of model, device and experiment, under the same overrides.
+
+    A file of conf/model says what the node `model` is, and one of conf/device what `device` is. Where nothing else has
+    a say in these nodes but plain overrides (model.revision=main), each file is read once, and Hydra composes the rest
+    once for each experiment. Otherwise, and for whatever is wrong, Hydra composes each combination of choices.
+    """
+
+    def __init__(self, overrides: list[Override]) -> None:
+        self._fixed = [override for override in overrides if not override.is_sweep_override()]
+        fixed_keys = {override.key_or_group for override in self._fixed}
+        axes = {override.key_or_group: override for override in overrides if override.is_sweep_override()}
+        experiments = [override.value() for override in self._fixed if override.key_or_group == "experiment"]
+        experiments += _values(axes["experiment"]) if "experiment" in axes else []
+        self._separable = (
+            all(_stands_alone(override) for override in overrides)
+            and not any(key in fixed_keys for key in axes)
+            and all(_keeps_out_of_nodes(experiment) for experiment in experiments)
+        )
+        self._nodes: dict[tuple[str, str], _Part | None] = {}
+        self._rests: dict[str | None, _Part] = {}
+
+    def compose(self, choice: dict[str, str]) -> dict[str, _Part]:
+        """The parts of the configuration for a name of each group: nodes by their key, and under "" the rest, or all.
+
+        What is in a node's part counts, whatever the rest has in its place.
+        """
+        if not self._separable:
+            return {"": self._ask_hydra(choice)}
+        nodes = {group: self._node(group, choice[group]) for group in _NODES if group in choice}
+        read = {group: node for group, node in nodes.items() if node is not None}
+        if len(read) < len(nodes):
+            return {"": self._ask_hydra(choice)}
+        experiment = choice.get("experiment")
+        if experiment not in self._rests:
+            self._rests[experiment] = self._ask_hydra(choice)
+        return {"": self._rests[experiment], **read}
+
+    def _ask_hydra(self, choice: dict[str, str]) -> _Part:
+        chosen = [f"{group}={name}" for group, name in choice.items()]
+        return _Part(_compose([*(str(override.input_line) for override in self._fixed), *chosen]))
+
+    def _node(self, group: str, name: str) -> _Part | None:
+        if (group, name) not in self._nodes:
+            config = _read_node(group, name, self._fixed)
+            self._nodes[group, name] = None if config is None else _Part(config)
+        return self._nodes[group, name]
+
+
+def _part_with(key: str, parts: dict[str, _Part]) -> _Part:
+    return parts.get(key.partition(".")[0], parts[""])
+
+
+def _stands_alone(override: Override) -> bool:
+    """Whether an override gives its own key a value, and does so without looking at other keys."""
+    return override.type is OverrideType.CHANGE and override.package is None and "${" not in str(override.input_line)
+
+
+def _keeps_out_of_nodes(experiment: Any) -> bool:
+    """Whether an experiment leaves the nodes `model` and `device` as they are."""
+    if experiment is None:
+        return True
+    content = _read_alone("experiment", experiment, package="_global_")
+    return content is not None and not any(group in content for group in _NODES)
+
+
+def _read_node(group: str, name: str, overrides: list[Override]) -> DictConfig | None:
+    """The configuration that has only the node `group`, as its file and `overrides` say.
+
+    None where that is left to Hydra, for something out of the ordinary or for its message.
+    """
+    try:
+        content = _read_alone(group, name, package=group)
+        if content is None:
+            return None
+        config = OmegaConf.create({group: OmegaConf.merge(OmegaConf.structured(_NODES[group]), content)})
+        OmegaConf.set_struct(config, True)
+        for override in overrides:
+            if override.key_or_group.startswith(f"{group}."):
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
+    except (OmegaConfBaseException, ValueError):
+        return None
+    return config
+
+
+def _read_alone(group: str, name: str, package: str) -> DictConfig | None:
+    """A file of conf that speaks of `package`, and refers to nothing outside itself; None for any other."""
+    if name not in names(group):
+        return None
+    path = config_dir() / group / f"{name}.yaml"
+    text = path.read_text(encoding="utf-8")
+    content = OmegaConf.load(path)
+    elsewhere = set(re.findall(r"@package\s+(\S+)", text)) - {package}
+    if elsewhere or "${" in text or not isinstance(content, DictConfig) or "defaults" in content:
+        return None
+    return content
+
+
 def _missing_choice(overrides: list[str], error: Exception) -> str:
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
@@ -220,30 +355,14 @@ def _unknown_key(key: str) -> str:
     return f"unknown key {key!r}. {nearest(key, (known for known in _KEYS if '.' not in known))}"
 
 
-def _typed_values(config: DictConfig, override: Override) -> list[Any]:
-    """The values of an axis as the structured config types them."""
-    key, values = override.key_or_group, []
-    for text in _values(override):
-        one = _parse([f"{key}={text}"])[0]
-        scratch = copy.deepcopy(config)
-        try:
-            OmegaConf.update(scratch, key, one.value(), merge=True)
-        except OmegaConfBaseException as error:
-            raise BadInput(_explain(error)) from error
-        values.append(_plain_value(OmegaConf.select(scratch, key)))
-    return values
-
-
-def _to_plain(config: DictConfig) -> dict[str, Any]:
+def _typed_value(config: DictConfig, key: str, text: str) -> Any:
+    override = _parse([f"{key}={text}"])[0]
+    scratch = copy.deepcopy(config)
     try:
-        plain = OmegaConf.to_container(config, resolve=True)
+        OmegaConf.update(scratch, key, override.value(), merge=True)
     except OmegaConfBaseException as error:
         raise BadInput(_explain(error)) from error
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def _plain_value(value: Any) -> Any:
+    value = OmegaConf.select(scratch, key)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 

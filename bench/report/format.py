@@ -24,6 +24,13 @@ def tokens(count: float | None) -> str:
     return "–" if count is None or math.isnan(count) else f"{int(count):,}"
 
 
+def rate(per_s: float | None) -> str:
+    """`104`, `5.3` tokens a second, for columns that name their unit; a dash for unknown."""
+    if per_s is None or math.isnan(per_s):
+        return "–"
+    return f"{per_s:.1f}" if per_s < 10 else f"{per_s:,.0f}"
+
+
 def duration(seconds: float | None) -> str:
     """`0.6 s`, `2 min 05 s`; a dash for unknown."""
     if seconds is None or math.isnan(seconds):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.plan.search import Observation, found, next_probe
@@ -12,6 +12,10 @@ from bench.run.forecast import Forecaster
 from bench.run.row import now
 
 Row = Mapping[str, Any]
+
+# Verdicts on a length; a card that had to spill to the host did not hold it.
+_ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
+# Columns that a boundary has from its cases, and from the one at `fits_at`.
 _IDENTITY = (
     *("run_id", "host", "device_name", "device_kind", "device_uuid", "device_total_bytes", "vram_limit_bytes"),
     *("compute_capability", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
@@ -29,6 +33,7 @@ def find_boundary(
     """The row of the cell's boundary; None where the sweep was stopped.
 
     `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
+    What the row teaches, the forecaster knows by then.
     """
     started_at = time.monotonic()
     rows: list[Row] = []
@@ -39,17 +44,16 @@ def find_boundary(
         if row is None:
             return None
         rows.append(row)
-        if row["outcome"] not in (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED):
+        if row["outcome"] not in _ANSWERS:
             break  # a verdict on the cell, or on the harness: another length would say the same
         observations.append(Observation(length, row["outcome"] == Outcome.FITS))
-        forecaster.learn(row)
         predicted = forecaster.fits_at(cell)
     bracket = found(cell.native_max_seq_len, observations)
     last = rows[-1]
-    answered = last["outcome"] in (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
-    at_fit = next((row for row in reversed(rows) if row["max_seq_len"] == bracket.fits_at), None)
+    answered = last["outcome"] in _ANSWERS
+    at_fit = next((row for row in reversed(rows) if _is_fit(row, bracket.fits_at)), None)
     return {
-        **{name: last.get(name) for name in _IDENTITY},
+        **{name: _latest(rows, name) for name in _IDENTITY},
         **{name: at_fit.get(name) if at_fit else None for name in _AT_THE_BOUNDARY},
         "schema_version": SCHEMA_VERSION,
         "boundary_id": boundary_id,
@@ -62,17 +66,34 @@ def find_boundary(
         "probes": len(rows),
         "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
         "headroom_bytes": _headroom(at_fit),
-        "wall_s": time.monotonic() - started_at,
         "error": None if answered else last.get("error"),
         "advice": forecaster.advise(cell) if answered and bracket.fits_at is None else None,
         "notes": sorted({note for row in rows for note in row.get("notes") or []}),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
+        "wall_s": time.monotonic() - started_at,
     }
+
+
+def settled(boundary: Mapping[Any, Any]) -> bool:
+    """Whether there is nothing more to find out: another search would end as this one did."""
+    return bool(boundary["certified"] or boundary["outcome"] == Outcome.UNSUPPORTED)
+
+
+def _is_fit(row: Row, length: int | None) -> bool:
+    return bool(row["outcome"] == Outcome.FITS and row["max_seq_len"] == length)
+
+
+def _latest(rows: Sequence[Row], name: str) -> Any:
+    """What the last row says that says anything: a child that dies early does not tell its attention."""
+    return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
 
 
 def _headroom(row: Row | None) -> int | None:
     """What the card, or the smaller one inside it, had left at the peak."""
     if row is None or row.get("peak_device_bytes") is None or row.get("device_total_bytes") is None:
         return None
+    if row["device_kind"] == "cuda" and row.get("vram_limit_bytes") is not None:
+        # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
+        return int(row["vram_limit_bytes"] - (row.get("context_bytes") or 0) - row["peak_reserved_bytes"])
     total = min(row["device_total_bytes"], row.get("vram_limit_bytes") or row["device_total_bytes"])
     return int(total - row["peak_device_bytes"])

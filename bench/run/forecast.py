@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bench.memory.limits import Limits
 from bench.memory.program import Unpredictable
 from bench.memory.replay import Replayer
 from bench.plan.calibrate import Calibration
 from bench.plan.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.plan.search import grid
-from bench.plan.speed import estimate
+from bench.plan.smaller import next_smaller, smaller
+from bench.plan.speed import estimate, weight_bytes_per_step
 from bench.records import Case, Cell
 from bench.run.programs import Programs
+from bench.run.versions import installed_versions
 
 _KEPT_REPLAYERS = 16
-# What is given up, step by step, for a case that does not fit.
-_CACHES = ("FP16", "Q8", "Q6", "Q4")
-_WIDTHS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.25, 2.0)
-_INPUT_LENGTHS = (2048, 1024, 512, 256)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Forecaster:
 
     def __init__(self, programs: Programs, rows: Iterable[Mapping[str, Any]] = ()) -> None:
         self._programs = programs
-        self._calibration = Calibration(rows)
+        self._calibration = Calibration(installed_versions(), rows)
         self._replayers: OrderedDict[str, Replayer | str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -146,26 +145,39 @@ class Forecaster:
 
     def gains(self, cell: Cell) -> list[tuple[str, int]]:
         """What one would gain by giving something up: the next smaller setting of each kind, and how far it goes."""
-        gained = []
-        for said, smaller in _next_smaller(cell.longest):
-            self.prepare([smaller])
-            fits_at = self.fits_at(Cell(smaller))
-            if fits_at is not None:
-                gained.append((said, fits_at))
-        return gained
+        options = list(next_smaller(cell.longest))
+        self.prepare([case for _, case in options])
+        reached = [(said, self.fits_at(Cell(case))) for said, case in options]
+        return [(said, fits_at) for said, fits_at in reached if fits_at is not None]
 
     def advise(self, cell: Cell) -> str | None:
-        """For a cell that nothing fits: the setting nearest to it that would fit, or what is missing."""
-        for said, smaller in _smaller(cell.longest):
-            self.prepare([smaller])
-            fits_at = self.fits_at(Cell(smaller))
+        """For a cell that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks."""
+        options = list(smaller(cell.longest))
+        missing = self._missing_at_the_smallest(*(options or [("", cell.longest)])[-1])
+        if missing is not None:
+            return missing
+        asked = self.predict(_shortest(cell.longest))
+        for said, case in options:
+            if asked is not None and _saves_too_little(asked, case, cell.longest, self._calibration.limits(case)):
+                continue
+            self.prepare([case])
+            fits_at = self.fits_at(Cell(case))
             if fits_at:
                 return f"{said} would fit {fits_at:,} tokens (predicted)"
-        shortest = self.predict(cell.at(grid(cell.native_max_seq_len)[0]))
-        if shortest is None:
+        return None
+
+    def _missing_at_the_smallest(self, said: str, case: Case) -> str | None:
+        """What the card lacks for the first page; None where it lacks nothing, or nobody knows."""
+        limits = self._calibration.limits(case)
+        begin = f"not even {said} would fit: " if said else ""
+        weights_bytes = weight_bytes_per_step(case.model.config, case.bpw, case.head_bits) or 0
+        if weights_bytes > limits.torch_bytes:  # no recording is needed to say so
+            return f"{begin}the weights alone need {_more(weights_bytes - limits.torch_bytes)}"
+        self.prepare([case])
+        shortest = self.predict(_shortest(case))
+        if shortest is None or shortest.fits:
             return None
-        missing = shortest.peak_device_bytes - self._calibration.limits(cell.longest).total_bytes
-        return f"{shortest.max_seq_len} tokens need {missing / (1 << 30):.1f} GiB more (predicted)"
+        return f"{begin}{shortest.max_seq_len} tokens need {_more(_needed_bytes(shortest) - limits.total_bytes)}"
 
     def _replayer(self, case: Case) -> Replayer | str:
         """The cell's replayer, or why there is none."""
@@ -209,34 +221,21 @@ def _probes(work: Case | Cell, fits_at: int | None) -> int:
     return 1 if fits_at in (0, work.native_max_seq_len) else 2
 
 
-def _next_smaller(case: Case) -> Iterator[tuple[str, Case]]:
-    """One step down on each axis, and what to type for it."""
-    if case.lazy:
-        yield "lazy=false", replace(case, lazy=False)
-    for cache in _CACHES[_CACHES.index(case.cache) + 1 :][:1]:
-        yield f"cache={cache}", replace(case, cache=cache)
-    for bpw in [bpw for bpw in _WIDTHS if bpw < case.bpw and not case.model.has_weights][:1]:
-        yield f"bpw={bpw:g}", replace(case, bpw=bpw)
-    for length in [length for length in _INPUT_LENGTHS if length < case.max_input_len][:1]:
-        yield f"max_input_len={length}", replace(case, max_input_len=length)
+def _shortest(case: Case) -> Case:
+    """The case at its first page."""
+    return replace(case, max_seq_len=grid(case.max_seq_len)[0])
 
 
-def _smaller(case: Case) -> Iterator[tuple[str, Case]]:
-    """Cases that take less, the nearest first, and what to type for each."""
-    own = {"lazy": "lazy=false"} if case.lazy else {}
-    base = replace(case, lazy=False)
-    if own:
-        yield "lazy=false", base
-    caches = _CACHES[_CACHES.index(case.cache) + 1 :]
-    widths = [] if case.model.has_weights else [bpw for bpw in _WIDTHS if bpw < case.bpw]
-    steps: list[dict[str, Any]] = [{"cache": cache} for cache in caches]
-    steps += [{"bpw": bpw} for bpw in widths]
-    steps += [{"bpw": bpw, "cache": "Q4"} for bpw in widths if caches]
-    most = {**({"bpw": widths[-1]} if widths else {}), **({"cache": "Q4"} if caches else {})}
-    steps += [{**most, "max_input_len": length} for length in _INPUT_LENGTHS if length < case.max_input_len]
-    for step in steps:
-        said = [
-            *own.values(),
-            *(f"{key}={value:g}" if key == "bpw" else f"{key}={value}" for key, value in step.items()),
-        ]
-        yield " ".join(said), replace(base, **step)
+def _needed_bytes(prediction: Prediction) -> int:
+    """What a card must have at least; PyTorch gives back what it only keeps."""
+    return sum(prediction.parts.values())
+
+
+def _saves_too_little(asked: Prediction, case: Case, than: Case, limits: Limits) -> bool:
+    """Whether `case` only has another cache, and more is missing than all that the cache takes."""
+    only_the_cache = case == replace(than, cache=case.cache)
+    return only_the_cache and _needed_bytes(asked) - asked.parts["cache"] > limits.total_bytes
+
+
+def _more(missing_bytes: float) -> str:
+    return f"{max(missing_bytes / (1 << 30), 0.1):.1f} GiB more (predicted)"

@@ -1,4 +1,4 @@
-"""Answers of the forecaster, kept on disk: a catalogue of ten thousand cells is looked up, not replayed, the next time."""
+"""Answers of the forecaster, kept on disk: ten thousand cells are looked up the next time, not replayed."""
 
 from __future__ import annotations
 

@@ -8,12 +8,15 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
 import bench
+from bench.memory.caches import RECORDED, with_cache
 from bench.memory.limits import supports_flash_attention
 from bench.memory.program import Program, Unpredictable, load_tensor_bytes
 from bench.memory.replay import Replayer
@@ -24,6 +27,7 @@ from bench.run.versions import installed_versions
 
 _FP16_BPW = 16.0
 _PER_REQUEST = 8
+_KEPT_PROGRAMS = 8
 _TIMEOUT_S = 600.0
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
 
@@ -37,6 +41,8 @@ class Programs:
         self._scratch = scratch
         self._jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / _engine_digest()
+        # Cells that differ in their tensors alone share a program.
+        self._load = lru_cache(_KEPT_PROGRAMS)(lambda path, cache: with_cache(Program.load(path).deepened(), cache))
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -59,8 +65,7 @@ class Programs:
         """The cell of `case`, ready to be replayed. Raises `Unpredictable` with the reason where it cannot be."""
         paths = {item["kind"]: Path(item["path"]) for item in self._items(case)}
         try:
-            program = Program.load(paths["program"])
-            return Replayer(program, load_tensor_bytes(paths["tensors"]))
+            return Replayer(self._load(paths["program"], case.cache), load_tensor_bytes(paths["tensors"]))
         except FileNotFoundError:
             raise Unpredictable("its recording came to no end") from None
         except _DAMAGED as error:
@@ -70,7 +75,7 @@ class Programs:
 
     def cell_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
-        return "".join(Path(item["path"]).stem for item in self._items(case))
+        return "-".join([*(Path(item["path"]).stem for item in self._items(case)), case.cache])
 
     def _items(self, case: Case) -> Iterator[dict[str, Any]]:
         """What a cell's prediction is made of, and where each lies."""
@@ -79,7 +84,7 @@ class Programs:
             case.bpw == _FP16_BPW,
             case.head_bits is None,
             case.lazy,
-            case.cache,
+            RECORDED[case.cache],
             case.attention,
             supports_flash_attention(case.device),
             case.batch_size,
@@ -89,7 +94,13 @@ class Programs:
         for kind, key, suffix in (("program", program, ".npz"), ("tensors", tensors, ".json")):
             name = hashlib.sha256(json.dumps([kind, key]).encode()).hexdigest()[:24]
             path = str(self._dir / f"{name}{suffix}")
-            yield {"kind": kind, "path": path, "case": case, "order": (case.model.fingerprint, kind, *map(str, key))}
+            recorded = replace(case, cache=RECORDED[case.cache])
+            yield {
+                "kind": kind,
+                "path": path,
+                "case": recorded,
+                "order": (case.model.fingerprint, kind, *map(str, key)),
+            }
 
     def _make(self, number: int, batch: list[dict[str, Any]]) -> int:
         """Has one child make a batch; what it dies over has no file."""

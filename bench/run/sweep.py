@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -17,10 +18,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bench.errors import BadInput
-from bench.records import ANSWERS, Case, Cell, Outcome, Report
+from bench.records import ANSWERS, Case, Cell, Report
 from bench.results.schema import Kind
 from bench.results.store import Journal, compact, read_boundaries, read_cases
-from bench.run.boundary import Row, find_boundary
+from bench.run.boundary import Row, find_boundary, settled
 from bench.run.forecast import Forecaster
 from bench.run.isolate import (
     Ending,
@@ -45,8 +46,8 @@ class Watcher:
     def prepare(self, done: int, total: int) -> None:
         """Of the recordings that predictions need, so many are there."""
 
-    def begin(self, total: int, known: int) -> None:
-        """So many cases and cells, of which some have their answer."""
+    def begin(self, cells: int, cases: int, known: int) -> None:
+        """So many boundaries are to be found and so many cases to be measured; `known` have their answer already."""
 
     def start(self, case: Case) -> None: ...
 
@@ -99,35 +100,26 @@ def run_sweep(
     case_ids = [case.case_id(versions) for case in cases]
     boundary_ids = [cell.boundary_id(versions) for cell in cells]
     stored = Stored.read(results_dir, rerun)
-    cases, cells = [_with_weights(case) for case in cases], [Cell(_with_weights(cell.longest)) for cell in cells]
     tasks: list[_Task] = [
         *(_Task(cell, key) for cell, key in zip(cells, boundary_ids, strict=True) if key not in stored.boundary_ids),
         *(_Task(case, key) for case, key in zip(cases, case_ids, strict=True) if key not in stored.answers),
     ]
-    known = len(cases) + len(cells) - len(tasks)
+    begin = functools.partial(watcher.begin, len(cells), len(cases), len(cells) + len(cases) - len(tasks))
     if not tasks:
-        watcher.begin(known, known)
+        begin()
         return Finished(case_ids, boundary_ids, None, False)
+    tasks = [_with_weights(task) for task in tasks]
     run_dir = _make_run_dir(results_dir, run_id)
     with contextlib.nullcontext() if share_run else _claim(run_dir):
         run = _Run(run_dir, run_id, timeout_s, jobs or os.cpu_count() or 1, versions, stored, watcher)
         try:
-            interrupted = run.work(tasks, known)
+            interrupted = run.work(tasks, begin)
         finally:
             with _deaf_to_interrupts():
                 run.close()
                 if not share_run:
                     compact(run_dir)
     return Finished(case_ids, boundary_ids, run_dir if any(run_dir.glob("*.parquet")) else None, interrupted)
-
-
-def _with_weights(case: Case) -> Case:
-    """The case with the weights of its model on disk, where a real GPU needs them and a hub has them."""
-    if case.device.kind != "cuda" or case.model.repo is None:
-        return case
-    from bench.plan import hub
-
-    return replace(case, model=hub.download(case.model)) if hub.needs_download(case) else case
 
 
 @dataclass(frozen=True)
@@ -142,11 +134,23 @@ class _Task:
         return self.work.longest if isinstance(self.work, Cell) else self.work
 
 
+def _with_weights(task: _Task) -> _Task:
+    """The task with the weights of its model on disk, where a real GPU needs them and a hub has them."""
+    case = task.longest
+    if case.device.kind != "cuda" or case.model.repo is None:
+        return task
+    from bench.plan import hub
+
+    case = replace(case, model=hub.download(case.model))
+    return replace(task, work=Cell(case) if isinstance(task.work, Cell) else case)
+
+
 @dataclass(frozen=True)
 class Stored:
-    """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them.
+    """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them, by time.
 
-    A crash or a timeout answers nothing: such a case is tried again, and so is a boundary that was not certified.
+    The last word counts. A crash or a timeout answers nothing: such a case is tried again, and so is a boundary that
+    was not certified.
     """
 
     answers: dict[str, Row]
@@ -157,17 +161,16 @@ class Stored:
     def read(results_dir: Path, rerun: bool) -> Stored:
         if not results_dir.exists():
             return Stored({}, set(), [])
-        rows = read_cases(results_dir)[0].to_pylist()
+        rows = read_cases(results_dir)[0].sort_by("started_at").to_pylist()
         if rerun:
             return Stored({}, set(), rows)
-        boundaries = read_boundaries(results_dir)[0].select(["boundary_id", "certified", "outcome"]).to_pylist()
+        columns = ["boundary_id", "finished_at", "certified", "outcome"]
+        boundaries = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at").to_pylist()
+        cases = {str(row["case_id"]): row for row in rows}
+        found = {str(row["boundary_id"]): row for row in boundaries}
         return Stored(
-            {str(row["case_id"]): row for row in rows if row["outcome"] in ANSWERS},
-            {
-                str(row["boundary_id"])
-                for row in boundaries
-                if row["certified"] or row["outcome"] == Outcome.UNSUPPORTED
-            },
+            {case_id: row for case_id, row in cases.items() if row["outcome"] in ANSWERS},
+            {boundary_id for boundary_id, row in found.items() if settled(row)},
             rows,
         )
 
@@ -227,7 +230,8 @@ class _Run:
         self._timeout_s = timeout_s
         self._jobs = jobs
         self._versions = versions
-        self._stored = stored
+        self._answers = dict(stored.answers)
+        self._turns: dict[str, threading.Lock] = {}
         self._watcher = watcher
         self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
         self._layouts = Path(tempfile.mkdtemp(prefix="vram-bench-"))
@@ -239,13 +243,13 @@ class _Run:
         self._stop = threading.Event()
         self._muted = False
 
-    def work(self, tasks: list[_Task], known: int) -> bool:
-        """Does all; true if it was interrupted."""
+    def work(self, tasks: list[_Task], begin: Callable[[], None]) -> bool:
+        """Does all; true if it was interrupted. `begin` is called when all is ready."""
         try:
-            self._forecaster.prepare([task.longest for task in tasks], self._watcher.prepare)
+            self._forecaster.prepare([task.longest for task in tasks], self._prepared)
         except KeyboardInterrupt:
             return True
-        self._watcher.begin(known + len(tasks), known)
+        self._tell(begin)
         # The longest first, so that no core waits for a straggler at the end.
         tasks = sorted(tasks, key=lambda task: -task.longest.max_seq_len)
         lanes: dict[str | None, list[_Task]] = {}
@@ -275,25 +279,48 @@ class _Run:
         self._boundaries.close()
         shutil.rmtree(self._layouts, ignore_errors=True)
 
+    def _prepared(self, done: int, total: int) -> None:
+        self._tell(self._watcher.prepare, done, total)
+
     def _do(self, task: _Task) -> None:
         if isinstance(task.work, Case):
-            self._measure(task.work, task.key, self._watcher.finish)
+            row = self._answer(task.work, again=False)
+            if row is not None:
+                self._tell(self._watcher.finish, task.work, row)
             return
         boundary = find_boundary(task.work, task.key, self._probe, self._forecaster)
         if boundary is not None:
+            boundary["run_id"] = self._run_id  # its cases may be of other runs
             with self._lock:
                 self._boundaries.append(boundary)
             self._tell(self._watcher.find, task.work, boundary)
 
     def _probe(self, case: Case, again: bool) -> Row | None:
-        """The row of one of a cell's cases: the one that is stored, if there is one and it will do."""
-        case_id = case.case_id(self._versions)
-        if not again and case_id in self._stored.answers:
-            return self._stored.answers[case_id]
-        return self._measure(case, case_id, self._watcher.probe)
+        return self._answer(case, again, self._watcher.probe)
 
-    def _measure(self, case: Case, case_id: str, tell: Callable[[Case, Row], None]) -> Row | None:
-        """Runs one case, keeps its row and tells of it; None when the sweep is stopping."""
+    def _answer(self, case: Case, again: bool, tell: Callable[[Case, Row], None] | None = None) -> Row | None:
+        """The row of a case: the one that is stored, if there is one and it will do; None when the sweep is stopping.
+
+        `tell` hears of a case that was run.
+        """
+        case_id = case.case_id(self._versions)
+        with self._turns.setdefault(case_id, threading.Lock()):  # a cell may probe what was asked for by itself
+            if not again and case_id in self._answers:
+                return self._answers[case_id]
+            row = self._measure(case, case_id)
+            if row is None:
+                return None
+            with self._lock:
+                self._cases.append(row)
+            self._forecaster.learn(row)
+            if row["outcome"] in ANSWERS:
+                self._answers[case_id] = row
+        if tell is not None:
+            self._tell(tell, case, row)
+        return row
+
+    def _measure(self, case: Case, case_id: str) -> dict[str, Any] | None:
+        """Runs one case; None when the sweep is stopping."""
         with self._gpu(case) as mine:
             if not mine:
                 return None
@@ -310,7 +337,7 @@ class _Run:
                     ending = self._run(case, log_path, on_report)
                 except Interrupted:
                     return None
-        row = make_row(
+        return make_row(
             case,
             case_id,
             self._run_id,
@@ -323,10 +350,6 @@ class _Run:
             child_environment(case.device.kind, case.device.uuid),
             self._forecaster.forecast(case),
         )
-        with self._lock:
-            self._cases.append(row)
-        self._tell(tell, case, row)
-        return row
 
     def _launcher(self, kind: str, uuid: str | None) -> Launcher:
         """One for each real GPU, and one for all simulated cards."""

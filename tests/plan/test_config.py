@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 from bench.errors import BadInput
 from bench.nvml import Gpu
 from bench.plan import config, devices
-from bench.plan.cases import cases_of, plan_sweep
+from bench.plan.cases import plan_sweep, work_of
 from bench.plan.models import native_max_seq_len, resolve_model
 from bench.plan.settings import ModelSettings, Settings
 from bench.plan.units import parse_size
-from bench.records import Case, DeviceSpec, ModelSpec
+from bench.records import Case, Cell, DeviceSpec, ModelSpec
 
 GIB = 1 << 30
 VERSIONS: dict[str, str | None] = {"torch_version": "2.13.0", "exllamav2_version": "0.3.2"}
@@ -41,10 +41,13 @@ def _refusal(*overrides: str) -> str:
 # Axes
 
 
-def test_without_overrides_there_is_one_case_on_the_default_simulated_card() -> None:
-    (case,) = plan_sweep([]).cases
-    assert (case.device.name, case.device.kind) == (devices.DEFAULT_SIMULATED, "simulated")
-    assert (case.bpw, case.cache, case.lazy, case.max_seq_len) == (4.0, "FP16", False, 4096)
+def test_without_overrides_there_is_one_cell_on_the_default_simulated_card() -> None:
+    sweep = plan_sweep([])
+    (cell,) = sweep.cells
+    longest = cell.longest
+    assert sweep.cases == []
+    assert (longest.device.name, longest.device.kind) == (devices.DEFAULT_SIMULATED, "simulated")
+    assert (longest.bpw, longest.cache, longest.lazy, longest.max_seq_len) == (4.0, "FP16", False, 131072)
 
 
 def test_axes_multiply() -> None:
@@ -56,17 +59,18 @@ def test_axes_multiply() -> None:
 
 
 def test_a_range_is_an_axis() -> None:
-    assert [case.bpw for case in plan_sweep(["bpw=range(3,6)"]).cases] == [3.0, 4.0, 5.0]
+    assert [cell.longest.bpw for cell in plan_sweep(["bpw=range(3,6)"]).cells] == [3.0, 4.0, 5.0]
 
 
 def test_values_are_typed() -> None:
-    (case,) = plan_sweep(["bpw=4", "lazy=true", "batch_size=2", "vram_limit=16GiB", "timeout_s=5"]).cases
+    overrides = ["bpw=4", "lazy=true", "max_seq_len=4096", "batch_size=2", "vram_limit=16GiB", "timeout_s=5"]
+    (case,) = plan_sweep(overrides).cases
     assert isinstance(case.bpw, float)
-    assert (case.lazy, case.batch_size, case.vram_limit_bytes) == (True, 2, 16 * GIB)
+    assert (case.lazy, case.max_seq_len, case.batch_size, case.vram_limit_bytes) == (True, 4096, 2, 16 * GIB)
 
 
 def test_a_value_given_twice_is_one_case() -> None:
-    assert len(plan_sweep(["bpw=4.0,4.0,4"]).cases) == 1
+    assert len(plan_sweep(["bpw=4.0,4.0,4", "max_seq_len=4096,4096"]).cases) == 1
 
 
 def test_a_list_of_lengths_is_walked_like_an_axis() -> None:
@@ -75,31 +79,38 @@ def test_a_list_of_lengths_is_walked_like_an_axis() -> None:
 
 
 def test_a_nested_key_can_be_an_axis() -> None:
-    cases = plan_sweep(["device=rtx_4090", f"device.total_memory_bytes={8 * GIB},{16 * GIB}"]).cases
-    assert [case.device.total_memory_bytes for case in cases] == [8 * GIB, 16 * GIB]
+    cells = plan_sweep(["device=rtx_4090", f"device.total_memory_bytes={8 * GIB},{16 * GIB}"]).cells
+    assert [cell.longest.device.total_memory_bytes for cell in cells] == [8 * GIB, 16 * GIB]
 
 
 def test_a_bpw_of_16_is_allowed() -> None:
-    assert plan_sweep(["bpw=16"]).cases[0].bpw == 16.0
+    assert plan_sweep(["bpw=16"]).cells[0].longest.bpw == 16.0
 
 
-def test_the_quickstart_has_192_cases() -> None:
-    cases = plan_sweep(["experiment=quickstart"]).cases
-    assert len(cases) == 192
-    assert {case.device.name for case in cases} == {"rtx_4090", "a100_40gb"}
-    assert {case.max_seq_len for case in cases} == {2048, 8192, 32768, 131072}
+def test_the_quickstart_has_72_cells() -> None:
+    sweep = plan_sweep(["experiment=quickstart"])
+    assert (len(sweep.cases), len(sweep.cells)) == (0, 72)
+    assert {cell.longest.device.name for cell in sweep.cells} == {"rtx_3060_12gb", "rtx_4090", "a100_40gb"}
 
 
 @pytest.mark.parametrize(
-    ("override", "count"),
-    [("bpw=3.0", 64), ("bpw=3.0,5.0", 128), ("device=l4", 96), ("batch_size=1,2", 384)],
+    ("override", "num_cases", "num_cells"),
+    [
+        ("bpw=3.0", 0, 24),
+        ("bpw=3.0,5.0", 0, 48),
+        ("device=l4", 0, 24),
+        ("batch_size=1,2", 0, 144),
+        ("max_seq_len=2048", 72, 0),
+    ],
 )
-def test_an_override_replaces_an_axis_of_the_experiment(override: str, count: int) -> None:
-    assert len(plan_sweep(["experiment=quickstart", override]).cases) == count
+def test_an_override_replaces_an_axis_of_the_experiment(override: str, num_cases: int, num_cells: int) -> None:
+    sweep = plan_sweep(["experiment=quickstart", override])
+    assert (len(sweep.cases), len(sweep.cells)) == (num_cases, num_cells)
 
 
 def test_settings_that_are_no_axes_come_with_the_sweep() -> None:
-    sweep = plan_sweep(["results_dir=/elsewhere", "timeout_s=5", "jobs=2", "rerun=true", "repeats=1"])
+    overrides = ["results_dir=/elsewhere", "timeout_s=5", "jobs=2", "rerun=true", "repeats=1", "max_seq_len=4096"]
+    sweep = plan_sweep(overrides)
     settings = sweep.settings
     assert (settings.results_dir, settings.timeout_s, settings.jobs, settings.rerun) == ("/elsewhere", 5.0, 2, True)
     assert sweep.cases[0].repeats == 1
@@ -109,12 +120,106 @@ def test_a_launcher_is_found_and_leaves_the_cases_alone() -> None:
     overrides = ["hydra/launcher=basic", "bpw=3.0,4.0"]
     assert config.launcher_override(overrides) == "basic"
     assert config.launcher_override(["bpw=3.0,4.0"]) is None
-    assert len(plan_sweep(overrides).cases) == 2
+    assert len(plan_sweep(overrides).cells) == 2
 
 
 def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
-    folded = config.fold_lengths(["max_seq_len=2048,8192", "bpw=3.0,4.0", "lazy=true"])
-    assert folded == ["max_seq_len=[2048,8192]", "bpw=3.0,4.0", "lazy=true"]
+    folded = config.fold_lengths(["max_seq_len=auto,2048,8192", "bpw=3.0,4.0", "lazy=true"])
+    assert folded == ["max_seq_len=[auto,2048,8192]", "bpw=3.0,4.0", "lazy=true"]
+
+
+# Lengths that are to be found
+
+
+@pytest.mark.parametrize("override", ["max_seq_len=auto,4096", "max_seq_len=[auto,4096]"])
+def test_auto_stands_among_lengths_and_is_the_cell_beside_their_cases(override: str) -> None:
+    overrides = ["cache=FP16,Q4", override]
+    sweep = plan_sweep(overrides)
+    assert [(case.cache, case.max_seq_len) for case in sweep.cases] == [("FP16", 4096), ("Q4", 4096)]
+    assert [cell.longest.cache for cell in sweep.cells] == ["FP16", "Q4"]
+    assert [cell.at(4096) for cell in sweep.cells] == sweep.cases
+    folded = plan_sweep(config.fold_lengths(overrides))
+    assert (folded.cases, folded.cells) == (sweep.cases, sweep.cells)
+
+
+def test_a_cell_that_is_asked_for_twice_is_one() -> None:
+    sweep = plan_sweep(["max_seq_len=auto,auto", "bpw=4.0,4"])
+    assert (len(sweep.cases), len(sweep.cells)) == (0, 1)
+
+
+def test_a_cell_of_weights_that_are_there_is_one_whatever_the_bpw_asked_for(
+    model_dir: Path, write_exl2: Callable[..., None]
+) -> None:
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    (cell,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.0,6.0"]).cells
+    assert (cell.longest.bpw, cell.native_max_seq_len) == (BITS_PER_WEIGHT, 4096)
+
+
+def test_a_cell_goes_up_to_the_limit_of_its_model() -> None:
+    cells = plan_sweep(["model=phi_3_medium_128k,tinyllama_1_1b"]).cells
+    assert [cell.native_max_seq_len for cell in cells] == [131072, 2048]
+
+
+# Choices of models and devices
+
+EVERYTHING_ELSE = [
+    [],
+    ["bpw=2.5,4.0", "cache=Q4"],
+    ["experiment=quickstart", "bpw=3.0"],
+    [f"device.total_memory_bytes={8 * GIB}", "model.config.hidden_size=64"],
+    [f"device.total_memory_bytes={8 * GIB},{16 * GIB}"],
+    ["model.config={hidden_size:64},{vocab_size:32}"],
+    ["model.revision=4_25,{bpw}", "device.index=0"],
+    ["+model.config.new_key=1"],
+    ["model.name='${device.name}'"],
+    ["vram_limit='${device.total_memory_bytes}',1GiB"],
+]
+
+
+def _one_by_one(models: list[str], cards: list[str], rest: list[str]) -> list[dict[str, Any]]:
+    choices = [[f"model={model}", f"device={card}", *rest] for model in models for card in cards]
+    return [plain for overrides in choices for plain in config.combinations(overrides)]
+
+
+@pytest.mark.parametrize("rest", EVERYTHING_ELSE, ids=" ".join)
+def test_choices_together_are_what_they_are_one_by_one(rest: list[str]) -> None:
+    models, cards = ["phi_3_medium_128k", "tinyllama_1_1b"], ["rtx_4090", "l4"]
+    together = config.combinations([f"model={','.join(models)}", f"device={','.join(cards)}", *rest])
+    assert together == _one_by_one(models, cards, rest)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("model/mine.yaml", "name: mine\nconfig: {hidden_size: 64}"),
+        ("model/mine.yaml", "name: mine\nsource: ${device.name}"),
+        ("model/mine.yaml", "defaults: [llama_3_8b]\nname: mine"),
+        ("model/mine.yaml", "# @package _global_\nmodel: {name: mine}\nhead_bits: 8"),
+        ("experiment/mine.yaml", "# @package _global_\nmodel: {revision: main}\ndevice: {index: 0}"),
+        ("experiment/mine.yaml", "# @package _global_\nexperiment: ${device.name}"),
+        ("experiment/mine.yaml", "# @package _global_\ndefaults: [/device/l4@device]"),
+        ("experiment/mine.yaml", "# @package device\nindex: 1"),
+    ],
+    ids=lambda text: text.replace("\n", " "),
+)
+def test_a_file_may_use_all_of_hydra(file: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = tmp_path / "conf"
+    shutil.copytree(config.config_dir(), catalogue)
+    (catalogue / file).write_text(text)
+    monkeypatch.setattr(config, "config_dir", lambda: catalogue)
+    rest = ["experiment=mine"] if file.startswith("experiment") else []
+    models = ["tinyllama_1_1b", "llama_3_8b" if rest else "mine"]
+    cards = ["rtx_4090", "t4"]
+    together = config.combinations([f"model={','.join(models)}", f"device={','.join(cards)}", *rest])
+    assert together == _one_by_one(models, cards, rest)
+
+
+def test_hydra_composes_twice_however_many_choices_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    composed = []
+    compose = config.compose
+    monkeypatch.setattr(config, "compose", lambda *args, **kwargs: composed.append(args) or compose(*args, **kwargs))
+    cells = plan_sweep(["model=llama_3_8b,mistral_7b_v0_3,tinyllama_1_1b", "device=l4,t4", "bpw=3.0,4.0"]).cells
+    assert (len(composed), len(cells)) == (2, 12)
 
 
 # Nonsense
@@ -131,7 +236,11 @@ def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
         ("bpw=abc", ["bpw", "abc", "Float"]),
         ("bpw=nan", ["bpw=nan", "16"]),
         ("max_seq_len=-3", ["max_seq_len=-3", "64"]),
-        ("max_seq_len=abc", ["max_seq_len=abc", "64"]),
+        ("max_seq_len=foo", ["max_seq_len=foo: give a number of tokens from 64 on, or auto"]),
+        ("max_seq_len=[auto,foo]", ["max_seq_len=foo", "64", "auto"]),
+        ("max_seq_len=Auto", ["max_seq_len=Auto", "auto"]),
+        ("max_seq_len=null", ["max_seq_len=None", "auto"]),
+        ("max_seq_len=true", ["max_seq_len=True", "auto"]),
         ("max_seq_len=131073", ["max_seq_len=131073", "phi_3_medium_128k", "131072"]),
         ("model=llama_3_1_8", ["llama_3_1_8", "llama_3_1_8b"]),
         ("model=qqqq", ["qqqq", "llama_3_1_8b", "tinyllama_1_1b"]),
@@ -151,7 +260,7 @@ def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
         ("=3", ["'=3'", "key=value"]),
         ("model=local", ["model=local", "model.path=DIR"]),
         ("device=cuda", ["device=cuda", "no driver", "device=rtx_4090"]),
-        ("max_seq_len=[]", ["max_seq_len"]),
+        ("max_seq_len=[]", ["max_seq_len=[]", "64", "auto"]),
     ],
 )
 def test_bad_input_is_refused_with_what_was_given_and_what_is_allowed(override: str, said: list[str]) -> None:
@@ -171,6 +280,7 @@ def test_an_unknown_key_of_a_model_is_answered_with_the_keys_of_a_model() -> Non
         ("cache=FP16,Q5", "Q5"),
         ("max_seq_len=4096,-3", "-3"),
         ("max_seq_len=4096,131073", "131073"),
+        ("max_seq_len=auto,131073", "131073"),
         ("device=rtx_4090,rtx4091", "rtx4091"),
         ("model=phi_3_medium_128k,nope", "nope"),
         ("vram_limit=20GiB,abc", "abc"),
@@ -199,7 +309,9 @@ def test_nothing_of_hydra_is_left_behind_by_a_refusal(override: str) -> None:
 
 def _local(folder: Path, device: str = "rtx_4090", **settings: Any) -> Case:
     model = ModelSettings(name="local", path=str(folder))
-    (case,) = cases_of(Settings(model=model, device=config.device_settings(device), **settings))
+    settings = {"max_seq_len": 4096, **settings}
+    (case,) = work_of(Settings(model=model, device=config.device_settings(device), **settings))
+    assert isinstance(case, Case)
     return case
 
 
@@ -212,7 +324,7 @@ def _refused_directory(folder: Path) -> str:
 
 
 def test_a_directory_with_only_a_config_is_a_model_without_weights(model_dir: Path) -> None:
-    (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.5"]).cases
+    (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.5", "max_seq_len=4096"]).cases
     assert (case.model.name, case.model.path) == ("tiny", str(model_dir))
     assert (case.model.has_weights, case.bpw) == (False, 3.5)
     assert native_max_seq_len(case.model.config) == 4096
@@ -222,7 +334,7 @@ def test_the_bits_of_weights_that_are_there_win_over_the_bpw_asked_for(
     model_dir: Path, write_exl2: Callable[..., None]
 ) -> None:
     write_exl2(model_dir, "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj")
-    (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.0,6.0"]).cases
+    (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.0,6.0", "max_seq_len=4096"]).cases
     assert case.bpw == BITS_PER_WEIGHT
     assert case.model.has_weights
 
@@ -309,7 +421,7 @@ def test_every_model_composes_and_is_named_like_its_file() -> None:
 
 def test_every_simulated_card_composes_and_is_named_like_its_file() -> None:
     names = [name for name in config.names("device") if name not in ("cuda", "auto")]
-    cards = [case.device for case in plan_sweep([f"device={','.join(names)}"]).cases]
+    cards = [cell.longest.device for cell in plan_sweep([f"device={','.join(names)}"]).cells]
     assert [card.name for card in cards] == names
     assert {card.kind for card in cards} == {"simulated"}
     assert [card.name for card in cards if not 4 * GIB < card.total_memory_bytes < 200 * GIB] == []
@@ -378,41 +490,94 @@ CASE = Case(
 )
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": dataclasses.replace(CASE.model, name="other")},
-        {"model": dataclasses.replace(CASE.model, fingerprint="f2")},
-        {"device": dataclasses.replace(CASE.device, name="rtx_3090")},
-        {"device": dataclasses.replace(CASE.device, total_memory_bytes=16 * GIB)},
-        {"device": dataclasses.replace(CASE.device, context_bytes=1)},
-        {"bpw": 4.5},
-        {"head_bits": 8},
-        {"cache": "Q4"},
-        {"lazy": True},
-        {"attention": "matmul"},
-        {"max_seq_len": 8192},
-        {"batch_size": 2},
-        {"max_input_len": 1024},
-        {"vram_limit_bytes": 8 * GIB},
-        {"repeats": 1},
-    ],
-    ids=lambda change: next(iter(change)),
-)
+CHANGES: list[dict[str, Any]] = [
+    {"model": dataclasses.replace(CASE.model, name="other")},
+    {"model": dataclasses.replace(CASE.model, fingerprint="f2")},
+    {"device": dataclasses.replace(CASE.device, name="rtx_3090")},
+    {"device": dataclasses.replace(CASE.device, total_memory_bytes=16 * GIB)},
+    {"device": dataclasses.replace(CASE.device, context_bytes=1)},
+    {"bpw": 4.5},
+    {"head_bits": 8},
+    {"cache": "Q4"},
+    {"lazy": True},
+    {"attention": "matmul"},
+    {"max_seq_len": 8192},
+    {"batch_size": 2},
+    {"max_input_len": 1024},
+    {"vram_limit_bytes": 8 * GIB},
+    {"repeats": 1},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_case_that_differs_in_any_axis_has_another_id(change: dict[str, Any]) -> None:
     assert dataclasses.replace(CASE, **change).case_id(VERSIONS) != CASE.case_id(VERSIONS)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_a_cell_that_differs_in_any_axis_but_the_length_has_another_id(change: dict[str, Any]) -> None:
+    same = Cell(dataclasses.replace(CASE, **change)).boundary_id(VERSIONS) == Cell(CASE).boundary_id(VERSIONS)
+    assert same == ("max_seq_len" in change)
 
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_a_case_under_another_version_has_another_id(name: str) -> None:
     assert CASE.case_id({**VERSIONS, name: "9"}) != CASE.case_id(VERSIONS)
+    assert Cell(CASE).boundary_id({**VERSIONS, name: "9"}) != Cell(CASE).boundary_id(VERSIONS)
+
+
+SIMULATED = dataclasses.replace(
+    CASE,
+    model=ModelSpec("größer", {"hidden_size": 64}, "f2"),
+    device=DeviceSpec("l4", "simulated", "NVIDIA L4", 22 * GIB, "8.9", 58, 300e9, 400 << 20, "measured"),
+    bpw=2.5,
+    head_bits=None,
+    cache="Q4",
+    lazy=True,
+    vram_limit_bytes=8 * GIB,
+    repeats=1,
+)
+MEASURED = dataclasses.replace(
+    CASE,
+    model=ModelSpec("m@4_25", {}, "f3", "/m", 4.26, "org/m", "c0ffee"),
+    device=DeviceSpec(
+        name="nvidia_rtx_a6000",
+        kind="cuda",
+        full_name="NVIDIA RTX A6000",
+        total_memory_bytes=48 * GIB,
+        compute_capability="8.6",
+        index=0,
+        uuid="GPU-1",
+        driver_version="580.1",
+    ),
+    bpw=4.26,
+    head_bits=None,
+    attention="flash",
+    batch_size=2,
+    max_input_len=1024,
+)
+
+
+@pytest.mark.parametrize(
+    ("case", "case_id", "boundary_id"),
+    [
+        (CASE, "0ea9ca585e8c68a8", "41947838fe12315e"),
+        (SIMULATED, "a342311cb41b6a80", "be7a802eb7f813e8"),
+        (MEASURED, "3867b473ccfd3c81", "34effb7424c96679"),
+    ],
+    ids=["plain", "simulated", "measured"],
+)
+def test_ids_stay_what_they_are_in_rows_that_are_stored(case: Case, case_id: str, boundary_id: str) -> None:
+    """Where one must change, SCHEMA_VERSION says so, and everything is measured again."""
+    assert case.case_id(VERSIONS) == case_id
+    assert Cell(case).boundary_id(VERSIONS) == boundary_id
 
 
 def test_the_id_does_not_depend_on_the_order_of_keys() -> None:
     assert CASE.case_id(dict(reversed(VERSIONS.items()))) == CASE.case_id(VERSIONS)
     overrides = ["bpw=3.0", "cache=Q4", "lazy=true"]
-    (one,), (other,) = plan_sweep(overrides).cases, plan_sweep(overrides[::-1]).cases
-    assert one.case_id(VERSIONS) == other.case_id(VERSIONS)
+    (one,), (other,) = plan_sweep(overrides).cells, plan_sweep(overrides[::-1]).cells
+    assert one.longest.case_id(VERSIONS) == other.longest.case_id(VERSIONS)
 
 
 def test_the_fingerprint_does_not_depend_on_the_order_of_a_configs_keys() -> None:
@@ -433,6 +598,14 @@ def test_a_case_survives_json() -> None:
     assert again == CASE
     assert again.case_id(VERSIONS) == CASE.case_id(VERSIONS)
     assert json.loads(CASE.to_json())["vram_limit_bytes"] is None
+
+
+def test_a_cell_is_told_by_all_but_its_length() -> None:
+    cell = Cell(CASE)
+    assert (cell.native_max_seq_len, cell.at(512)) == (4096, dataclasses.replace(CASE, max_seq_len=512))
+    assert CASE.title() == "tiny 4 bpw FP16 eager 4096 on rtx_4090"
+    assert cell.title() == "tiny 4 bpw FP16 eager on rtx_4090"
+    assert Case.from_json(json.dumps(json.loads(cell.to_json())["longest"])) == CASE
 
 
 # Sizes

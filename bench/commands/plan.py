@@ -1,0 +1,219 @@
+"""`vram-bench plan`: what a sweep is expected to find and to take, without running it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, TextIO
+
+from bench.errors import ExitCode
+from bench.plan.cases import plan_sweep
+from bench.plan.models import native_max_seq_len
+from bench.plan.predict import Prediction
+from bench.records import ANSWERS, Case, Cell, Outcome
+from bench.report.console import console_for
+from bench.report.forecast_tables import show
+from bench.report.forecasts import Expectation, ForecastRow, Gain, document
+from bench.run.forecast import Forecast, Forecaster
+from bench.run.isolate import Launcher, make_launcher
+from bench.run.programs import Programs
+from bench.run.sweep import Stored
+from bench.run.versions import installed_versions
+
+# Short simulated cases took 0.8 to 1.8 s on two cores; only until rows say better.
+ASSUMED_PROBE_S = 1.0
+_FEW = 16  # cells and cases for which it is also said what would change the answer
+
+Tell = Callable[[str], None]
+
+
+def plan(overrides: Sequence[str], as_json: bool) -> int:
+    """Says what `sweep` would do with the same `overrides`; returns the exit code."""
+    planned = plan_sweep(overrides)
+    settings = planned.settings
+    jobs = settings.jobs or os.cpu_count() or 1
+    works: list[Case | Cell] = [*planned.cells, *planned.cases]
+    stored = Stored.read(Path(settings.results_dir), settings.rerun)
+    with _progress(sys.stderr) as progress, _forecaster(stored, jobs) as forecaster:
+        forecaster.prepare([_longest(work) for work in works], progress.prepare)
+        progress.tell("predicting")
+        forecasts = forecaster.forecast_all(works, jobs)
+        versions = installed_versions()
+        seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
+        rows = [_row(forecast, _is_stored(forecast.work, stored, versions), seen) for forecast in forecasts]
+        if len(works) <= _FEW:
+            for index, forecast in enumerate(forecasts):
+                progress.tell(f"what would change the answer, {index}/{len(works)}")
+                rows[index] = _with_gains(rows[index], forecast, forecaster)
+    expectation = expect(rows, stored.rows, jobs)
+    if as_json:
+        print(json.dumps(document(rows, expectation), indent=2))
+    else:
+        show(rows, expectation, console_for())
+    return ExitCode.DONE
+
+
+def expect(rows: Sequence[ForecastRow], measured: Iterable[Mapping[str, Any]], jobs: int) -> Expectation:
+    """How long the probes of `rows` would take, by how long the cases of the rows `measured` took.
+
+    A probe takes the median of those on the same card with the same model, else of those on the same kind of card; one
+    on a simulated card for which there are none an assumed time. Simulated cards run `jobs` cases at a time, a real GPU
+    one, and the probes of a cell come one after the other.
+    """
+    times: dict[tuple[str, ...], list[float]] = {}
+    for seen in measured:
+        if seen["outcome"] in ANSWERS and seen["wall_s"] is not None:
+            times.setdefault((seen["device_kind"],), []).append(seen["wall_s"])
+            times.setdefault((seen["device_kind"], seen["device_name"], seen["model"]), []).append(seen["wall_s"])
+    probe_s = {key: median(values) for key, values in times.items()}
+    probes, assumed = sum(row.probes for row in rows), False
+    lanes: dict[str | None, list[float]] = {}
+    for row in rows:
+        if not row.probes:
+            continue
+        seconds = probe_s.get((row.device_kind, row.device_name, row.model), probe_s.get((row.device_kind,)))
+        if seconds is None:
+            if row.device_kind != "simulated":
+                return Expectation(probes, None)
+            seconds, assumed = ASSUMED_PROBE_S, True
+        lanes.setdefault(row.device_uuid, []).append(row.probes * seconds)
+    total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
+    return Expectation(probes, total, assumed)
+
+
+def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> ForecastRow:
+    """A forecast in plain values; `seen` are the real GPUs on which something was measured."""
+    work, case, prediction = forecast.work, forecast.case, forecast.prediction
+    device = case.device
+    limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
+    is_cell = isinstance(work, Cell)
+    length = None if is_cell else case.max_seq_len
+    return ForecastRow(
+        device_name=device.name,
+        device_kind=device.kind,
+        device_uuid=device.uuid,
+        device_total_bytes=device.total_memory_bytes,
+        vram_limit_bytes=case.vram_limit_bytes,
+        model=case.model.name,
+        model_fingerprint=case.model.fingerprint,
+        bpw=case.bpw,
+        head_bits=case.head_bits,
+        cache=case.cache,
+        lazy=case.lazy,
+        attention_requested=case.attention,
+        batch_size=case.batch_size,
+        max_input_len=case.max_input_len,
+        native_max_seq_len=native_max_seq_len(case.model.config),
+        is_cell=is_cell,
+        probes=0 if stored else forecast.probes,
+        stored=stored,
+        reason=forecast.reason,
+        **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes)),
+        predicted_fits_at=forecast.fits_at or None,
+        estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
+        assumed=_assumptions(case, seen) if prediction else [],
+    )
+
+
+def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:
+    """What is known where something can be predicted."""
+    return {
+        "max_seq_len": prediction.max_seq_len,
+        "fits": prediction.fits,
+        "failed_in": _phase(prediction.failed_in),
+        "predicted_peak_bytes": prediction.peak_allocated_bytes,
+        "predicted_peak_reserved_bytes": prediction.peak_reserved_bytes,
+        "predicted_peak_device_bytes": prediction.peak_device_bytes,
+        "parts": {f"{part}_bytes": size for part, size in prediction.parts.items()},
+        "headroom_bytes": limit_bytes - prediction.peak_device_bytes
+        if prediction.fits
+        else min(0, limit_bytes - sum(prediction.parts.values())),
+    }
+
+
+def _phase(section: str | None) -> str | None:
+    """The phase of a case that a section belongs to: the short exchange at the start is part of the prefill."""
+    if section is None or section in ("load", "cache"):
+        return section
+    return "decode" if section.startswith("decode") else "prefill"
+
+
+def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
+    """What the prediction takes for granted, in the words of the rows' notes where they have some."""
+    device, assumed = case.device, []
+    if device.kind == "cuda":
+        if device.uuid not in seen:
+            assumed.append("context_bytes assumed until a case was measured on this GPU")
+    elif device.context_basis != "measured":
+        assumed.append("context_bytes assumed")
+    if float(device.compute_capability or "8.0") < 8.0:
+        assumed.append("attention kernels of cards before Ampere assumed to take what newer ones take")
+    return assumed
+
+
+def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:
+    """The row with what would change its answer, where something could."""
+    if forecast.prediction is None or row.is_native or (row.fits and not row.is_cell):
+        return replace(row, gains=[])
+    cell = Cell(forecast.case)  # of a case: how far it would go, up to its own length
+    fits_at = forecast.fits_at if row.is_cell else forecaster.fits_at(cell)
+    if not fits_at:
+        return replace(row, gains=[], advice=forecaster.advise(cell))
+    gains = [Gain(setting, longer) for setting, longer in forecaster.gains(cell) if longer > fits_at]
+    return replace(row, gains=gains, advice=None if row.is_cell else f"{fits_at:,} tokens would fit")
+
+
+def _is_stored(work: Case | Cell, stored: Stored, versions: dict[str, str | None]) -> bool:
+    """Whether an earlier run has the answer, so that a sweep would skip it."""
+    if isinstance(work, Cell):
+        return work.boundary_id(versions) in stored.boundary_ids
+    return work.case_id(versions) in stored.answers
+
+
+def _longest(work: Case | Cell) -> Case:
+    return work.longest if isinstance(work, Cell) else work
+
+
+@contextlib.contextmanager
+def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
+    """A forecaster with a folder of its own; a worker starts when a recording is missing, and ends with it."""
+    with contextlib.ExitStack() as stack:
+        folder = tempfile.TemporaryDirectory(prefix="vram-bench-", ignore_cleanup_errors=True)
+        scratch = Path(stack.enter_context(folder))
+
+        def start() -> Launcher:
+            launcher = make_launcher("simulated", None)
+            stack.callback(launcher.close)
+            return launcher
+
+        yield Forecaster(Programs(start, scratch, jobs), stored.rows)
+
+
+class _Progress:
+    """What is being done: a live line in a terminal, and elsewhere a line when recordings were made."""
+
+    def __init__(self, tell: Tell, say: Tell) -> None:
+        self.tell = tell
+        self._say = say
+
+    def prepare(self, done: int, total: int) -> None:
+        self.tell(f"recording what the engine allocates, {done}/{total}")
+        if done == total:
+            self._say(f"{total} recording{'' if total == 1 else 's'} made to predict with")
+
+
+@contextlib.contextmanager
+def _progress(stream: TextIO) -> Iterator[_Progress]:
+    console = console_for(stream)
+    if console.is_terminal:
+        with console.status("reading what was recorded") as status:
+            yield _Progress(status.update, lambda text: None)
+    else:
+        yield _Progress(lambda text: None, lambda text: console.print(text, markup=False, highlight=False))

@@ -1,0 +1,106 @@
+"""What a sweep is expected to find and to take, in plain values.
+
+Nothing here is measured; `predicted_` and `estimated_` say so in every name that could be taken for a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A smaller setting, as it would be typed, and the longest length that is predicted to fit with it."""
+
+    setting: str
+    predicted_fits_at: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastRow:
+    """What is thought of one case or of one cell (`is_cell`), under the names that the columns of results have.
+
+    `max_seq_len` is the case's, or the cell's at its predicted boundary; where nothing fits, it is the shortest. The
+    peaks and `parts` are those at that length; where that does not fit, on a card without a limit. `headroom_bytes` is
+    then below zero, by what is missing at least, or zero where it is only in pieces that are too small. `gains` is None
+    where nobody asked; None anywhere else is unknown, for `reason`.
+    """
+
+    device_name: str
+    device_kind: str
+    device_uuid: str | None
+    device_total_bytes: int
+    vram_limit_bytes: int | None
+    model: str
+    model_fingerprint: str
+    bpw: float
+    head_bits: int | None
+    cache: str
+    lazy: bool
+    attention_requested: str
+    batch_size: int
+    max_input_len: int
+    native_max_seq_len: int
+    is_cell: bool
+    probes: int
+    stored: bool
+    reason: str | None = None
+    max_seq_len: int | None = None
+    predicted_fits_at: int | None = None
+    fits: bool | None = None
+    failed_in: str | None = None
+    predicted_peak_bytes: int | None = None
+    predicted_peak_reserved_bytes: int | None = None
+    predicted_peak_device_bytes: int | None = None
+    parts: dict[str, int] | None = None
+    headroom_bytes: int | None = None
+    estimated_decode_tokens_per_s: float | None = None
+    assumed: list[str] = field(default_factory=list)
+    gains: list[Gain] | None = None
+    advice: str | None = None
+
+    @property
+    def limit_bytes(self) -> int:
+        """What the card has, or the smaller one inside it."""
+        return min(self.device_total_bytes, self.vram_limit_bytes or self.device_total_bytes)
+
+    @property
+    def needed_bytes(self) -> int | None:
+        """What the card would hold; where it does not fit, what would be in use: PyTorch keeps whatever it can get."""
+        return self.predicted_peak_device_bytes if self.fits or self.parts is None else sum(self.parts.values())
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the model's own limit is what ends it."""
+        return self.is_cell and self.predicted_fits_at == self.native_max_seq_len
+
+    def to_json(self) -> dict[str, Any]:
+        values = {**vars(self), "gains": None if self.gains is None else [vars(gain) for gain in self.gains]}
+        del values["is_cell"]
+        return values
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a sweep would take: `seconds` is None where nothing tells, `assumed` where it is not from stored rows."""
+
+    probes: int
+    seconds: float | None
+    assumed: bool = False
+
+    @property
+    def basis(self) -> str | None:
+        return None if self.seconds is None else "assumed" if self.assumed else "stored rows"
+
+
+def document(rows: Sequence[ForecastRow], expectation: Expectation) -> dict[str, Any]:
+    """Everything as one JSON document."""
+    return {
+        "cells": [row.to_json() for row in rows if row.is_cell],
+        "cases": [row.to_json() for row in rows if not row.is_cell],
+        "probes": expectation.probes,
+        "expected_s": expectation.seconds,
+        "expected_basis": expectation.basis,
+    }

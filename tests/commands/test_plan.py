@@ -1,0 +1,186 @@
+"""`vram-bench plan` from the outside, and how long it says that a sweep would take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench.commands.plan import ASSUMED_PROBE_S, expect
+from bench.report.forecasts import Expectation, ForecastRow
+from tests.conftest import Program
+
+TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb")
+ENTRY_KEYS = """
+    device_name device_kind vram_limit_bytes model bpw head_bits cache lazy attention_requested batch_size max_input_len
+    native_max_seq_len max_seq_len predicted_fits_at fits failed_in predicted_peak_bytes predicted_peak_reserved_bytes
+    predicted_peak_device_bytes parts headroom_bytes estimated_decode_tokens_per_s probes stored reason
+"""
+
+
+def planned(program: Program, *overrides: str) -> dict[str, Any]:
+    done = program("plan", *overrides, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def test_a_plan_is_shown_and_nothing_is_written(program: Program, tmp_path: Path) -> None:
+    done = program("plan", *TINY, "cache=FP16,Q4", "max_seq_len=auto,512")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 cells, 2 cases: 4 probes expected, about ")
+    assert "4 predicted to fit" in done.stdout
+    assert done.stdout.count("tinyllama_1_1b on rtx_3060_12gb (simulated)") == 2
+    assert "2,048 max" in done.stdout
+    assert "nothing here is" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
+    document = planned(program, *TINY, "max_seq_len=auto,512")
+    assert {"cells", "cases", "probes", "expected_s", "expected_basis"} == set(document)
+    (cell,), (case,) = document["cells"], document["cases"]
+    for entry in (cell, case):
+        assert set(ENTRY_KEYS.split()) <= set(entry)
+        assert entry["fits"] is True
+        assert entry["failed_in"] is None
+        assert entry["headroom_bytes"] > 0
+        in_use = sum(entry["parts"].values()) - entry["parts"]["context_bytes"]
+        assert entry["predicted_peak_bytes"] == in_use
+    assert (cell["max_seq_len"], cell["predicted_fits_at"]) == (2048, 2048)
+    assert (case["max_seq_len"], case["predicted_fits_at"]) == (512, None)
+    assert (document["probes"], document["expected_basis"]) == (2, "assumed")
+    assert document["expected_s"] > 0
+
+
+def test_a_plan_agrees_with_the_sweep_of_it(program: Program, tmp_path: Path) -> None:
+    overrides = (*TINY, "bpw=8.0", "vram_limit=1.34GiB")
+    before = planned(program, *overrides)["cells"][0]
+    assert program("sweep", *overrides).returncode == 0
+    results = tmp_path / "results"
+    (found,) = [row for path in results.rglob("boundaries.parquet") for row in pq.read_table(path).to_pylist()]
+    cases = [row for path in results.rglob("cases.parquet") for row in pq.read_table(path).to_pylist()]
+    (case,) = [row for row in cases if row["max_seq_len"] == found["fits_at"]]
+    assert found["fails_at"] is not None
+    assert before["predicted_fits_at"] == found["fits_at"]
+    assert before["probes"] == found["probes"]
+    assert before["predicted_peak_bytes"] == case["peak_allocated_bytes"]
+    assert before["predicted_peak_reserved_bytes"] == case["peak_reserved_bytes"]
+    assert before["predicted_peak_device_bytes"] == case["peak_device_bytes"]
+    assert before["headroom_bytes"] == found["headroom_bytes"]
+    assert before["estimated_decode_tokens_per_s"] == case["estimated_decode_tokens_per_s"]
+    after = planned(program, *overrides)
+    assert (after["cells"][0]["stored"], after["probes"], after["expected_s"]) == (True, 0, 0.0)
+    assert {**before, "stored": True, "probes": 0} == after["cells"][0]
+    again = planned(program, *overrides, "rerun=true")
+    assert (again["cells"][0]["stored"], again["probes"], again["expected_basis"]) == (False, 2, "stored rows")
+    assert len(list(results.rglob("*.parquet"))) == 2
+
+
+def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(program: Program) -> None:
+    overrides = ("model=llama_3_8b", "device=rtx_4060_8gb", "bpw=6.0", "max_seq_len=8192")
+    (case,) = planned(program, *overrides)["cases"]
+    assert (case["fits"], case["failed_in"]) == (False, "cache")
+    assert case["headroom_bytes"] < 0
+    assert case["estimated_decode_tokens_per_s"] is None
+    assert {"setting": "cache=Q8", "predicted_fits_at": 8192} in case["gains"]
+    shown = program("plan", *overrides)
+    assert "OOM cache" in shown.stdout
+    assert "cache=Q8: fits" in shown.stdout
+
+
+def test_where_nothing_fits_it_says_what_is_missing(program: Program) -> None:
+    done = planned(program, "model=llama_3_1_70b", "device=rtx_4060_8gb")
+    (cell,) = done["cells"]
+    assert (cell["fits"], cell["predicted_fits_at"], cell["failed_in"]) == (False, None, "load")
+    assert "GiB more" in cell["advice"]
+    assert done["probes"] == 1
+
+
+def test_what_cannot_be_predicted_has_its_reason_in_its_row(program: Program) -> None:
+    overrides = ("model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
+    (case,) = planned(program, *overrides)["cases"]
+    assert (case["fits"], case["parts"], case["max_seq_len"]) == (None, None, 1024)
+    assert "DeepseekV3ForCausalLM" in case["reason"]
+    done = program("plan", *overrides)
+    assert done.returncode == 0
+    assert "unknown" in done.stdout
+    assert "DeepseekV3ForCausalLM" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("override", "told"), [("bpw=99", "bpw=99"), ("model=tinylama_1_1b", "tinyllama_1_1b")])
+def test_bad_input_is_told_in_two_lines(program: Program, tmp_path: Path, override: str, told: str) -> None:
+    done = program("plan", *TINY, override, "--json")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def todo(probes: int, **values: Any) -> ForecastRow:
+    usual: dict[str, Any] = {
+        "device_name": "rtx_4090",
+        "device_kind": "simulated",
+        "device_uuid": None,
+        "device_total_bytes": 1,
+        "vram_limit_bytes": None,
+        "model": "tiny",
+        "model_fingerprint": "f",
+        "bpw": 4.0,
+        "head_bits": 6,
+        "cache": "FP16",
+        "lazy": False,
+        "attention_requested": "auto",
+        "batch_size": 1,
+        "max_input_len": 2048,
+        "native_max_seq_len": 4096,
+        "is_cell": True,
+        "stored": probes == 0,
+    }
+    return ForecastRow(**{**usual, **values}, probes=probes)
+
+
+def took(wall_s: float | None, **values: Any) -> dict[str, Any]:
+    usual = {"device_name": "rtx_4090", "device_kind": "simulated", "model": "tiny", "outcome": "fits"}
+    return {**usual, **values, "wall_s": wall_s}
+
+
+REAL: dict[str, Any] = {"device_kind": "cuda", "device_name": "nvidia_l4", "device_uuid": "GPU-1"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "measured", "jobs", "expected"),
+    [
+        ([todo(2)], [took(1.0), took(3.0), took(8.0)], 1, Expectation(2, 6.0)),
+        ([todo(2)], [took(1.0, model="other"), took(3.0)], 1, Expectation(2, 6.0)),
+        ([todo(2)], [took(1.0, model="other"), took(5.0, device_name="t4")], 1, Expectation(2, 6.0)),
+        ([todo(2)], [took(9.0, outcome="timeout"), took(None)], 1, Expectation(2, 2 * ASSUMED_PROBE_S, True)),
+        ([todo(2)], [took(9.0, device_kind="cuda")], 1, Expectation(2, 2 * ASSUMED_PROBE_S, True)),
+        ([todo(1)] * 8, [took(1.0)], 4, Expectation(8, 2.0)),
+        ([todo(2)], [took(1.0)], 4, Expectation(2, 2.0)),
+        ([todo(0)], [], 4, Expectation(0, 0.0)),
+        ([], [], 4, Expectation(0, 0.0)),
+        ([todo(2, **REAL)], [], 4, Expectation(2, None)),
+        ([todo(2, **REAL), todo(2)], [], 4, Expectation(4, None)),
+        ([todo(0, **REAL), todo(2)], [took(1.0)], 4, Expectation(2, 2.0)),
+        ([todo(2, **REAL)] * 3, [took(10.0, device_kind="cuda")], 4, Expectation(6, 60.0)),
+        ([todo(2, **REAL), todo(1)], [took(10.0, device_kind="cuda"), took(1.0)], 4, Expectation(3, 20.0)),
+        (
+            [todo(2, **REAL), todo(1, **{**REAL, "device_uuid": "GPU-2"})],
+            [took(10.0, device_kind="cuda")],
+            4,
+            Expectation(3, 20.0),
+        ),
+    ],
+)
+def test_how_long_a_sweep_would_take(
+    rows: Sequence[ForecastRow], measured: Sequence[dict[str, Any]], jobs: int, expected: Expectation
+) -> None:
+    assert expect(rows, measured, jobs) == expected
