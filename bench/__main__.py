@@ -45,7 +45,7 @@ _EXAMPLES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)
     try:
@@ -68,6 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _interrupt(*_: object) -> None:
     """Being told to end is like Ctrl-C: what is finished is kept."""
     raise KeyboardInterrupt
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; argparse by itself takes no overrides after an option that follows others."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -180,7 +180,7 @@ def _take_free_block(state: State, size: int, pool: int) -> int:
     index = _first_not_before(state, pool, size, 0)
     if index == state.num_free[pool]:
         return FULL
-    row = state.free[pool, index]
+    row = int(state.free[pool, index])
     _remove_free(state, pool, index)
     return row
 

@@ -54,7 +54,7 @@ def temporaries(
 
 @njit(cache=True, nogil=True)
 def num_splits(work_items: int, head_dim: int, k_len: int, num_sms: int) -> int:
-    """The fewest splits of the keys that reach 85 % of the best use of the card; `work_items` are (head, block) pairs."""
+    """The fewest splits of the keys that reach 85 % of the best use of the card, for so many (head, block) pairs."""
     slots = 2 * num_sms
     if work_items >= 0.8 * slots:
         return 1

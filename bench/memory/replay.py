@@ -211,10 +211,10 @@ def _run(events: Array, first: int, last: int, sizes: Array, rows: Array, state:
 @njit(cache=True, nogil=True)
 def _mark(state: State) -> int:
     """A hash of the free blocks and of what is held."""
-    mark = state.counters[allocator.RESERVED]
+    mark = int(state.counters[allocator.RESERVED])
     for pool in range(len(state.num_free)):
         for i in range(state.num_free[pool]):
             row = state.free[pool, i]
             mark = mark * 1_000_003 + state.blocks[row, allocator.ADDRESS] * 31 + state.blocks[row, allocator.SIZE]
         mark = mark * 1_000_003 + pool
-    return mark
+    return int(mark)

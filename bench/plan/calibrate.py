@@ -23,8 +23,8 @@ ASSUMED_CONTEXT_BYTES = 450 << 20
 
 # What other programs hold counts as context, and it changes: older rows than this many are not asked.
 _RECENT = 5
-# CUDA sees up to 3 % less of a card than the driver lists; cards of one name differ by far more.
-_SAME_CARD = 0.04
+# CUDA sees up to 5 % less of a card than the driver lists; cards of one name differ by far more.
+_SAME_CARD = 0.06
 # What a prediction may have missed depends on, the most telling first: columns of rows, and the case's own values.
 _TELLING: dict[str, Callable[[Case], Any]] = {
     "model_fingerprint": lambda case: case.model.fingerprint,

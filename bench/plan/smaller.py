@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from bench.plan.settings import Settings
 from bench.records import Case
 
 _CACHES = ("FP16", "Q8", "Q6", "Q4")
@@ -22,8 +23,19 @@ def next_smaller(case: Case) -> Iterator[tuple[str, Case]]:
     yield from (_taken(step, case) for step in steps)
 
 
+def smallest(case: Case) -> tuple[str, Case]:
+    """All given up at once, and every setting of it."""
+    step: dict[str, Any] = {
+        "lazy": False,
+        **({} if case.model.has_weights else {"bpw": min(case.bpw, _WIDTHS[-1])}),
+        "cache": _CACHES[-1],
+        "max_input_len": min(case.max_input_len, _INPUT_LENGTHS[-1]),
+    }
+    return _taken(step, case)
+
+
 def smaller(case: Case) -> Iterator[tuple[str, Case]]:
-    """Cases that take less, the nearest first and the smallest last."""
+    """Cases that take less, the nearest first."""
     eager: dict[str, Any] = {"lazy": False} if case.lazy else {}
     caches, widths = _caches(case), _widths(case)
     steps: list[dict[str, Any]] = [{}] if eager else []
@@ -36,7 +48,10 @@ def smaller(case: Case) -> Iterator[tuple[str, Case]]:
 
 
 def _taken(step: dict[str, Any], case: Case) -> tuple[str, Case]:
-    return " ".join(f"{key}={_typed(value)}" for key, value in step.items()), replace(case, **step)
+    said = " ".join(f"{key}={_typed(value)}" for key, value in step.items())
+    if "bpw" in step and case.head_bits is None:  # an unquantised model has none
+        step = {**step, "head_bits": Settings.head_bits}
+    return said, replace(case, **step)
 
 
 def _typed(value: Any) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.plan.search import Observation, found, next_probe
+from bench.plan.search import Bracket, Observation, found, next_probe
 from bench.records import SCHEMA_VERSION, Case, Cell, Outcome
 from bench.run.forecast import Forecaster
 from bench.run.row import now
@@ -28,17 +28,22 @@ _AT_THE_BOUNDARY = (
 
 
 def find_boundary(
-    cell: Cell, boundary_id: str, measure: Callable[[Case, bool], Row | None], forecaster: Forecaster
+    cell: Cell,
+    boundary_id: str,
+    measure: Callable[[Case, bool], Row | None],
+    forecaster: Forecaster,
+    known: Sequence[Row] = (),
 ) -> dict[str, Any] | None:
     """The row of the cell's boundary; None where the sweep was stopped.
 
     `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
-    What the row teaches, the forecaster knows by then.
+    What the row teaches, the forecaster knows by then. `known` are earlier rows of the cell's cases, to go on from.
     """
     started_at = time.monotonic()
+    known = [row for row in known if row["outcome"] in _ANSWERS]
+    observations = [_observation(row) for row in known]
     rows: list[Row] = []
-    observations: list[Observation] = []
-    predicted = first_prediction = forecaster.fits_at(cell)
+    first_prediction = predicted = forecaster.fits_at(cell)
     while (length := next_probe(cell.native_max_seq_len, predicted, observations)) is not None:
         row = measure(cell.at(length), any(seen.max_seq_len == length for seen in observations))
         if row is None:
@@ -46,12 +51,13 @@ def find_boundary(
         rows.append(row)
         if row["outcome"] not in _ANSWERS:
             break  # a verdict on the cell, or on the harness: another length would say the same
-        observations.append(Observation(length, row["outcome"] == Outcome.FITS))
+        observations.append(_observation(row))
         predicted = forecaster.fits_at(cell)
     bracket = found(cell.native_max_seq_len, observations)
+    rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS
-    at_fit = next((row for row in reversed(rows) if _is_fit(row, bracket.fits_at)), None)
+    at_fit = next((row for row in reversed(rows) if _observation(row) == Observation(bracket.fits_at or 0, True)), None)
     return {
         **{name: _latest(rows, name) for name in _IDENTITY},
         **{name: at_fit.get(name) if at_fit else None for name in _AT_THE_BOUNDARY},
@@ -79,8 +85,15 @@ def settled(boundary: Mapping[Any, Any]) -> bool:
     return bool(boundary["certified"] or boundary["outcome"] == Outcome.UNSUPPORTED)
 
 
-def _is_fit(row: Row, length: int | None) -> bool:
-    return bool(row["outcome"] == Outcome.FITS and row["max_seq_len"] == length)
+def _observation(row: Row) -> Observation:
+    return Observation(row["max_seq_len"], row["outcome"] == Outcome.FITS)
+
+
+def _matters(row: Row, bracket: Bracket) -> bool:
+    """Whether an earlier case is at the boundary, or contradicts it."""
+    if row["outcome"] == Outcome.FITS:
+        return bool(bracket.fits_at is None or row["max_seq_len"] >= bracket.fits_at)
+    return bool(bracket.fails_at is None or row["max_seq_len"] <= bracket.fails_at)
 
 
 def _latest(rows: Sequence[Row], name: str) -> Any:

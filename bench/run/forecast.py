@@ -16,7 +16,7 @@ from bench.memory.replay import Replayer
 from bench.plan.calibrate import Calibration
 from bench.plan.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.plan.search import grid
-from bench.plan.smaller import next_smaller, smaller
+from bench.plan.smaller import next_smaller, smaller, smallest
 from bench.plan.speed import estimate, weight_bytes_per_step
 from bench.records import Case, Cell
 from bench.run.programs import Programs
@@ -110,7 +110,10 @@ class Forecaster:
         with ThreadPoolExecutor(jobs) as pool:
             for answers in pool.map(say, (groups[name] for name in sorted(groups))):
                 new.update(answers)
-        self._programs.store.write({key: json.dumps(asdict(answer)) for key, answer in new.items()})
+        # A reason may pass: a recording that came to no end is made again.
+        self._programs.store.write(
+            {key: json.dumps(asdict(answer)) for key, answer in new.items() if answer.prediction}
+        )
         said.update(new)
         return [self._forecast(work, said[key]) for key, work in zip(keys, works, strict=True)]
 
@@ -128,7 +131,9 @@ class Forecaster:
 
     def _forecast(self, work: Case | Cell, said: _Said) -> Forecast:
         if said.prediction is None:
-            return Forecast(work, None, None, said.reason, _probes(work, None), None)
+            # An engine that cannot run a model says so in the first case.
+            probes = 1 if str(said.reason).startswith("Unsupported") else _probes(work, None)
+            return Forecast(work, None, None, said.reason, probes, None)
         prediction = Prediction(**said.prediction)
         fits_at = None
         if isinstance(work, Cell):
@@ -153,13 +158,14 @@ class Forecaster:
     def advise(self, cell: Cell) -> str | None:
         """For a cell that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks."""
         options = list(smaller(cell.longest))
-        missing = self._missing_at_the_smallest(*(options or [("", cell.longest)])[-1])
+        missing = self._missing_at_the_smallest(*smallest(cell.longest))
         if missing is not None:
             return missing
         asked = self.predict(_shortest(cell.longest))
         for said, case in options:
-            if asked is not None and _saves_too_little(asked, case, cell.longest, self._calibration.limits(case)):
-                continue
+            limits = self._calibration.limits(case)
+            if _weights_lack(case, limits) or (asked and _saves_too_little(asked, case, cell.longest, limits)):
+                continue  # found out without a recording
             self.prepare([case])
             fits_at = self.fits_at(Cell(case))
             if fits_at:
@@ -169,15 +175,14 @@ class Forecaster:
     def _missing_at_the_smallest(self, said: str, case: Case) -> str | None:
         """What the card lacks for the first page; None where it lacks nothing, or nobody knows."""
         limits = self._calibration.limits(case)
-        begin = f"not even {said} would fit: " if said else ""
-        weights_bytes = weight_bytes_per_step(case.model.config, case.bpw, case.head_bits) or 0
-        if weights_bytes > limits.torch_bytes:  # no recording is needed to say so
-            return f"{begin}the weights alone need {_more(weights_bytes - limits.torch_bytes)}"
+        if lacking := _weights_lack(case, limits):
+            return f"not even with {said}: the weights alone need {_more(lacking)}"
         self.prepare([case])
         shortest = self.predict(_shortest(case))
         if shortest is None or shortest.fits:
             return None
-        return f"{begin}{shortest.max_seq_len} tokens need {_more(_needed_bytes(shortest) - limits.total_bytes)}"
+        lacking = _needed_bytes(shortest) - limits.total_bytes
+        return f"not even with {said}: {shortest.max_seq_len} tokens need {_more(lacking)}"
 
     def _replayer(self, case: Case) -> Replayer | str:
         """The cell's replayer, or why there is none."""
@@ -224,6 +229,12 @@ def _probes(work: Case | Cell, fits_at: int | None) -> int:
 def _shortest(case: Case) -> Case:
     """The case at its first page."""
     return replace(case, max_seq_len=grid(case.max_seq_len)[0])
+
+
+def _weights_lack(case: Case, limits: Limits) -> float:
+    """What is missing for the weights alone, as far as it is known without a recording; 0 where they may fit."""
+    weights_bytes = weight_bytes_per_step(case.model.config, case.bpw, case.head_bits) or 0
+    return max(0, weights_bytes - limits.torch_bytes)
 
 
 def _needed_bytes(prediction: Prediction) -> int:

@@ -157,6 +157,21 @@ class Stored:
     boundary_ids: set[str]
     rows: Sequence[Row]
 
+    def answers_of(self, cell: Cell, versions: dict[str, str | None]) -> list[Row]:
+        """The answers to the cell's cases, at any length."""
+        case = cell.longest
+        alike = self._alike.get((case.model.fingerprint, case.device.name, case.bpw, case.cache, case.lazy), [])
+        return [row for row in alike if row["case_id"] == cell.at(row["max_seq_len"]).case_id(versions)]
+
+    @functools.cached_property
+    def _alike(self) -> dict[tuple[Any, ...], list[Row]]:
+        """The answers by enough of what makes a cell that few others share it."""
+        alike: dict[tuple[Any, ...], list[Row]] = {}
+        for row in self.answers.values():
+            key = tuple(row[name] for name in ("model_fingerprint", "device_name", "bpw", "cache", "lazy"))
+            alike.setdefault(key, []).append(row)
+        return alike
+
     @staticmethod
     def read(results_dir: Path, rerun: bool) -> Stored:
         if not results_dir.exists():
@@ -231,6 +246,7 @@ class _Run:
         self._jobs = jobs
         self._versions = versions
         self._answers = dict(stored.answers)
+        self._stored = stored
         self._turns: dict[str, threading.Lock] = {}
         self._watcher = watcher
         self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
@@ -288,7 +304,8 @@ class _Run:
             if row is not None:
                 self._tell(self._watcher.finish, task.work, row)
             return
-        boundary = find_boundary(task.work, task.key, self._probe, self._forecaster)
+        known = self._stored.answers_of(task.work, self._versions)
+        boundary = find_boundary(task.work, task.key, self._probe, self._forecaster, known)
         if boundary is not None:
             boundary["run_id"] = self._run_id  # its cases may be of other runs
             with self._lock:

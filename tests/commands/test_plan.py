@@ -58,8 +58,15 @@ def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
     assert document["expected_s"] > 0
 
 
+def test_options_may_stand_among_the_overrides(program: Program) -> None:
+    done = program("plan", "model=tinyllama_1_1b", "--json", "device=rtx_3060_12gb", "max_seq_len=512")
+    assert [case["device_name"] for case in json.loads(done.stdout)["cases"]] == ["rtx_3060_12gb"]
+    assert program("plan", "model=tinyllama_1_1b", "--jsn", "device=rtx_3060_12gb").returncode == 2
+    assert program("doctor", "model=tinyllama_1_1b").returncode == 2
+
+
 def test_a_plan_agrees_with_the_sweep_of_it(program: Program, tmp_path: Path) -> None:
-    overrides = (*TINY, "bpw=8.0", "vram_limit=1.34GiB")
+    overrides = (*TINY, "bpw=8.0", "vram_limit=1.29GiB")
     before = planned(program, *overrides)["cells"][0]
     assert program("sweep", *overrides).returncode == 0
     results = tmp_path / "results"
@@ -79,19 +86,19 @@ def test_a_plan_agrees_with_the_sweep_of_it(program: Program, tmp_path: Path) ->
     assert {**before, "stored": True, "probes": 0} == after["cells"][0]
     again = planned(program, *overrides, "rerun=true")
     assert (again["cells"][0]["stored"], again["probes"], again["expected_basis"]) == (False, 2, "stored rows")
-    assert len(list(results.rglob("*.parquet"))) == 2
+    assert len(list(results.rglob("*.parquet"))) == 2  # as the sweep left it
 
 
 def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(program: Program) -> None:
-    overrides = ("model=llama_3_8b", "device=rtx_4060_8gb", "bpw=6.0", "max_seq_len=8192")
+    overrides = ("model=llama_3_8b", "device=rtx_4060_8gb", "bpw=7.0", "max_seq_len=8192")
     (case,) = planned(program, *overrides)["cases"]
     assert (case["fits"], case["failed_in"]) == (False, "cache")
     assert case["headroom_bytes"] < 0
     assert case["estimated_decode_tokens_per_s"] is None
-    assert {"setting": "cache=Q8", "predicted_fits_at": 8192} in case["gains"]
+    assert {"setting": "bpw=6", "predicted_fits_at": 8192} in case["gains"]
     shown = program("plan", *overrides)
     assert "OOM cache" in shown.stdout
-    assert "cache=Q8: fits" in shown.stdout
+    assert "bpw=6: fits" in shown.stdout
 
 
 def test_where_nothing_fits_it_says_what_is_missing(program: Program) -> None:

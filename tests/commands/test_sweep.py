@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -26,8 +27,13 @@ CONTRACT_COLUMNS = """
 """
 
 
-def rows(results: Path) -> list[dict[str, object]]:
+def rows(results: Path) -> list[dict[str, Any]]:
     return [row for path in results.rglob("cases.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+def boundaries(results: Path) -> list[dict[str, Any]]:
+    found = [row for path in results.rglob("boundaries.parquet") for row in pq.read_table(path).to_pylist()]
+    return sorted(found, key=lambda row: (row["model"], row["vram_limit_bytes"] or 0, row["cache"], row["finished_at"]))
 
 
 def test_a_sweep_measures_every_combination_and_is_not_run_twice(program: Program, tmp_path: Path) -> None:
@@ -55,7 +61,7 @@ def test_a_simulated_row_has_the_contract_s_columns_and_no_speeds(program: Progr
     assert row["phase"] == "done"
     speeds = ("load_s", "prefill_tokens_per_s", "decode_tokens_per_s", "decode_tokens_per_s_full")
     assert [row[name] for name in speeds] == [None] * 4
-    assert row["peak_device_bytes"] == row["peak_reserved_bytes"] + row["context_bytes"]  # type: ignore[operator]
+    assert row["peak_device_bytes"] == row["peak_reserved_bytes"] + row["context_bytes"]
     environment = json.loads(str(row["environment"]))
     assert environment["CUDA_VISIBLE_DEVICES"] == ""
 
@@ -193,7 +199,7 @@ def test_a_power_cut_loses_no_finished_case(tmp_path: Path, program: Program) ->
     process.wait()
     again = program("sweep", *overrides)
     assert again.returncode == 0
-    known = int(again.stderr.split("cases, ")[1].split(" of them")[0])
+    known = int(again.stderr.split("to measure, ")[1].split(" of them")[0])
     assert known >= 3
     assert "[8/8]" in again.stderr
 
@@ -250,11 +256,19 @@ def test_one_run_has_one_writer(tmp_path: Path, program: Program) -> None:
 
 
 def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, tmp_path: Path) -> None:
-    done = program("sweep", "hydra/launcher=basic", *TINY, "cache=FP16,Q4", "max_seq_len=256,512")
+    overrides = (*TINY, "vram_limit=820MiB", "cache=FP16,Q4", "max_seq_len=auto,256")
+    done = program("sweep", "hydra/launcher=basic", *overrides)
     assert done.returncode == 0, done.stderr
-    assert len({row["case_id"] for row in rows(tmp_path / "results")}) == 4
-    assert len({row["run_id"] for row in rows(tmp_path / "results")}) == 1
+    measured, found = rows(tmp_path / "results"), boundaries(tmp_path / "results")
+    assert sorted((row["cache"], row["max_seq_len"]) for row in measured) == [
+        (cache, length) for cache in ("FP16", "Q4") for length in (256, 768, 1024)
+    ]
+    assert [(row["cache"], row["fits_at"]) for row in found] == [("FP16", 768), ("Q4", 768)]
+    assert len({row["run_id"] for row in [*measured, *found]}) == 1
     assert "tinyllama_1_1b on rtx_3060_12gb (simulated)" in done.stdout
+    again = program("sweep", *overrides)
+    assert "2 boundaries to find, 2 cases to measure, 4 of them stored already" in again.stderr
+    assert len(rows(tmp_path / "results")) == 6
 
 
 def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def _exl2(directory: Path, write_exl2: Callable[..., None], bits: int = 4) -> di
 
 
 def _cases(*overrides: str, repo: str = REPO) -> list[Case]:
-    return plan_sweep(["model=hub", f"model.repo={repo}", "device=rtx_4090", *overrides]).cases
+    length = [] if any(override.startswith("max_seq_len=") for override in overrides) else ["max_seq_len=4096"]
+    return plan_sweep(["model=hub", f"model.repo={repo}", "device=rtx_4090", *length, *overrides]).cases
 
 
 def _refusal(*overrides: str, repo: str = REPO) -> str:
@@ -142,7 +143,7 @@ def _refusal(*overrides: str, repo: str = REPO) -> str:
 def test_a_repository_is_what_its_directory_would_be(served: Hub, exl2_dir: Path) -> None:
     commit = served.repository(REPO).commit("main", _files(exl2_dir))
     (case,) = _cases()
-    (local,) = plan_sweep(["model=local", f"model.path={exl2_dir}", "device=rtx_4090"]).cases
+    (local,) = plan_sweep(["model=local", f"model.path={exl2_dir}", "device=rtx_4090", "max_seq_len=4096"]).cases
     there = dataclasses.replace(case.model, name=local.model.name, path=local.model.path, repo=None, revision=None)
     assert there == local.model
     assert (case.bpw, case.head_bits) == (local.bpw, local.head_bits)
@@ -492,14 +493,14 @@ def cuda_case(served: Hub, exl2_dir: Path, monkeypatch: pytest.MonkeyPatch) -> C
     served.repository(REPO).commit("main", {**_files(exl2_dir), "README.md": b"#", "old/a.safetensors": b"0" * 99})
     gpu = Gpu(0, "GPU-1", "NVIDIA RTX A6000", 48 << 30, "8.6", "580.1", "13.0")
     monkeypatch.setattr(devices, "find_gpus", lambda: ([gpu], None))
-    (case,) = plan_sweep(["model=hub", f"model.repo={REPO}", "device=cuda"]).cases
+    (case,) = plan_sweep(["model=hub", f"model.repo={REPO}", "device=cuda", "max_seq_len=4096"]).cases
     assert hub.needs_download(case)
     assert served.sent_bytes < 1_000_000
     return case
 
 
 def test_nothing_is_downloaded_for_a_simulated_card_or_a_local_directory(cuda_case: Case, exl2_dir: Path) -> None:
-    local = plan_sweep(["model=local", f"model.path={exl2_dir}", "device=cuda"]).cases
+    local = plan_sweep(["model=local", f"model.path={exl2_dir}", "device=cuda", "max_seq_len=4096"]).cases
     assert not any(hub.needs_download(case) for case in (*local, *_cases()))
 
 

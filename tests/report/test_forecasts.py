@@ -129,7 +129,7 @@ def test_cases_have_a_table_of_their_own_with_the_length_that_was_asked() -> Non
 
 def test_what_would_make_a_case_fit_is_said() -> None:
     gains = [Gain("cache=Q8", 32768), Gain("bpw=3.5", 20480)]
-    told = {"gains": gains, "advice": "16,384 tokens would fit"}
+    told: dict[str, Any] = {"gains": gains, "advice": "16,384 tokens would fit"}
     fails = holding(3.0, 6.0, 1.0, is_cell=False, max_seq_len=32768, failed_in="cache", **told)
     (table,) = tables_of([fails])
     assert [note.plain for note in table.notes] == [

@@ -19,7 +19,7 @@ import pytest
 import bench
 from bench.records import Case, DeviceSpec, ModelSpec, Report
 from bench.run import isolate
-from bench.run.isolate import LOG_TAIL_BYTES, Ending, Interrupted, child_environment, run_isolated
+from bench.run.isolate import LOG_TAIL_BYTES, Ending, Interrupted, case_request, child_environment, run_isolated
 
 CASE = Case(
     model=ModelSpec("tiny", {"architectures": ["LlamaForCausalLM"]}, "f1"),
@@ -97,9 +97,8 @@ class Isolated:
     ) -> Ending:
         self.launcher = ScriptLauncher(script, self.lifeline[1])
         try:
-            return run_isolated(
-                self.launcher, CASE, self.folder / "layouts", self.folder / "log", timeout_s, on_report, stop
-            )
+            request = case_request(CASE, self.folder / "layouts")
+            return run_isolated(self.launcher, request, self.folder / "log", timeout_s, on_report, stop)
         finally:
             os.close(self.lifeline[1])
 

@@ -200,9 +200,10 @@ def _num_hidden_layers(config: dict[str, Any]) -> int:
 
 
 def _with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
-    shallow = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}
-    if isinstance(shallow.get("text_config"), dict):
-        shallow["text_config"] = _with_num_hidden_layers(shallow["text_config"], num_layers)
+    shallow: dict[str, Any] = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}
+    text_config = shallow.get("text_config")
+    if isinstance(text_config, dict):
+        shallow["text_config"] = _with_num_hidden_layers(text_config, num_layers)
     return shallow
 
 

@@ -1,0 +1,318 @@
+"""One search after another with made-up cards: how many probes, and what the boundary's row says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from bench.plan.search import grid
+from bench.records import Case, Cell, DeviceSpec, ModelSpec
+from bench.results.schema import BOUNDARIES
+from bench.run.boundary import find_boundary, settled
+from bench.run.forecast import Forecaster
+
+NATIVE = 8192
+CELL = Cell(
+    Case(
+        model=ModelSpec("tiny", {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": NATIVE}, "f1"),
+        device=DeviceSpec("rtx_4090", "simulated", "NVIDIA GeForce RTX 4090", 24 << 30),
+        bpw=4.0,
+        head_bits=6,
+        cache="Q4",
+        lazy=False,
+        attention="auto",
+        max_seq_len=NATIVE,
+        batch_size=1,
+        max_input_len=2048,
+    )
+)
+
+Row = dict[str, Any]
+
+
+class Oracle:
+    """Stands for the forecaster: says what it is told to, and after `corrected_by` rows what is right."""
+
+    def __init__(self, says: int | None, corrected_by: int = 1 << 30, right: int | None = None) -> None:
+        self.says, self.right = says, right
+        self.left = corrected_by
+        self.advised = 0
+
+    def fits_at(self, cell: Cell) -> int | None:
+        return self.right if self.left <= 0 else self.says
+
+    def advise(self, cell: Cell) -> str:
+        self.advised += 1
+        return "bpw=2 would fit"
+
+
+class Card:
+    """Measures by a rule; `answers` are outcomes that come first, `asked` is what was asked for, and whether again."""
+
+    def __init__(self, boundary: int, oracle: Oracle, answers: tuple[str, ...] = (), over: str = "oom") -> None:
+        self.boundary, self.oracle, self.answers, self.over = boundary, oracle, list(answers), over
+        self.asked: list[tuple[int, bool]] = []
+
+    @property
+    def lengths(self) -> list[int]:
+        return [length for length, _ in self.asked]
+
+    def __call__(self, case: Case, again: bool) -> Row | None:
+        self.asked.append((case.max_seq_len, again))
+        self.oracle.left -= 1
+        usual = "fits" if case.max_seq_len <= self.boundary else self.over
+        outcome = self.answers.pop(0) if self.answers else usual
+        return None if outcome == "stopped" else row_of(case, outcome, number=len(self.asked))
+
+
+def row_of(case: Case, outcome: str, number: int) -> Row:
+    fits = outcome == "fits"
+    died = outcome == "crash"
+    return {
+        "run_id": "run",
+        "case_id": f"case-{case.max_seq_len}",
+        "host": "here",
+        "device_name": case.device.name,
+        "device_kind": "simulated",
+        "device_uuid": None,
+        "device_total_bytes": 24 << 30,
+        "vram_limit_bytes": None,
+        "model": case.model.name,
+        "bpw": case.bpw,
+        "cache": case.cache,
+        "lazy": case.lazy,
+        "attention": None if died else "flash",
+        "max_seq_len": case.max_seq_len,
+        "outcome": outcome,
+        "error": None if fits else f"error {number}",
+        "peak_reserved_bytes": 9 << 30,
+        "peak_device_bytes": (10 << 30) + case.max_seq_len,
+        "predicted_peak_bytes": 8 << 30,
+        "context_bytes": 1 << 30,
+        "decode_tokens_per_s_full": None,
+        "estimated_decode_tokens_per_s": 100.0 + number,
+        "notes": [f"note {number}", "assumed"] if fits else None,
+    }
+
+
+def search(oracle: Oracle, measure: Callable[[Case, bool], Row | None], stored: Sequence[Row] = ()) -> Row | None:
+    return find_boundary(CELL, "boundary", measure, cast(Forecaster, oracle), stored)
+
+
+def found(oracle: Oracle, card: Card, stored: Sequence[Row] = ()) -> Row:
+    row = search(oracle, card, stored)
+    assert row is not None
+    return row
+
+
+def span(row: Row) -> tuple[Any, ...]:
+    return row["outcome"], row["fits_at"], row["fails_at"], row["certified"], row["contradictory"], row["probes"]
+
+
+# What it takes
+
+
+def test_a_right_prediction_takes_two_probes() -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle)
+    row = found(oracle, card)
+    assert card.asked == [(4096, False), (4352, False)]
+    assert span(row) == ("fits", 4096, 4352, True, False, 2)
+    assert row["predicted_fits_at"] == 4096
+
+
+@pytest.mark.parametrize(("boundary", "predicted"), [(NATIVE, NATIVE), (0, 0)])
+def test_a_right_prediction_at_either_end_takes_one(boundary: int, predicted: int) -> None:
+    oracle = Oracle(predicted)
+    assert found(oracle, Card(boundary, oracle))["probes"] == 1
+
+
+def test_a_wrong_prediction_is_corrected_by_what_is_measured() -> None:
+    oracle = Oracle(7168, corrected_by=1, right=2048)
+    card = Card(2048, oracle)
+    row = found(oracle, card)
+    assert card.lengths == [7168, 2048, 2304]
+    assert span(row) == ("fits", 2048, 2304, True, False, 3)
+    assert row["predicted_fits_at"] == 7168  # as it was thought at first
+
+
+def test_without_a_prediction_the_lengths_are_halved() -> None:
+    oracle = Oracle(None)
+    card = Card(4096, oracle)
+    row = found(oracle, card)
+    assert span(row)[:5] == ("fits", 4096, 4352, True, False)
+    assert row["probes"] == len(card.asked) <= len(grid(NATIVE)).bit_length()
+    assert row["predicted_fits_at"] is None
+
+
+# What is known already
+
+
+def known(**outcomes: str) -> list[Row]:
+    """Rows of earlier runs, `at_4096="fits"` for each."""
+    lengths = {int(name.removeprefix("at_")): outcome for name, outcome in outcomes.items()}
+    return [row_of(CELL.at(length), outcome, number=0) for length, outcome in lengths.items()]
+
+
+def test_a_search_goes_on_from_what_is_stored() -> None:
+    oracle = Oracle(7168)
+    card = Card(4096, oracle)
+    row = found(oracle, card, known(at_4096="fits", at_4608="oom", at_512="fits", at_8192="oom"))
+    assert card.asked == [(4352, False)]
+    assert span(row) == ("fits", 4096, 4352, True, False, 2)
+    assert row["case_ids"] == ["case-4096", "case-4352"]  # not the others, which have nothing to say
+    assert row["headroom_bytes"] == (14 << 30) - 4096
+
+
+def test_what_is_all_known_is_not_measured() -> None:
+    oracle = Oracle(7168)
+    card = Card(4096, oracle)
+    row = found(oracle, card, known(at_4096="fits", at_4352="oom"))
+    assert card.asked == []
+    assert span(row) == ("fits", 4096, 4352, True, False, 2)
+
+
+def test_a_length_between_two_pages_certifies_nothing() -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle)
+    row = found(oracle, card, known(at_4150="fits", at_4300="oom"))
+    assert sorted(card.lengths) == [4096, 4352]
+    assert span(row)[:5] == ("fits", 4096, 4352, True, False)
+
+
+@pytest.mark.parametrize("outcome", ["crash", "timeout", "error", "unsupported"])
+def test_what_answered_nothing_is_no_knowledge(outcome: str) -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle)
+    row = found(oracle, card, known(at_4096=outcome))
+    assert card.lengths == [4096, 4352]
+    assert row["outcome"] == "fits"
+
+
+# What contradicts itself
+
+
+def test_a_failure_below_a_fit_is_measured_again_and_outvoted() -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle)
+    row = found(oracle, card, known(at_2048="oom", at_4096="fits"))
+    assert card.asked == [(2048, True), (2048, True), (4352, False)]
+    assert span(row) == ("fits", 4096, 4352, True, True, 5)
+    assert row["case_ids"] == ["case-2048", "case-4096", "case-4352"]
+
+
+def test_a_failure_that_fails_again_stands() -> None:
+    oracle = Oracle(4096)
+    card = Card(1792, oracle)
+    row = found(oracle, card, known(at_2048="oom", at_4096="fits"))
+    assert card.asked[0] == (2048, True)
+    assert span(row)[:5] == ("fits", 1792, 2048, True, True)
+    assert "case-4096" in row["case_ids"]  # a reader should find what contradicts
+
+
+def test_what_flips_from_one_time_to_the_next_is_a_failure_and_flagged() -> None:
+    oracle = Oracle(1792)
+    card = Card(1792, oracle, answers=("fits", "oom"))
+    row = found(oracle, card, known(at_2048="oom", at_4096="fits"))
+    assert [again for length, again in card.asked if length == 2048] == [True, True]
+    assert span(row)[:5] == ("fits", 1792, 2048, True, True)
+
+
+def test_the_fit_speaks_where_its_length_also_failed() -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle)
+    row = found(oracle, card, [*known(at_4096="fits"), *known(at_4096="oom")])
+    assert card.asked == [(4096, True), (4352, False)]
+    assert span(row) == ("fits", 4096, 4352, True, True, 4)
+    assert row["estimated_decode_tokens_per_s"] == 101.0
+
+
+# What ends a search
+
+
+@pytest.mark.parametrize("outcome", ["crash", "timeout", "error", "unsupported"])
+def test_a_verdict_that_is_no_answer_ends_the_search(outcome: str) -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle, answers=("fits", outcome))
+    row = found(oracle, card)
+    assert card.lengths == [4096, 4352]
+    assert span(row) == (outcome, 4096, None, False, False, 2)
+    assert row["error"] == "error 2"
+    assert row["case_ids"] == ["case-4096", "case-4352"]
+    assert row["attention"] == "flash"  # as the case before it said
+    assert row["advice"] is None
+    assert not oracle.advised
+    assert settled(row) == (outcome == "unsupported")
+
+
+def test_a_stop_in_the_middle_leaves_no_boundary() -> None:
+    oracle = Oracle(4096)
+    card = Card(4200, oracle, answers=("fits", "stopped"))
+    assert search(oracle, card) is None
+    assert len(card.asked) == 2
+
+
+def test_spilling_to_the_host_is_not_fitting() -> None:
+    oracle = Oracle(4096)
+    row = found(oracle, Card(4200, oracle, over="degraded"))
+    assert span(row) == ("fits", 4096, 4352, True, False, 2)
+    nothing = Oracle(0)
+    assert span(found(nothing, Card(0, nothing, over="degraded"))) == ("oom", None, 256, True, False, 1)
+
+
+# What the row says
+
+
+def test_the_row_has_the_columns_of_the_schema() -> None:
+    oracle = Oracle(4096)
+    row = found(oracle, Card(4200, oracle))
+    assert set(row) == set(BOUNDARIES.names)
+    assert (row["run_id"], row["boundary_id"], row["model"], row["cache"]) == ("run", "boundary", "tiny", "Q4")
+    assert row["notes"] == ["assumed", "note 1"]
+    assert row["error"] is None
+    assert row["wall_s"] >= 0
+    assert settled(row)
+
+
+def test_the_row_has_the_figures_of_the_fit() -> None:
+    oracle = Oracle(3840)
+    card = Card(4200, oracle)
+    row = found(oracle, card)
+    assert card.lengths == [3840, 4096, 4608, 4352]
+    assert row["peak_device_bytes"] == (10 << 30) + 4096
+    assert row["headroom_bytes"] == (14 << 30) - 4096
+    assert row["predicted_peak_bytes"] == 8 << 30
+    assert row["estimated_decode_tokens_per_s"] == 102.0
+    assert row["decode_tokens_per_s_full"] is None
+
+
+def test_where_nothing_fits_there_are_no_figures_but_advice() -> None:
+    oracle = Oracle(4096, corrected_by=1, right=0)
+    row = found(oracle, Card(0, oracle))
+    assert span(row) == ("oom", None, 256, True, False, 2)
+    assert (row["peak_device_bytes"], row["headroom_bytes"], row["estimated_decode_tokens_per_s"]) == (None,) * 3
+    assert row["advice"] == "bpw=2 would fit"
+    assert settled(row)
+
+
+@pytest.mark.parametrize(
+    ("changed", "headroom"),
+    [
+        ({"vram_limit_bytes": 12 << 30}, 2 << 30),
+        # On a real card the limit is PyTorch's and the context's; what others hold does not count.
+        ({"vram_limit_bytes": 12 << 30, "device_kind": "cuda", "peak_device_bytes": 20 << 30}, 2 << 30),
+        ({"device_kind": "cuda", "peak_device_bytes": 20 << 30}, 4 << 30),
+        ({"peak_device_bytes": None}, None),
+    ],
+)
+def test_headroom_is_what_was_left_of_the_card_or_of_the_limit(changed: Row, headroom: int | None) -> None:
+    oracle = Oracle(NATIVE)
+
+    def measure(case: Case, again: bool) -> Row:
+        return {**row_of(case, "fits", number=1), "peak_device_bytes": 10 << 30, **changed}
+
+    row = search(oracle, measure)
+    assert row is not None
+    assert row["headroom_bytes"] == headroom
