@@ -1,8 +1,8 @@
 """How many probes does a certified boundary take? Prediction-led search, bisection and a doubling grid, side by side.
 
 First a sample of the matrix is really run on simulated cards: is the predicted boundary the certified one, and are the
-predicted peaks those of the runs, to the byte? Then the probes of each strategy are counted over the whole matrix, where
-replays answer in place of runs.
+predicted peaks those of the runs, to the byte? Then the probes of each strategy are counted over the whole matrix,
+where replays answer in place of runs.
 
     .venv/bin/python scripts/bench_probes.py --run 120
 """

@@ -83,8 +83,8 @@ class Program:
     """`templates` by kind of section, each [events, NUM_COLUMNS]; an event's BLOCK is the index of its allocation.
 
     `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers` layers, of
-    which the last whole `period` repeats; `depth` is how many the model has. Prefills are known for multiples of `q_multiple`
-    tokens: with others a router's experts get unequal shares. `scratch` is as in `Recording`.
+    which the last whole `period` repeats; `depth` is how many the model has. Prefills are known for multiples of
+    `q_multiple` tokens: with others a router's experts get unequal shares. `scratch` is as in `Recording`.
     """
 
     templates: dict[str, Array]

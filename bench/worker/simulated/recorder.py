@@ -94,9 +94,9 @@ class Recorder(CachingAllocator, Observer):
             self._on_host[target.data_ptr()] = (target, name)
 
     def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
-        kept, name = self._on_host.pop(source.data_ptr(), (None, None))
-        if name is not None and source.dtype == target.dtype:
-            self._name(target, name)
+        read = self._on_host.pop(source.data_ptr(), None)
+        if read is not None and source.dtype == target.dtype:
+            self._name(target, read[1])
 
     def _name(self, target: SimulatedTensor, name: str) -> None:
         """The last allocation, which `target` has just been given, holds the tensor `name`."""
