@@ -7,8 +7,6 @@ from, and how far the estimate is from published speeds (much too fast for model
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +58,7 @@ def estimate(
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
     (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
     the card where a checkpoint's header tells them (without the embeddings; with all experts). With an efficiency of 1
-    it is the ideal that `calibrate` compares with. None where the bandwidth is unknown or `config` lacks a size.
+    it is the ideal that measured speeds are compared with. None where the bandwidth is unknown or `config` lacks a size.
     """
     shape = _read_shape(config)
     if shape is None or not memory_bandwidth_bytes_per_s:
@@ -95,12 +93,6 @@ def cache_bytes_per_token(config: dict[str, Any], cache: str, tokens_in_context:
     """
     shape = _read_shape(config)
     return None if shape is None else _cache_bytes(shape, cache, tokens_in_context)
-
-
-def calibrate(pairs: Iterable[tuple[float, float]]) -> float | None:
-    """The efficiency of (measured, ideal) pairs of tokens/s: the median of their ratios; None where there are none."""
-    ratios = [measured / ideal for measured, ideal in pairs]
-    return statistics.median(ratios) if ratios else None
 
 
 def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
