@@ -76,7 +76,7 @@ class _Bar(Watcher):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._total = self._known = self._done = self._probes = 0
-        self._counted = "recordings to predict with"
+        self._counted = "recordings"
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Case, str]] = {}
         self._started_at: float | None = None

@@ -58,8 +58,9 @@ def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
     if finished.run_dir is not None:
         print(f"rows: {', '.join(str(path) for path in sorted(finished.run_dir.glob('*.parquet')))}")
     answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [settled(row) for row in found.to_dict("records")]
-    left = len(planned.cases) + len(planned.cells) - sum(answered)
+    total = len(planned.cases) + len(planned.cells)
+    left = total - sum(answered)
     if finished.interrupted:
-        print(f"interrupted; {left} of them are left, the same command goes on with them", file=sys.stderr)
+        print(f"interrupted; {left} of {total} are left, the same command goes on with them", file=sys.stderr)
         return ExitCode.INTERRUPTED
     return ExitCode.LOOK if left else ExitCode.DONE

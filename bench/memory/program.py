@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.memory.schedule import Pass, schedule
+from bench.memory.schedule import Pass, Setup, schedule
 from bench.memory.trace import Size
 
 Array = NDArray[np.int64]
@@ -73,35 +73,38 @@ def save_reason(path: Path, reason: str) -> None:
 def _beside(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when it is whole."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        yield file
-    partial.rename(path)
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Program:
     """`templates` by kind of section, each [events, NUM_COLUMNS]; an event's BLOCK is the index of its allocation.
 
-    `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers` layers, of
-    which the last whole `period` repeats; `depth` is how many the model has. Prefills are known for multiples of
-    `q_multiple` tokens: with others a router's experts get unequal shares. `scratch` is as in `Recording`.
+    `relations` by kind are the rows r with `r · terms == 0` for all lengths that were recorded: of lengths for which
+    one does not hold, nothing is known. `refused` has the kinds that were recorded and follow no rule that is known,
+    and why. `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers`
+    layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`.
     """
 
     templates: dict[str, Array]
+    relations: dict[str, list[list[int]]]
+    refused: dict[str, str]
     tensors: list[str]
     num_layers: int
     period: int
     depth: int
-    lazy: bool
-    max_input_len: int
-    attention: str
-    window: int | None
-    q_multiple: int
+    setup: Setup
     scratch: list[list[int]]
 
     def save(self, path: Path) -> None:
         """Writes the program; it appears whole or not at all."""
         about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
+        about["setup"] = self.setup._asdict()
         with _beside(path) as file:
             np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
 
@@ -113,16 +116,29 @@ class Program:
             templates = {name: file[name] for name in file.files if name != "about"}
         if "reason" in about:
             raise Unpredictable(about["reason"])
-        return Program(templates=templates, **about)
+        return Program(templates=templates, **{**about, "setup": Setup(**about["setup"])})
 
     def passes(self, max_seq_len: int) -> list[Pass]:
-        """The sections of a case of that length, in order."""
-        return schedule(max_seq_len, self.max_input_len, self.lazy, self.attention, self.window)
+        """The sections of a case of that length, in order; raises `Unpredictable` where one was never recorded."""
+        passes = schedule(max_seq_len, self.setup)
+        for each in passes:
+            self._require_known(each, max_seq_len)
+        return passes
+
+    def _require_known(self, each: Pass, max_seq_len: int) -> None:
+        if each.kind in self.refused:
+            raise Unpredictable(self.refused[each.kind])
+        if each.kind not in self.templates:
+            raise Unpredictable(f"no recording shows {_in_words(each)}")
+        if relations := self.relations[each.kind]:
+            values = [int(value) for value in terms(each.q_len, each.k_len, max_seq_len)]
+            if any(sum(r * v for r, v in zip(relation, values, strict=True)) for relation in relations):
+                raise Unpredictable(f"the recordings leave open what is taken by {_in_words(each)}")
 
     def scratch_bytes(self, max_seq_len: int) -> int:
         """The one scratch buffer of the device; lazy loading bounds the chunks by the length of the case."""
-        max_input_len = min(self.max_input_len, max_seq_len) if self.lazy else self.max_input_len
-        return max((a + b * max_input_len for a, b in self.scratch), default=0) // 2 * 2
+        longest = min(self.setup.max_input_len, max_seq_len) if self.setup.lazy else self.setup.max_input_len
+        return max((a + b * longest for a, b in self.scratch), default=0) // 2 * 2
 
     def deepened(self) -> Program:
         """The same with every layer of the model spelled out."""
@@ -139,6 +155,13 @@ class Program:
             axis=0,
         )
         return [(int(index), int(layer), self.tensors[index].format(layer)) for index, layer in pairs]
+
+
+def _in_words(each: Pass) -> str:
+    if "uneven" in each.kind:
+        return f"a chunk of {each.q_len} tokens, of which the experts get unequal shares"
+    after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len else ""
+    return f"a {each.phase}{after} ({each.kind})"
 
 
 def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:

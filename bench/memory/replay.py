@@ -20,6 +20,7 @@ from bench.memory.program import DENOMINATOR, NUM_TERMS, Array, Program, Unpredi
 from bench.memory.trace import Op, Size
 
 _ENDLESS_BYTES = 1 << 60
+_HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 
 _MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
 _TENSOR, _WORKSPACE, _SCRATCH, _FLASH_0 = (int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.FLASH_0))
@@ -38,11 +39,13 @@ _BATCH, _HEADS, _HEAD_DIM, _KV_HEADS, _WINDOW = (
     columns.WINDOW,
 )
 _SIZE_TERMS, _Q_TERMS, _K_TERMS = columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS
+# How a replay ends: all done, the card full, or no room left in the arrays of the allocator's state.
+_DONE, _FULL, _CROWDED = range(3)
 
 
 @dataclass(frozen=True)
 class Replay:
-    """How a case ended: `kind` is the section in which the card was full, None where it fits."""
+    """How a case ended: `failed_in` is the phase in which the card was full, None where it fits."""
 
     failed_in: str | None
     peak_allocated_bytes: int
@@ -81,7 +84,7 @@ class Replayer:
     @property
     def attention(self) -> str:
         """The back end that runs."""
-        return self._program.attention
+        return self._program.setup.attention
 
     def replay(self, max_seq_len: int, limits: Limits, endless: bool = False) -> Replay:
         """The case at `max_seq_len` on a card, or on an endless one of its kind.
@@ -89,21 +92,20 @@ class Replayer:
         Raises `Unpredictable` for lengths that the recordings say nothing about.
         """
         passes = self._program.passes(max_seq_len)
-        odd = [p.q_len for p in passes if p.kind.startswith("prefill") and p.q_len % self._program.q_multiple]
-        if odd:
-            raise Unpredictable(f"the experts get unequal shares of {odd[0]} tokens")
-        try:
-            steps = np.array([[self._kinds.index(p.kind), p.q_len, p.k_len] for p in passes], np.int64)
-        except ValueError as unknown:
-            raise Unpredictable(f"no recording shows this section: {unknown}") from None
+        steps = np.array([[self._kinds.index(p.kind), p.q_len, p.k_len] for p in passes], np.int64)
         lengths = np.stack([terms(p.q_len, p.k_len, max_seq_len) for p in passes]).astype(np.int64)
-        limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
-        state = allocator.new_state(limit_bytes, len(PARTS), 2 * len(self._events) + 2, self._num_streams)
         card = (limits.num_sms, limits.workspace_bytes, self._program.scratch_bytes(max_seq_len))
-        failed = _replay(self._events, self._starts, steps, lengths, card, state)
+        max_blocks = 2 * len(self._events) + 2
+        while True:
+            limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
+            state = allocator.new_state(limit_bytes, len(PARTS), max_blocks, self._num_streams)
+            failed, ended = _replay(self._events, self._starts, steps, lengths, card, state)
+            if ended != _CROWDED:
+                break
+            max_blocks *= 4  # chunks that grow may leave any number of segments behind
         counters = state.counters
         return Replay(
-            failed_in=None if failed < 0 else passes[failed].kind,
+            failed_in=None if ended == _DONE else passes[failed].phase,
             peak_allocated_bytes=int(counters[allocator.PEAK_ALLOCATED]),
             peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
             peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
@@ -120,8 +122,8 @@ class Replayer:
 @njit(cache=True, nogil=True)
 def _replay(
     events: Array, starts: Array, steps: Array, lengths: Array, card: tuple[int, int, int], state: State
-) -> int:
-    """Runs every step; the index of the one in which memory ran out, -1 for none.
+) -> tuple[int, int]:
+    """Runs every step; the index of the last one and how it ended.
 
     `card` has its number of multiprocessors, and the bytes of the cuBLAS workspace and of the scratch buffer.
     """
@@ -142,11 +144,12 @@ def _replay(
         if same and steady:
             continue
         mark = _mark(state)
-        if not _run(events, first, last, sizes, rows, state):
-            return step
+        ended = _run(events, first, last, sizes, rows, state)
+        if ended != _DONE:
+            return step, ended
         # A section that left the free blocks as it found them will do so again, as long as its sizes are the same.
         steady = same and _mark(state) == mark
-    return -1
+    return len(steps) - 1, _DONE
 
 
 @njit(cache=True, nogil=True)
@@ -187,17 +190,19 @@ def _value(events: Array, index: int, start: int, lengths: Array) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _run(events: Array, first: int, last: int, sizes: Array, rows: Array, state: State) -> bool:
-    """The events of one section; False when memory ran out."""
+def _run(events: Array, first: int, last: int, sizes: Array, rows: Array, state: State) -> int:
+    """The events of one section; how it ended."""
     for index in range(first, last):
         op = events[index, _OP]
         if op == _MALLOC:
             if sizes[index - first] == 0:
                 rows[index] = -1
                 continue
+            if state.counters[allocator.NUM_UNUSED] < 2:
+                return _CROWDED
             row = allocator.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
             if row == allocator.FULL:
-                return False
+                return _FULL
             rows[index] = row
         elif op == _FREE:
             row = rows[first + events[index, _BLOCK]]
@@ -205,7 +210,7 @@ def _run(events: Array, first: int, last: int, sizes: Array, rows: Array, state:
                 allocator.free(state, row)
         else:
             allocator.empty_cache(state)
-    return True
+    return _DONE
 
 
 @njit(cache=True, nogil=True)
@@ -215,6 +220,7 @@ def _mark(state: State) -> int:
     for pool in range(len(state.num_free)):
         for i in range(state.num_free[pool]):
             row = state.free[pool, i]
-            mark = mark * 1_000_003 + state.blocks[row, allocator.ADDRESS] * 31 + state.blocks[row, allocator.SIZE]
-        mark = mark * 1_000_003 + pool
+            mark = (mark ^ state.blocks[row, allocator.ADDRESS]) * _HASH_FACTOR
+            mark = (mark ^ state.blocks[row, allocator.SIZE]) * _HASH_FACTOR
+        mark = (mark ^ pool) * _HASH_FACTOR
     return int(mark)

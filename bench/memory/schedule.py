@@ -1,4 +1,4 @@
-"""The passes of the scenario, in order, at any length: what a recording at one length becomes at another.
+"""The passes of the scenario, in order, at any length, and which of them allocate alike.
 
 The numbers are those of `bench.worker.scenario`, the splitting of a prefill is that of ExLlamaV2.forward (model.py).
 """
@@ -13,60 +13,108 @@ PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 WARM_UP_TOKENS = 2
 DECODE_TOKENS = 4
 
+LOAD, CACHE, PREFILL, DECODE = "load", "cache", "prefill", "decode"  # the phases of a case
+
 _MAX_ATTENTION_SIZE = 2048**2  # ExLlamaV2Config.max_attention_size: queries times keys of one chunk
+_KERNEL_ROWS = 4  # ExLlamaV2MoEMLP.forward: up to so many rows are routed by a kernel, without copies
+
+
+class Setup(NamedTuple):
+    """What decides, with the length of a case, which passes the engine makes and which of them are alike.
+
+    `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
+    the longest context for which RoPE is made in the plain way; None where there is none.
+    """
+
+    lazy: bool
+    max_input_len: int
+    batch_size: int
+    attention: str
+    native_max_seq_len: int
+    window: int | None = None
+    rope_limit: int | None = None
+    num_experts: int = 1
+    experts_per_token: int = 1
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the engine bounds queries times keys, as it does where it must hold all scores."""
+        return self.attention in ("sdpa", "matmul")
+
+    @property
+    def cut_window(self) -> int | None:
+        """The sliding window where the engine cuts the keys to it, and not the attention kernel."""
+        return self.window if self.is_chunked else None
+
+    @property
+    def even_tokens(self) -> int:
+        """Chunks of a multiple of so many tokens give every expert the same share."""
+        return self.num_experts // math.gcd(self.num_experts, self._choices)
+
+    @property
+    def short_tokens(self) -> int:
+        """Chunks of 1, 2, ... up to so many tokens are unlike longer ones, and unlike each other."""
+        idle = (self.num_experts - 1) // self._choices  # some expert gets no token at all
+        return max(self.special_tokens, idle)
+
+    @property
+    def special_tokens(self) -> int:
+        """The same, as far as other code of the engine runs for them."""
+        unmasked = 2 if self.attention == "matmul" else 0  # no mask, or nothing in it to mask (attn_params.py)
+        return max(unmasked, _KERNEL_ROWS // self.batch_size if self.num_experts > 1 else 0)
+
+    @property
+    def _choices(self) -> int:
+        """How many experts are chosen for one position of all sequences."""
+        return self.batch_size * self.experts_per_token
+
+    def make_pass(self, phase: str, q_len: int, k_len: int, name: str | None = None) -> Pass:
+        """A pass with its kind; one with a `name` happens once in a case, always at the same `q_len`."""
+        traits = [name or phase]
+        if name is None and phase != DECODE and q_len:
+            if q_len <= self.short_tokens:
+                traits.append(f"of_{q_len}")
+            elif q_len % self.even_tokens:
+                traits.append(f"uneven_{q_len * self._choices % self.num_experts}")
+        if self.cut_window is not None and k_len >= self.cut_window:
+            traits.append("at_window" if k_len == self.cut_window else "beyond_window")
+        return Pass(phase, "_".join(traits), q_len, k_len)
 
 
 class Pass(NamedTuple):
-    """One section of a case: a pass of `q_len` tokens after which the cache holds `k_len`; 0 outside of passes."""
+    """One section of a case: a pass of `q_len` tokens after which the cache holds `k_len`; 0 outside of passes.
 
+    Passes of one `kind` allocate the same, but for sizes that follow from the lengths.
+    """
+
+    phase: str
     kind: str
     q_len: int = 0
     k_len: int = 0
 
 
-def schedule(max_seq_len: int, max_input_len: int, lazy: bool, attention: str, window: int | None) -> list[Pass]:
-    """Every section of a case. `window` is the model's sliding window, in tokens.
-
-    `attention` is the back end that runs: sdpa and matmul shrink a chunk as the context grows, and cut the keys to the
-    window themselves, which makes their later passes other ones (`windowed`). Lazy loading forwards a chunk as it goes.
-    """
-    chunked = is_chunked(attention)
-
-    def kind(name: str, k_len: int) -> str:
-        return f"{name}_windowed" if chunked and window is not None and k_len >= window else name
-
-    loading = min(max_input_len, max_seq_len) if lazy else 0
-    passes = [Pass("load", loading, loading), Pass("cache"), Pass("prompt", PROMPT_TOKENS, PROMPT_TOKENS)]
-    passes += [Pass(f"warm_up_{i}", 1, PROMPT_TOKENS + i + 1) for i in range(WARM_UP_TOKENS)]
+def schedule(max_seq_len: int, setup: Setup) -> list[Pass]:
+    """Every section of a case. Lazy loading forwards a chunk as it goes."""
+    loading = min(setup.max_input_len, max_seq_len) if setup.lazy else 0
+    load = setup.make_pass(LOAD, loading, loading)
+    if setup.rope_limit is not None and max_seq_len > setup.rope_limit:
+        load = load._replace(kind=f"{load.kind}_extended")
+    passes = [load, Pass(CACHE, CACHE), setup.make_pass(PREFILL, PROMPT_TOKENS, PROMPT_TOKENS, "prompt")]
+    passes += [setup.make_pass(PREFILL, 1, PROMPT_TOKENS + i + 1, f"warm_up_{i}") for i in range(WARM_UP_TOKENS)]
     filled = max_seq_len - DECODE_TOKENS
     past = 0
     while past < filled:
-        q_len = chunk_size(filled - past, past, max_input_len, chunked)
+        q_len = _chunk_size(filled - past, past, setup)
         past += q_len
-        passes.append(Pass(kind("prefill", past), q_len, past))
+        passes.append(setup.make_pass(PREFILL, q_len, past))
     for start in (filled, PROMPT_TOKENS):
-        passes += [Pass(kind("decode", start + i + 1), 1, start + i + 1) for i in range(DECODE_TOKENS)]
+        passes += [setup.make_pass(DECODE, 1, start + i + 1) for i in range(DECODE_TOKENS)]
     return passes
 
 
-def is_chunked(attention: str) -> bool:
-    """Whether the engine bounds queries times keys, as it does where it must hold all scores."""
-    return attention in ("sdpa", "matmul")
-
-
-def recording_lengths(max_input_len: int, lazy: bool, attention: str) -> list[int]:
-    """Lengths that together show how every size follows from them, none of them a multiple of another's."""
-    filled = [2 * max_input_len + 5 * max_input_len // 8, 3 * max_input_len + max_input_len // 4]
-    if lazy or is_chunked(attention):
-        filled.append(5 * max_input_len // 8)
-    if is_chunked(attention):
-        filled += [3 * max_input_len // 4, max_input_len + max_input_len // 2]
-    return [max(tokens, 2 * PROMPT_TOKENS) + DECODE_TOKENS for tokens in filled]
-
-
-def chunk_size(remaining: int, past: int, max_input_len: int, chunked: bool) -> int:
+def _chunk_size(remaining: int, past: int, setup: Setup) -> int:
     """How many of the remaining tokens the engine forwards next."""
-    size = min(remaining, max_input_len)
-    if chunked and (past + remaining) * remaining > _MAX_ATTENTION_SIZE:
+    size = min(remaining, setup.max_input_len)
+    if setup.is_chunked and (past + remaining) * remaining > _MAX_ATTENTION_SIZE:
         size = min(size, math.floor((math.sqrt(past**2 + 4 * _MAX_ATTENTION_SIZE) - past) / 2))
     return size

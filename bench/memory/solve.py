@@ -1,58 +1,89 @@
 """From recordings at different lengths to a program: each allocation's size as a polynomial in the lengths.
 
 Nothing is fitted. Every coefficient is exact, every recorded size is reproduced to the byte, and sections of one kind
-must hold the same events; what does not is `Unpredictable`.
+must hold the same events; a kind that does not is `refused`. What the recorded lengths of a kind leave open goes into
+the program as `relations`, and no length that breaks one is ever predicted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.memory import program as columns
 from bench.memory.program import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, Program, Unpredictable, spans_of_layers
-from bench.memory.schedule import schedule
+from bench.memory.samples import extra_passes
+from bench.memory.schedule import CACHE, Pass, Setup, schedule
 from bench.memory.trace import Op, Recording, Section, Size
 
 
-def solve(recordings: Sequence[Recording], lazy: bool, max_input_len: int, depth: int, q_multiple: int = 1) -> Program:
-    """The program of one cell; `depth` is the number of layers of the whole model, `q_multiple` as in `Program`."""
+def solve(recordings: Sequence[Recording], setup: Setup, depth: int) -> Program:
+    """The program of one cell; `depth` is the number of layers of the whole model.
+
+    Raises `Unpredictable` for recordings of other passes than the scenario's.
+    """
     first = recordings[0]
-    tensors: dict[str, int] = {}
-    instances: dict[str, list[tuple[Array, Array]]] = {}
+    samples: dict[str, list[_Sample]] = {}
     for recording in recordings:
-        passes = schedule(recording.max_seq_len, max_input_len, lazy, recording.attention, recording.window)
-        recorded = [(section.q_len, section.k_len) for section in recording.sections]
-        if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
-            raise Unpredictable(f"the engine's passes at {recording.max_seq_len} tokens are not the expected ones")
-        for section, each in zip(recording.sections, passes, strict=True):
-            events = _as_array(section, recording.num_layers, tensors)
+        for each, section in _told_apart(recording, setup):
             terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
-            instances.setdefault(each.kind, []).append((terms, events))
-    templates = {kind: _solve_kind(kind, found) for kind, found in instances.items()}
-    if first.num_layers < depth:
-        for kind, template in templates.items():
-            _require_repetition(kind, template, first.num_layers, first.period)
+            samples.setdefault(each.kind, []).append(_Sample(each, terms, section))
+    tensors: dict[str, int] = {}
+    templates, relations, refused = {}, {}, {}
+    for kind, found in samples.items():
+        try:
+            template = _solve_kind(kind, [_as_array(sample, first.num_layers, tensors) for sample in found], found)
+            if first.num_layers < depth:
+                _require_repetition(kind, template, first.num_layers, first.period)
+        except Unpredictable as reason:
+            refused[kind] = str(reason)
+        else:
+            templates[kind] = template
+            relations[kind] = _relations([sample.terms for sample in found])
+    if not templates:
+        raise Unpredictable(next(iter(refused.values())))
     return Program(
         templates=templates,
+        relations=relations,
+        refused=refused,
         tensors=list(tensors),
         num_layers=first.num_layers,
         period=first.period,
         depth=depth,
-        lazy=lazy,
-        max_input_len=max_input_len,
-        attention=first.attention,
-        window=first.window,
-        q_multiple=q_multiple,
+        setup=setup,
         scratch=[list(pair) for pair in first.scratch],
     )
 
 
-def _as_array(section: Section, num_layers: int, tensors: dict[str, int]) -> Array:
-    """The section's events; the first of the three groups of coefficient columns holds plain values."""
+class _Sample(NamedTuple):
+    """One section that was recorded, and what sizes are made of there."""
+
+    each: Pass
+    terms: Array
+    section: Section
+
+
+def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
+    """Each section and what it is."""
+    max_seq_len = recording.max_seq_len
+    passes = [*schedule(max_seq_len, setup), *extra_passes(max_seq_len, setup)]
+    if len(recording.sections) == 2:
+        passes = passes[:2]
+    recorded = [(section.q_len, section.k_len) for section in recording.sections]
+    if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
+        raise Unpredictable(f"the engine's passes at {max_seq_len} tokens are not the expected ones")
+    return list(zip(passes, recording.sections, strict=True))
+
+
+def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Array:
+    """The section's events; the first column of each group of coefficients holds a plain value."""
+    each, _, section = sample
     rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
-    layers = _layers_of_cache(section, num_layers) if section.kind == "cache" else None
+    layers = _layers_of_cache(section, num_layers) if each.phase == CACHE else None
     made: dict[int, int] = {}
     for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
         row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part
@@ -63,7 +94,7 @@ def _as_array(section: Section, num_layers: int, tensors: dict[str, int]) -> Arr
             made[event.block] = index
         elif event.op is Op.FREE:
             if event.block not in made:
-                raise Unpredictable(f"{section.kind} frees what an earlier section allocated")
+                raise Unpredictable(f"{each.kind} frees what an earlier section allocated")
             row[columns.BLOCK] = made[event.block]
         if event.tensor is not None:
             name = event.tensor.replace(f".{event.layer}.", ".{}.", 1)
@@ -81,7 +112,7 @@ def _as_array(section: Section, num_layers: int, tensors: dict[str, int]) -> Arr
         elif event.size is Size.LENGTHS:
             row[columns.SIZE_TERMS] = event.size_bytes
     if np.any(np.diff(rows[:, columns.LAYER]) < 0):
-        raise Unpredictable(f"{section.kind} does not go through the layers in order")
+        raise Unpredictable(f"{each.kind} does not go through the layers in order")
     return rows
 
 
@@ -95,17 +126,17 @@ def _layers_of_cache(section: Section, num_layers: int) -> list[int]:
     raise Unpredictable("the cache is not made layer by layer")
 
 
-def _solve_kind(kind: str, instances: list[tuple[Array, Array]]) -> Array:
+def _solve_kind(kind: str, sections: list[Array], samples: list[_Sample]) -> Array:
     """One template for all sections of a kind."""
-    template = instances[0][1].copy()
-    for _, events in instances:
+    template = sections[0].copy()
+    for events in sections:
         if events.shape != template.shape or np.any(
             events[:, : columns.SIZE_TERMS] != template[:, : columns.SIZE_TERMS]
         ):
             raise Unpredictable(f"{kind} sections differ in more than their sizes")
-    terms = np.stack([terms for terms, _ in instances])
+    terms = np.stack([sample.terms for sample in samples])
     for start in (columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS):
-        values = np.stack([events[:, start] for _, events in instances])
+        values = np.stack([events[:, start] for events in sections])
         template[:, start : start + NUM_TERMS] = _coefficients(kind, terms, values)
     return template
 
@@ -129,6 +160,34 @@ def _coefficients(kind: str, terms: Array, values: Array) -> Array:
     if np.any(terms @ coefficients.T != values * DENOMINATOR):
         raise Unpredictable(f"sizes in {kind} do not follow the lengths")
     return coefficients
+
+
+def _relations(samples: Sequence[Array]) -> list[list[int]]:
+    """Whole rows r with `r · terms == 0` for every sample: all others with `r · terms == 0` are sums of these.
+
+    Exactly what holds for the samples' terms holds for the terms that are sums of theirs, where sizes are determined.
+    """
+    reduced: list[list[Fraction]] = []  # Gauss and Jordan: each row has a 1 where all others have 0
+    pivots: list[int] = []
+    for sample in samples:
+        row = [Fraction(int(value)) for value in sample]
+        for known, pivot in zip(reduced, pivots, strict=True):
+            row = [value - row[pivot] * other for value, other in zip(row, known, strict=True)]
+        pivot = next((index for index, value in enumerate(row) if value), -1)
+        if pivot < 0:
+            continue
+        row = [value / row[pivot] for value in row]
+        reduced = [[v - known[pivot] * other for v, other in zip(known, row, strict=True)] for known in reduced]
+        reduced.append(row)
+        pivots.append(pivot)
+    relations = []
+    for free in sorted(set(range(NUM_TERMS)) - set(pivots)):
+        relation = [Fraction(int(index == free)) for index in range(NUM_TERMS)]
+        for known, pivot in zip(reduced, pivots, strict=True):
+            relation[pivot] = -known[free]
+        scale = math.lcm(*(value.denominator for value in relation))
+        relations.append([int(value * scale) for value in relation])
+    return relations
 
 
 def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:

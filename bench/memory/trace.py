@@ -7,7 +7,6 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from bench.memory.flash import Call
-from bench.memory.schedule import Pass
 
 
 class Op(IntEnum):
@@ -46,29 +45,23 @@ class Event(NamedTuple):
 
 @dataclass
 class Section:
-    """The events of one pass, or of loading, or of making the cache."""
+    """The events of one pass, or of loading, or of making the cache: then both lengths are 0."""
 
-    kind: str
-    q_len: int
-    k_len: int
+    q_len: int = 0
+    k_len: int = 0
     events: list[Event] = field(default_factory=list)
-
-    @property
-    def as_pass(self) -> Pass:
-        return Pass(self.kind, self.q_len, self.k_len)
 
 
 @dataclass
 class Recording:
-    """A whole case at one length. The model had `num_layers` layers, which repeat with a period of `period`.
+    """A case at one length, as far as it was recorded. The model had `num_layers` layers, repeating every `period`.
 
+    Its sections are those of `schedule` and then the `extra_passes`; or the first two, loading and making the cache.
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch.
     """
 
     max_seq_len: int
     num_layers: int
     period: int
-    attention: str
-    window: int | None
     scratch: list[tuple[int, int]] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)

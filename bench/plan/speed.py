@@ -58,7 +58,7 @@ def estimate(
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
     (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
     the card where a checkpoint's header tells them (without the embeddings; with all experts). With an efficiency of 1
-    it is the ideal that measured speeds are compared with. None where the bandwidth is unknown or `config` lacks a size.
+    it is the ideal that measured speeds are compared with. None where bandwidth is unknown or `config` lacks a size.
     """
     shape = _read_shape(config)
     if shape is None or not memory_bandwidth_bytes_per_s:

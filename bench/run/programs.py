@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from bench.memory.caches import RECORDED, with_cache
 from bench.memory.limits import supports_flash_attention
 from bench.memory.program import Program, Unpredictable, load_tensor_bytes
 from bench.memory.replay import Replayer
-from bench.records import Case
+from bench.records import Case, Report
 from bench.run.forecast_store import ForecastStore
 from bench.run.isolate import Launcher, LauncherFailed, run_isolated
 from bench.run.versions import installed_versions
@@ -55,11 +56,21 @@ class Programs:
         missing.sort(key=lambda item: str(item["order"]))
         batches = [missing[i : i + _PER_REQUEST] for i in range(0, len(missing), _PER_REQUEST)]
         self._launcher = self._launcher or self._make_launcher()
-        done = 0
-        with ThreadPoolExecutor(self._jobs) as pool:
-            for count in pool.map(self._make, range(len(batches)), batches):
-                done += count
+        done, lock, stop = 0, threading.Lock(), threading.Event()
+
+        def one_more() -> None:
+            nonlocal done
+            with lock:
+                done += 1
                 made(done, len(missing))
+
+        made(done, len(missing))
+        with ThreadPoolExecutor(self._jobs) as pool:
+            try:
+                list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))
+            except BaseException:
+                stop.set()
+                raise
 
     def replayer(self, case: Case) -> Replayer:
         """The cell of `case`, ready to be replayed. Raises `Unpredictable` with the reason where it cannot be."""
@@ -102,17 +113,28 @@ class Programs:
                 "order": (case.model.fingerprint, kind, *map(str, key)),
             }
 
-    def _make(self, number: int, batch: list[dict[str, Any]]) -> int:
-        """Has one child make a batch; what it dies over has no file."""
+    def _make(
+        self, number: int, batch: list[dict[str, Any]], one_more: Callable[[], None], stop: threading.Event
+    ) -> None:
+        """Has one child make a batch, and tells of each as it is made; what the child dies over has no file."""
+        left = len(batch)
+
+        def on_report(report: Report) -> None:
+            nonlocal left
+            if report.event == "recorded":
+                left -= 1
+                one_more()
+
         wanted = [{"kind": item["kind"], "path": item["path"], "case": item["case"].to_json()} for item in batch]
         request = json.dumps({"wanted": wanted, "layouts": str(self._scratch)})
         assert self._launcher is not None
         log_path = self._scratch / f"recording-{number}.log"
         try:
-            run_isolated(self._launcher, request, log_path, _TIMEOUT_S)
+            run_isolated(self._launcher, request, log_path, _TIMEOUT_S, on_report, stop)
         except LauncherFailed:
             pass
-        return len(batch)
+        for _ in range(left):
+            one_more()
 
 
 def _engine_digest() -> str:

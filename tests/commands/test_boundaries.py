@@ -189,7 +189,7 @@ def test_ctrl_c_in_a_search_keeps_its_probes_and_the_same_command_goes_on(tmp_pa
             break
     told = process.stderr.read()
     assert process.wait(60) == 130
-    assert "interrupted; 2 of them are left, the same command goes on with them" in told
+    assert "interrupted; 2 of 2 are left, the same command goes on with them" in told
     assert [row["max_seq_len"] for row in rows(tmp_path / "results")] == [768]
     assert boundaries(tmp_path / "results") == []
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)

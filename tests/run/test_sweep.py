@@ -135,6 +135,18 @@ def test_no_thread_is_left_behind(run: Run) -> None:
     assert threading.active_count() == before
 
 
+def test_recordings_are_told_of_one_by_one_even_those_that_came_to_nothing(run: Run) -> None:
+    class Preparing(Watcher):
+        def prepare(self, done: int, total: int) -> None:
+            told.append((done, total))
+
+    told: list[tuple[int, int]] = []
+    run(PlayedCard(2048), "max_seq_len=256", "cache=FP16,Q4", watcher=Preparing())
+    total = told[0][1]
+    assert total >= 2
+    assert told == [(done, total) for done in range(total + 1)]
+
+
 # Cells
 
 

@@ -1,16 +1,16 @@
 """Writes down every allocation of a case while the engine runs it on a simulated card of endless size.
 
-Two recordings at different lengths are solved for the lengths (bench.memory.solve), so that any other length, bit
-width or card can be answered by a replay. A deep model is recorded with a few layers: they all do the same.
+Recordings at different lengths are solved for the lengths (bench.memory.solve), so that any other length, bit width or
+card can be answered by a replay. A deep model is recorded with a few layers: they all do the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,12 +22,13 @@ from bench.memory.allocator import CachingAllocator
 from bench.memory.flash import Call
 from bench.memory.parts import PARTS
 from bench.memory.program import SHOWN_PERIODS, Program
-from bench.memory.schedule import recording_lengths
+from bench.memory.samples import extra_passes, load_lengths, whole_lengths
+from bench.memory.schedule import DECODE, Pass, Setup
 from bench.memory.solve import solve
 from bench.memory.trace import Event, Op, Recording, Section, Size
 from bench.records import Case, Phase, Report
 from bench.worker import scenario
-from bench.worker.engine import require_known_architecture
+from bench.worker.engine import choose_attention, require_known_architecture
 from bench.worker.simulated import card
 from bench.worker.simulated.attribution import SCRATCH, WORKSPACE
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
@@ -52,9 +53,9 @@ class Recorder(CachingAllocator, Observer):
         ] = {}  # what was read to the host, kept so that it stays itself
         self.layer = -1
 
-    def enter(self, kind: str, q_len: int = 0, k_len: int = 0) -> None:
+    def enter(self, q_len: int = 0, k_len: int = 0) -> None:
         """A new section begins."""
-        self.recording.sections.append(Section(kind, q_len, k_len))
+        self.recording.sections.append(Section(q_len, k_len))
         self._events = self.recording.sections[-1].events
         self.layer = -1
 
@@ -109,15 +110,17 @@ class Recorder(CachingAllocator, Observer):
 def make_program(case: Case, layouts: Path) -> Program:
     """The program of `case`'s cell; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
     card.preload()
-    recordings: list[Recording] = []
-    lengths = recording_lengths(case.max_input_len, case.lazy, "auto")
-    while lengths:
-        recordings.append(_record(dataclasses.replace(case, max_seq_len=lengths.pop()), layouts))
-        if len(recordings) == 1:  # only now it is known which attention runs
-            lengths = recording_lengths(case.max_input_len, case.lazy, recordings[0].attention)
-            lengths.remove(recordings[0].max_seq_len)
-    depth = _num_hidden_layers(case.model.config)
-    return solve(recordings, case.lazy, case.max_input_len, depth, _q_multiple(case))
+    config = _engine_config(case.model.config)
+    setup = _setup(case, config)
+    shallow, period = _shallow(case, config)
+    num_layers = _engine_config(shallow.model.config).num_hidden_layers
+
+    def record_at(max_seq_len: int, extra: Sequence[Pass] | None) -> Recording:
+        return record(dataclasses.replace(shallow, max_seq_len=max_seq_len), layouts, extra, num_layers, period)
+
+    recordings = [record_at(length, extra_passes(length, setup)) for length in whole_lengths(setup)]
+    recordings += [record_at(length, None) for length in load_lengths(setup)]
+    return solve(recordings, setup, config.num_hidden_layers)
 
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
@@ -133,70 +136,87 @@ def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
     program.save_tensor_bytes(path, sizes)
 
 
-def _record(case: Case, layouts: Path) -> Recording:
-    """Runs `case` with as few layers as show them all, and returns what happened to the allocator."""
-    period, window = _repetition(case.model.config)
-    num_layers = _num_hidden_layers(case.model.config)
-    shown = SHOWN_PERIODS * period
-    fewest = shown + 1 + (num_layers - shown - 1) % period  # so that the last layer falls where it does
-    if fewest < num_layers and not case.model.has_weights:
-        num_layers = fewest
-        model = dataclasses.replace(
-            case.model,
-            config=_with_num_hidden_layers(case.model.config, num_layers),
-            fingerprint=f"{case.model.fingerprint}-{num_layers}",
-        )
-        case = dataclasses.replace(case, model=model)
-    recording = Recording(case.max_seq_len, num_layers, period, "", window)
+class _Loaded(Exception):
+    """All that was to be recorded has happened."""
+
+
+def record(
+    case: Case, layouts: Path, extra: Sequence[Pass] | None = (), num_layers: int = 0, period: int = 1
+) -> Recording:
+    """Runs `case` and then the `extra` passes; where they are None, no further than to the end of loading.
+
+    `num_layers` and `period` are put into the recording as they are.
+    """
+    recording = Recording(case.max_seq_len, num_layers, period)
     with card.open_card(case) as simulated:
         recorder = Recorder(recording)
         simulated.use(recorder, recorder)
+        with _marked(recorder) as engine:
 
-        def on_report(report: Report) -> None:
-            if report.event == "start":
-                recording.attention = report.data["attention"]
-            elif report.event == "enter" and report.data["phase"] in (Phase.LOAD, Phase.CACHE):
-                recorder.enter(str(report.data["phase"]))
-            elif report.event == "result":
-                recorder.stop()
+            def on_report(report: Report) -> None:
+                if report.event == "enter" and report.data["phase"] in (Phase.LOAD, Phase.CACHE):
+                    recorder.enter()
+                elif report.event == "enter" and report.data["phase"] == Phase.PREFILL and extra is None:
+                    recorder.stop()
+                    raise _Loaded
+                elif report.event == "result":
+                    for each in extra or ():
+                        engine.forward(each, case.batch_size)
+                    recorder.stop()
 
-        with _marked(recorder):
-            scenario.run(case, simulated, layouts, on_report)
+            with suppress(_Loaded):
+                scenario.run(case, simulated, layouts, on_report)
     return recording
 
 
-def _repetition(config: dict[str, Any]) -> tuple[int, int | None]:
-    """After how many layers they repeat, and the sliding window that some or all of them use (ExLlamaV2.__init__)."""
-    from exllamav2.architecture import ExLlamaV2ArchParams
+def _engine_config(config: dict[str, Any]) -> Any:
+    """The ExLlamaV2Config that the engine reads out of a config.json."""
+    from exllamav2.config import ExLlamaV2Config
 
     require_known_architecture(config)
-    lm = ExLlamaV2ArchParams(config["architectures"][0], config).lm
-    scope = {**config, **(config.get("text_config") or {})}
-    window = scope.get("sliding_window") or scope.get("sliding_window_size") or None
-    if not lm.alternating_swa:
-        return 1, window if lm.swa else None
-    pattern = scope.get("sliding_window_pattern") or lm.default_sliding_window_pattern
-    return (pattern if pattern > 1 else 2), window
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "config.json").write_text(json.dumps(config))
+        read = ExLlamaV2Config()
+        read.model_dir = directory
+        read.prepare(no_tensors=True)
+    return read
 
 
-def _q_multiple(case: Case) -> int:
-    """How many tokens of each sequence go evenly to all experts; 1 where there are none."""
-    config = case.model.config
-    experts = config.get("num_local_experts") or config.get("num_experts")
-    if not experts:
-        return 1
-    return int(experts) // math.gcd(int(experts), case.batch_size * int(config.get("num_experts_per_tok") or 1))
+def _setup(case: Case, config: Any) -> Setup:
+    with card.open_card(case) as simulated:
+        attention = choose_attention(config, case.attention, simulated)
+    slides = config.arch.lm.swa or config.arch.lm.alternating_swa
+    return Setup(
+        lazy=case.lazy,
+        max_input_len=case.max_input_len,
+        batch_size=case.batch_size,
+        attention=attention,
+        native_max_seq_len=config.max_seq_len,
+        window=config.sliding_window or None if slides else None,
+        rope_limit=config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None,
+        num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,
+        experts_per_token=config.num_experts_per_token or 1,
+    )
+
+
+def _shallow(case: Case, config: Any) -> tuple[Case, int]:
+    """The case with as few layers as show them all, and after how many they repeat."""
+    period = 1
+    if config.arch.lm.alternating_swa:  # ExLlamaV2.__init__
+        period = config.sliding_window_pattern if config.sliding_window_pattern > 1 else 2
+    shown = SHOWN_PERIODS * period
+    fewest = shown + 1 + (config.num_hidden_layers - shown - 1) % period  # so that the last layer falls where it does
+    if fewest >= config.num_hidden_layers or case.model.has_weights:
+        return case, period
+    model = dataclasses.replace(
+        case.model,
+        config=_with_num_hidden_layers(case.model.config, fewest),
+        fingerprint=f"{case.model.fingerprint}-{fewest}",
+    )
+    return dataclasses.replace(case, model=model), period
 
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")  # ExLlamaV2Config.prepare
-
-
-def _num_hidden_layers(config: dict[str, Any]) -> int:
-    for scope in (config, config.get("text_config") or {}):
-        for key in _LAYER_KEYS:
-            if key in scope:
-                return int(scope[key])
-    raise KeyError("num_hidden_layers")
 
 
 def _with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
@@ -207,15 +227,33 @@ def _with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str
     return shallow
 
 
+class _Engine:
+    """The model and the cache that a case works with, as far as they have been seen."""
+
+    model: Any = None
+    cache: Any = None
+
+    def forward(self, each: Pass, batch_size: int) -> None:
+        """One pass more, as the scenario makes them."""
+        self.cache.current_seq_len = each.k_len - each.q_len
+        ids = torch.zeros((batch_size, each.q_len), dtype=torch.long)
+        if each.phase == DECODE:
+            self.model.forward(ids, self.cache, last_id_only=True).float().cpu()
+        else:  # one chunk, whether the engine would split it or not
+            self.model.forward_chunk(input_ids=ids, cache=self.cache, preprocess_only=True)
+
+
 @contextmanager
-def _marked(recorder: Recorder) -> Iterator[None]:
+def _marked(recorder: Recorder) -> Iterator[_Engine]:
     """While it lasts, the engine's passes and layers tell the recorder that they begin."""
     from exllamav2.model import ExLlamaV2
 
     make, forward_chunk = ExLlamaV2.__init__, ExLlamaV2.forward_chunk
+    engine = _Engine()
 
     def marked_make(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
+        engine.model = self
         recorder.recording.scratch = _scratch(self)
         layer = -1
         for module in self.modules:
@@ -226,14 +264,15 @@ def _marked(recorder: Recorder) -> Iterator[None]:
 
     def marked_forward_chunk(self: Any, **kwargs: Any) -> Any:
         q_len = kwargs["input_ids"].shape[1]
-        recorder.enter("pass", q_len, kwargs["cache"].current_seq_len + q_len)
+        engine.cache = kwargs["cache"]
+        recorder.enter(q_len, engine.cache.current_seq_len + q_len)
         return forward_chunk(self, **kwargs)
 
     with (
         mock.patch.object(ExLlamaV2, "__init__", marked_make),
         mock.patch.object(ExLlamaV2, "forward_chunk", marked_forward_chunk),
     ):
-        yield
+        yield engine
 
 
 def _scratch(model: Any) -> list[tuple[int, int]]:

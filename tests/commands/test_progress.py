@@ -1,0 +1,159 @@
+"""What a sweep says while it runs, in a terminal and anywhere else."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench.commands.progress import _Bar, _Lines, describe_boundary
+from bench.plan.cases import plan_sweep
+from bench.records import Cell
+
+(CELL,) = plan_sweep(["model=phi_3_medium_128k", "device=rtx_4060_ti_16gb", "lazy=true"]).cells
+FITS = {"outcome": "fits", "phase": "done", "peak_device_bytes": 5 << 30, "wall_s": 1.25, "error": None}
+FOUND = {
+    "outcome": "fits",
+    "fits_at": 4096,
+    "fails_at": 4352,
+    "contradictory": False,
+    "probes": 2,
+    "advice": None,
+    "error": None,
+}
+
+
+def console(width: int = 80, terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+
+
+def lines_of(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+# Plain lines
+
+
+@pytest.mark.parametrize(
+    ("cells", "cases", "known", "said"),
+    [
+        (1, 0, 0, "1 boundary to find"),
+        (96, 0, 0, "96 boundaries to find"),
+        (0, 1, 0, "1 case to measure"),
+        (2, 8, 3, "2 boundaries to find, 8 cases to measure, 3 of them stored already"),
+    ],
+)
+def test_it_begins_with_what_there_is_to_do(cells: int, cases: int, known: int, said: str) -> None:
+    out = console()
+    _Lines(out).begin(cells, cases, known)
+    assert lines_of(out) == [said]
+
+
+def test_of_many_recordings_some_lines_tell() -> None:
+    out = console()
+    watcher = _Lines(out)
+    for done in range(41):
+        watcher.prepare(done, 40)
+    assert lines_of(out) == [
+        "10 of 40 recordings made to predict with",
+        "20 of 40 recordings made to predict with",
+        "30 of 40 recordings made to predict with",
+        "40 recordings made to predict with",
+    ]
+    one = console()
+    for done in range(2):
+        _Lines(one).prepare(done, 1)
+    assert lines_of(one) == ["1 recording made to predict with"]
+
+
+def test_probes_are_indented_above_their_boundary_and_long_lines_are_not_wrapped() -> None:
+    out = console(width=40)
+    watcher = _Lines(out)
+    watcher.begin(1, 1, 0)
+    watcher.probe(CELL.at(4096), FITS)
+    watcher.probe(CELL.at(4352), {**FITS, "outcome": "oom", "phase": "cache"})
+    watcher.find(CELL, FOUND)
+    watcher.finish(CELL.at(256), FITS)
+    name = "phi_3_medium_128k 4 bpw FP16 lazy"
+    assert lines_of(out)[1:] == [
+        f"    {name} 4096 on rtx_4060_ti_16gb: fits, peak 5.00 GiB, 1.2 s",
+        f"    {name} 4352 on rtx_4060_ti_16gb: oom in cache, 1.2 s",
+        f"[1/2] {name} on rtx_4060_ti_16gb: fits up to 4,096, fails at 4,352; 2 probes",
+        f"[2/2] {name} 256 on rtx_4060_ti_16gb: fits, peak 5.00 GiB, 1.2 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "fits up to 4,096, fails at 4,352; 2 probes"),
+        ({"fails_at": None, "probes": 1}, "fits up to 4,096, the model's own limit; 1 probe"),
+        ({"contradictory": True, "probes": 5}, "fits up to 4,096, fails at 4,352; 5 probes; contradictory"),
+        ({"outcome": "oom", "fits_at": None, "advice": "bpw=2 would fit"}, "nothing fits; bpw=2 would fit"),
+        ({"outcome": "oom", "fits_at": None}, "nothing fits"),
+        ({"outcome": "crash", "error": "died", "fails_at": None}, "crash: died; 4,096 fits"),
+        ({"outcome": "timeout", "error": "still"}, "timeout: still; 4,096 fits; 4,352 fails"),
+        ({"outcome": "unsupported", "error": "unknown", "fits_at": None, "fails_at": None}, "unsupported: unknown"),
+    ],
+)
+def test_a_boundary_in_a_few_words(changed: dict[str, Any], said: str) -> None:
+    assert describe_boundary({**FOUND, **changed}) == said
+
+
+# The bar
+
+
+def shown(bar: _Bar, width: int) -> list[str]:
+    out = console(width, terminal=True)
+    out.print(bar._render())
+    return [line.rstrip() for line in lines_of(out)]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
+    bar = _Bar(console(width, terminal=True))
+    assert shown(bar, width) == ["getting ready"]
+    bar.prepare(3, 400)
+    (line,) = shown(bar, width)
+    assert line.strip("━").startswith(" 3/400 recordings, ")
+    bar.begin(400, 0, 100)
+    (line,) = shown(bar, width)
+    assert line.strip("━").startswith(" 100/400 boundaries, 0.0 s so far")
+    cases = [CELL.at(4096), Cell(replace(CELL.longest, lazy=False)).at(131_072)]
+    for case in cases:
+        bar.start(case)
+    bar.enter(cases[0], "prefill")
+    bar.probe(CELL.at(256), FITS)
+    bar.find(CELL, FOUND)
+    bar.find(CELL, {**FOUND, "outcome": "unsupported"})
+    head, counts, *running = shown(bar, width)
+    assert " 102/400 boundaries, " in head
+    assert head.endswith(" left")
+    assert counts == "1 fits  1 unsupported  1 probe"
+    assert running == [
+        "prefill phi_3_medium_128k 4 bpw FP16 lazy 4096 on rtx_4060_ti_16gb",
+        "start   phi_3_medium_128k 4 bpw FP16 eager 131072 on rtx_4060_ti_16gb",
+    ]
+    bar.probe(cases[0], FITS)
+    bar.finish(cases[1], FITS)
+    assert len(shown(bar, width)) == 2
+
+
+@pytest.mark.parametrize(("cells", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])
+def test_the_bar_names_what_it_counts(cells: int, cases: int, named: str) -> None:
+    bar = _Bar(console(terminal=True))
+    bar.begin(cells, cases, 0)
+    assert f" 0/2 {named}, " in shown(bar, 80)[0]
+
+
+def test_in_a_narrow_terminal_the_names_are_cut() -> None:
+    bar = _Bar(console(40, terminal=True))
+    bar.begin(1, 0, 0)
+    bar.start(CELL.at(4096))
+    *_, running = shown(bar, 40)
+    assert running.endswith("…")
+    assert len(running) == 40
