@@ -66,8 +66,8 @@ def _prefills(setup: Setup, past: int, room: int) -> list[Pass]:
     """Chunks of several lengths after `past` tokens, and again half of `room` later; none goes beyond it."""
     unit = max(1, min(room // 8, setup.max_input_len // 4) // setup.even_tokens) * setup.even_tokens
     lengths = {unit, 2 * unit, 3 * unit, *range(1, setup.special_tokens + 1)}
-    if setup.num_experts > 1:
-        lengths |= {length - DECODE_TOKENS for length in lengths}  # as the last chunk of whole pages
+    if setup.num_experts > 1:  # as the last chunk of whole pages
+        lengths |= {2 * unit - DECODE_TOKENS, 3 * unit - DECODE_TOKENS, 4 * unit - DECODE_TOKENS}
     return [
         setup.make_pass(PREFILL, q_len, before + q_len)
         for before in (past, past + room // 2)

@@ -8,12 +8,12 @@ from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 
 from bench.memory.limits import limits_of
-from bench.memory.program import Program, Unpredictable
+from bench.memory.parts import PARTS
+from bench.memory.program import Unpredictable
 from bench.memory.replay import Replayer
 from bench.memory.schedule import Setup, schedule
 from bench.records import Case
@@ -25,10 +25,19 @@ from tests.worker.predicted import Figures, case_of, predict, program_of, simula
 from tests.worker.test_architectures import ARCHITECTURES
 
 MIB = 1 << 20
-ROUTED = {"MixtralForCausalLM", "Qwen3MoeForCausalLM", "GemmoeForCausalLM", "DbrxForCausalLM"}
-# Layers that end in the middle of a period, and beyond those that a recording shows.
-DEPTHS = {"Gemma2ForCausalLM": 12, "Gemma3ForConditionalGeneration": 27, "Cohere2ForCausalLM": 19}
-WINDOWS = {"sliding_window": 300}
+_FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
+ROUTED: dict[str, dict[str, Any]] = {
+    "MixtralForCausalLM": _FOUR_EXPERTS,
+    "Qwen3MoeForCausalLM": _FOUR_EXPERTS,
+    "GemmoeForCausalLM": _FOUR_EXPERTS,
+    "DbrxForCausalLM": {"ffn_config": {"ffn_hidden_size": 2816, "moe_num_experts": 4, "moe_top_k": 2}},
+}
+# Depths that end in the middle of a period, some layers beyond those that a recording shows.
+SLIDING: dict[str, tuple[int, dict[str, Any]]] = {
+    "Gemma2ForCausalLM": (11, {"sliding_window": 300}),
+    "Gemma3ForConditionalGeneration": (16, {"sliding_window": 300, "sliding_window_pattern": 3}),
+    "Cohere2ForCausalLM": (19, {"sliding_window": 300, "sliding_window_pattern": 4}),
+}
 ATTENTIONS = {
     "Gemma2ForCausalLM": ("flash", "matmul"),
     "Gemma3ForConditionalGeneration": ("flash", "sdpa", "matmul"),
@@ -54,8 +63,8 @@ def little_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
-def _covering() -> list[tuple[str, bool, dict[str, Any]]]:
-    """Every architecture loaded both ways; with them every pair of values of two other axes, as far as they go round."""
+def _covering() -> list[tuple[str, dict[str, Any]]]:
+    """Every architecture loaded both ways, and with them pairs of values of two axes that have not been there yet."""
     open_pairs = {
         ((a, x), (b, y)) for a, b in combinations(["lazy", *AXES], 2) for x, y in product(_values(a), _values(b))
     }
@@ -68,7 +77,7 @@ def _covering() -> list[tuple[str, bool, dict[str, Any]]]:
                 allowed, key=lambda value: sum(((k, v), (axis, value)) in open_pairs for k, v in chosen.items())
             )
         open_pairs -= set(combinations(chosen.items(), 2))
-        cells.append((architecture, lazy, chosen))
+        cells.append((architecture, chosen))
     return cells
 
 
@@ -91,14 +100,13 @@ def _limit(number: int, need: Figures) -> int:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "lazy", "chosen"), _covering(), ids=lambda value: value if isinstance(value, str) else ""
+    ("architecture", "chosen"),
+    [pytest.param(a, chosen, id=f"{a}-{'lazy' if chosen['lazy'] else 'load'}") for a, chosen in _covering()],
 )
-def test_every_architecture_is_predicted_to_the_byte(
-    layouts: Path, architecture: str, lazy: bool, chosen: dict[str, Any]
-) -> None:
+def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture: str, chosen: dict[str, Any]) -> None:
     axes = {axis: chosen[axis] for axis in ("lazy", "attention", "cache", "batch_size", "max_input_len")}
     bpw, head_bits = chosen["bits"]
-    layers, more = DEPTHS.get(architecture, 7), WINDOWS if architecture in DEPTHS else None
+    layers, more = SLIDING.get(architecture, (7, ROUTED.get(architecture)))
     cell = case_of(architecture, layers, more, bpw=bpw, head_bits=head_bits, **axes)
     program = program_of(cell, layouts)
     if bpw != 16.0:  # widths that were not recorded
@@ -109,3 +117,141 @@ def test_every_architecture_is_predicted_to_the_byte(
     assert predict(replayer, case) == need
     limited = replace(case, vram_limit_bytes=_limit(chosen["limit"], need))
     assert predict(replayer, limited) == simulate(limited, layouts)[0]
+
+
+@pytest.mark.parametrize(
+    ("axes", "ends"),
+    [
+        ({}, {"load", "cache", "prefill", None}),
+        ({"lazy": True}, {"load", None}),
+        ({"attention": "matmul", "cache": "Q4"}, {"load", "prefill", "given back"}),
+        ({"attention": "sdpa", "batch_size": 3}, {"load", "cache", "prefill", "given back"}),
+    ],
+    ids=["load", "lazy", "matmul", "sdpa"],
+)
+def test_a_full_card_is_predicted_in_every_phase(layouts: Path, axes: dict[str, Any], ends: set[str | None]) -> None:
+    """Cards from too small for the weights to just large enough: cached segments given back, and memory running out."""
+    case = case_of("LlamaForCausalLM", 6, max_seq_len=5000, **axes)
+    replayer = Replayer(program_of(case, layouts), tensor_bytes_of(case, layouts))
+    need = predict(replayer, case)
+    allocated, reserved = need.peak_allocated_bytes, need.peak_reserved_bytes
+    before_cache = allocated - need.parts_at_peak[PARTS.index("cache")]
+    seen: set[str | None] = set()
+    for limit_bytes in (
+        before_cache // 2,
+        before_cache,
+        (before_cache + allocated) // 2,
+        *range(allocated - 4 * MIB, reserved, max(MIB, (reserved - allocated) // 4)),
+        reserved - 1,
+        reserved,
+    ):
+        limited = replace(case, vram_limit_bytes=limit_bytes)
+        simulated, retries = simulate(limited, layouts)
+        assert predict(replayer, limited) == simulated
+        seen.add("given back" if retries and simulated.failed_in is None else simulated.failed_in)
+    assert ends <= seen
+
+
+def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
+    for attention, lengths in {"flash": (64, 1029, 2052), "sdpa": (4096,), "matmul": (7000, 300)}.items():
+        case = case_of("LlamaForCausalLM", 2, attention=attention)
+        for length in lengths:
+            sections = recorder.record(replace(case, max_seq_len=length), layouts).sections
+            passes = schedule(length, Setup(False, case.max_input_len, 1, attention, 8192))
+            assert [(each.q_len, each.k_len) for each in passes] == [(s.q_len, s.k_len) for s in sections]
+
+
+# Where passes become others: chunks of one and two tokens, windows that begin to cut, RoPE that is made in another way,
+# experts with unequal shares that all whole pages have in common.
+YARN = {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 700}}
+LONGROPE = {
+    "rope_scaling": {"type": "longrope", "long_factor": [1.1] * 64, "short_factor": [1.0] * 64},
+    "original_max_position_embeddings": 700,
+}
+UNEVEN = {"num_experts": 16, "num_experts_per_tok": 1}
+SPECIAL: dict[str, tuple[Case, tuple[int, ...]]] = {
+    "short-matmul": (case_of("LlamaForCausalLM", 6, attention="matmul", max_input_len=256), (261, 262, 263)),
+    "short-routed": (case_of("MixtralForCausalLM", 2, max_input_len=256), (261, 264, 268)),
+    "window-matmul": (
+        case_of("Gemma2ForCausalLM", 11, SLIDING["Gemma2ForCausalLM"][1], attention="matmul", max_input_len=256),
+        (299, 300, 301, 304, 305, 1000),
+    ),
+    "window-sdpa-lazy": (
+        case_of("Cohere2ForCausalLM", 7, SLIDING["Cohere2ForCausalLM"][1], attention="sdpa", lazy=True),
+        (200, 300, 301, 304, 1500),
+    ),
+    "yarn-lazy": (case_of("Qwen2ForCausalLM", 6, YARN, max_input_len=256, lazy=True), (100, 700, 701, 3000)),
+    "longrope": (case_of("Phi3ForCausalLM", 6, LONGROPE, max_input_len=256), (700, 701)),
+    "uneven": (case_of("Qwen3MoeForCausalLM", 2, UNEVEN, max_input_len=256), (256, 1024)),
+    "positions": (case_of("GPT2LMHeadModel", 6, {"n_positions": 1024}, max_input_len=2048), (64, 777, 1024)),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_passes_that_are_unlike_others_are_predicted_event_by_event(layouts: Path, name: str) -> None:
+    cell, lengths = SPECIAL[name]
+    program, tensor_bytes = program_of(cell, layouts), tensor_bytes_of(cell, layouts)
+    limits = limits_of(cell.device, None)
+    for length in lengths:
+        recorded = recorder.record(replace(cell, max_seq_len=length), layouts)
+        assert list(requests.of_program(program, tensor_bytes, limits, length)) == list(
+            requests.of_recording(recorded, limits)
+        ), length
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_unequal_shares_of_experts_are_no_wrong_number(layouts: Path, lazy: bool) -> None:
+    cell = case_of("DbrxForCausalLM", 1, lazy=lazy, max_input_len=256)
+    replayer = Replayer(program_of(cell, layouts), tensor_bytes_of(cell, layouts))
+    with pytest.raises(Unpredictable, match="unequal shares"):
+        predict(replayer, replace(cell, max_seq_len=777))
+    even = replace(cell, max_seq_len=1024)
+    assert predict(replayer, even) == simulate(even, layouts)[0]
+
+
+def test_a_prompt_that_is_split_is_unpredictable(layouts: Path) -> None:
+    with pytest.raises(Unpredictable, match="passes at 36 tokens are not the expected ones"):
+        program_of(case_of("LlamaForCausalLM", 1, max_input_len=8), layouts)
+
+
+def test_an_unknown_architecture_is_named(layouts: Path) -> None:
+    case = case_of("LlamaForCausalLM", 1, {"architectures": ["NoSuchForCausalLM"]})
+    with pytest.raises(Unsupported, match="NoSuchForCausalLM"):
+        program_of(case, layouts)
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Gemma3ForConditionalGeneration"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_models_that_are_shallower_than_a_recording(layouts: Path, architecture: str, layers: int) -> None:
+    case = case_of(architecture, layers, max_seq_len=777)
+    replayer = Replayer(program_of(case, layouts), tensor_bytes_of(case, layouts))
+    assert predict(replayer, case) == simulate(case, layouts)[0]
+
+
+def test_weights_that_are_there_are_recorded_in_full_and_predict_the_same(layouts: Path, tmp_path: Path) -> None:
+    cell = case_of("LlamaForCausalLM", 8, cache="Q6", lazy=True)
+    with card.open_card(cell):
+        write_checkpoint(tmp_path / "weights", cell.model.config, cell.bpw, cell.head_bits)
+    model = replace(cell.model, path=str(tmp_path / "weights"), bpw=cell.bpw, fingerprint="weights")
+    there = replace(cell, model=model)
+    full = recorder.make_program(there, layouts)
+    shallow = recorder.make_program(cell, layouts)
+    assert (shallow.num_layers, full.num_layers, full.depth) == (5, 8, 8)
+    one, other = (Replayer(program, tensor_bytes_of(there, layouts)) for program in (full, shallow))
+    for length in (64, 777, 1024, 5000):
+        case = replace(there, max_seq_len=length)
+        assert predict(one, case) == predict(other, case)
+    assert predict(one, replace(there, max_seq_len=777)) == simulate(replace(there, max_seq_len=777), layouts)[0]
+
+
+@pytest.mark.parametrize(("capability", "num_sms"), [("7.5", 40), ("8.0", 20), ("9.0", 132), ("12.0", 170)])
+def test_cards_that_were_not_recorded(layouts: Path, capability: str, num_sms: int) -> None:
+    """Other workspaces of cuBLAS, other numbers of multiprocessors over which flash-attn splits the keys."""
+    cell = case_of("LlamaForCausalLM", 6, max_seq_len=4096, cache="Q8")
+    if capability == "7.5":
+        cell = replace(cell, device=replace(cell.device, compute_capability="7.0"))
+    program = program_of(cell, layouts)
+    case = replace(cell, device=replace(cell.device, compute_capability=capability, multi_processor_count=num_sms))
+    replayer = Replayer(program, tensor_bytes_of(cell, layouts))
+    assert predict(replayer, case) == simulate(case, layouts)[0]
+    assert replayer.attention == ("xformers" if capability == "7.5" else "flash")

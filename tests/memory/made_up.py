@@ -1,0 +1,52 @@
+"""Recordings of engines that never were: every size is given by a function of the pass and of the length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bench.memory.samples import extra_passes, load_lengths, whole_lengths
+from bench.memory.schedule import CACHE, Pass, Setup, schedule
+from bench.memory.trace import Event, Op, Recording, Section
+
+Sizes = Callable[[Pass, int], Sequence[int]]
+
+PLAIN = Setup(lazy=False, max_input_len=64, batch_size=1, attention="flash", native_max_seq_len=4096)
+SETUPS = {
+    "plain": PLAIN,
+    "lazy": PLAIN._replace(lazy=True),
+    "masked": PLAIN._replace(attention="matmul", batch_size=3),
+    "window": PLAIN._replace(attention="sdpa", window=100),
+    "lazy window": PLAIN._replace(attention="matmul", window=40, lazy=True),
+    "yarn": PLAIN._replace(rope_limit=1000, lazy=True),
+    "routed": PLAIN._replace(num_experts=8, experts_per_token=2),
+}
+
+
+def recordings(setup: Setup, sizes: Sizes, num_layers: int = 1) -> list[Recording]:
+    """At every length at which the recorder takes them."""
+    made = []
+    for max_seq_len in whole_lengths(setup):
+        passes = [*schedule(max_seq_len, setup), *extra_passes(max_seq_len, setup)]
+        made.append(_recording(max_seq_len, passes, sizes, num_layers))
+    for max_seq_len in load_lengths(setup):
+        made.append(_recording(max_seq_len, schedule(max_seq_len, setup)[:2], sizes, num_layers))
+    return made
+
+
+def _recording(max_seq_len: int, passes: Sequence[Pass], sizes: Sizes, num_layers: int) -> Recording:
+    recording = Recording(max_seq_len, num_layers, period=1)
+    for number, each in enumerate(passes):
+        section = Section() if number < 2 else Section(each.q_len, each.k_len)
+        section.events = events(sizes(each, max_seq_len), keep=each.phase == CACHE)
+        recording.sections.append(section)
+    return recording
+
+
+def events(sizes: Sequence[int], keep: bool = False) -> list[Event]:
+    """Allocations of these sizes, each freed when the next but one is made."""
+    made: list[Event] = []
+    for block, size_bytes in enumerate(sizes):
+        made.append(Event(Op.MALLOC, block, size_bytes))
+        if block >= 2 and not keep:
+            made.append(Event(Op.FREE, block - 2))
+    return made
