@@ -5,8 +5,10 @@ Source: csrc/flash_attn/flash_api.cpp (mha_fwd, num_splits_heuristic) at 2.8; Py
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 from numba import njit
 
 _MAX_SPLITS = 128
@@ -54,28 +56,30 @@ def temporaries(
 
 @njit(cache=True, nogil=True)
 def num_splits(work_items: int, head_dim: int, k_len: int, num_sms: int) -> int:
-    """The fewest splits of the keys that reach 85 % of the best use of the card, for so many (head, block) pairs."""
+    """The fewest splits of the keys that reach 85 % of the best use of the card, for so many (head, block) pairs.
+
+    In single precision, as the original: rounding decides between numbers of splits that are 85 % of the best exactly.
+    """
     slots = 2 * num_sms
-    if work_items >= 0.8 * slots:
+    if work_items >= np.float32(0.8) * np.float32(slots):
         return 1
     block_n = 256 if head_dim <= 64 else 128 if head_dim <= 128 else 64
     num_blocks = (k_len + block_n - 1) // block_n
     most = min(_MAX_SPLITS, slots, num_blocks)
-    best = 0.0
+    best = np.float32(0.0)
     for splits in range(1, most + 1):
         best = max(best, _use(splits, work_items, slots, num_blocks))
     for splits in range(1, most + 1):
         use = _use(splits, work_items, slots, num_blocks)
-        if use > 0.0 and use >= 0.85 * best:
+        if use > 0.0 and use >= 0.85 * np.float64(best):
             return splits
     return 1
 
 
 @njit(cache=True, nogil=True)
-def _use(splits: int, work_items: int, slots: int, num_blocks: int) -> float:
+def _use(splits: int, work_items: int, slots: int, num_blocks: int) -> np.float32:
     """The share of the card's slots in use over all waves; 0 for a number of splits that shortens none of them."""
     if splits > 1 and (num_blocks + splits - 1) // splits == (num_blocks + splits - 2) // (splits - 1):
-        return 0.0
-    waves = work_items * splits / slots
-    whole = -(-work_items * splits // slots)
-    return waves / whole
+        return np.float32(0.0)
+    waves = np.float32(work_items * splits) / np.float32(slots)
+    return np.float32(waves / np.float32(math.ceil(waves)))

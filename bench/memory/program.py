@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -46,17 +46,20 @@ class Unpredictable(Exception):
 
 
 def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
-    """Keeps the sizes of a checkpoint's tensors by name."""
+    """Keeps the sizes of a checkpoint's tensors by name, and their sum: what has been changed will not be believed."""
     with _beside(path) as file:
-        file.write(json.dumps({"tensors": sizes}).encode())
+        file.write(json.dumps({"tensors": sizes, "total_bytes": sum(sizes.values())}).encode())
 
 
 def load_tensor_bytes(path: Path) -> dict[str, int]:
-    """Raises `Unpredictable` where that is what was kept."""
+    """Raises `Unpredictable` where that is what was kept, and ValueError where it was changed since."""
     about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if "reason" in about:
         raise Unpredictable(about["reason"])
-    return dict(about["tensors"])
+    sizes = dict(about["tensors"])
+    if sum(sizes.values()) != about["total_bytes"]:
+        raise ValueError(f"the tensors in {path.name} do not add up")
+    return sizes
 
 
 def save_reason(path: Path, reason: str) -> None:
@@ -155,6 +158,28 @@ class Program:
             axis=0,
         )
         return [(int(index), int(layer), self.tensors[index].format(layer)) for index, layer in pairs]
+
+    @cached_property
+    def all_events(self) -> tuple[Array, Array]:
+        """The events of all kinds of sections, and where those of each kind begin."""
+        return _concatenated(self.templates.values())
+
+    @cached_property
+    def flash_calls(self) -> tuple[Array, Array]:
+        """The same, of events whose size follows from the kind of card: one of each sort."""
+        return _concatenated(_flash_calls(template) for template in self.templates.values())
+
+
+def _concatenated(templates: Iterable[Array]) -> tuple[Array, Array]:
+    together = list(templates)
+    starts = np.cumsum([0, *map(len, together)]).astype(np.int64)
+    return np.ascontiguousarray(np.concatenate(together)), starts
+
+
+def _flash_calls(template: Array) -> Array:
+    calls = template[template[:, SIZE_RULE] >= Size.FLASH_0]
+    shapes = calls[:, [SIZE_RULE, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW, *range(Q_TERMS, NUM_COLUMNS)]]
+    return calls[np.unique(shapes, axis=0, return_index=True)[1]]
 
 
 def _in_words(each: Pass) -> str:

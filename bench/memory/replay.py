@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,6 +18,7 @@ from bench.memory.allocator import State
 from bench.memory.limits import Limits
 from bench.memory.parts import PARTS
 from bench.memory.program import DENOMINATOR, NUM_TERMS, Array, Program, Unpredictable, terms
+from bench.memory.schedule import DECODE
 from bench.memory.trace import Op, Size
 
 _ENDLESS_BYTES = 1 << 60
@@ -58,6 +60,32 @@ class Replay:
         return self.failed_in is None
 
 
+class _Plan(NamedTuple):
+    """The sections of a case: their phases, their kinds, and what their sizes are made of (rows of `terms`).
+
+    From the section `first_decode` on, sizes differ from one kind of card to the next.
+    """
+
+    phases: list[str]
+    kinds: Array
+    lengths: Array
+    scratch_bytes: int
+    first_decode: int
+
+
+class _Stage(NamedTuple):
+    """An allocator amid a case, and the block that each event has made."""
+
+    state: State
+    rows: Array
+
+    def copy(self, limit_bytes: int) -> _Stage:
+        """The same on a card of another size."""
+        copied = _Stage(State(*(each.copy() for each in self.state)), self.rows.copy())
+        copied.state.counters[allocator.LIMIT] = limit_bytes
+        return copied
+
+
 class Replayer:
     """One cell, ready to be replayed at any length on any card: a program and the sizes of a checkpoint's tensors."""
 
@@ -65,21 +93,22 @@ class Replayer:
         """Raises `Unpredictable` where the checkpoint lacks a tensor that the program loads."""
         self._program = program.deepened()
         self._kinds = list(self._program.templates)
-        events = np.concatenate([self._program.templates[kind] for kind in self._kinds])
-        lengths = [len(self._program.templates[kind]) for kind in self._kinds]
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._events = np.ascontiguousarray(events)
+        events, self._starts = self._program.all_events
+        self._events = events.copy()
         sizes = np.zeros((len(self._program.tensors), self._program.depth + 2), np.int64)
         try:
             for index, layer, name in self._program.tensor_names:
                 sizes[index, layer + 1] = tensor_bytes[name]
         except KeyError as missing:
             raise Unpredictable(f"the checkpoint has no tensor {missing}") from None
-        loads = events[:, columns.SIZE_RULE] == Size.TENSOR
-        wanted = sizes[events[loads, columns.TENSOR], events[loads, columns.LAYER] + 1]
+        loads = self._events[:, _SIZE_RULE] == Size.TENSOR
+        wanted = sizes[self._events[loads, columns.TENSOR], self._events[loads, columns.LAYER] + 1]
         self._events[loads, columns.SIZE_TERMS] = wanted * DENOMINATOR
+        self._num_streams = int(self._events[:, _STREAM].max(initial=0)) + 1
+        self._max_blocks = len(self._events) // 2 + 2
+        self._plans: dict[int, _Plan] = {}
+        self._beginnings: dict[tuple[int, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
-        self._num_streams = int(events[:, columns.STREAM].max()) + 1
 
     @property
     def attention(self) -> str:
@@ -91,25 +120,24 @@ class Replayer:
 
         Raises `Unpredictable` for lengths that the recordings say nothing about.
         """
-        passes = self._program.passes(max_seq_len)
-        steps = np.array([[self._kinds.index(p.kind), p.q_len, p.k_len] for p in passes], np.int64)
-        lengths = np.stack([terms(p.q_len, p.k_len, max_seq_len) for p in passes]).astype(np.int64)
-        card = (limits.num_sms, limits.workspace_bytes, self._program.scratch_bytes(max_seq_len))
-        max_blocks = 2 * len(self._events) + 2
-        while True:
-            limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
-            state = allocator.new_state(limit_bytes, len(PARTS), max_blocks, self._num_streams)
-            failed, ended = _replay(self._events, self._starts, steps, lengths, card, state)
-            if ended != _CROWDED:
-                break
-            max_blocks *= 4  # chunks that grow may leave any number of segments behind
-        counters = state.counters
+        plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
+        limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
+        key = max_seq_len, self._asked_before_decode(plan, limits)
+        if endless and key not in self._beginnings:
+            self._beginnings[key], _ = self._run(plan, limits, _ENDLESS_BYTES, end=plan.first_decode)
+        beginning = self._beginnings.get(key)
+        if beginning is not None and beginning.state.counters[allocator.PEAK_RESERVED] <= limit_bytes:
+            # Where the card was never full, it makes no difference how large it is.
+            stage, failed = self._run(plan, limits, limit_bytes, beginning)
+        else:
+            stage, failed = self._run(plan, limits, limit_bytes)
+        counters = stage.state.counters
         return Replay(
-            failed_in=None if ended == _DONE else passes[failed].phase,
+            failed_in=None if failed is None else plan.phases[failed],
             peak_allocated_bytes=int(counters[allocator.PEAK_ALLOCATED]),
             peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
             peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
-            parts_at_peak=tuple(int(size) for size in state.parts[1]),
+            parts_at_peak=tuple(int(size) for size in stage.state.parts[1]),
         )
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
@@ -118,26 +146,82 @@ class Replayer:
             self._needed[max_seq_len] = self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes
         return self._needed[max_seq_len]
 
+    def _plan(self, max_seq_len: int) -> _Plan:
+        passes = self._program.passes(max_seq_len)
+        phases = [each.phase for each in passes]
+        return _Plan(
+            phases=phases,
+            kinds=np.array([self._kinds.index(each.kind) for each in passes], np.int64),
+            lengths=np.stack([terms(each.q_len, each.k_len, max_seq_len) for each in passes]).astype(np.int64),
+            scratch_bytes=self._program.scratch_bytes(max_seq_len),
+            first_decode=phases.index(DECODE),
+        )
+
+    def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
+        """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
+        card = (limits.num_sms, limits.workspace_bytes, plan.scratch_bytes)
+        flash_sizes: Array = _all_sizes(*self._program.flash_calls, plan.kinds[: plan.first_decode], plan.lengths, card)
+        return limits.workspace_bytes.to_bytes(8, "little") + flash_sizes.tobytes()
+
+    def _run(
+        self, plan: _Plan, limits: Limits, limit_bytes: int, beginning: _Stage | None = None, end: int | None = None
+    ) -> tuple[_Stage, int | None]:
+        """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
+        card = (limits.num_sms, limits.workspace_bytes, plan.scratch_bytes)
+        steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
+        while True:
+            stage = self._empty_card(limit_bytes) if beginning is None else beginning.copy(limit_bytes)
+            failed, ended = _replay(self._events, self._starts, plan.kinds, plan.lengths, steps, card, *stage)
+            if ended != _CROWDED:
+                return stage, failed if ended == _FULL else None
+            self._max_blocks *= 4  # chunks that grow may leave any number of segments behind
+            beginning, steps = None, (0, steps[1])
+
+    def _empty_card(self, limit_bytes: int) -> _Stage:
+        state = allocator.new_state(limit_bytes, len(PARTS), self._max_blocks, self._num_streams)
+        return _Stage(state, np.full(len(self._events), -1, np.int64))
+
+
+@njit(cache=True, nogil=True)
+def _all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: tuple[int, int, int]) -> Array:
+    """What the events of every section ask for, one after the other."""
+    total = 0
+    for kind in kinds:
+        total += starts[kind + 1] - starts[kind]
+    sizes = np.zeros(total, np.int64)
+    done = 0
+    for step in range(len(kinds)):
+        first, last = starts[kinds[step]], starts[kinds[step] + 1]
+        _sizes_of(events, first, last, lengths[step], card, sizes[done:])
+        done += last - first
+    return sizes
+
 
 @njit(cache=True, nogil=True)
 def _replay(
-    events: Array, starts: Array, steps: Array, lengths: Array, card: tuple[int, int, int], state: State
+    events: Array,
+    starts: Array,
+    kinds: Array,
+    lengths: Array,
+    steps: tuple[int, int],
+    card: tuple[int, int, int],
+    state: State,
+    rows: Array,
 ) -> tuple[int, int]:
-    """Runs every step; the index of the last one and how it ended.
+    """Runs the sections from `steps[0]` to before `steps[1]`; the index of the last one and how it ended.
 
     `card` has its number of multiprocessors, and the bytes of the cuBLAS workspace and of the scratch buffer.
     """
-    rows = np.full(len(events), -1, np.int64)
     longest = 0
     for kind in range(len(starts) - 1):
         longest = max(longest, starts[kind + 1] - starts[kind])
     sizes = np.zeros(longest, np.int64)
     before = np.zeros(longest, np.int64)
     steady = False
-    for step in range(len(steps)):
-        kind = steps[step, 0]
+    for step in range(steps[0], steps[1]):
+        kind = kinds[step]
         first, last = starts[kind], starts[kind + 1]
-        repeats = step > 0 and steps[step - 1, 0] == kind
+        repeats = step > steps[0] and kinds[step - 1] == kind
         before[:] = sizes
         _sizes_of(events, first, last, lengths[step], card, sizes)
         same = repeats and np.array_equal(before[: last - first], sizes[: last - first])
@@ -149,7 +233,7 @@ def _replay(
             return step, ended
         # A section that left the free blocks as it found them will do so again, as long as its sizes are the same.
         steady = same and _mark(state) == mark
-    return len(steps) - 1, _DONE
+    return steps[1] - 1, _DONE
 
 
 @njit(cache=True, nogil=True)

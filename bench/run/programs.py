@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,7 +31,8 @@ _FP16_BPW = 16.0
 _PER_REQUEST = 8
 _KEPT_PROGRAMS = 8
 _TIMEOUT_S = 600.0
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+# What NumPy and zipfile raise over files that are cut short or of which bytes have changed.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 class Programs:

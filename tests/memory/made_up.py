@@ -1,9 +1,13 @@
-"""Recordings of engines that never were: every size is given by a function of the pass and of the length."""
+"""Engines that never were: recordings with sizes by a function of the pass and of the length, programs by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from bench.memory import program as columns
+from bench.memory.program import DENOMINATOR, Array, Program
 from bench.memory.samples import extra_passes, load_lengths, whole_lengths
 from bench.memory.schedule import CACHE, Pass, Setup, schedule
 from bench.memory.trace import Event, Op, Recording, Section
@@ -50,3 +54,44 @@ def events(sizes: Sequence[int], keep: bool = False) -> list[Event]:
         if block >= 2 and not keep:
             made.append(Event(Op.FREE, block - 2))
     return made
+
+
+def template(rows: Sequence[dict[int, int]]) -> Array:
+    """Events of which only some columns are given; they belong to no layer."""
+    events = np.zeros((len(rows), columns.NUM_COLUMNS), np.int64)
+    for index, (event, row) in enumerate(zip(events, rows, strict=True)):
+        event[columns.LAYER], event[columns.TENSOR], event[columns.BLOCK] = -1, -1, index
+        for column, value in row.items():
+            event[column] = value
+    return events
+
+
+def malloc(*coefficients: int, stream: int = 0, part: int = 0) -> dict[int, int]:
+    """An allocation of c0 + c1 · max_seq_len + c2 · k_len + ... bytes."""
+    sizes = {columns.SIZE_TERMS + i: c * DENOMINATOR for i, c in enumerate(coefficients)}
+    return {columns.OP: Op.MALLOC, columns.STREAM: stream, columns.PART: part, **sizes}
+
+
+def free(index: int) -> dict[int, int]:
+    """The end of the allocation at `index`."""
+    return {columns.OP: Op.FREE, columns.BLOCK: index}
+
+
+def program_of(
+    setup: Setup = PLAIN, tensors: Sequence[str] = (), scratch: Sequence[list[int]] = (), **templates: Array
+) -> Program:
+    """A program of one layer whose sections are empty but for those that are given."""
+    kinds = {"load", "cache", "prompt", "warm_up_0", "warm_up_1", "prefill", "decode"}
+    all_templates = {kind: template([]) for kind in sorted(kinds)} | templates
+    relations: dict[str, list[list[int]]] = {kind: [] for kind in all_templates}
+    return Program(
+        templates=all_templates,
+        relations=relations,
+        refused={},
+        tensors=list(tensors),
+        num_layers=1,
+        period=1,
+        depth=1,
+        setup=setup,
+        scratch=list(scratch),
+    )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,15 @@ class Figures:
     peak_requested_bytes: int
     peak_reserved_bytes: int
     parts_at_peak: tuple[int, ...]
+
+
+@contextmanager
+def little_garbage() -> Iterator[None]:
+    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, **axes: Any) -> Case:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, product
@@ -21,7 +20,7 @@ from bench.worker.checkpoint import write_checkpoint
 from bench.worker.engine import Unsupported
 from bench.worker.simulated import card, recorder
 from tests.memory import requests
-from tests.worker.predicted import Figures, case_of, predict, program_of, simulate, tensor_bytes_of
+from tests.worker.predicted import Figures, case_of, little_garbage, predict, program_of, simulate, tensor_bytes_of
 from tests.worker.test_architectures import ARCHITECTURES
 
 MIB = 1 << 20
@@ -55,12 +54,9 @@ AXES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_garbage() -> Iterator[None]:
-    """Lazy loading collects garbage; what the imports left behind need not be looked at each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def fast() -> Iterator[None]:
+    with little_garbage():
+        yield
 
 
 def _covering() -> list[tuple[str, dict[str, Any]]]:
