@@ -26,7 +26,7 @@ DOORS = {
     "pynvml": {"nvml.py"},
     "pyarrow": {"results/schema.py", "results/store.py"},
     "matplotlib": {"report/plots.py"},
-    "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py"},
+    "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py", "memory/sort.py"},
     "hydra": {"plan/config.py", "run/hydra_launch.py"},
     "huggingface_hub": {"plan/hub.py"},
 }

@@ -41,6 +41,7 @@ ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
     NUM_UNUSED,
 ) = range(12)
 
+FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
 FULL = -1  # what `malloc` answers when the card is full
 
 
@@ -71,7 +72,7 @@ def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: in
         counters=np.zeros(12, np.int64),
     )
     state.counters[LIMIT] = limit_bytes
-    state.counters[NEXT_ADDRESS] = 1 << 40
+    state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
     state.counters[NUM_UNUSED] = max_blocks
     return state
 
@@ -352,6 +353,11 @@ class CachingAllocator:
         """Gives every segment without a block in use back to the driver."""
         empty_cache(self._state)
 
+    def set_limit(self, limit_bytes: int) -> None:
+        """`torch.cuda.set_per_process_memory_fraction`: from now on; what is held stays held."""
+        self.limit_bytes = limit_bytes
+        self._state.counters[LIMIT] = limit_bytes
+
     def reset_peak(self) -> None:
         """`torch.cuda.reset_peak_memory_stats`: the peaks start again from what is in use now."""
         counters = self._state.counters
@@ -387,6 +393,14 @@ class CachingAllocator:
             prev=before if before >= 0 else None,
             next=after if after >= 0 else None,
         )
+
+    def all_blocks(self) -> NDArray[np.int64]:
+        """The rows of `State.blocks` that hold a block, in use or free."""
+        state = self._state
+        held = np.ones(len(state.blocks), bool)
+        held[state.unused[: state.counters[NUM_UNUSED]]] = False
+        rows: NDArray[np.int64] = state.blocks[held]
+        return rows
 
     def free_blocks(self) -> list[Block]:
         """Every cached block, pool by pool in the allocator's own order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bench.memory.sort import tile_of
 from bench.records import DeviceSpec
 
 # What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
@@ -14,12 +15,17 @@ _UNKNOWN_NUM_SMS = 100
 
 
 class Limits(NamedTuple):
-    """A card as the allocator sees it: `torch_bytes` is what all its segments together may take."""
+    """A card as the allocator sees it: `torch_bytes` is what all its segments together may take.
+
+    The rest decides the sizes of some temporaries: multiprocessors (flash-attn), the cuBLAS workspace, and how many
+    numbers CUB sorts at a time.
+    """
 
     total_bytes: int
     context_bytes: int
     num_sms: int
     workspace_bytes: int
+    sort_tile: int
 
     @property
     def torch_bytes(self) -> int:
@@ -33,6 +39,7 @@ def limits_of(device: DeviceSpec, vram_limit_bytes: int | None) -> Limits:
         context_bytes=device.context_bytes or 0,
         num_sms=device.multi_processor_count or _UNKNOWN_NUM_SMS,
         workspace_bytes=_WORKSPACE_BYTES_HOPPER if compute_capability(device) >= _HOPPER else _WORKSPACE_BYTES,
+        sort_tile=tile_of(compute_capability(device)),
     )
 
 

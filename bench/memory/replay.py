@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from bench.memory import allocator, flash
+from bench.memory import allocator, flash, sort
 from bench.memory import program as columns
 from bench.memory.allocator import State
 from bench.memory.limits import Limits
@@ -25,7 +25,9 @@ _ENDLESS_BYTES = 1 << 60
 _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 
 _MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
-_TENSOR, _WORKSPACE, _SCRATCH, _FLASH_0 = (int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.FLASH_0))
+_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _FLASH_0 = (
+    int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.FLASH_0)
+)
 _OP, _BLOCK, _STREAM, _PART, _SIZE_RULE = (
     columns.OP,
     columns.BLOCK,
@@ -43,6 +45,10 @@ _BATCH, _HEADS, _HEAD_DIM, _KV_HEADS, _WINDOW = (
 _SIZE_TERMS, _Q_TERMS, _K_TERMS = columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS
 # How a replay ends: all done, the card full, or no room left in the arrays of the allocator's state.
 _DONE, _FULL, _CROWDED = range(3)
+
+
+# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, and how much is sorted at a time.
+_Card = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -159,15 +165,15 @@ class Replayer:
 
     def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
         """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
-        card = (limits.num_sms, limits.workspace_bytes, plan.scratch_bytes)
+        card = _card(limits, plan.scratch_bytes)
         flash_sizes: Array = _all_sizes(*self._program.flash_calls, plan.kinds[: plan.first_decode], plan.lengths, card)
-        return limits.workspace_bytes.to_bytes(8, "little") + flash_sizes.tobytes()
+        return np.array(card, np.int64).tobytes()[8:] + flash_sizes.tobytes()  # all of the card but `num_sms`
 
     def _run(
         self, plan: _Plan, limits: Limits, limit_bytes: int, beginning: _Stage | None = None, end: int | None = None
     ) -> tuple[_Stage, int | None]:
         """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
-        card = (limits.num_sms, limits.workspace_bytes, plan.scratch_bytes)
+        card = _card(limits, plan.scratch_bytes)
         steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
         while True:
             stage = self._empty_card(limit_bytes) if beginning is None else beginning.copy(limit_bytes)
@@ -182,8 +188,12 @@ class Replayer:
         return _Stage(state, np.full(len(self._events), -1, np.int64))
 
 
+def _card(limits: Limits, scratch_bytes: int) -> _Card:
+    return limits.num_sms, limits.workspace_bytes, scratch_bytes, limits.sort_tile
+
+
 @njit(cache=True, nogil=True)
-def _all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: tuple[int, int, int]) -> Array:
+def _all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: _Card) -> Array:
     """What the events of every section ask for, one after the other."""
     total = 0
     for kind in kinds:
@@ -204,13 +214,13 @@ def _replay(
     kinds: Array,
     lengths: Array,
     steps: tuple[int, int],
-    card: tuple[int, int, int],
+    card: _Card,
     state: State,
     rows: Array,
 ) -> tuple[int, int]:
     """Runs the sections from `steps[0]` to before `steps[1]`; the index of the last one and how it ended.
 
-    `card` has its number of multiprocessors, and the bytes of the cuBLAS workspace and of the scratch buffer.
+    A section that left the free blocks as it found them is not run again as long as its sizes stay the same.
     """
     longest = 0
     for kind in range(len(starts) - 1):
@@ -231,13 +241,12 @@ def _replay(
         ended = _run(events, first, last, sizes, rows, state)
         if ended != _DONE:
             return step, ended
-        # A section that left the free blocks as it found them will do so again, as long as its sizes are the same.
         steady = same and _mark(state) == mark
     return steps[1] - 1, _DONE
 
 
 @njit(cache=True, nogil=True)
-def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: tuple[int, int, int], sizes: Array) -> None:
+def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: _Card, sizes: Array) -> None:
     """What each allocation of a section asks for."""
     for index in range(first, last):
         if events[index, _OP] != _MALLOC:
@@ -247,6 +256,8 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: tuple[
             size = card[1]
         elif rule == _SCRATCH:
             size = card[2]
+        elif rule == _SORT:
+            size = sort.workspace_bytes(_value(events, index, _SIZE_TERMS, lengths), card[3])
         elif rule == _TENSOR:
             size = events[index, _SIZE_TERMS] // DENOMINATOR
         elif rule >= _FLASH_0:

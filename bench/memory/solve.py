@@ -109,7 +109,7 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
                 call.window,
             )
             row[columns.Q_TERMS], row[columns.K_TERMS] = call.q_len, call.k_len
-        elif event.size is Size.LENGTHS:
+        elif event.size in (Size.LENGTHS, Size.SORT):
             row[columns.SIZE_TERMS] = event.size_bytes
     if np.any(np.diff(rows[:, columns.LAYER]) < 0):
         raise Unpredictable(f"{each.kind} does not go through the layers in order")

@@ -24,13 +24,17 @@ class Size(IntEnum):
     TENSOR = 1  # the checkpoint's tensor that is read into it
     WORKSPACE = 2  # the cuBLAS workspace of the card
     SCRATCH = 3  # the most that any module of the model wants
-    FLASH_0 = 4  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
-    FLASH_1 = 5
-    FLASH_2 = 6
+    SORT = 4  # the numbers that are sorted, and the generation of the card
+    FLASH_0 = 5  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
+    FLASH_1 = 6
+    FLASH_2 = 7
 
 
 class Event(NamedTuple):
-    """`block` numbers the allocations of a recording; `layer` is the decoder layer at work, -1 before the first."""
+    """`block` numbers the allocations of a recording; `layer` is the decoder layer at work, -1 before the first.
+
+    Where `size` is SORT, `size_bytes` are the numbers that are sorted.
+    """
 
     op: Op
     block: int = -1

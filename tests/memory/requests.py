@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bench.memory import flash
+from bench.memory import flash, sort
 from bench.memory import program as columns
 from bench.memory.limits import Limits
 from bench.memory.program import DENOMINATOR, NUM_TERMS, Array, Program, terms
@@ -42,6 +42,8 @@ def _of_section(section: Section, limits: Limits) -> Iterator[Request]:
             size_bytes = event.size_bytes
             if event.size is Size.WORKSPACE:
                 size_bytes = limits.workspace_bytes
+            elif event.size is Size.SORT:
+                size_bytes = sort.workspace_bytes(size_bytes, limits.sort_tile)
             elif event.call is not None:
                 size_bytes = flash.temporaries(*event.call, limits.num_sms)[event.size - Size.FLASH_0]
             numbers[event.block] = count if size_bytes else None
@@ -78,6 +80,8 @@ def _of_pass(
                 size_bytes = tensor_bytes[program.tensors[row[columns.TENSOR]].format(row[columns.LAYER])]
             elif rule is Size.LENGTHS:
                 size_bytes = _value(row, columns.SIZE_TERMS, made_of)
+            elif rule is Size.SORT:
+                size_bytes = sort.workspace_bytes(_value(row, columns.SIZE_TERMS, made_of), limits.sort_tile)
             else:
                 call = flash.Call(
                     batch_size=int(row[columns.BATCH]),

@@ -27,7 +27,7 @@ ENDLESS = 1 << 50
 
 
 def limits(total_bytes: int = ENDLESS, num_sms: int = 108) -> Limits:
-    return Limits(total_bytes, context_bytes=0, num_sms=num_sms, workspace_bytes=8 * MIB + 1)
+    return Limits(total_bytes, context_bytes=0, num_sms=num_sms, workspace_bytes=8 * MIB + 1, sort_tile=3072)
 
 
 def one_by_one(program: Program, max_seq_len: int, card: Limits, tensor_bytes: dict[str, int]) -> dict[str, Any]:
@@ -129,6 +129,9 @@ def test_a_section_whose_sizes_change_back_is_run_again() -> None:
     assert vars(Replayer(program, {}).replay(500, limits())) == one_by_one(program, 500, limits(), {})
 
 
+_FLASH = (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)
+
+
 def test_every_rule_gives_its_size() -> None:
     flash_call = {
         columns.BATCH: 1,
@@ -141,11 +144,12 @@ def test_every_rule_gives_its_size() -> None:
     }
     decode = template(
         [
-            *({columns.SIZE_RULE: rule, columns.PART: rule, **flash_call} for rule in range(4, 7)),
+            *({columns.SIZE_RULE: rule, columns.PART: rule, **flash_call} for rule in _FLASH),
             {columns.SIZE_RULE: Size.WORKSPACE, columns.PART: 2},
             {columns.SIZE_RULE: Size.SCRATCH, columns.PART: 3},
+            {columns.SIZE_RULE: Size.SORT, columns.PART: 4, columns.SIZE_TERMS: 8192 * DENOMINATOR},
             {columns.SIZE_RULE: Size.TENSOR, columns.TENSOR: 0, columns.LAYER: 0, columns.PART: 1},
-            *(free(index) for index in range(6)),
+            *(free(index) for index in range(7)),
         ]
     )
     program = program_of(tensors=["layers.{}.w"], scratch=[[5, 3], [500, 2]], decode=decode)
@@ -155,7 +159,7 @@ def test_every_rule_gives_its_size() -> None:
     lse, lse_accumulators, out_accumulators = flash.temporaries(1, 1, 8, 128, 4096, 2, -1, 132)
     assert lse_accumulators > 0
     assert replay.peak_requested_bytes == (
-        lse + lse_accumulators + out_accumulators + card.workspace_bytes + (500 + 2 * 64) + 12345
+        lse + lse_accumulators + out_accumulators + card.workspace_bytes + (500 + 2 * 64) + 110_079 + 12345
     )
 
 

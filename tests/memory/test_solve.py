@@ -19,7 +19,7 @@ from bench.memory.trace import Event, Op, Section
 from tests.memory import made_up, requests
 from tests.memory.made_up import PLAIN, SETUPS
 
-LIMITS = Limits(24 << 30, 0, 108, 8 << 20)
+LIMITS = Limits(24 << 30, 0, 108, 8 << 20, 3072)
 _polynomials = st.lists(st.tuples(*[st.integers(0, 3000)] * 6), min_size=1, max_size=5)
 
 

@@ -27,7 +27,7 @@ NATIVE = 8192
 
 
 def limits(torch_bytes: int) -> Limits:
-    return Limits(torch_bytes + CONTEXT_BYTES, CONTEXT_BYTES, num_sms=108, workspace_bytes=8_519_680)
+    return Limits(torch_bytes + CONTEXT_BYTES, CONTEXT_BYTES, num_sms=108, workspace_bytes=8_519_680, sort_tile=3072)
 
 
 def made_up_replayer(weights: int, per_token: int, per_chunk: int, activations: int) -> Replayer:

@@ -123,7 +123,7 @@ def advice(case: Case) -> tuple[str | None, list[str]]:
 def test_a_case_is_what_its_replay_says() -> None:
     case = sized(8, max_seq_len=4096)
     said = forecast(case)
-    alone = Line(case).replay(4096, Limits(8 * GIB, 0, 128, 0))
+    alone = Line(case).replay(4096, Limits(8 * GIB, 0, 128, 0, 3072))
     assert said.prediction is not None
     assert (said.prediction.fits, said.prediction.peak_allocated_bytes) == (True, alone.peak_allocated_bytes)
     assert said.prediction.peak_device_bytes == alone.peak_reserved_bytes + 400 * MIB
@@ -187,7 +187,7 @@ def test_a_smaller_cache_is_advised_where_that_is_enough() -> None:
 
 def _at_the_first_page(case: Case) -> int:
     """The smallest card that takes 256 tokens."""
-    return Line(case).replay(256, Limits(0, 0, 0, 0), endless=True).peak_reserved_bytes + 400 * MIB
+    return Line(case).replay(256, Limits(0, 0, 0, 0, 3072), endless=True).peak_reserved_bytes + 400 * MIB
 
 
 def test_the_smallest_is_named_with_what_it_lacks() -> None:
@@ -253,7 +253,7 @@ class RealCard:
     probes: list[int] = field(default_factory=list)
 
     def measure(self, case: Case, again: bool = False) -> dict[str, Any]:
-        limits = Limits(self.total_bytes, self.context_bytes + self.missed_bytes, 128, 0)
+        limits = Limits(self.total_bytes, self.context_bytes + self.missed_bytes, 128, 0, 3072)
         replay = Line(case).replay(case.max_seq_len, limits)
         held = replay.peak_reserved_bytes + self.missed_bytes
         predicted = self.made.predict(case)
@@ -281,7 +281,7 @@ class RealCard:
     def find(self, cell: Cell) -> dict[str, Any]:
         row = find_boundary(cell, "boundary", self.measure, self.made)
         assert row is not None
-        limits = Limits(self.total_bytes, self.context_bytes + self.missed_bytes, 128, 0)
+        limits = Limits(self.total_bytes, self.context_bytes + self.missed_bytes, 128, 0, 3072)
         assert row["certified"]
         assert Line(cell.longest).replay(row["fits_at"], limits).fits
         self.probes.append(row["probes"])

@@ -27,7 +27,7 @@ class FlashAttention:
     def take_temporaries(self, q: torch.Size, k: torch.Size, window: int, rng_bytes: tuple[int, ...]) -> None:
         """Allocates and frees what the kernel needs beside its output; `q` and `k` are (batch, length, heads, dim)."""
         call = flash.Call(q[0], q[1], q[2], q[3], k[1], k[2], window)
-        sizes = self._cuda.observer.attention(call, flash.temporaries(*call, self._cuda.num_sms))
+        sizes = self._cuda.observer.attention(call, flash.temporaries(*call, self._cuda.limits.num_sms))
         held = [self._cuda.claim(size_bytes) for size_bytes in (*sizes, *rng_bytes)]
         del held
 

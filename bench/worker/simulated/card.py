@@ -120,6 +120,6 @@ def open_card(case: Case) -> Iterator[SimulatedCard]:
         total_memory=device.total_memory_bytes,
         multi_processor_count=card.limits.num_sms,
     )
-    _CUDA.start(card.allocator, card.limits.num_sms, card.limits.workspace_bytes)
+    _CUDA.start(card.allocator, card.limits)
     with cuda_api.patched(_CUDA, properties, card.mem_get_info), _CUDA:
         yield card

@@ -7,11 +7,11 @@ own, because it decides which cached block serves which request.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
+from bench.memory import sort
 from bench.worker.simulated.tensor import (
     MAX_ELEMENTS_WITH_VALUES,
     SimulatedCuda,
@@ -22,8 +22,6 @@ from bench.worker.simulated.tensor import (
 )
 
 aten = torch.ops.aten
-
-_SMALL_SORT = 4096  # up to here one block sorts in shared memory; beyond it, CUB's segmented sort takes workspace
 
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
@@ -95,11 +93,12 @@ def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args) and _is_plain(tuple(kwargs.values())):
         return func(*args, **kwargs)
     values, indices = cuda.run_fresh(func, args, kwargs)
-    # Sort.cu: a second tensor of indices, and for long rows CUB's own workspace (fitted on sm_8x).
+    # Sort.cu: a second tensor of indices, and for long rows CUB's own workspace.
     length = values.shape[-1] if values.dim() else 1
     second_indices = cuda.claim(values.numel() * 8)
-    if length > _SMALL_SORT:
-        cuda.claim(12 * length + 8703 + 1024 * math.ceil(length / 3072))
+    if length > sort.SHORT_ROW:
+        cuda.observer.sort(length)
+        cuda.claim(sort.workspace_bytes(length, cuda.limits.sort_tile))
     del second_indices
     return values, indices
 

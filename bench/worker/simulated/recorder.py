@@ -46,7 +46,8 @@ class Recorder(CachingAllocator, Observer):
         self._events: list[Event] = []
         self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
         self._count = 0
-        self._calls: list[tuple[Size, Call]] = []
+        # What the next allocations are for, and the numbers that are sorted in them.
+        self._expected: list[tuple[Size, Call | None, int | None]] = []
         self._tensors: dict[str, dict[int, str]] = {}
         self._on_host: dict[
             int, tuple[torch.Tensor, str]
@@ -66,10 +67,11 @@ class Recorder(CachingAllocator, Observer):
     def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
         row = super().malloc(size_bytes, stream, part)
         self._numbers[row] = self._count
-        size, call = _BY_PART.get(part, Size.LENGTHS), None
-        if self._calls:
-            size, call = self._calls.pop(0)
-        self._events.append(Event(Op.MALLOC, self._count, size_bytes, stream, part, self.layer, size, None, call))
+        size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
+        if self._expected:
+            size, call, length = self._expected.pop(0)
+        asked = size_bytes if length is None else length
+        self._events.append(Event(Op.MALLOC, self._count, asked, stream, part, self.layer, size, None, call))
         self._count += 1
         return row
 
@@ -82,8 +84,11 @@ class Recorder(CachingAllocator, Observer):
         self._events.append(Event(Op.EMPTY_CACHE, layer=self.layer))
 
     def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        self._calls = list(zip((Size.FLASH_0, Size.FLASH_1, Size.FLASH_2), (call, call, call), strict=True))
+        self._expected = [(size, call, None) for size in (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)]
         return tuple(max(1, size) for size in sizes)  # on another card all three may be there: keep their places
+
+    def sort(self, length: int) -> None:
+        self._expected = [(Size.SORT, None, length)]
 
     def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
         if filename not in self._tensors:

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.memory.allocator import CachingAllocator, OutOfMemory
 from bench.memory.flash import Call
+from bench.memory.limits import Limits
 from bench.worker.simulated.attribution import WORKSPACE, part_of
 
 DEVICE = torch.device("cuda", 0)
@@ -50,6 +51,9 @@ class Observer:
     def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """The next allocations are the temporaries of a flash-attn call; returns the sizes that are to be taken."""
         return sizes
+
+    def sort(self, length: int) -> None:
+        """The next allocation is the workspace for sorting a row of `length` numbers."""
 
     def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
         """A tensor of a checkpoint, at `offset` in its file, has been read into `target`."""
@@ -113,8 +117,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # nothing is compiled here, and the guard against it costs a third of every operator
 
     allocator: CachingAllocator
-    num_sms: int
-    cublas_workspace_bytes: int
+    limits: Limits
 
     def __init__(self, special: dict[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -124,11 +127,10 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._workspaces: dict[int, Claim] = {}
         self._rules: dict[Any, Rule] = {}
 
-    def start(self, allocator: CachingAllocator, num_sms: int, cublas_workspace_bytes: int) -> None:
-        """A new card: `cublas_workspace_bytes` is what PyTorch takes for each stream that cuBLAS is used on."""
+    def start(self, allocator: CachingAllocator, limits: Limits) -> None:
+        """A new card."""
         self.allocator = allocator
-        self.num_sms = num_sms
-        self.cublas_workspace_bytes = cublas_workspace_bytes
+        self.limits = limits
         self.stream = 0
         self.observer = Observer()
         self._workspaces.clear()
@@ -175,7 +177,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def use_cublas(self) -> None:
         """PyTorch gives each handle and stream a workspace at the first use of cuBLAS, and keeps it."""
         if self.stream not in self._workspaces:
-            self._workspaces[self.stream] = self._claim(self.cublas_workspace_bytes, WORKSPACE)
+            self._workspaces[self.stream] = self._claim(self.limits.workspace_bytes, WORKSPACE)
 
     # The ways in which an operator can be run.
 

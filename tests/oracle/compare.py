@@ -1,0 +1,67 @@
+"""Recorded outcomes of the null GPU, each held against what the simulated card comes to."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.records import Case
+from bench.worker.engine import Unsupported
+from bench.worker.simulated import card
+from tests.oracle.outcome import FIGURES, outcome_of
+
+
+class Recorded(NamedTuple):
+    """A case, and what it came to on the null GPU."""
+
+    case: Case
+    outcome: dict[str, Any]
+
+
+def read(path: Path) -> list[Recorded]:
+    """The cases of a file that `tests.oracle.engine` has written."""
+    document = json.loads(gzip.decompress(path.read_bytes()))
+    return [Recorded(Case.from_json(each["case"]), each["outcome"]) for each in document["cases"]]
+
+
+@contextmanager
+def simulated_cards() -> Iterator[None]:
+    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server."""
+    card.preload()
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def differences(recorded: Recorded, layouts: Path) -> list[str]:
+    """What the simulated card says otherwise, a line each; nothing where all is equal to the byte."""
+    theirs = recorded.outcome
+    try:
+        ours = outcome_of(recorded.case, card.open_card, layouts)
+    except Unsupported as reason:
+        return [] if theirs == {"unsupported": str(reason)} else [f"simulated: unsupported ({reason}), not {theirs}"]
+    if "phases" not in theirs:
+        return [f"simulated: it runs, not {theirs}"]
+    lines = []
+    if ours["failed_in"] != theirs["failed_in"]:
+        lines.append(f"fails in {theirs['failed_in']}, simulated in {ours['failed_in']}")
+    for phase, figures in theirs["phases"].items():
+        for name, their, our in zip(FIGURES[-len(figures) :], figures, ours["phases"].get(phase, figures), strict=True):
+            if their != our:
+                lines.append(f"{phase}: {name} {their:,}, simulated {our - their:+,}")
+    return lines
+
+
+def named(case: Case) -> str:
+    """One line that tells the cases apart."""
+    return (
+        f"{case.model.name} {case.bpw:g} bpw head {case.head_bits} {case.cache} {'lazy' if case.lazy else 'load'} "
+        f"{case.attention} {case.max_seq_len} x {case.batch_size} by {case.max_input_len} on sm_"
+        f"{(case.device.compute_capability or '').replace('.', '')} of {case.device.total_memory_bytes:,} B"
+    )

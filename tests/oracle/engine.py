@@ -1,0 +1,106 @@
+"""The real engine on the null GPU: what it takes in every case, written down and held against the simulated card.
+
+scripts/oracle.sh engine                                              # run, and compare
+scripts/oracle.sh engine --record tests/oracle/vectors/engine.json.gz # run, and keep
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.records import Case
+from tests.oracle.cases import on_a_card_of, random_cases
+
+
+def outcomes(cases: Sequence[Case], jobs: int) -> list[dict[str, Any]]:
+    """What each case comes to on the null GPU (`outcome_of`), in order; `jobs` workers at a time."""
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for index, case in enumerate(cases):
+        key = case.device.compute_capability or "8.0", case.device.multi_processor_count or 1
+        kinds.setdefault(key, []).append(index)
+    found: list[dict[str, Any]] = [{} for _ in cases]
+
+    def work(kind: tuple[str, int]) -> None:
+        answers = _ask_worker(kind, [cases[index] for index in kinds[kind]])
+        for index, answer in zip(kinds[kind], answers, strict=True):
+            found[index] = answer
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(work, kinds))
+    return found
+
+
+def _ask_worker(kind: tuple[str, int], cases: Sequence[Case]) -> list[dict[str, Any]]:
+    capability, num_sms = kind
+    card = {"NULL_GPU_COMPUTE_CAPABILITY": capability.replace(".", ""), "NULL_GPU_MULTIPROCESSORS": str(num_sms)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.oracle.worker"],
+        input="".join(case.to_json() + "\n" for case in cases),
+        env={**os.environ, **card},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    about, *answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not about["flash_attn"]:
+        raise RuntimeError("flash-attn's binding is not there: build it with scripts/oracle.sh build")
+    return answers
+
+
+def on_full_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]]) -> list[Case]:
+    """Cases that fit, on cards of about what they reserved, and of less: cached segments must go, or all is over."""
+    smaller = []
+    for index, (case, outcome) in enumerate(zip(cases, found, strict=True)):
+        if outcome.get("failed_in", "") is not None:
+            continue
+        allocated, _, reserved = outcome["phases"]["decode"][2:]
+        share = (0.55, 0.8, 0.93, 0.98, 1.0, 1.02, 0.99)[index % 7]
+        size = int(allocated + (reserved - allocated) * share) if index % 2 else int(reserved * share)
+        smaller.append(on_a_card_of(case, size))
+    return smaller
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=350, help="random cases on cards without a limit")
+    parser.add_argument("--full", type=int, default=150, help="of them once more on cards that are full")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--record", type=Path, metavar="FILE.json.gz")
+    arguments = parser.parse_args()
+    started_at = time.monotonic()
+    jobs = os.cpu_count() or 1
+    cases = random_cases(arguments.cases, arguments.seed)
+    found = outcomes(cases, jobs)
+    full = on_full_cards(cases, found)[: arguments.full]
+    cases, found = cases + full, found + outcomes(full, jobs)
+    failed = [outcome["error"] for outcome in found if "error" in outcome]
+    print(
+        f"{len(cases)} cases on the null GPU in {time.monotonic() - started_at:.0f} s; {len(failed)} ended in an error"
+    )
+    for text in failed[:5]:
+        print(f"  {text}")
+    if arguments.record:
+        recorded = [{"case": case.to_json(), "outcome": outcome} for case, outcome in zip(cases, found, strict=True)]
+        text = json.dumps({"versions": _versions(), "cases": recorded})
+        arguments.record.write_bytes(gzip.compress(text.encode(), mtime=0))
+    return int(bool(failed))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "exllamav2")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What one case comes to on a card, in figures that must be the same on the null GPU and on a simulated card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.records import Case, Report
+from bench.worker import scenario
+from bench.worker.card import Card
+
+# After each phase, and where a case ended: bytes now, and at their highest since the case began.
+FIGURES = (
+    "allocated_bytes",
+    "reserved_bytes",
+    "peak_allocated_bytes",
+    "peak_requested_bytes",
+    "peak_reserved_bytes",
+)
+_OUT_OF_MEMORY = ("out of memory", "Insufficient VRAM", "Insufficient space in device allocation")
+
+
+def outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
+    """`failed_in` (a phase, None where it fits) and, for each phase, its FIGURES in order. Other errors are raised."""
+    phases: dict[str, list[int]] = {}
+    entered = ""
+    failed_in = None
+
+    def on_report(report: Report) -> None:
+        nonlocal entered
+        if report.event == "enter":
+            entered = str(report.data["phase"])
+        elif report.event == "phase":
+            phases[str(report.data["phase"])] = [report.data["memory"][name] for name in FIGURES]
+
+    with open_card(case) as card:
+        try:
+            scenario.run(case, card, layouts, on_report)
+        except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not any(text in str(error) for text in _OUT_OF_MEMORY):
+                raise
+            failed_in = entered
+        if failed_in is not None:
+            # What is in use now depends on which frames the error still holds; the peaks do not.
+            phases[failed_in] = [asdict(card.memory())[name] for name in FIGURES[2:]]
+    return {"failed_in": failed_in, "phases": phases}
