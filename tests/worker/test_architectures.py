@@ -11,7 +11,7 @@ from bench.records import Case
 from bench.worker.engine import Unsupported
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
-_DENSE = {
+DENSE = {
     "hidden_size": 1024,
     "intermediate_size": 2816,
     "num_hidden_layers": 2,
@@ -109,7 +109,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     ids=["exl2", "lazy-q4-matmul", "fp16"],
 )
 def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, axes: dict[str, Any]) -> None:
-    config = {**_DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}
+    config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}
     result = run(made_up_case(config, **axes))
     assert (result.parts["weights_bytes"] or 0) > 0
     assert (result.parts["cache_bytes"] or 0) > 0
