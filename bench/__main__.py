@@ -39,7 +39,9 @@ _SYNTH_HELP = """\
 Writes an EXL2 checkpoint with random weights that ExLlamaV2 loads and runs, so that the memory and the speed of a model
 can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
 
-  model             a name in conf/model; local with model.path=DIR, or hub with model.repo=ORG/NAME: no weights needed
+  model             a name in conf/model; local with model.path=DIR, where a config.json is enough;
+                    or hub with model.repo=ORG/NAME model.revision=REV. Where there are EXL2 weights, the shapes and
+                    bits are theirs; of a hub, only the headers are downloaded
   bpw               2.0 to 8.0 bits per weight, or 16 for unquantised FP16
   head_bits         those of the output layer: 2, 3, 4, 5, 6, 8
 

@@ -11,7 +11,9 @@ from typing import Any
 # The key of config.json that says so; a trained model has none of this name.
 MADE_UP = "weights_made_up_by"
 
-_ITEM_BYTES = {"F16": 2, "I16": 2, "I32": 4}
+SMALL_DEVIATION = 0.02  # of embeddings and biases; what most models are initialised with
+
+_ITEM_BYTES = {"F16": 2, "I16": 2, "I32": 4, "F32": 4}
 
 
 class Content(StrEnum):

@@ -68,7 +68,7 @@ class Values:
             case Content.ONES:
                 yield np.ones(tensor.shape, "<f2")
             case Content.ZEROS:
-                yield np.zeros(tensor.shape, "<f2")
+                yield np.zeros(tensor.size_bytes, "u1")
 
     def _packed_rows(self, tensor: Tensor) -> Iterator[Words]:
         """q_weight, some units of rows at a time; each unit is a piece of the block of its bits."""

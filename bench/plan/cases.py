@@ -56,7 +56,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 def plan_checkpoint(overrides: Sequence[str]) -> Case:
     """The model and bits of one checkpoint that is to be made; of the case that it returns the rest means nothing.
 
-    Raises `BadInput`, also for a model that has weights.
+    Raises `BadInput`.
     """
     for text in overrides:
         key = text.partition("=")[0]
@@ -66,8 +66,6 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
     model = resolve_model(settings.model, settings.bpw)
-    if model.has_weights:
-        raise BadInput(f"model={model.name} has weights; name a model of the catalogue, or a directory without them")
     (cell,) = _work_on(settings, model, resolve_device(settings.device))
     assert isinstance(cell, Cell)
     return cell.longest

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from bench.checkpoint.layout import MADE_UP, Layout, Tensor
 from bench.checkpoint.shards import index, split, tables_only, write_shard
+from bench.checkpoint.twin import NoTwin, lay_out_like
 from bench.checkpoint.values import Values
 from bench.errors import BadInput
 from bench.records import Case
@@ -60,7 +61,19 @@ class Recipe:
 
 
 def lay_out(case: Case) -> Layout:
-    """The checkpoint of `case`'s model, as a worker finds it. Raises `BadInput` for a model that the engine refuses."""
+    """The checkpoint of `case`'s model: as its weights have it, and without any as the engine would load it.
+
+    Raises `BadInput` for a model that the engine refuses, and for weights that are neither EXL2 nor FP16.
+    """
+    if case.model.has_weights and case.model.path is not None:
+        try:
+            return lay_out_like(Path(case.model.path))
+        except NoTwin as error:
+            raise BadInput(f"model={case.model.name}: {error}") from None
+    return _ask_worker(case)
+
+
+def _ask_worker(case: Case) -> Layout:
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         path = Path(folder) / "layout.json"
         request = json.dumps({**json.loads(case_request(case, Path(folder))), "layout": str(path)})

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint.layout import Content, Layout, Tensor
+from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.checkpoint.shards import tables_only, write_shard
 
 _FP16_BPW = 16.0
-_SMALL_DEVIATION = 0.02  # of embeddings and biases; what most models are initialised with
 
 
 def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:
@@ -182,7 +181,7 @@ def _deviation(inputs: int) -> float:
 
 
 def _small(name: str, *shape: int) -> Tensor:
-    return Tensor(name, "F16", shape, Content.NORMAL, deviation=_SMALL_DEVIATION)
+    return Tensor(name, "F16", shape, Content.NORMAL, deviation=SMALL_DEVIATION)
 
 
 def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:

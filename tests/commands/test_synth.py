@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from tests.checkpoint.exl2 import read
 from tests.conftest import Program
@@ -138,11 +140,23 @@ def test_what_cannot_be_made_is_refused_in_a_line(
     assert not (tmp_path / "new").exists()
 
 
-def test_weights_that_are_there_are_not_made_up(program: Program, tmp_path: Path, model: str) -> None:
-    assert program("synth", "model=local", model, "--out", "made").returncode == 0
-    refused = program("synth", "model=local", "model.path=made", "--out", "again")
+def test_weights_that_are_there_get_a_twin_with_other_values(program: Program, tmp_path: Path, model: str) -> None:
+    assert program("synth", "model=local", model, "bpw=3.0", "--out", "given").returncode == 0
+    twin = program("synth", "model=local", "model.path=given", "--seed", "5", "--shard-size", "1MiB", "--out", "twin")
+    assert twin.returncode == 0, twin.stderr
+    given, made = read(tmp_path / "given"), read(tmp_path / "twin")
+    assert given.keys() == made.keys()
+    for name, values in given.items():
+        assert (values.dtype, values.shape) == (made[name].dtype, made[name].shape)
+        same = name.endswith((".q_groups", ".q_scale_max")) or "norm" in name
+        assert (values == made[name]).all() == same, name
+
+
+def test_a_twin_of_weights_in_another_format_is_refused(program: Program, tmp_path: Path, model: str) -> None:
+    save_file({"model.norm.weight": np.ones(8, np.float64)}, tmp_path / "small" / "model.safetensors")
+    refused = program("synth", "model=local", model, "--out", "twin")
     assert refused.returncode == 2
-    assert "has weights" in refused.stderr
+    assert "model.norm.weight is F64; made-up weights are EXL2 or FP16" in refused.stderr
 
 
 def _rows(results_dir: Path) -> list[dict[str, Any]]:

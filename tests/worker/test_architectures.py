@@ -27,7 +27,7 @@ DENSE = {
     "rope_theta": 1e4,
     "pad_token_id": 0,
 }
-_EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2}
+EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2}
 _PIXTRAL = {
     "model_type": "pixtral",
     "head_dim": 64,
@@ -61,7 +61,7 @@ _GPT = {"n_embd": 1024, "n_head": 8, "n_layer": 2, "n_inner": 4096, "n_positions
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": {},
     "MistralForCausalLM": {},
-    "MixtralForCausalLM": _EXPERTS,
+    "MixtralForCausalLM": EXPERTS,
     "LlavaForConditionalGeneration": {"vision_config": _PIXTRAL, "vision_feature_layer": -1},
     "Mistral3ForConditionalGeneration": {
         "vision_config": _PIXTRAL,

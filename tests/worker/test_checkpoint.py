@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from bench.checkpoint.twin import lay_out_like
 from bench.plan.models import resolve_model
 from bench.plan.settings import ModelSettings
 from bench.records import Case
@@ -21,7 +22,7 @@ from bench.worker.engine import MADE_UP_NOTE
 from bench.worker.simulated import card
 from tests.checkpoint.exl2 import Array, dequantise, groups, read
 from tests.worker.conftest import Run, catalogue_case, made_up_case
-from tests.worker.test_architectures import ARCHITECTURES, DENSE
+from tests.worker.test_architectures import ARCHITECTURES, DENSE, EXPERTS
 
 _SMALL = {
     "hidden_size": 256,
@@ -86,10 +87,28 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
     assert len(list((tmp_path / "made").glob("*.safetensors"))) > 1
     assert on_disk.has_weights
     filled = run(replace(sparse, model=on_disk))
-    assert filled.memory == run(sparse).memory
-    assert filled.parts == run(sparse).parts
+    wanted = run(sparse)
+    assert filled.memory == wanted.memory
+    assert filled.parts == wanted.parts
     assert MADE_UP_NOTE in filled.of("result")[0]["notes"]
     _check(read(tmp_path / "made"), config)
+
+
+def test_a_twin_takes_the_memory_of_what_it_was_laid_out_like(tmp_path: Path, run: Callable[[Case], Run]) -> None:
+    """Where a trained checkpoint is at hand, this is how it is compared: the values are all that differs."""
+    config = {"architectures": ["MixtralForCausalLM"], **DENSE, "vocab_size": 4096, **EXPERTS}
+    case = made_up_case(config, bpw=3.2, max_seq_len=512, max_input_len=256)
+    with card.open_card(case):
+        write_checkpoint(tmp_path / "given", config, bpw=3.2, head_bits=6)
+    make(Recipe(case, seed=1, shard_bytes=8 << 20, sparse=False), lay_out_like(tmp_path / "given"), tmp_path / "twin")
+    given, twin = (
+        run(replace(case, model=resolve_model(ModelSettings(name="local", path=str(tmp_path / name)))))
+        for name in ("given", "twin")
+    )
+    assert (given.memory, given.parts) == (twin.memory, twin.parts)
+    tensors = read(tmp_path / "twin")
+    for expert in range(2):
+        assert np.isfinite(dequantise(tensors, f"model.layers.0.block_sparse_moe.experts.{expert}.w2")).all()
 
 
 def _check(tensors: dict[str, Any], config: dict[str, Any]) -> None:
