@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +105,22 @@ def test_another_recipe_does_not_go_on_there(program: Program, tmp_path: Path, m
     refused = program("synth", "model=local", model, "--out", "b", "--seed", "7")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "beginning of another checkpoint" in refused.stderr
+
+
+def test_ctrl_c_ends_it_while_the_worker_is_still_starting(tmp_path: Path, model: str) -> None:
+    command = [sys.executable, "-m", "bench", "synth", "model=local", model, "--out", "new"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "laying out small" in process.stderr.readline()
+        time.sleep(0.3)  # the worker imports torch for a second or more
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert {path.name for path in tmp_path.iterdir()} == {"small"}
 
 
 def test_a_sparse_one_takes_no_disk(program: Program, tmp_path: Path) -> None:
