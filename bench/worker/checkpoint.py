@@ -176,7 +176,7 @@ def _bits_per_weight(layer: list[list[Any]], option: list[Any]) -> float:
 
 
 def _deviation(inputs: int) -> float:
-    """That of weights which keep the size of activations: 0.016 for 4,096 inputs, where trained models are, too."""
+    """That of weights which keep the size of activations: 0.016 for 4,096 inputs."""
     return 1 / math.sqrt(inputs)
 
 

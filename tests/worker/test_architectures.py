@@ -11,7 +11,7 @@ from bench.records import Case
 from bench.worker.engine import Unsupported
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
-DENSE = {
+_DENSE = {
     "hidden_size": 1024,
     "intermediate_size": 2816,
     "num_hidden_layers": 2,
@@ -27,7 +27,7 @@ DENSE = {
     "rope_theta": 1e4,
     "pad_token_id": 0,
 }
-EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2}
+_EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2}
 _PIXTRAL = {
     "model_type": "pixtral",
     "head_dim": 64,
@@ -61,7 +61,7 @@ _GPT = {"n_embd": 1024, "n_head": 8, "n_layer": 2, "n_inner": 4096, "n_positions
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "LlamaForCausalLM": {},
     "MistralForCausalLM": {},
-    "MixtralForCausalLM": EXPERTS,
+    "MixtralForCausalLM": _EXPERTS,
     "LlavaForConditionalGeneration": {"vision_config": _PIXTRAL, "vision_feature_layer": -1},
     "Mistral3ForConditionalGeneration": {
         "vision_config": _PIXTRAL,
@@ -109,7 +109,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     ids=["exl2", "lazy-q4-matmul", "fp16"],
 )
 def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, axes: dict[str, Any]) -> None:
-    config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}
+    config = {**_DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}
     result = run(made_up_case(config, **axes))
     assert (result.parts["weights_bytes"] or 0) > 0
     assert (result.parts["cache_bytes"] or 0) > 0
