@@ -35,7 +35,20 @@ _PLAN_HELP = f"""\
 Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and
 nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up.
 {_KEYS}"""
+_SYNTH_HELP = """\
+Writes an EXL2 checkpoint with random weights that ExLlamaV2 loads and runs, so that the memory and the speed of a model
+can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
+
+  model             a name in conf/model; local with model.path=DIR, where a config.json is enough;
+                    or hub with model.repo=ORG/NAME model.revision=REV. Where there are EXL2 weights, the shapes and
+                    bits are theirs; of a hub, only the headers are downloaded
+  bpw               2.0 to 8.0 bits per weight, or 16 for unquantised FP16
+  head_bits         those of the output layer: 2, 3, 4, 5, 6, 8
+
+The same command writes the same bytes, and goes on where it was interrupted.
+"""
 _EXAMPLES = {
+    "synth": "vram-bench synth model=llama_3_1_70b bpw=2.4 --out llama-70b-2.4bpw-synthetic",
     "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",
     "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8192,32768 device=rtx_4090",
     "report": "vram-bench report --results results --out report",
@@ -107,6 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="one JSON document on stdout")
     sweep = command("sweep", "measure", _SWEEP_HELP)
     sweep.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    synth = command("synth", "write a checkpoint with random weights", _SYNTH_HELP)
+    synth.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides")
+    synth.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model directory to make")
+    synth.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    synth.add_argument("--shard-size", default="8GiB", metavar="SIZE", help="of each file at most; default: 8GiB")
+    synth.add_argument("--sparse", action="store_true", help="no values: all weights are zero and take no disk")
     report = command(
         "report",
         "regenerate the tables and plots",
@@ -134,6 +153,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from bench.commands.sweep import sweep
 
         return sweep(arguments.overrides)
+    if arguments.command == "synth":
+        from bench.commands.synth import synth
+
+        return synth(arguments.overrides, arguments.out, arguments.seed, arguments.shard_size, arguments.sparse)
     if arguments.command == "report":
         from bench.commands.report import report
 

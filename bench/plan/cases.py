@@ -15,6 +15,7 @@ from bench.plan.units import parse_size
 from bench.records import Case, Cell, DeviceSpec, ModelSpec
 
 _FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
+_OF_A_CHECKPOINT = ("bpw", "head_bits")
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
 
 
@@ -50,6 +51,24 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
     cases = [work for work in asked if isinstance(work, Case)]
     return Sweep(cases, [work for work in asked if isinstance(work, Cell)], combinations[0])
+
+
+def plan_checkpoint(overrides: Sequence[str]) -> Case:
+    """The model and bits of one checkpoint that is to be made; of the case that it returns the rest means nothing.
+
+    Raises `BadInput`.
+    """
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] != "model" and key not in _OF_A_CHECKPOINT:
+            raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(_OF_A_CHECKPOINT)} alone")
+    settings, *more = config.validate_all(config.combinations([*overrides, f"device={DEFAULT_SIMULATED}"]))
+    if more:
+        raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
+    model = resolve_model(settings.model, settings.bpw)
+    (cell,) = _work_on(settings, model, resolve_device(settings.device))
+    assert isinstance(cell, Cell)
+    return cell.longest
 
 
 def work_of(settings: Settings) -> list[Case | Cell]:

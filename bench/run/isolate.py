@@ -177,6 +177,9 @@ class ForkServer:
             ready = ours.recv(1 << 16)
         except OSError:
             ready = b""
+        except BaseException:  # Ctrl-C: nobody would ever connect to it
+            self._process.kill()
+            raise
         if not ready:
             self._process.kill()
             assert self._process.stderr is not None

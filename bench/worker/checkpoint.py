@@ -1,8 +1,8 @@
 """Lays out an EXL2 checkpoint for any architecture that exllamav2 knows: names, shapes and bit widths, no weights.
 
-The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables, which
-the loader reads, hold data. Tensor shapes follow `AdaptiveGPTQ.pack` (exllamav2/conversion/adaptivegptq.py), the mix
-of bit widths the quantiser's own options (exllamav2/conversion/qparams.py).
+Tensor shapes follow `AdaptiveGPTQ.pack` (exllamav2/conversion/adaptivegptq.py), the mix of bit widths the quantiser's
+own options (exllamav2/conversion/qparams.py). What fills the layout is elsewhere: a sparse file here, random weights in
+bench/checkpoint.
 """
 
 from __future__ import annotations
@@ -10,48 +10,45 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
+from bench.checkpoint.shards import tables_only, write_shard
+
 _FP16_BPW = 16.0
-_ITEM_BYTES = {"F16": 2, "I16": 2, "I32": 4}
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One entry of a safetensors header; `data` is None where the body is a hole."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
 
-    `head_bits` are those of the output layer; None leaves it in FP16.
+    `head_bits` are those of the output layer; None leaves it in FP16. The file is a valid safetensors file whose body
+    is a hole: it takes no space on disk, and only the group tables, which the loader reads, hold data.
 
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
     """
     partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
-    (partial / "config.json").write_text(json.dumps(config))
-    (partial / "preprocessor_config.json").write_text(json.dumps(_preprocessor_config(config)))
-    tensors = sorted(_tensors(partial, bpw, head_bits), key=lambda tensor: tensor.data is None)
-    _write_safetensors(partial / "model.safetensors", tensors)
+    layout = lay_out(config, bpw, head_bits)
+    for name, document in layout.documents.items():
+        (partial / name).write_text(json.dumps(document))
+    write_shard(partial / "model.safetensors", layout.tensors, tables_only, {})
     try:
         partial.rename(directory)
     except OSError:  # another process was first: its layout is the same
         if not (directory / "config.json").exists():
             raise
+
+
+def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout:
+    """The checkpoint of `config` at `bpw` bits per weight; see `write_checkpoint`."""
+    documents = {"config.json": config, "preprocessor_config.json": _preprocessor_config(config)}
+    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
+        for name, document in documents.items():
+            (Path(folder) / name).write_text(json.dumps(document))
+        return Layout(documents, list(_tensors(Path(folder), bpw, head_bits)))
 
 
 def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -71,24 +68,6 @@ def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
         "min_pixels": 3136,
         "max_pixels": 12845056,
     }
-
-
-def _write_safetensors(path: Path, tensors: list[Tensor]) -> None:
-    header: dict[str, Any] = {}
-    offset = 0
-    for tensor in tensors:
-        end = offset + tensor.size_bytes
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)))
-        file.write(text)
-        for tensor in tensors:
-            if tensor.data is not None:
-                file.write(tensor.data)
-        file.truncate(8 + len(text) + offset)
 
 
 def _tensors(model_dir: Path, bpw: float, head_bits: int | None) -> Iterator[Tensor]:
@@ -131,13 +110,16 @@ def _tensors(model_dir: Path, bpw: float, head_bits: int | None) -> Iterator[Ten
         elif isinstance(module, ExLlamaV2MoEMLP):
             mlps.append([module.w1, module.w3, module.w2])
             plain.append(module.post_attention_layernorm)
-            yield Tensor(f"{module.gate.key}.weight", "F16", (module.gate.out_features, module.gate.in_features))
+            shape = (module.gate.out_features, module.gate.in_features)
+            yield Tensor(
+                f"{module.gate.key}.weight", "F16", shape, Content.NORMAL, deviation=_deviation(module.gate.in_features)
+            )
         elif isinstance(module, ExLlamaV2Linear):
             yield from _linear(module, None if head_bits is None else _head_options()[head_bits])
         elif isinstance(module, ExLlamaV2Embedding):
-            yield Tensor(f"{module.key}.weight", "F16", (config.vocab_size, config.hidden_size))
+            yield _small(f"{module.key}.weight", config.vocab_size, config.hidden_size)
         elif isinstance(module, ExLlamaV2PosEmbedding):
-            yield Tensor(f"{module.key}.weight", "F16", (config.max_seq_len, config.hidden_size))
+            yield _small(f"{module.key}.weight", config.max_seq_len, config.hidden_size)
         else:
             plain.append(module)
     for module in plain:
@@ -193,46 +175,59 @@ def _bits_per_weight(layer: list[list[Any]], option: list[Any]) -> float:
     return bits / weights
 
 
+def _deviation(inputs: int) -> float:
+    """That of weights which keep the size of activations: 0.016 for 4,096 inputs."""
+    return 1 / math.sqrt(inputs)
+
+
+def _small(name: str, *shape: int) -> Tensor:
+    return Tensor(name, "F16", shape, Content.NORMAL, deviation=SMALL_DEVIATION)
+
+
 def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
     """The tensors of one linear layer; `qparams` None leaves it in FP16."""
     key, rows, columns = linear.key, linear.in_features, linear.out_features
+    deviation = _deviation(rows)
     if qparams is None:
         shape = (columns - linear.padding, rows)
         transposed = linear.model.config.arch.orig_weights_transposed and linear.has_bias
-        yield Tensor(f"{key}.weight", "F16", shape[::-1] if transposed else shape)
+        shape = shape[::-1] if transposed else shape
+        yield Tensor(f"{key}.weight", "F16", shape, Content.NORMAL, deviation=deviation)
         if linear.has_bias:
-            yield Tensor(f"{key}.bias", "F16", (columns - linear.padding,))
+            yield _small(f"{key}.bias", columns - linear.padding)
         return
-    groups: list[int] = []  # bits and first packed row of each group
+    numbers: list[int] = []  # bits and first packed row of each group
     packed_rows = 0
     remaining = rows
     for bits, share in zip(qparams.bits, qparams.bits_prop, strict=True):
         size = qparams.group_size[bits]
         for _ in range(math.ceil(min(rows * share, remaining) / size)):
             group_rows = min(size, remaining)
-            groups += [bits, packed_rows]
+            numbers += [bits, packed_rows]
             packed_rows += math.ceil(group_rows * bits / 32)
             remaining -= group_rows
-    num_groups = len(groups) // 2
-    yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns))
-    yield Tensor(f"{key}.q_invperm", "I32", (rows,))
-    yield Tensor(f"{key}.q_scale", "I32", (num_groups, columns // 8))
-    yield Tensor(f"{key}.q_scale_max", "F16", (num_groups,))
-    yield Tensor(f"{key}.q_groups", "I16", (len(groups),), struct.pack(f"<{len(groups)}H", *groups))
+    groups, num_groups = tuple(numbers), len(numbers) // 2
+    yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns), Content.QUANTS, groups)
+    yield Tensor(f"{key}.q_invperm", "I32", (rows,), Content.PERMUTATION)
+    yield Tensor(f"{key}.q_scale", "I32", (num_groups, columns // 8), Content.SCALES)
+    yield Tensor(f"{key}.q_scale_max", "F16", (num_groups,), Content.LARGEST_SCALES, groups, deviation)
+    yield Tensor(f"{key}.q_groups", "I16", (len(groups),), Content.GROUPS, groups)
     if linear.has_bias:
-        yield Tensor(f"{key}.bias", "F16", (columns,))
+        yield _small(f"{key}.bias", columns)
 
 
 def _norm(module: Any, config: Any) -> Iterator[Tensor]:
     from exllamav2.headnorm import ExLlamaV2HeadNorm
     from exllamav2.layernorm import ExLlamaV2LayerNorm
 
+    # Gemma's norms multiply by 1 + weight; the engine adds it when it loads them.
+    neutral = Content.ZEROS if module.archparams.norm_constant_bias else Content.ONES
     if isinstance(module, ExLlamaV2HeadNorm):
-        yield Tensor(f"{module.key}.weight", "F16", (module.num_heads, module.head_dim))
+        yield Tensor(f"{module.key}.weight", "F16", (module.num_heads, module.head_dim), neutral)
         return
-    yield Tensor(f"{module.key}.weight", "F16", (config.hidden_size,))
+    yield Tensor(f"{module.key}.weight", "F16", (config.hidden_size,), neutral)
     if isinstance(module, ExLlamaV2LayerNorm) and config.arch.lm.attention_bias_o:
-        yield Tensor(f"{module.key}.bias", "F16", (config.hidden_size,))
+        yield Tensor(f"{module.key}.bias", "F16", (config.hidden_size,), Content.ZEROS)
 
 
 def _required_but_unused(config: Any) -> Iterator[Tensor]:
@@ -242,4 +237,4 @@ def _required_but_unused(config: Any) -> Iterator[Tensor]:
         for layer in range(config.num_hidden_layers):
             keys += [[f"model.layers.{layer}.{name}" for name in names] for names in arch.layer_keys]
         for names in keys:
-            yield Tensor(f"{prefix}{names[0]}.weight", "F16", (0,))
+            yield Tensor(f"{prefix}{names[0]}.weight", "F16", (0,), Content.ZEROS)

@@ -33,12 +33,16 @@ def preload(kind: str) -> None:
 def run_request(request: dict[str, Any], records_fd: int) -> int:
     """Does what `request` asks for, and returns the exit code; `layouts` names a directory for checkpoints.
 
+    A `case` alone is to be run; with `layout`, what is in its checkpoint goes to that path; `wanted` are recordings.
+
     Every record is one line on `records_fd`, written whole and at once: what was reported survives any death.
     """
 
     def emit(report: Report) -> None:
         os.write(records_fd, (report.to_json() + "\n").encode())
 
+    if "layout" in request:
+        return _lay_out(request, emit)
     return _run_case(request, emit) if "case" in request else _record(request, emit)
 
 
@@ -58,6 +62,24 @@ def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
         emit(_failure(error, card))
         traceback.print_exc()
         return EXIT_FAILED
+    return EXIT_DONE
+
+
+def _lay_out(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
+    """Writes what is in the checkpoint of a case (`case` as JSON) to `request["layout"]`."""
+    from bench.worker import checkpoint
+    from bench.worker.engine import require_known_architecture
+
+    case = Case.from_json(request["case"])
+    try:
+        with _open_card(case):
+            require_known_architecture(case.model.config)
+            layout = checkpoint.lay_out(case.model.config, case.bpw, case.head_bits)
+    except Exception as error:
+        emit(_failure(error, None))
+        traceback.print_exc()
+        return EXIT_FAILED
+    Path(request["layout"]).write_text(layout.to_json())
     return EXIT_DONE
 
 

@@ -13,6 +13,7 @@ SDPA_NOTE = (
     "exllamav2 0.3.2 applies no causal mask in its SDPA path: memory is right, outputs are not; "
     "install flash-attn or use attention=matmul"
 )
+MADE_UP_NOTE = "weights made up by vram-bench synth"
 
 
 class Unsupported(Exception):

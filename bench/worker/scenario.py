@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
+from bench.checkpoint.layout import MADE_UP
 from bench.memory.schedule import PROMPT_TOKENS
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
-from bench.worker.engine import SDPA_NOTE, cache_class, choose_attention, require_known_architecture
+from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention, require_known_architecture
 
 Emit = Callable[[Report], None]
 
@@ -66,6 +67,7 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         decode["decode_s"] = decode_from(PROMPT_TOKENS)
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
     notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
+    notes += [MADE_UP_NOTE] if MADE_UP in case.model.config else []
     emit(Report("result", {"parts": card.parts_at_peak(model, cache), "notes": notes}))
 
 

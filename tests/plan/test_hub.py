@@ -26,6 +26,7 @@ from bench.nvml import Gpu
 from bench.plan import devices, hub, models
 from bench.plan.cases import plan_sweep
 from bench.records import Case
+from tests.checkpoint.exl2 import read
 from tests.conftest import Program
 from tests.plan.conftest import CONFIG
 from tests.plan.hub_server import TOKEN, Hub, Repository
@@ -297,6 +298,20 @@ def test_each_case_of_a_launcher_has_its_own_branch(
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "results").rglob("cases.parquet")
     assert sorted(pq.read_table(path).column("model").to_pylist()) == [f"{REPO[9:]}@{n}bpw" for n in ("3.0", "4.0")]
+
+
+def test_a_twin_of_weights_on_a_hub_needs_their_headers_alone(
+    served: Hub, exl2_dir: Path, program: Program, tmp_path: Path
+) -> None:
+    served.repository(REPO).commit("main", _files(exl2_dir))
+    done = program("synth", "model=hub", f"model.repo={REPO}", "--out", "twin")
+    assert done.returncode == 0, done.stderr
+    headers = [
+        {name: (values.shape, values.dtype) for name, values in read(directory).items()}
+        for directory in (exl2_dir, tmp_path / "twin")
+    ]
+    assert headers[0] == headers[1]
+    assert served.sent_bytes < 1_000_000
 
 
 # What goes wrong

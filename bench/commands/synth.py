@@ -1,0 +1,71 @@
+"""`vram-bench synth`: a checkpoint of any architecture and bpw, with weights that nobody trained."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from bench.errors import BadInput, ExitCode
+from bench.plan.cases import plan_checkpoint
+from bench.plan.units import parse_size
+from bench.report.console import console_for
+from bench.report.format import duration, size
+from bench.run.synth import Recipe, lay_out, make, require_free
+
+_MAX_SEED = (1 << 64) - 1
+
+
+def synth(overrides: Sequence[str], out: Path, seed: int, shard_size: str, sparse: bool) -> int:
+    """Makes the directory `out`; returns the exit code."""
+    if not 0 <= seed <= _MAX_SEED:
+        raise BadInput(f"--seed={seed}: give a number from 0 to {_MAX_SEED}")
+    try:
+        shard_bytes = parse_size(shard_size)
+    except ValueError as error:
+        raise BadInput(f"--shard-size={shard_size}: {error}") from None
+    recipe = Recipe(plan_checkpoint(overrides), seed, shard_bytes, sparse)
+    out = out.expanduser()
+    require_free(out)
+    started = time.monotonic()
+    try:
+        with _progress(sys.stderr) as (tell, wrote):
+            tell(f"laying out {recipe.case.model.name}")
+            layout = lay_out(recipe.case)
+            shards = make(recipe, layout, out, wrote)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with the files that are missing", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    files = "1 file" if len(shards) == 1 else f"{len(shards)} files"
+    kind = "sparse: all weights are zero" if sparse else f"random weights, seed {seed}"
+    print(
+        f"{recipe.case.model.name} {recipe.case.bpw:g} bpw, {size(layout.size_bytes)} in {files}, {kind}; "
+        f"{duration(time.monotonic() - started)}\n"
+        f"use it with: model=local model.path={out}"
+    )
+    return ExitCode.DONE
+
+
+@contextlib.contextmanager
+def _progress(stream: TextIO) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
+    """Two who are to be told: of what is being done, and of bytes written. A live line, or one for each quarter."""
+    console = console_for(stream)
+    if console.is_terminal:
+        with console.status("") as status:
+            yield status.update, lambda done, total: status.update(f"writing, {size(done)} of {size(total)}")
+        return
+    quarters = 0
+
+    def wrote(done: int, total: int) -> None:
+        nonlocal quarters
+        if 4 * done // total > quarters:
+            quarters = 4 * done // total
+            tell(f"{size(done)} of {size(total)} written")
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    yield tell, wrote
