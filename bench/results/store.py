@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -189,13 +190,36 @@ def _read_parquet(path: Path, kind: Kind) -> pa.Table:
         raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
     if metadata["kind"] != kind:
         raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
-    version = int(metadata.get("schema_version", 0))
-    if version > SCHEMA_VERSION:
-        raise UnreadableFile(f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it")
     try:
-        return pq.read_table(path).cast(SCHEMAS[kind])
+        version = int(metadata.get("schema_version", 0))
+        if version > SCHEMA_VERSION:
+            raise UnreadableFile(
+                f"{path}: schema version {version}, written by {_writer(path, schema)}; this program reads up to "
+                f"{SCHEMA_VERSION}: install that version or a newer one"
+            )
+        table = pq.read_table(path)
+        return (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
+
+
+def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an older version in the columns of today: what it did not know yet is null."""
+    for column in schema:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+    return table.select(schema.names)
+
+
+def _writer(path: Path, schema: pa.Schema) -> str:
+    """The newest program that wrote rows of a file, as far as it says so."""
+    written = pq.read_table(path, columns=["harness_version"]) if "harness_version" in schema.names else None
+    versions = {str(value) for value in written.column(0).to_pylist() if value is not None} if written else set()
+    return f"vram-bench {max(versions, key=_release)}" if versions else "a newer vram-bench"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def _first_line(error: BaseException) -> str:
