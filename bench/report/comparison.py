@@ -120,10 +120,10 @@ class ComparisonReport:
         changed = []
         for column, name in _VERSIONS.items():
             old, new = (_values(answers, column) for answers in _answers(pairs))
-            if old != new:
-                changed.append(name)
+            differs = bool(old and new and old != new)
+            changed += [name] if differs else []
             if old or new:
-                rows.append([name + (" (changed)" if old != new else ""), old or "–", new or "–"])
+                rows.append([name + (" (changed)" if differs else ""), old or "–", new or "–"])
         title = Topic.ORIGINS + (f"; changed: {', '.join(changed)}" if changed else "")
         lines = [Line("", [name], name, cells) for name, *cells in rows]
         return Section(Topic.ORIGINS, title, [""], ["BASE", "HEAD"], lines)

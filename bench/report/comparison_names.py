@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from bench.report.card_table import how
 from bench.report.format import size, tokens
 from bench.results.pairing import Row
 
@@ -32,7 +31,7 @@ class Names:
             "bpw": lambda row: f"{row['bpw']:g}",
             "head": lambda row: _text(row, "head_bits"),
             "cache": lambda row: _text(row, "cache"),
-            "how": lambda row: how(dict(row)),
+            "how": lambda row: "lazy" if row["lazy"] else "load",
             "attention": lambda row: _text(row, "attention_requested"),
             "batch": lambda row: _text(row, "batch_size"),
             "input": lambda row: _text(row, "max_input_len"),

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from scipy.stats import mannwhitneyu
-
 ALPHA = 0.05
 
 # The column of each speed, and that of the samples that it is the median of.
@@ -58,8 +56,14 @@ class Speeds:
 def compare_speeds(base: Sequence[Mapping[str, Any]], head: Sequence[Mapping[str, Any]], column: str) -> Speeds:
     """The samples behind `column` of all rows of `base` against those of `head`."""
     old, new = _rates(base, column), _rates(head, column)
-    p_value = float(mannwhitneyu(old, new, method="exact").pvalue) if old and new else None
+    p_value = _p_value(old, new) if old and new else None
     return Speeds(median(old) if old else None, median(new) if new else None, len(old), len(new), p_value)
+
+
+def _p_value(base: Sequence[float], head: Sequence[float]) -> float:
+    from scipy.stats import mannwhitneyu  # takes a second or two, and simulated rows have no samples
+
+    return float(mannwhitneyu(base, head, method="exact").pvalue)
 
 
 def _rates(rows: Iterable[Mapping[str, Any]], column: str) -> list[float]:

@@ -194,8 +194,8 @@ def _read_parquet(path: Path, kind: Kind) -> pa.Table:
         version = int(metadata.get("schema_version", 0))
         if version > SCHEMA_VERSION:
             raise UnreadableFile(
-                f"{path}: schema version {version}, written by {_writer(path, schema)}; this program reads up to "
-                f"{SCHEMA_VERSION}: install that version or a newer one"
+                f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: "
+                f"install {_writer(path, schema)}"
             )
         table = pq.read_table(path)
         return (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
@@ -212,10 +212,11 @@ def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _writer(path: Path, schema: pa.Schema) -> str:
-    """The newest program that wrote rows of a file, as far as it says so."""
-    written = pq.read_table(path, columns=["harness_version"]) if "harness_version" in schema.names else None
-    versions = {str(value) for value in written.column(0).to_pylist() if value is not None} if written else set()
-    return f"vram-bench {max(versions, key=_release)}" if versions else "a newer vram-bench"
+    """The program that a file needs: the newest of those that wrote its rows, as far as they say so."""
+    column = "harness_version"
+    values = pq.read_table(path, columns=[column]).column(0).to_pylist() if column in schema.names else []
+    versions = {str(value) for value in values if value is not None}
+    return f"vram-bench {max(versions, key=_release)} or newer" if versions else "a newer vram-bench"
 
 
 def _release(version: str) -> tuple[int, ...]:
