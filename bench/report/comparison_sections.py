@@ -178,5 +178,8 @@ def _mark(line: _Line) -> str:
     return next(word for change, word in words.items() if change in changes)
 
 
-def _severity(line: _Line) -> int:
-    return _MARKS.index(_mark(line))
+def _severity(line: _Line) -> tuple[int, float]:
+    """The worst mark first, and of one mark what changed most, as a share of what was."""
+    base, head = line[0].base, line[0].head
+    known = isinstance(base, int | float) and isinstance(head, int | float) and base > 0
+    return _MARKS.index(_mark(line)), -abs(head - base) / base if known else 0.0

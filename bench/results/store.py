@@ -185,7 +185,9 @@ def _read_parquet(path: Path, kind: Kind) -> pa.Table:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
-    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    metadata = {
+        key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
+    }
     if metadata.get("kind") not in list(Kind):
         raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
     if metadata["kind"] != kind:
@@ -198,7 +200,9 @@ def _read_parquet(path: Path, kind: Kind) -> pa.Table:
                 f"install {_writer(path, schema)}"
             )
         table = pq.read_table(path)
-        return (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
+        table = (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
+        table.validate(full=True)  # text that is none would be found out only when it is used
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 

@@ -176,6 +176,17 @@ def test_a_speed_shows_its_basis() -> None:
     assert few.headline == "passed (measured): nothing worse, 1 unclear"
 
 
+def test_the_worst_comes_first() -> None:
+    base = [case(length) for length in (1024, 2048, 4096)]
+    head = [grown(row, size) for row, size in zip(base, (-GIB, MIB, 2 * MIB), strict=True)]
+    (section,) = _report(base, head).sections
+    assert [(line.mark, line.name[-1]) for line in section.lines] == [
+        ("worse", "4,096"),
+        ("worse", "2,048"),
+        ("better", "1,024"),
+    ]
+
+
 def test_a_refused_card_and_a_skipped_file_are_named() -> None:
     base, head = [case(), case(8192)], [case(), case(8192, device_name="l4")]
     text = as_markdown(_report(base, head, skipped=["old/x.parquet: not a readable parquet file"]))
