@@ -183,7 +183,7 @@ def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _read_parquet(path: Path, kind: Kind) -> pa.Table:
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
     metadata = {
         key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
