@@ -137,8 +137,6 @@ def reach(boundary: Row) -> tuple[int, int | None]:
     """The shortest and the longest that `fits_at` can be, in tokens, by what was run; None where nothing failed."""
     low = boundary.get("fits_at") or 0
     fails_at = boundary.get("fails_at")
-    if boundary.get("certified"):
-        return low, low
     high = boundary.get("native_max_seq_len") if fails_at is None else (fails_at - 1) // PAGE * PAGE
     return low, None if high is None else max(low, high)
 

@@ -123,7 +123,11 @@ def test_a_boundary_that_is_not_certified_is_worse_only_where_that_is_certain(
     assert [finding.change for finding in _boundaries(boundary(8192), head).findings] == [change]
 
 
-def test_how_far_an_uncertified_boundary_may_reach() -> None:
+def test_how_far_a_boundary_may_reach() -> None:
+    assert reach(boundary(4096)) == (4096, 4096)
+    assert reach(boundary(131_072)) == (131_072, 131_072)
+    assert reach(boundary(3840, native_max_seq_len=4095)) == (3840, 3840)
+    assert reach(boundary(None)) == (0, 0)
     assert reach(boundary(4096, fails_at=8192, certified=False)) == (4096, 7936)
     assert reach(boundary(4096, fails_at=None, certified=False)) == (4096, 131_072)
     assert reach(boundary(4096, fails_at=None, certified=False, native_max_seq_len=None)) == (4096, None)
@@ -189,6 +193,11 @@ def test_a_case_that_moved_to_another_card_is_as_good_as_missing() -> None:
     base, head = [case(), case(8192)], [case(), case(8192, device_name="l4")]
     assert not _cases(base, head).passed
     assert _cases(base, head, Gates(allow_missing=True)).passed
+
+
+def test_what_is_no_longer_the_same_fails_though_cases_may_be_missing() -> None:
+    base, head = [case(), case(8192)], [case(), case(8192, model_fingerprint="f2")]
+    assert not _cases(base, head, Gates(allow_missing=True)).passed
 
 
 _sizes = st.one_of(st.none(), st.integers(1, 24 * GIB))
