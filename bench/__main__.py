@@ -47,8 +47,15 @@ can be measured without downloading it. Neither depends on the values; what such
 
 The same command writes the same bytes, and goes on where it was interrupted.
 """
+_COMPARE_HELP = """\
+Says what became better or worse from BASE to HEAD, each a folder of results or a parquet file. Exit code 1 when a gate
+fails or a file cannot be read. Verdicts, VRAM and boundaries are deterministic: any change counts, beyond what a gate
+lets pass. A speed counts when it differs significantly (Mann-Whitney, p < 0.05) and by more than the gate.
+Another card, another driver, and simulated against measured are refused.
+"""
 _EXAMPLES = {
     "synth": "vram-bench synth model=llama_3_1_70b bpw=2.4 --out llama-70b-2.4bpw-synthetic",
+    "compare": "vram-bench compare baseline results --out report.md --max-vram-growth 16MiB",
     "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",
     "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8192,32768 device=rtx_4090",
     "report": "vram-bench report --results results --out report",
@@ -134,6 +141,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     report.add_argument("--out", type=Path, metavar="DIR", help="default: report, below the results")
     report.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    compare = command("compare", "what changed between two result sets", _COMPARE_HELP)
+    compare.add_argument("base", type=Path, metavar="BASE", help="what was: a directory or a parquet file")
+    compare.add_argument("head", type=Path, metavar="HEAD", help="what is")
+    compare.add_argument("--out", type=Path, metavar="FILE.md", help="also write the report as Markdown")
+    compare.add_argument(
+        "--max-vram-growth", default="0", metavar="SIZE", help="a peak may grow by: 64MiB, 1%% (default: 0)"
+    )
+    compare.add_argument(
+        "--max-boundary-loss", default="0", metavar="PAGES", help="a boundary may fall by: 2, 1%% (default: 0)"
+    )
+    compare.add_argument(
+        "--max-slowdown", default="5%", metavar="PERCENT", help="a speed may take longer by (default: 5%%)"
+    )
+    compare.add_argument("--allow-missing", action="store_true", help="HEAD may lack what BASE has")
+    compare.add_argument("--allow-driver-change", action="store_true", help="compare in spite of another driver")
+    compare.add_argument("--json", action="store_true", help="one JSON document on stdout")
     doctor = command(
         "doctor",
         "what this machine has",
@@ -161,6 +184,17 @@ def _run(arguments: argparse.Namespace) -> int:
         from bench.commands.report import report
 
         return report(arguments.results, arguments.out or arguments.results / "report", arguments.json)
+    if arguments.command == "compare":
+        from bench.commands.compare import compare, gates_of
+
+        gates = gates_of(
+            arguments.max_vram_growth,
+            arguments.max_boundary_loss,
+            arguments.max_slowdown,
+            arguments.allow_missing,
+            arguments.allow_driver_change,
+        )
+        return compare(arguments.base, arguments.head, gates, arguments.out, arguments.json)
     from bench.commands.doctor import doctor
 
     return doctor(arguments.json)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 SCHEMA_VERSION = 1
+PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 

@@ -23,8 +23,8 @@ from bench.memory.limits import limits_of
 from bench.memory.program import Unpredictable
 from bench.plan.cases import plan_sweep
 from bench.plan.predict import predict_fits_at
-from bench.plan.search import PAGE, Observation, next_probe
-from bench.records import Cell
+from bench.plan.search import Observation, next_probe
+from bench.records import PAGE, Cell
 from bench.results.store import read_boundaries, read_cases
 from bench.run.isolate import Launcher, make_launcher
 from bench.run.programs import Programs

@@ -26,6 +26,7 @@ ALLOWED = {
 DOORS = {
     "pynvml": {"nvml.py"},
     "pyarrow": {"results/schema.py", "results/store.py"},
+    "scipy": {"results/speeds.py"},
     "matplotlib": {"report/plots.py"},
     "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py", "memory/sort.py"},
     "hydra": {"plan/config.py", "run/hydra_launch.py"},

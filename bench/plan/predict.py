@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from bench.memory.limits import Limits
 from bench.memory.parts import PARTS
 from bench.memory.replay import Replay, Replayer
-from bench.plan.search import PAGE, Observation, found, grid, next_probe
+from bench.plan.search import Observation, found, grid, next_probe
+from bench.records import PAGE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator
+from bench.records import PAGE
 
 # Each step away from a missed prediction goes to this many times the distance. With 3, a prediction off by 2 pages
 # costs 4 probes, and one off by 5 % about 5; 2 is slower when it is far off, 4 when it is near.

@@ -19,6 +19,24 @@ def gib(size_bytes: float | None, digits: int = 1) -> str:
     return "–" if size_bytes is None or math.isnan(size_bytes) else f"{size_bytes / GIB:.{digits}f}"
 
 
+def size_change(change_bytes: int) -> str:
+    """`+32.0 MiB`, `-512 B`: in a unit that suits it, so that no change is too small to be seen."""
+    for unit, unit_bytes in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if abs(change_bytes) >= unit_bytes:
+            return f"{change_bytes / unit_bytes:+.1f} {unit}"
+    return f"{change_bytes:+d} B"
+
+
+def percent_change(before: float, after: float) -> str:
+    """`+0.64 %`, `-12 %`; a dash where there is nothing to begin with."""
+    if not before:
+        return "–"
+    percent = 100 * (after / before - 1)
+    if abs(percent) < 0.01:
+        return "<0.01 %"
+    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
+
+
 def tokens(count: float | None) -> str:
     """`131,072`; a dash for unknown."""
     return "–" if count is None or math.isnan(count) else f"{int(count):,}"

@@ -12,12 +12,8 @@ import pyarrow as pa
 
 from bench.records import SCHEMA_VERSION
 
-_SIZES = (
-    "peak_allocated_bytes",
-    "peak_requested_bytes",
-    "peak_reserved_bytes",
-    "peak_device_bytes",
-    "context_bytes",
+# What was in use at the peak, part by part.
+PARTS = (
     "weights_bytes",
     "cache_bytes",
     "scratch_bytes",
@@ -28,6 +24,14 @@ _SIZES = (
     "reserve_bytes",
     "workspace_bytes",
     "other_bytes",
+)
+_SIZES = (
+    "peak_allocated_bytes",
+    "peak_requested_bytes",
+    "peak_reserved_bytes",
+    "peak_device_bytes",
+    "context_bytes",
+    *PARTS,
     "predicted_peak_bytes",
 )
 _SPEEDS = (

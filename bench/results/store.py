@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -182,20 +183,48 @@ def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _read_parquet(path: Path, kind: Kind) -> pa.Table:
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
-    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    metadata = {
+        key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
+    }
     if metadata.get("kind") not in list(Kind):
         raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
     if metadata["kind"] != kind:
         raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
-    version = int(metadata.get("schema_version", 0))
-    if version > SCHEMA_VERSION:
-        raise UnreadableFile(f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: upgrade it")
     try:
-        return pq.read_table(path).cast(SCHEMAS[kind])
+        version = int(metadata.get("schema_version", 0))
+        if version > SCHEMA_VERSION:
+            raise UnreadableFile(
+                f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: "
+                f"install {_writer(path, schema)}"
+            )
+        table = pq.read_table(path)
+        table = (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
+        table.validate(full=True)  # text that is none would be found out only when it is used
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
+
+
+def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an older version in the columns of today: what it did not know yet is null."""
+    for column in schema:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+    return table.select(schema.names)
+
+
+def _writer(path: Path, schema: pa.Schema) -> str:
+    """The program that a file needs: the newest of those that wrote its rows, as far as they say so."""
+    column = "harness_version"
+    values = pq.read_table(path, columns=[column]).column(0).to_pylist() if column in schema.names else []
+    versions = {str(value) for value in values if value is not None}
+    return f"vram-bench {max(versions, key=_release)} or newer" if versions else "a newer vram-bench"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def _first_line(error: BaseException) -> str:

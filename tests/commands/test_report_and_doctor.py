@@ -119,7 +119,7 @@ def test_doctor_answers_everywhere(program: Program) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", [(), ("plan",), ("sweep",), ("report",), ("doctor",)])
+@pytest.mark.parametrize("command", [(), ("plan",), ("sweep",), ("report",), ("compare",), ("doctor",)])
 def test_help_answers_with_an_example(program: Program, command: tuple[str, ...]) -> None:
     done = program(*command, "--help")
     assert done.returncode == 0

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from bench.plan.search import PAGE, Bracket, Observation, found, grid, next_probe
+from bench.plan.search import Bracket, Observation, found, grid, next_probe
+from bench.records import PAGE
 
 NATIVE = 131_072
 # Log-uniform from 1,024 to 131,072 tokens, and never on a page.

@@ -171,7 +171,7 @@ def _other_columns(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({"kind": "boundaries", "schema_version": "1"}), path)
 
 
-@pytest.mark.parametrize(("spoil", "why"), [(_newer, "upgrade it"), (_other_columns, "damaged")])
+@pytest.mark.parametrize(("spoil", "why"), [(_newer, "install a newer vram-bench"), (_other_columns, "damaged")])
 def test_a_boundaries_file_that_cannot_be_read_is_the_boundaries_problem(
     tmp_path: Path, spoil: Callable[[Path], None], why: str
 ) -> None:

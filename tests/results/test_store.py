@@ -374,3 +374,39 @@ def test_a_row_that_fits_no_schema_is_named_and_costs_no_other(tmp_path: Path, d
     table, problems = read_cases(tmp_path)
     assert table.column("case_id").to_pylist() == ["a", "b"]
     assert len(problems) == 1
+
+
+def test_text_that_is_none_is_a_problem(tmp_path: Path) -> None:
+    broken = pa.array([b"rtx\xff"], pa.binary()).view(pa.string())
+    path = _parquet(tmp_path / "bad.parquet", _row("a"))
+    table = pq.read_table(path)
+    column = CASES.get_field_index("device_name")
+    pq.write_table(table.set_column(column, CASES.field(column), broken), path)
+    read, problems = read_cases(path)
+    assert (read.num_rows, len(problems)) == (0, 1)
+    assert "damaged" in problems[0]
+
+
+def test_metadata_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "bad.parquet", _row("a"))
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"kind": b"\xff"}), path)
+    assert len(read_cases(path)[1]) == 1
+
+
+def test_a_file_of_an_older_schema_is_read_with_nulls_for_what_it_did_not_know(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "old.parquet", _row("a"))
+    table = pq.read_table(path).drop_columns(["energy_j"]).append_column("given_up", [["x"]])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"0"}), path)
+    read, problems = read_cases(path)
+    assert problems == []
+    assert read.column_names == CASES.names
+    assert read.column("energy_j").to_pylist() == [None]
+
+
+def test_a_file_of_an_older_schema_that_lacks_what_every_row_needs_is_a_problem(tmp_path: Path) -> None:
+    path = _parquet(tmp_path / "old.parquet", _row("a"))
+    table = pq.read_table(path).drop_columns(["outcome"])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"0"}), path)
+    read, problems = read_cases(path)
+    assert (read.num_rows, len(problems)) == (0, 1)

@@ -1,0 +1,120 @@
+"""`vram-bench compare`: what became better or worse between two result sets, and whether that may pass."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+from bench.errors import BadInput, ExitCode
+from bench.plan.units import parse_size
+from bench.report.comparison import ComparisonReport, Side
+from bench.report.comparison_document import document
+from bench.report.comparison_names import card_text
+from bench.report.comparison_render import as_markdown, show
+from bench.report.comparison_sections import refusal_text
+from bench.report.console import console_for
+from bench.results.compare import Comparison, Gates, ResultSet, Slack
+from bench.results.compare import compare as compare_rows
+from bench.results.schema import Kind
+from bench.results.store import read_boundaries, read_cases
+
+
+def compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bool) -> int:
+    """Shows how `head` differs from `base`, each a directory or a parquet file; returns the exit code."""
+    (old, problems), (new, others) = _read(base, "BASE"), _read(head, "HEAD")
+    skipped = list(dict.fromkeys(problems + others))
+    for problem in skipped:
+        print(f"vram-bench: skipped {problem}", file=sys.stderr)
+    # A file has rows of one kind, and so only that kind is compared.
+    kinds = [kind for kind in Kind if _may_have(base, old, kind) and _may_have(head, new, kind)]
+    if not kinds:
+        raise BadInput(f"BASE {base} and HEAD {head}: one has cases, the other boundaries; name files of one kind")
+    old, new = (Side(side.name, {kind: side.rows[kind] for kind in kinds}) for side in (old, new))
+    comparison = compare_rows(_result_set(old), _result_set(new), gates)
+    if comparison.empty:
+        raise BadInput(_nothing_in_common(comparison, base, head))
+    report = ComparisonReport(comparison, old, new, skipped)
+    if out is not None:
+        _write(out, as_markdown(report))
+    if as_json:
+        print(json.dumps(document(report), indent=2))
+    else:
+        show(report, console_for())
+        if out is not None:
+            console_for().print(f"\n{out}", highlight=False, soft_wrap=True, markup=False)
+    return ExitCode.DONE if comparison.passed and not skipped else ExitCode.LOOK
+
+
+def gates_of(
+    vram_growth: str, boundary_loss: str, slowdown: str, allow_missing: bool, allow_driver_change: bool
+) -> Gates:
+    """The gates as they were typed. Raises `BadInput`."""
+    slower = _slack("--max-slowdown", slowdown if slowdown.endswith("%") else f"{slowdown}%", "5%")
+    return Gates(
+        vram_growth=_slack("--max-vram-growth", vram_growth, "64MiB, 1% or 0", is_size=True),
+        boundary_loss=_slack("--max-boundary-loss", boundary_loss, "2 (pages of 256 tokens), 1% or 0"),
+        slowdown_percent=slower.percent,
+        allow_missing=allow_missing,
+        allow_driver_change=allow_driver_change,
+    )
+
+
+def _slack(option: str, text: str, allowed: str, is_size: bool = False) -> Slack:
+    try:
+        if text.endswith("%"):
+            return Slack(percent=_not_negative(text.removesuffix("%")))
+        return Slack(parse_size(text) if is_size and text.strip("0 ") else _not_negative(text))
+    except ValueError:
+        raise BadInput(f"{option} {text}: not an amount; allowed are {allowed}") from None
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(text)
+    return number
+
+
+def _read(path: Path, name: str) -> tuple[Side, list[str]]:
+    """What is stored at `path`, and a line for each file that could not be read."""
+    if not path.exists():
+        raise BadInput(f"{name} {path}: no such file or directory; name a folder of results, or a parquet file")
+    (cases, problems), (boundaries, others) = read_cases(path), read_boundaries(path)
+    problems = list(dict.fromkeys(problems + others))  # both name a file that neither can read
+    side = Side(str(path), {Kind.CASES: cases.to_pylist(), Kind.BOUNDARIES: boundaries.to_pylist()})
+    if not any(side.rows.values()):
+        more = f"; {len(problems) - 1} more files cannot be read" if len(problems) > 1 else ""
+        raise BadInput(
+            f"{name} {problems[0]}{more}" if problems else f"{name} {path}: no rows in it; run a sweep first"
+        )
+    return side, problems
+
+
+def _may_have(path: Path, side: Side, kind: Kind) -> bool:
+    return path.is_dir() or bool(side.rows[kind])
+
+
+def _result_set(side: Side) -> ResultSet:
+    return ResultSet(side.rows.get(Kind.CASES, []), side.rows.get(Kind.BOUNDARIES, []))
+
+
+def _nothing_in_common(comparison: Comparison, base: Path, head: Path) -> str:
+    refused = [refusal for joined in comparison.joined.values() for refusal in joined.refused]
+    if not refused:
+        sides = (comparison.missing, comparison.new)
+        old, new = (", ".join(sorted({card_text(row) for row in rows})) or "no row of its own" for rows in sides)
+        return f"nothing can be compared: no case is in both; BASE {base} has {old}, HEAD {head} has {new}"
+    reason = refusal_text(refused[0])
+    more = f" ({len(refused)} rows)" if len(refused) > 1 else ""
+    remedy = {"driver_version": "; --allow-driver-change compares them all the same"}.get(refused[0].column, "")
+    return f"nothing can be compared: {reason}{more}{remedy}"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--out {path}: cannot be written ({error.strerror}); choose another file") from None

@@ -1,0 +1,259 @@
+"""`compare` from the outside: what it says, and the exit code that a pull request depends on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.__main__ import main
+from bench.records import SCHEMA_VERSION
+from bench.results.schema import SCHEMAS, Kind
+from bench.results.store import Journal
+from tests.conftest import Program
+from tests.results.compared import MIB, boundary, case, grown, real_case
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    """The program in this process: `compare` starts no others, and each would take a second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = main(arguments)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    return run
+
+
+def write(
+    results_dir: Path,
+    cases: Sequence[dict[str, Any]] = (),
+    boundaries: Sequence[dict[str, Any]] = (),
+    **metadata: str,
+) -> Path:
+    """A run with these rows."""
+    run_dir = results_dir / "run"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for kind, rows in ((Kind.CASES, cases), (Kind.BOUNDARIES, boundaries)):
+        if rows:
+            schema = SCHEMAS[kind]
+            table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(_metadata(schema, metadata)))
+            pq.write_table(table, run_dir / f"{kind}.parquet")
+    return results_dir
+
+
+def _metadata(schema: pa.Schema, changed: dict[str, str]) -> dict[bytes, bytes]:
+    return {**schema.metadata, **{name.encode(): value.encode() for name, value in changed.items()}}
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """What was said on stderr: one or two lines, and no traceback."""
+    assert len(done.stderr.strip().splitlines()) <= 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_the_same_rows_pass(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case(), real_case([1.0, 1.1, 1.2])], [boundary()])
+    done = program("compare", "base", "base")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("✓ passed (measured and simulated): nothing worse\n")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_failing_gate_is_exit_code_1_and_is_written(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    write(tmp_path / "head", [grown(case(), MIB)])
+    done = program("compare", "base", "head", "--out", "deep/report.md")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("✗ failed (simulated): 1 peak of VRAM higher\n")
+    assert done.stdout.rstrip().endswith("deep/report.md")
+    written = (tmp_path / "deep" / "report.md").read_text(encoding="utf-8")
+    assert written.startswith("**✗ vram-bench failed (simulated): 1 peak of VRAM higher**\n")
+    better = program("compare", "head", "base")
+    assert better.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        (["--max-vram-growth", "1MiB"], 0),
+        (["--max-vram-growth", "1048575"], 1),
+        (["--max-vram-growth", "1%"], 0),
+        (["--max-vram-growth=0.001%"], 1),
+    ],
+)
+def test_the_vram_gate_takes_bytes_and_percent(program: Program, tmp_path: Path, gates: list[str], code: int) -> None:
+    write(tmp_path / "base", [case()])
+    write(tmp_path / "head", [grown(case(), MIB)])
+    assert program("compare", "base", "head", *gates).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"), [([], 1), (["--max-boundary-loss", "2"], 0), (["--max-boundary-loss=1%"], 1)]
+)
+def test_the_boundary_gate_takes_pages_and_percent(
+    program: Program, tmp_path: Path, gates: list[str], code: int
+) -> None:
+    base = write(tmp_path / "base", boundaries=[boundary(8192)])
+    head = write(tmp_path / "head", boundaries=[boundary(7680)])
+    assert program("compare", str(base), str(head), *gates).returncode == code
+
+
+def test_json_is_one_document(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case(), case(8192)])
+    write(tmp_path / "head", [grown(case(), MIB)])
+    done = program("compare", "base", "head", "--json", "--out", "report.md", "--allow-missing")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["passed"], document["skipped"]) == (1, False, [])
+    assert {finding["column"] for finding in document["findings"]} >= {"peak_allocated_bytes", "peak_reserved_bytes"}
+    assert [row["max_seq_len"] for row in document["missing"]] == [8192]
+    assert (tmp_path / "report.md").exists()
+
+
+def test_files_are_compared_by_their_kind_alone(program: Program, tmp_path: Path) -> None:
+    base = write(tmp_path / "base", [case()], [boundary(8192)])
+    head = write(tmp_path / "head", [grown(case(), MIB)], [boundary(8192)])
+    assert program("compare", f"{base}/run/boundaries.parquet", str(head)).returncode == 0
+    assert program("compare", str(base), f"{head}/run/cases.parquet").returncode == 1
+    done = program("compare", f"{base}/run/cases.parquet", f"{head}/run/boundaries.parquet")
+    assert done.returncode == 2
+    assert "files of one kind" in told(done)
+
+
+def test_rows_of_a_sweep_that_still_runs_are_compared(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    journal = Journal(tmp_path / "head" / "run")
+    row = case()
+    journal.append({**row, "started_at": row["started_at"].isoformat()})
+    journal.close()
+    assert program("compare", "base", "head").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"device_name": "nvidia_a10"}, "another card"),
+        ({"device_kind": "simulated"}, "simulated against measured"),
+        ({"driver_version": "560.1"}, "--allow-driver-change"),
+        ({"model_fingerprint": "f2"}, "another model under the same name"),
+        ({"model": "other"}, "no case is in both"),
+    ],
+)
+def test_where_nothing_can_be_compared_it_says_why(
+    program: Program, tmp_path: Path, changed: dict[str, Any], reason: str
+) -> None:
+    write(tmp_path / "base", [real_case()])
+    write(tmp_path / "head", [real_case(**changed)])
+    done = program("compare", "base", "head")
+    assert done.returncode == 2
+    assert reason in told(done)
+
+
+def test_another_driver_can_be_allowed(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [real_case()])
+    write(tmp_path / "head", [real_case(driver_version="560.1")])
+    done = program("compare", "base", "head", "--allow-driver-change")
+    assert done.returncode == 0
+    assert "driver (changed): 550.54 → 560.1" in done.stdout
+
+
+def test_foreign_and_truncated_files_are_named_and_skipped(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    head = write(tmp_path / "head", [case()])
+    whole = (head / "run" / "cases.parquet").read_bytes()
+    (head / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    pq.write_table(pa.table({"a": [1]}), head / "foreign.parquet")
+    done = program("compare", "base", "head", "--out", "report.md")
+    assert done.returncode == 1
+    assert told(done).count("cut.parquet") == told(done).count("foreign.parquet") == 1
+    assert "✓ passed" in done.stdout
+    assert "foreign.parquet" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_newer_schema_says_which_program_reads_it(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    rows = [case(harness_version="0.9.0"), case(8192, harness_version="0.10.0")]
+    write(tmp_path / "head", rows, schema_version=str(SCHEMA_VERSION + 1))
+    done = program("compare", "base", "head")
+    assert done.returncode == 2
+    assert f"this program reads up to {SCHEMA_VERSION}: install vram-bench 0.10.0 or newer" in told(done)
+
+
+def test_an_older_schema_is_read_and_what_it_lacks_is_null(program: Program, tmp_path: Path) -> None:
+    head = write(tmp_path / "head", [case()])
+    path = head / "run" / "cases.parquet"
+    table = pq.read_table(path).drop_columns(["predicted_peak_bytes", "energy_j"]).append_column("gone", [["x"]])
+    metadata = {**table.schema.metadata, b"schema_version": b"0"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "old.parquet")
+    done = program("compare", "old.parquet", "head")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("version", ["", "two", "-1"])
+def test_a_schema_version_that_is_none_is_no_traceback(program: Program, tmp_path: Path, version: str) -> None:
+    write(tmp_path / "base", [case()], schema_version=version)
+    done = program("compare", "base", "base")
+    assert done.returncode in (0, 2)
+    told(done)
+
+
+def test_rows_of_nulls_and_a_single_row(program: Program, tmp_path: Path) -> None:
+    schema = SCHEMAS[Kind.CASES]
+    bare = {column.name: case()[column.name] for column in schema if not column.nullable}
+    write(tmp_path / "base", [bare])
+    write(tmp_path / "head", [{**bare, "outcome": "timeout", "phase": "load"}])
+    assert program("compare", "base", "base").returncode == 0
+    done = program("compare", "base", "head")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "fits → timeout in load" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["base", "nowhere"], "HEAD nowhere: no such file or directory"),
+        (["empty", "base"], "BASE empty: no rows in it"),
+        (["text.parquet", "base"], "text.parquet: not a readable parquet file"),
+        (["base", "base", "--max-vram-growth", "much"], "--max-vram-growth much"),
+        (["base", "base", "--max-vram-growth", "inf%"], "--max-vram-growth inf%"),
+        (["base", "base", "--max-boundary-loss=-1"], "--max-boundary-loss -1"),
+        (["base", "base", "--max-slowdown", "nan"], "--max-slowdown nan"),
+        (["base", "base", "--out", "text.parquet/report.md"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(program: Program, tmp_path: Path, arguments: list[str], reason: str) -> None:
+    write(tmp_path / "base", [case()])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.parquet").write_text("no parquet")
+    done = program("compare", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in told(done)
+
+
+def test_compare_imports_no_torch(tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    script = (
+        "import sys; from bench.__main__ import main; main(['compare', 'base', 'base']);"
+        "assert not {'torch', 'exllamav2', 'matplotlib', 'hydra'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_times_of_rows_are_those_of_the_file(program: Program, tmp_path: Path) -> None:
+    early = datetime.fromisoformat("2026-01-01T23:59:00+00:00")
+    write(tmp_path / "base", [case(started_at=early), case(8192)])
+    assert "measured: 2026-01-01 00:00 to 23:59 UTC" in program("compare", "base", "base").stdout
