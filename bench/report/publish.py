@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
-from bench.report import plots
+from bench.report import plots, tradeoff_tables
+from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable
 from bench.report.console import console_for
-from bench.report.render import as_markdown, as_rich
+from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest
+from bench.results.evidence import QUESTION, evidence
+from bench.results.folklore import answers
+from bench.results.quality import PUBLISHED, read_quality, with_quality
+from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
+from bench.results.tradeoffs import tradeoffs
 
 
-def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
+@dataclass(frozen=True)
+class Wishes:
+    """What recommendations should give: the wanted lengths, and what the card keeps to spare; whose figures of quality
+    stand beside them (columns as `quality.read_quality` gives them).
+    """
+
+    contexts: tuple[int, ...] = DEFAULT_CONTEXTS
+    headroom_bytes: int = DEFAULT_HEADROOM_BYTES
+    quality: pd.DataFrame = field(default_factory=lambda: read_quality(PUBLISHED))
+
+
+def publish(
+    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: bool, wishes: Wishes | None = None
+) -> list[Path]:
     """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
 
     Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
@@ -25,9 +45,12 @@ def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: 
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     found = boundary_report.boundary_tables(boundaries)
     verdicts = verdict_report.verdict_tables(asked)
+    advised: list[Recommendation] = []
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         files = [_write(out_dir / "tables.md", _markdown(found, verdicts))]
+        more, advised = _advice(cases, boundaries, out_dir, wishes or Wishes())
+        files += more
         if not boundaries.empty:
             text = boundary_report.as_frame(boundaries).to_csv(index=False)
             files.append(_write(out_dir / "boundaries.csv", text))
@@ -38,12 +61,41 @@ def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: 
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     if echo:
         console = console_for()
-        for table in [*found, *verdicts]:
+        shown: list[Shown] = [*found, *verdicts, *advice.recommendation_tables(advised)]
+        for table in shown:
             console.print(as_rich(table))
             console.print()
         for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
+
+
+def _advice(
+    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes
+) -> tuple[list[Path], list[Recommendation]]:
+    """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
+    shown_to_fit = evidence(cases, boundaries)
+    asked = pd.concat(
+        [
+            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
+            for frame in (cases, boundaries)
+        ],
+        ignore_index=True,
+    )
+    advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
+    said = answers(boundaries) if not boundaries.empty else []
+    points = with_quality(tradeoffs(shown_to_fit), wishes.quality)
+    page = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
+    files = [
+        _write(out_dir / "recommendations.md", page),
+        _write(out_dir / "recommendations.csv", advice.as_frame(advised, wishes.quality).to_csv(index=False)),
+        _write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(points)),
+    ]
+    if said:
+        files.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
+    if not points.empty:
+        files.append(_write(out_dir / "tradeoffs.csv", tradeoff_tables.as_frame(points).to_csv(index=False)))
+    return files, advised
 
 
 def _probes(boundaries: pd.DataFrame) -> set[str]:
