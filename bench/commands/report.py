@@ -30,17 +30,7 @@ def report(
     `contexts` (lengths with commas between), `headroom` (a size) and `quality` (a CSV) are as they were typed.
     """
     wishes = Wishes(_contexts(contexts), _headroom(headroom), _quality(quality))
-    if not results.exists():
-        raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
-    stored_cases, problems = read_cases(results)
-    stored_boundaries, more = read_boundaries(results)
-    problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
-    for problem in problems:
-        print(f"vram-bench: skipped {problem}", file=sys.stderr)
-    if not stored_cases.num_rows and not stored_boundaries.num_rows:
-        raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
-    cases = latest(stored_cases.to_pandas(), "case_id", "started_at")
-    boundaries = stored_boundaries.to_pandas()
+    cases, boundaries, problems = stored_rows(results)
     files = publish(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
     if as_json:
         document = {
@@ -51,6 +41,20 @@ def report(
         }
         print(json.dumps(document))
     return ExitCode.LOOK if problems else ExitCode.DONE
+
+
+def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Cases, each once, and boundaries below `results`, and a line for each file that could not be read."""
+    if not results.exists():
+        raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
+    stored_cases, problems = read_cases(results)
+    stored_boundaries, more = read_boundaries(results)
+    problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
+    for problem in problems:
+        print(f"vram-bench: skipped {problem}", file=sys.stderr)
+    if not stored_cases.num_rows and not stored_boundaries.num_rows:
+        raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
+    return latest(stored_cases.to_pandas(), "case_id", "started_at"), stored_boundaries.to_pandas(), problems
 
 
 def _contexts(text: str | None) -> tuple[int, ...]:

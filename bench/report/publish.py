@@ -9,9 +9,10 @@ import pandas as pd
 
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
-from bench.report import plots, tradeoff_tables
+from bench.report import plots as pictures
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
+from bench.report import tradeoff_tables
 from bench.report.card_table import CardTable
 from bench.report.console import console_for
 from bench.report.render import Shown, as_markdown, as_rich
@@ -35,7 +36,12 @@ class Wishes:
 
 
 def publish(
-    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: bool, wishes: Wishes | None = None
+    cases: pd.DataFrame,
+    boundaries: pd.DataFrame,
+    out_dir: Path,
+    echo: bool,
+    wishes: Wishes | None = None,
+    plots: bool = True,
 ) -> list[Path]:
     """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
 
@@ -56,7 +62,7 @@ def publish(
             files.append(_write(out_dir / "boundaries.csv", text))
         if not cases.empty:
             files.append(_write(out_dir / "cases.csv", verdict_report.as_frame(cases).to_csv(index=False)))
-        files += _plots(asked, boundaries, out_dir)
+        files += _plots(asked, boundaries, out_dir) if plots else []
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     if echo:
@@ -117,11 +123,11 @@ def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list
     for found in boundary_report.boundary_tables(boundaries, by_attention=True):
         if found.answered:
             files.append(out_dir / f"{found.slug}-boundary.png")
-            plots.save(plots.draw_boundaries(found), files[-1])
+            pictures.save(pictures.draw_boundaries(found), files[-1])
     for table in verdict_report.verdict_tables(cases, by_attention=True):
         if table.answered:
             files.append(out_dir / f"{table.slug}.png")
-            plots.save(plots.draw(table), files[-1])
+            pictures.save(pictures.draw(table), files[-1])
     return files
 
 

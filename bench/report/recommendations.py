@@ -131,7 +131,7 @@ def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
         for answer in answers
     ]
     frame = pd.DataFrame(records)
-    whole = [name for name in frame if name.endswith(("_bytes", "fits_at"))]
+    whole = [name for name in map(str, frame.columns) if name.endswith(("_bytes", "fits_at"))]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 

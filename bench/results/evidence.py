@@ -99,7 +99,7 @@ def _numbered(frame: pd.DataFrame, names: list[str]) -> np.ndarray[tuple[int], n
 def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
     """As docs/results.md defines it for boundaries."""
     total, limit = rows["device_total_bytes"].astype(float), rows["vram_limit_bytes"].astype(float)
-    left = np.fmin(total, limit) - rows["peak_device_bytes"].astype(float)
+    left = total.where(~(limit < total), limit) - rows["peak_device_bytes"].astype(float)
     # On a real card the limit is on PyTorch and the context that it began with; others may hold the rest.
     own = limit - rows["context_bytes"].astype(float).fillna(0) - rows["peak_reserved_bytes"].astype(float)
     limited = rows["device_kind"].eq("cuda") & limit.notna()
@@ -125,7 +125,7 @@ def reach(rows: pd.DataFrame, headroom_bytes: int) -> pd.Series[float]:
     smaller by `cache_bytes_per_token` each, and the other parts do not grow.
     """
     spare = (rows["headroom_bytes"] - headroom_bytes).fillna(0 if headroom_bytes == 0 else -np.inf)
-    fewer = np.ceil(-spare / rows["cache_bytes_per_token"]).fillna(np.inf)
+    fewer = (-spare / rows["cache_bytes_per_token"]).fillna(np.inf)
     shortened = ((rows["max_seq_len"] - fewer) // PAGE_TOKENS * PAGE_TOKENS).clip(lower=0)
     longest: pd.Series[float] = rows["max_seq_len"].where(spare >= 0, shortened).fillna(0)
     return longest

@@ -36,8 +36,8 @@ class Recommendation:
 
     `wanted_context` is None for the longest; else at most the model's own limit. `headroom_bytes` is what is left of
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
-    longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The row that
-    it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
+    longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The
+    row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
     """
 
     device_kind: str
@@ -104,8 +104,9 @@ def recommend(
     first = rows.drop_duplicates("question")
     numbered = zip(first["question"], first[QUESTION].to_dict("records"), strict=True)
     rows = rows.assign(question=rows["question"].map({number: keys[_key(row)] for number, row in numbered}))
-    summary = rows.groupby("question").agg(told=("headroom_bytes", "count"), reach=("reach", "max")).to_dict("index")
-    picked: dict[tuple[int, Policy, int | None], dict[str, Any]] = {}
+    summed = rows.groupby("question").agg(told=("headroom_bytes", "count"), reach=("reach", "max"))
+    summary = dict(zip(summed.index, summed.to_dict("records"), strict=True))
+    picked: dict[tuple[int, Policy, int | None], dict[Any, Any]] = {}
     for wanted in contexts:
         length = rows["native_max_seq_len"].astype(float).fillna(math.inf).clip(upper=wanted)
         held = _at(_nearest(rows[rows["reach"] >= length]), length)
@@ -122,10 +123,10 @@ def recommend(
         longest = picked.get((number, Policy.LONGEST, None))
         asks = [(policy, n) for policy in (Policy.QUALITY, Policy.FASTEST) for n in sorted(lengths)]
         for policy, n in [*asks, (Policy.LONGEST, None)]:
-            row = picked.get((number, policy, None if n is None else lengths[n]))
+            best = picked.get((number, policy, None if n is None else lengths[n]))
             stated = {"policy": policy, "wanted_context": n, "demanded_headroom_bytes": headroom_bytes}
-            reason = None if row else _reason(summary.get(number), policy, n, longest)
-            answers.append(_recommendation(question, row, {**stated, "reason": reason}))
+            reason = None if best else _reason(summary.get(number), policy, n, longest)
+            answers.append(_recommendation(question, best, {**stated, "reason": reason}))
     return answers
 
 
@@ -179,17 +180,18 @@ def _reason(summary: dict[Any, Any] | None, policy: Policy, wanted: int | None, 
 
 def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated: dict[str, Any]) -> Recommendation:
     whole = ("device_total_bytes", "vram_limit_bytes", "native_max_seq_len", "batch_size")
-    where = {str(name): None if _missing(value) else value for name, value in question.items()}
+    where: dict[str, Any] = {str(name): None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(where[name]) for name in whole}
     if row is None:
         return Recommendation(**where, **stated)
     known = {str(name): value for name, value in row.items() if name == "notes" or not _missing(value)}
+    texts = ("cache", "attention", "attention_requested", "run_id", "case_id", "boundary_id", "tokens_per_s")
+    told: dict[str, Any] = {name: known.get(name) for name in texts}
+    told |= {name: _whole(known.get(name)) for name in ("head_bits", "max_input_len", "fails_at")}
     return Recommendation(
         **where,
         **stated,
-        **{name: known.get(name) for name in ("cache", "attention", "attention_requested")},
-        **{name: known.get(name) for name in ("run_id", "case_id", "boundary_id", "tokens_per_s")},
-        **{name: _whole(known.get(name)) for name in ("head_bits", "max_input_len", "fails_at")},
+        **told,
         bpw=float(row["bpw"]),
         lazy=bool(row["lazy"]),
         max_seq_len=int(row["length"]),
