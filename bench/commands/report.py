@@ -14,6 +14,7 @@ from bench.report.publish import Wishes, publish
 from bench.report.rows import latest
 from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
+from bench.results.schema import DOCUMENTS
 from bench.results.store import read_boundaries, read_cases
 
 
@@ -47,14 +48,15 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Cases, each once, and boundaries below `results`, and a line for each file that could not be read."""
     if not results.exists():
         raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
-    stored_cases, problems = read_cases(results)
+    stored_cases, problems = read_cases(results, without=DOCUMENTS)
     stored_boundaries, more = read_boundaries(results)
     problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
     for problem in problems:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     if not stored_cases.num_rows and not stored_boundaries.num_rows:
         raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
-    return latest(stored_cases.to_pandas(), "case_id", "started_at"), stored_boundaries.to_pandas(), problems
+    cases = latest(stored_cases.to_pandas(self_destruct=True), "case_id", "started_at")
+    return cases, stored_boundaries.to_pandas(), problems
 
 
 def _contexts(text: str | None) -> tuple[int, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
@@ -16,12 +18,15 @@ from bench.report import tradeoff_tables
 from bench.report.card_table import CardTable
 from bench.report.console import console_for
 from bench.report.render import Shown, as_markdown, as_rich
-from bench.report.rows import latest
+from bench.report.rows import latest, raw
 from bench.results.evidence import QUESTION, evidence
 from bench.results.folklore import answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
+from bench.results.store import write_csv
 from bench.results.tradeoffs import tradeoffs
+
+_CHUNK_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -50,27 +55,21 @@ def publish(
     asked = cases if boundaries.empty or cases.empty else cases[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     found = boundary_report.boundary_tables(boundaries)
-    verdicts = verdict_report.verdict_tables(asked)
-    advised: list[Recommendation] = []
+    console = console_for() if echo else None
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files = [_write(out_dir / "tables.md", _markdown(found, verdicts))]
+        files = [_tables(found, asked, out_dir / "tables.md", console)]
         more, advised = _advice(cases, boundaries, out_dir, wishes or Wishes())
         files += more
         if not boundaries.empty:
-            text = boundary_report.as_frame(boundaries).to_csv(index=False)
-            files.append(_write(out_dir / "boundaries.csv", text))
+            files.append(_write_csv(out_dir / "boundaries.csv", boundary_report.as_frame(boundaries)))
         if not cases.empty:
-            files.append(_write(out_dir / "cases.csv", verdict_report.as_frame(cases).to_csv(index=False)))
+            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frame(cases)))
         files += _plots(asked, boundaries, out_dir) if plots else []
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
-    if echo:
-        console = console_for()
-        shown: list[Shown] = [*found, *verdicts, *advice.recommendation_tables(advised)]
-        for table in shown:
-            console.print(as_rich(table))
-            console.print()
+    if console is not None:
+        _print(console, advice.recommendation_tables(advised))
         for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
@@ -100,7 +99,7 @@ def _advice(
     if said:
         files.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
     if not points.empty:
-        files.append(_write(out_dir / "tradeoffs.csv", tradeoff_tables.as_frame(points).to_csv(index=False)))
+        files.append(_write_csv(out_dir / "tradeoffs.csv", points))
     return files, advised
 
 
@@ -108,14 +107,37 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
 
-def _markdown(found: list[boundary_report.BoundaryTable], verdicts: list[verdict_report.VerdictTable]) -> str:
-    """The boundaries first; headings where there are both, as both may speak of the same card and model."""
-    sections: list[tuple[str, list[CardTable]]] = [("How far it goes", [*found]), ("Case by case", [*verdicts])]
-    parts = []
-    for heading, tables in sections:
-        parts += [f"## {heading}\n"] if found and verdicts else []
-        parts += [as_markdown(table) for table in tables]
-    return "\n".join(parts)
+def _tables(
+    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, console: Console | None
+) -> Path:
+    """The boundaries first; headings where there are both, as both may speak of the same card and model.
+
+    Written one by one, as there may be many.
+    """
+    has_both = bool(found) and not asked.empty
+    sections: list[tuple[str, Iterable[CardTable]]] = [
+        ("How far it goes", found),
+        ("Case by case", verdict_report.verdict_tables(asked)),
+    ]
+    separator = ""
+    with path.open("w", encoding="utf-8") as file:
+        for heading, tables in sections:
+            if has_both:
+                file.write(f"{separator}## {heading}\n")
+                separator = "\n"
+            for table in tables:
+                file.write(separator + as_markdown(table))
+                separator = "\n"
+                _print(console, [table])
+    return path
+
+
+def _print(console: Console | None, tables: Iterable[Shown]) -> None:
+    if console is None:
+        return
+    for table in tables:
+        console.print(as_rich(table))
+        console.print()
 
 
 def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list[Path]:
@@ -129,6 +151,12 @@ def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list
             files.append(out_dir / f"{table.slug}.png")
             pictures.save(pictures.draw(table), files[-1])
     return files
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
+    """Raw, some rows at a time: made ready to be written, a million of them would take a lot of memory."""
+    write_csv((raw(frame.iloc[at : at + _CHUNK_ROWS]) for at in range(0, len(frame), _CHUNK_ROWS)), path)
+    return path
 
 
 def _write(path: Path, text: str) -> Path:

@@ -10,7 +10,7 @@ from bench.report.card_table import how
 from bench.report.format import gib, rate, tokens
 from bench.report.plain_table import PlainTable, card_title
 from bench.report.render import as_markdown
-from bench.report.rows import plain, raw
+from bench.report.rows import plain
 from bench.results.evidence import QUESTION
 
 
@@ -78,8 +78,3 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:
 def _metric(row: dict[str, Any]) -> str:
     told = [str(row[name]) for name in ("quality_metric", "quality_source") if row[name] is not None]
     return ", ".join(told) or "as the CSV has it"
-
-
-def as_frame(points: pd.DataFrame) -> pd.DataFrame:
-    """All points for CSV, raw; `place` is what `dominated_by` points to."""
-    return raw(points)
