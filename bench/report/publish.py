@@ -99,7 +99,7 @@ def _advice(
     if said:
         files.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
     if not points.empty:
-        files.append(_write_csv(out_dir / "tradeoffs.csv", points))
+        files.append(_write_csv(out_dir / "tradeoffs.csv", points.drop(columns="notes")))
     return files, advised
 
 

@@ -55,9 +55,17 @@ def raw(frame: pd.DataFrame) -> pd.DataFrame:
     """The same values for CSV: whole numbers whole, lists as JSON."""
     shown = frame.astype(dict.fromkeys(_whole_columns(frame), "Int64"))
     for name in _LISTS & set(shown.columns):
-        texts = [None if values is None else json.dumps(list(values)) for values in shown[name]]
+        known: dict[tuple[str, ...], str] = {}
+        texts = [None if values is None else _json(tuple(values), known) for values in shown[name]]
         shown[name] = pd.Series(texts, index=shown.index, dtype="str")
     return shown
+
+
+def _json(values: tuple[str, ...], known: dict[tuple[str, ...], str]) -> str:
+    """As JSON; what rows note, many of them do."""
+    if values not in known:
+        known[values] = json.dumps(list(values))
+    return known[values]
 
 
 def _whole_columns(frame: pd.DataFrame) -> list[str]:

@@ -107,6 +107,11 @@ def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
     return headroom
 
 
+# What has done its service in the evidence.
+_USED_UP = ["is_boundary", "fits_at", "contradictory", "outcome", "started_at", "finished_at", "peak_reserved_bytes"]
+_USED_UP += ["context_bytes"]
+
+
 def _merged(rows: pd.DataFrame) -> pd.DataFrame:
     """The case at a boundary and the boundary as one row: the case's memory, the boundary's certificate."""
     merged = rows[~rows["is_boundary"]].set_index(["setting", "max_seq_len"])
@@ -115,7 +120,7 @@ def _merged(rows: pd.DataFrame) -> pd.DataFrame:
     alone = ends[~ends.index.isin(merged.index)].assign(certified=True)
     merged = merged.assign(certified=merged.index.isin(ends.index)).drop(columns=kept).join(ends[kept])
     together = pd.concat([merged, alone]) if len(alone) else merged
-    return together.reset_index().drop(columns=["is_boundary", "fits_at", "contradictory", "outcome"])
+    return together.reset_index().drop(columns=_USED_UP)
 
 
 def reach(rows: pd.DataFrame, headroom_bytes: int) -> pd.Series[float]:

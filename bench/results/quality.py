@@ -51,5 +51,5 @@ def read_quality(path: Path) -> pd.DataFrame:
 def with_quality(frame: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
     """`frame` with the columns of `quality`, null where nothing is known for its model, bpw and cache."""
     bits = frame["bpw"].astype(float)
-    joined = frame.assign(bpw=bits, model=frame["model"].astype(object), cache=frame["cache"].astype(object))
+    joined = frame.assign(bpw=bits, model=frame["model"].astype("str"), cache=frame["cache"].astype("str"))
     return joined.merge(quality, on=KEYS, how="left", validate="many_to_one").set_axis(frame.index)

@@ -13,6 +13,7 @@ from bench.results.evidence import QUESTION, SETTING
 
 _KEPT = [*QUESTION, *SETTING, "device_total_bytes", "max_seq_len", "peak_device_bytes", "headroom_bytes", "certified"]
 _ROW = ["run_id", "case_id", "boundary_id", "notes"]
+_USED = ["question", *_KEPT, *_ROW]
 COLUMNS = ["question", *_KEPT, "tokens_per_s", "tokens_per_s_basis", "on_front", "dominated_by", *_ROW, "place"]
 
 
@@ -30,7 +31,7 @@ def tradeoffs(shown_to_fit: pd.DataFrame) -> pd.DataFrame:
     has_measured = measured.notna().groupby(question).transform("any").astype(bool)
     speed = measured.where(has_measured, shown_to_fit["estimated_decode_tokens_per_s"].astype(float))
     basis = pd.Series(np.where(has_measured, "measured", "estimated"), index=question.index, dtype=object)
-    rows = shown_to_fit.assign(tokens_per_s=speed, tokens_per_s_basis=basis.where(speed.notna(), None))
+    rows = shown_to_fit[_USED].assign(tokens_per_s=speed, tokens_per_s_basis=basis.where(speed.notna(), None))
     order = ["question", "bpw", "cache", "lazy", "max_seq_len", *SETTING]
     rows = rows.sort_values(list(dict.fromkeys(order)), kind="stable").reset_index(drop=True)
     has_speed = rows["tokens_per_s"].notna().groupby(rows["question"]).transform("any").astype(bool)

@@ -25,8 +25,12 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
     assert (document["cases"], document["boundaries"]) == (4, 0)
     assert sorted(Path(file).name for file in document["files"]) == [
         "cases.csv",
+        "recommendations.csv",
+        "recommendations.md",
         "tables.md",
         "tinyllama_1_1b-rtx_3060_12gb-flash.png",
+        "tradeoffs.csv",
+        "tradeoffs.md",
     ]
     assert all((tmp_path / file).stat().st_size > 0 for file in document["files"])
     assert "simulated" in (tmp_path / "out" / "tables.md").read_text()
@@ -68,8 +72,12 @@ def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> N
     assert (document["cases"], document["boundaries"]) == (0, 1)
     assert sorted(Path(file).name for file in document["files"]) == [
         "boundaries.csv",
+        "recommendations.csv",
+        "recommendations.md",
         "tables.md",
         "tinyllama_1_1b-rtx_3060_12gb-flash-boundary.png",
+        "tradeoffs.csv",
+        "tradeoffs.md",
     ]
 
 
