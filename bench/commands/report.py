@@ -55,7 +55,7 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     if not stored_cases.num_rows and not stored_boundaries.num_rows:
         raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
-    cases = latest(stored_cases.to_pandas(self_destruct=True), "case_id", "started_at")
+    cases = latest(stored_cases.to_pandas(split_blocks=True, self_destruct=True), "case_id", "started_at")
     return cases, stored_boundaries.to_pandas(), problems
 
 

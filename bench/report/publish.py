@@ -80,6 +80,7 @@ def _advice(
 ) -> tuple[list[Path], list[Recommendation]]:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
     shown_to_fit = evidence(cases, boundaries)
+    points = with_quality(tradeoffs(shown_to_fit), wishes.quality)
     asked = pd.concat(
         [
             frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
@@ -89,7 +90,6 @@ def _advice(
     )
     advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
     said = answers(boundaries) if not boundaries.empty else []
-    points = with_quality(tradeoffs(shown_to_fit), wishes.quality)
     page = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
     files = [
         _write(out_dir / "recommendations.md", page),

@@ -58,10 +58,12 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     failed_at = certified.loc[certified["fails_at"].notna(), [*QUESTION, *SETTING, "fails_at"]]
     failed = pd.concat([failed_cases, failed_at.rename(columns={"fails_at": "max_seq_len"})])
     rows = pd.concat([cases[cases["outcome"].eq("fits")].assign(is_boundary=False), found], ignore_index=True)
+    del cases  # there may be a million of them
     both = pd.concat([rows[_LENGTH], failed[_LENGTH]], ignore_index=True)
     numbers = _numbered(both, [*QUESTION, *SETTING])
+    del both
     rows["setting"] = numbers[: len(rows)]
-    fails = pd.Series(both["max_seq_len"].to_numpy()[len(rows) :], dtype=float).groupby(numbers[len(rows) :]).min()
+    fails = pd.Series(failed["max_seq_len"].to_numpy(), dtype=float).groupby(numbers[len(rows) :]).min()
     rows = rows[~(rows["max_seq_len"] >= rows["setting"].map(fails).astype(float))]
     rows = rows.assign(
         question=_numbered(rows, QUESTION),
