@@ -62,9 +62,9 @@ def publish(
         more, advised = _advice(cases, boundaries, out_dir, wishes or Wishes())
         files += more
         if not boundaries.empty:
-            files.append(_write_csv(out_dir / "boundaries.csv", boundary_report.as_frame(boundaries)))
+            files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
         if not cases.empty:
-            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frame(cases)))
+            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
         files += _plots(asked, boundaries, out_dir) if plots else []
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
@@ -80,7 +80,7 @@ def _advice(
 ) -> tuple[list[Path], list[Recommendation]]:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
     shown_to_fit = evidence(cases, boundaries)
-    points = with_quality(tradeoffs(shown_to_fit), wishes.quality)
+    files = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
     asked = pd.concat(
         [
             frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
@@ -91,16 +91,22 @@ def _advice(
     advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
     said = answers(boundaries) if not boundaries.empty else []
     page = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
-    files = [
+    told = [
         _write(out_dir / "recommendations.md", page),
         _write(out_dir / "recommendations.csv", advice.as_frame(advised, wishes.quality).to_csv(index=False)),
-        _write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(points)),
     ]
     if said:
-        files.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
+        told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
+    return [*told, *files], advised
+
+
+def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> list[Path]:
+    points = with_quality(tradeoffs(shown_to_fit), quality)
+    files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(points))]
     if not points.empty:
-        files.append(_write_csv(out_dir / "tradeoffs.csv", points.drop(columns="notes")))
-    return files, advised
+        chunks = (points.iloc[at : at + _CHUNK_ROWS] for at in range(0, len(points), _CHUNK_ROWS))
+        files.append(_write_csv(out_dir / "tradeoffs.csv", (chunk.drop(columns="notes") for chunk in chunks)))
+    return files
 
 
 def _probes(boundaries: pd.DataFrame) -> set[str]:
@@ -153,9 +159,9 @@ def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list
     return files
 
 
-def _write_csv(path: Path, frame: pd.DataFrame) -> Path:
-    """Raw, some rows at a time: made ready to be written, a million of them would take a lot of memory."""
-    write_csv((raw(frame.iloc[at : at + _CHUNK_ROWS]) for at in range(0, len(frame), _CHUNK_ROWS)), path)
+def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:
+    """Raw, one frame below the other."""
+    write_csv(map(raw, frames), path)
     return path
 
 

@@ -96,7 +96,13 @@ def _cell(row: Row | None) -> str:
     return SHORT.get(row["outcome"], str(row["outcome"]))
 
 
-def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows in the order of their CSV, without the columns that hold whole documents."""
-    shown = frame[[name for name in frame.columns if name not in DOCUMENTS]]
-    return shown.sort_values([*CARD_AND_MODEL, *_LINE, "max_seq_len"])
+def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:
+    """The rows in the order of their CSV, without the columns that hold whole documents, `most_rows` at a time.
+
+    Never all at once: sorted, a million rows would be there twice.
+    """
+    names = [name for name in frame.columns if name not in DOCUMENTS]
+    keys = [*CARD_AND_MODEL, *_LINE, "max_seq_len"]
+    order = frame[keys].reset_index(drop=True).sort_values(keys).index
+    for at in range(0, len(frame), most_rows):
+        yield frame.iloc[order[at : at + most_rows]][names]
