@@ -136,10 +136,16 @@ def _parser() -> argparse.ArgumentParser:
     report = command(
         "report",
         "regenerate the tables and plots",
-        "Tables (Markdown and CSV) and plots of every stored row. Needs no GPU and imports no torch.",
+        "Tables (Markdown and CSV) and plots of every stored row: how far it goes, what to run on each card\n"
+        "with the rows that say so, and what each setting costs and gives. Needs no GPU and imports no torch.",
     )
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     report.add_argument("--out", type=Path, metavar="DIR", help="default: report, below the results")
+    report.add_argument("--context", metavar="N[,N]", help="lengths to recommend for; default: 8192,32768,131072")
+    report.add_argument("--headroom", metavar="SIZE", help="what a card should have to spare; default: 512MiB")
+    report.add_argument(
+        "--quality", type=Path, metavar="FILE", help="CSV: model,bpw,cache,quality; default: ExLlamaV2's own"
+    )
     report.add_argument("--json", action="store_true", help="one JSON document on stdout")
     compare = command("compare", "what changed between two result sets", _COMPARE_HELP)
     compare.add_argument("base", type=Path, metavar="BASE", help="what was: a directory or a parquet file")
@@ -183,7 +189,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "report":
         from bench.commands.report import report
 
-        return report(arguments.results, arguments.out or arguments.results / "report", arguments.json)
+        return report(
+            arguments.results,
+            arguments.out or arguments.results / "report",
+            arguments.json,
+            arguments.context,
+            arguments.headroom,
+            arguments.quality,
+        )
     if arguments.command == "compare":
         from bench.commands.compare import compare, gates_of
 

@@ -6,26 +6,33 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from bench.errors import BadInput, ExitCode
-from bench.report.publish import publish
+from bench.plan.units import parse_size
+from bench.report.publish import Wishes, publish
 from bench.report.rows import latest
+from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
+from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
+from bench.results.schema import DOCUMENTS
 from bench.results.store import read_boundaries, read_cases
 
 
-def report(results: Path, out_dir: Path, as_json: bool) -> int:
-    """Writes the report of everything below `results` to `out_dir`; returns the exit code."""
-    if not results.exists():
-        raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
-    stored_cases, problems = read_cases(results)
-    stored_boundaries, more = read_boundaries(results)
-    problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
-    for problem in problems:
-        print(f"vram-bench: skipped {problem}", file=sys.stderr)
-    if not stored_cases.num_rows and not stored_boundaries.num_rows:
-        raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
-    cases = latest(stored_cases.to_pandas(), "case_id", "started_at")
-    boundaries = stored_boundaries.to_pandas()
-    files = publish(cases, boundaries, out_dir, echo=not as_json)
+def report(
+    results: Path,
+    out_dir: Path,
+    as_json: bool,
+    contexts: str | None = None,
+    headroom: str | None = None,
+    quality: Path | None = None,
+) -> int:
+    """Writes the report of everything below `results` to `out_dir`; returns the exit code.
+
+    `contexts` (lengths with commas between), `headroom` (a size) and `quality` (a CSV) are as they were typed.
+    """
+    wishes = Wishes(_contexts(contexts), _headroom(headroom), _quality(quality))
+    cases, boundaries, problems = stored_rows(results)
+    files = publish(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
     if as_json:
         document = {
             "cases": len(cases),
@@ -35,3 +42,46 @@ def report(results: Path, out_dir: Path, as_json: bool) -> int:
         }
         print(json.dumps(document))
     return ExitCode.LOOK if problems else ExitCode.DONE
+
+
+def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Cases, each once, and boundaries below `results`, and a line for each file that could not be read."""
+    if not results.exists():
+        raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
+    stored_cases, problems = read_cases(results, without=DOCUMENTS)
+    stored_boundaries, more = read_boundaries(results)
+    problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
+    for problem in problems:
+        print(f"vram-bench: skipped {problem}", file=sys.stderr)
+    if not stored_cases.num_rows and not stored_boundaries.num_rows:
+        raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
+    cases = latest(stored_cases.to_pandas(split_blocks=True, self_destruct=True), "case_id", "started_at")
+    return cases, stored_boundaries.to_pandas(), problems
+
+
+def _contexts(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return DEFAULT_CONTEXTS
+    words = text.split(",")
+    lengths = [int(word) for word in words if word.strip().isdecimal()]
+    if len(lengths) < len(words) or min(lengths) < 1 or max(lengths) >= 1 << 40:
+        raise BadInput(f"--context {text}: lengths in tokens, with commas between: --context 8192,32768")
+    return tuple(sorted(set(lengths)))
+
+
+def _headroom(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_HEADROOM_BYTES
+    if text.strip() == "0":
+        return 0
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise BadInput(f"--headroom {error}; 0 for none") from None
+
+
+def _quality(path: Path | None) -> pd.DataFrame:
+    try:
+        return read_quality(path or PUBLISHED)
+    except UnusableQuality as error:
+        raise BadInput(f"--quality {error}") from None

@@ -19,7 +19,6 @@ from bench.report.card_table import (
     lines_of,
 )
 from bench.report.format import tokens
-from bench.report.rows import raw
 
 _LINE = ["bpw", "lazy", *OPTIONAL]
 
@@ -133,5 +132,5 @@ def _remarks(row: Row) -> list[str]:
 
 
 def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows for CSV, raw."""
-    return raw(frame.sort_values([*CARD_AND_MODEL, "bpw", "cache", "lazy", *OPTIONAL]))
+    """The rows in the order of their CSV."""
+    return frame.sort_values([*CARD_AND_MODEL, "bpw", "cache", "lazy", *OPTIONAL])

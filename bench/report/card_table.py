@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
@@ -117,18 +117,20 @@ _Table = TypeVar("_Table", bound=CardTable)
 
 def card_tables(
     frame: pd.DataFrame, moment: str, make: Callable[[list[Row]], _Table], by_attention: bool
-) -> list[_Table]:
-    """One table for each card and model in `frame`, by `make` from its rows in the order of their `moment`.
+) -> Iterator[_Table]:
+    """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`.
 
     With `by_attention` each attention back end has a table of its own.
     """
     if frame.empty:
-        return []
+        return
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
-    tables = [make(plain(rows)) for _, rows in frame.groupby(keys, dropna=False, sort=True)]
-    slugs = Counter(table.slug for table in tables)
-    return [table if slugs[table.slug] == 1 else table.told_apart() for table in tables]
+    heads = frame.drop_duplicates([*CARD_AND_MODEL, "attention"])  # all that a name is made of
+    slugs = Counter(make(plain(rows)).slug for _, rows in heads.groupby(keys, dropna=False, sort=False))
+    for _, rows in frame.groupby(keys, dropna=False, sort=True):
+        table = make(plain(rows))
+        yield table if slugs[table.slug] == 1 else table.told_apart()
 
 
 def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:

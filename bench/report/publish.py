@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from rich.console import Console
 
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
-from bench.report import plots
+from bench.report import plots as pictures
+from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
+from bench.report import tradeoff_tables
 from bench.report.card_table import CardTable
 from bench.report.console import console_for
-from bench.report.render import as_markdown, as_rich
-from bench.report.rows import latest
+from bench.report.render import Shown, as_markdown, as_rich
+from bench.report.rows import latest, raw
+from bench.results.evidence import QUESTION, evidence
+from bench.results.folklore import answers
+from bench.results.quality import PUBLISHED, read_quality, with_quality
+from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
+from bench.results.store import write_csv
+from bench.results.tradeoffs import tradeoffs
+
+_CHUNK_ROWS = 100_000
 
 
-def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: bool) -> list[Path]:
+@dataclass(frozen=True)
+class Wishes:
+    """What recommendations should give: the wanted lengths, and what the card keeps to spare; whose figures of quality
+    stand beside them (columns as `quality.read_quality` gives them).
+    """
+
+    contexts: tuple[int, ...] = DEFAULT_CONTEXTS
+    headroom_bytes: int = DEFAULT_HEADROOM_BYTES
+    quality: pd.DataFrame = field(default_factory=lambda: read_quality(PUBLISHED))
+
+
+def publish(
+    cases: pd.DataFrame,
+    boundaries: pd.DataFrame,
+    out_dir: Path,
+    echo: bool,
+    wishes: Wishes | None = None,
+    plots: bool = True,
+) -> list[Path]:
     """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
 
     Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
@@ -24,25 +55,57 @@ def publish(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, echo: 
     asked = cases if boundaries.empty or cases.empty else cases[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     found = boundary_report.boundary_tables(boundaries)
-    verdicts = verdict_report.verdict_tables(asked)
+    console = console_for() if echo else None
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files = [_write(out_dir / "tables.md", _markdown(found, verdicts))]
+        files = [_tables(found, asked, out_dir / "tables.md", console)]
+        more, advised = _advice(cases, boundaries, out_dir, wishes or Wishes())
+        files += more
         if not boundaries.empty:
-            text = boundary_report.as_frame(boundaries).to_csv(index=False)
-            files.append(_write(out_dir / "boundaries.csv", text))
+            files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
         if not cases.empty:
-            files.append(_write(out_dir / "cases.csv", verdict_report.as_frame(cases).to_csv(index=False)))
-        files += _plots(asked, boundaries, out_dir)
+            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
+        files += _plots(asked, boundaries, out_dir) if plots else []
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
-    if echo:
-        console = console_for()
-        for table in [*found, *verdicts]:
-            console.print(as_rich(table))
-            console.print()
+    if console is not None:
+        _print(console, advice.recommendation_tables(advised))
         for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
+    return files
+
+
+def _advice(
+    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes
+) -> tuple[list[Path], list[Recommendation]]:
+    """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
+    shown_to_fit = evidence(cases, boundaries)
+    files = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
+    asked = pd.concat(
+        [
+            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
+            for frame in (cases, boundaries)
+        ],
+        ignore_index=True,
+    )
+    advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
+    said = answers(boundaries) if not boundaries.empty else []
+    page = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
+    told = [
+        _write(out_dir / "recommendations.md", page),
+        _write(out_dir / "recommendations.csv", advice.as_frame(advised, wishes.quality).to_csv(index=False)),
+    ]
+    if said:
+        told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
+    return [*told, *files], advised
+
+
+def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> list[Path]:
+    points = with_quality(tradeoffs(shown_to_fit), quality)
+    files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(points))]
+    if not points.empty:
+        chunks = (points.iloc[at : at + _CHUNK_ROWS] for at in range(0, len(points), _CHUNK_ROWS))
+        files.append(_write_csv(out_dir / "tradeoffs.csv", (chunk.drop(columns="notes") for chunk in chunks)))
     return files
 
 
@@ -50,14 +113,37 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
 
-def _markdown(found: list[boundary_report.BoundaryTable], verdicts: list[verdict_report.VerdictTable]) -> str:
-    """The boundaries first; headings where there are both, as both may speak of the same card and model."""
-    sections: list[tuple[str, list[CardTable]]] = [("How far it goes", [*found]), ("Case by case", [*verdicts])]
-    parts = []
-    for heading, tables in sections:
-        parts += [f"## {heading}\n"] if found and verdicts else []
-        parts += [as_markdown(table) for table in tables]
-    return "\n".join(parts)
+def _tables(
+    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, console: Console | None
+) -> Path:
+    """The boundaries first; headings where there are both, as both may speak of the same card and model.
+
+    Written one by one, as there may be many.
+    """
+    has_both = bool(found) and not asked.empty
+    sections: list[tuple[str, Iterable[CardTable]]] = [
+        ("How far it goes", found),
+        ("Case by case", verdict_report.verdict_tables(asked)),
+    ]
+    separator = ""
+    with path.open("w", encoding="utf-8") as file:
+        for heading, tables in sections:
+            if has_both:
+                file.write(f"{separator}## {heading}\n")
+                separator = "\n"
+            for table in tables:
+                file.write(separator + as_markdown(table))
+                separator = "\n"
+                _print(console, [table])
+    return path
+
+
+def _print(console: Console | None, tables: Iterable[Shown]) -> None:
+    if console is None:
+        return
+    for table in tables:
+        console.print(as_rich(table))
+        console.print()
 
 
 def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list[Path]:
@@ -65,12 +151,18 @@ def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list
     for found in boundary_report.boundary_tables(boundaries, by_attention=True):
         if found.answered:
             files.append(out_dir / f"{found.slug}-boundary.png")
-            plots.save(plots.draw_boundaries(found), files[-1])
+            pictures.save(pictures.draw_boundaries(found), files[-1])
     for table in verdict_report.verdict_tables(cases, by_attention=True):
         if table.answered:
             files.append(out_dir / f"{table.slug}.png")
-            plots.save(plots.draw(table), files[-1])
+            pictures.save(pictures.draw(table), files[-1])
     return files
+
+
+def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:
+    """Raw, one frame below the other."""
+    write_csv(map(raw, frames), path)
+    return path
 
 
 def _write(path: Path, text: str) -> Path:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.card_table import CardTable
+# Their columns are aligned to the left.
+_WORDS = {"cache", "how", "attention", "for", "model", "basis", "saying", "card", "least", "most", "so the saying"}
 
-_WORDS = {"cache", "how", "attention"}  # their columns are aligned to the left
+
+class Shown(Protocol):
+    """What a table must tell to be shown; the columns that `varying` names may be broken."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def legend(self) -> str: ...
+    @property
+    def notes(self) -> list[str]: ...
+    @property
+    def varying(self) -> Sequence[str]: ...
+    def header(self) -> list[str]: ...
+    def body(self) -> list[list[str]]: ...
 
 
-def as_markdown(table: CardTable) -> str:
+def as_markdown(table: Shown) -> str:
     """A heading, the table, and its notes."""
     header = table.header()
     rule = ["---" if name in _WORDS else "---:" for name in header]
@@ -20,7 +37,7 @@ def as_markdown(table: CardTable) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
-def as_rich(table: CardTable) -> Group:
+def as_rich(table: Shown) -> Group:
     """For the terminal, at home in 80 columns."""
     rich = Table(box=None, padding=(0, 1), pad_edge=False)
     for name in table.header():
@@ -30,5 +47,5 @@ def as_rich(table: CardTable) -> Group:
         )
     for row in table.body():
         rich.add_row(*(Text(cell, style="yellow" if cell.startswith(("OOM", "none")) else "") for cell in row))
-    legend = [Text(text, style="bright_black") for text in (table.legend, *table.notes)]
+    legend = [Text(text, style="bright_black") for text in (table.legend, *table.notes) if text]
     return Group(Text(table.title, style="bold"), rich, *legend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -18,9 +19,15 @@ from bench.report.card_table import (
     lines_of,
 )
 from bench.report.format import gib, tokens
-from bench.report.rows import raw
+from bench.results.schema import DOCUMENTS
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
+_SHOWN = [
+    *CARD_AND_MODEL,
+    *("started_at", "device_total_bytes", "native_max_seq_len", "attention_requested", "bpw", "cache", "lazy"),
+    *OPTIONAL,
+    *("max_seq_len", "outcome", "phase", "peak_device_bytes", "notes", "error"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +73,9 @@ class VerdictTable(CardTable):
         return tokens(fits) + ("" if any(n > fits and outcome == "oom" for n, outcome in row) else "+")
 
 
-def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[VerdictTable]:
-    """One table for each card and model in `frame` (rows of cases, each case once)."""
-    return card_tables(frame, "started_at", _table, by_attention)
+def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> Iterator[VerdictTable]:
+    """One table at a time for each card and model in `frame` (rows of cases, each case once)."""
+    return card_tables(frame if frame.empty else frame[_SHOWN], "started_at", _table, by_attention)
 
 
 def _table(rows: list[Row]) -> VerdictTable:
@@ -89,8 +96,13 @@ def _cell(row: Row | None) -> str:
     return SHORT.get(row["outcome"], str(row["outcome"]))
 
 
-def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows for CSV, raw, without the columns that hold whole documents."""
-    hidden = {"environment", "telemetry", "phases", "prefill_samples_s", "decode_samples_s", "decode_full_samples_s"}
-    shown = frame[[name for name in frame.columns if name not in hidden]]
-    return raw(shown.sort_values([*CARD_AND_MODEL, *_LINE, "max_seq_len"]))
+def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:
+    """The rows in the order of their CSV, without the columns that hold whole documents, `most_rows` at a time.
+
+    Never all at once: sorted, a million rows would be there twice.
+    """
+    names = [name for name in frame.columns if name not in DOCUMENTS]
+    keys = [*CARD_AND_MODEL, *_LINE, "max_seq_len"]
+    order = frame[keys].reset_index(drop=True).sort_values(keys).index
+    for at in range(0, len(frame), most_rows):
+        yield frame.iloc[order[at : at + most_rows]][names]

@@ -125,6 +125,12 @@ _BOUNDARY_COLUMNS: list[pa.Field[Any]] = [
 ]
 
 
+# Columns of cases that hold whole documents, by far the most bytes of a row; no table shows them.
+DOCUMENTS = frozenset(
+    {"phases", "telemetry", "environment", "prefill_samples_s", "decode_samples_s", "decode_full_samples_s"}
+)
+
+
 class Kind(StrEnum):
     """The kinds of rows; each has a file of its own in a run's folder."""
 

@@ -7,20 +7,25 @@ JSON document a line, synced before the next case starts); when it ends they bec
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from bench.records import SCHEMA_VERSION
 from bench.results.schema import SCHEMAS, Kind
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # How the names of the journals begin; none is the beginning of another.
 _JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
@@ -66,14 +71,32 @@ def compact(run_dir: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def read_cases(results_dir: Path) -> tuple[pa.Table, list[str]]:
-    """Every case below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
-    return _read(results_dir, Kind.CASES)
+def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+    """Every case below `results_dir` (or in one parquet file), and a line for each file that could not be read.
+
+    The columns `without` are not read.
+    """
+    return _read(results_dir, Kind.CASES, without)
 
 
 def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
     """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
     return _read(results_dir, Kind.BOUNDARIES)
+
+
+def write_csv(frames: Iterable[pd.DataFrame], path: Path) -> None:
+    """Writes frames with the same columns below each other; text is quoted where it must be, null is empty."""
+    writer = None
+    options = pc.WriteOptions(quoting_style="needed")
+    with contextlib.ExitStack() as stack:
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                # A column that begins with nulls alone may still hold text.
+                known = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]
+                schema = pa.schema(known)
+                writer = stack.enter_context(pc.CSVWriter(path, schema, write_options=options))
+            writer.write_table(table.cast(schema))
 
 
 def _compact(run_dir: Path, kind: Kind) -> Path:
@@ -95,12 +118,13 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
     return path
 
 
-def _read(results_dir: Path, kind: Kind) -> tuple[pa.Table, list[str]]:
-    tables, problems = [SCHEMAS[kind].empty_table()], []
+def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+    columns = [name for name in SCHEMAS[kind].names if name not in without]
+    tables, problems = [SCHEMAS[kind].empty_table().select(columns)], []
     files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
     for path in files:
         try:
-            tables.append(_read_parquet(path, kind))
+            tables.append(_read_parquet(path, kind, columns))
         except _OtherKind:
             continue
         except UnreadableFile as error:
@@ -109,7 +133,7 @@ def _read(results_dir: Path, kind: Kind) -> tuple[pa.Table, list[str]]:
         journals = sorted(results_dir.rglob(_journals_of(kind)))
         for journal in journals:
             rows, torn = _split_rows(journal, kind)
-            tables.append(_table(rows, kind))
+            tables.append(_table(rows, kind).select(columns))
             problems += [f"{journal}: {len(torn)} rows that are not of this program"] if torn else []
     return pa.concat_tables(tables), problems
 
@@ -180,7 +204,7 @@ def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _read_parquet(path: Path, kind: Kind) -> pa.Table:
+def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -199,8 +223,12 @@ def _read_parquet(path: Path, kind: Kind) -> pa.Table:
                 f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: "
                 f"install {_writer(path, schema)}"
             )
-        table = pq.read_table(path)
-        table = (_widened(table, SCHEMAS[kind]) if version < SCHEMA_VERSION else table).cast(SCHEMAS[kind])
+        wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
+        if version < SCHEMA_VERSION:
+            table = _widened(pq.read_table(path), SCHEMAS[kind]).select(wanted.names)
+        else:
+            table = pq.read_table(path, columns=wanted.names)
+        table = table.cast(wanted)
         table.validate(full=True)  # text that is none would be found out only when it is used
         return table
     except (pa.ArrowException, OSError, ValueError) as error:

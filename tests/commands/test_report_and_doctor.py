@@ -25,8 +25,12 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
     assert (document["cases"], document["boundaries"]) == (4, 0)
     assert sorted(Path(file).name for file in document["files"]) == [
         "cases.csv",
+        "recommendations.csv",
+        "recommendations.md",
         "tables.md",
         "tinyllama_1_1b-rtx_3060_12gb-flash.png",
+        "tradeoffs.csv",
+        "tradeoffs.md",
     ]
     assert all((tmp_path / file).stat().st_size > 0 for file in document["files"])
     assert "simulated" in (tmp_path / "out" / "tables.md").read_text()
@@ -68,8 +72,12 @@ def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> N
     assert (document["cases"], document["boundaries"]) == (0, 1)
     assert sorted(Path(file).name for file in document["files"]) == [
         "boundaries.csv",
+        "recommendations.csv",
+        "recommendations.md",
         "tables.md",
         "tinyllama_1_1b-rtx_3060_12gb-flash-boundary.png",
+        "tradeoffs.csv",
+        "tradeoffs.md",
     ]
 
 
@@ -128,3 +136,42 @@ def test_help_answers_with_an_example(program: Program, command: tuple[str, ...]
 
 def test_an_unknown_command_is_bad_input(program: Program) -> None:
     assert program("swep").returncode == 2
+
+
+def test_a_report_recommends_what_was_wished_for(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    figures = tmp_path / "quality.csv"
+    figures.write_text("model,bpw,cache,quality\ntinyllama_1_1b,4,FP16,7.77\n")
+    done = program("report", "--context", "512", "--headroom", "1GiB", "--quality", str(figures), "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "quality, 512" in done.stdout
+    page = (tmp_path / "out" / "recommendations.md").read_text()
+    assert "| tinyllama_1_1b | quality, 512 | 4 | FP16 | load | 512 |" in page
+    assert "leave 1.00 GiB of the card" in page
+    assert "7.77" in page
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--context", "8k", "lengths in tokens"),
+        ("--context", "0", "lengths in tokens"),
+        ("--headroom", "some", "not a size"),
+        ("--quality", "nowhere.csv", "no such file"),
+    ],
+)
+def test_wishes_that_cannot_be_read_are_bad_input(program: Program, option: str, value: str, told: str) -> None:
+    done = program("report", option, value)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_rows_of_a_newer_program_and_truncated_files_are_told(program: Program, tmp_path: Path) -> None:
+    program("sweep", *TINY)
+    (stored,) = (tmp_path / "results").rglob("cases.parquet")
+    (tmp_path / "results" / "cut.parquet").write_bytes(stored.read_bytes()[:-100])
+    done = program("report")
+    assert done.returncode == 1
+    assert "cut.parquet" in done.stderr
+    assert "quality, 2,048" in done.stdout

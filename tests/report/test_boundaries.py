@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bench.report.boundaries import as_frame, boundary_tables
 from bench.report.render import as_markdown, as_rich
+from bench.report.rows import raw
 from tests.report.conftest import GIB, FrameOf, ends, no_answer, nothing, open_end
 
 MARKDOWN = """\
@@ -295,7 +296,7 @@ def test_numbers_are_whole_in_80_columns_however_many_keys_differ(boundaries_of:
 
 
 def test_the_csv_has_raw_numbers(boundaries_of: FrameOf) -> None:
-    frame = as_frame(boundaries_of(ends(4096, bpw=6.0, case_ids=["a", "b"]), nothing(case_ids=[], notes=None)))
+    frame = raw(as_frame(boundaries_of(ends(4096, bpw=6.0, case_ids=["a", "b"]), nothing(case_ids=[], notes=None))))
     assert list(frame["fails_at"]) == [256, 4352]
     lines = frame[["bpw", "fits_at", "notes", "case_ids"]].to_csv(index=False).splitlines()
     assert lines == ["bpw,fits_at,notes,case_ids", "4.0,,,[]", '6.0,4096,,"[""a"", ""b""]"']

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from bench.report.render import as_markdown, as_rich
-from bench.report.tables import as_frame, verdict_tables
+from bench.report.rows import raw
+from bench.report.tables import as_frames, verdict_tables
 from tests.report.conftest import GIB, FrameOf, fits, oom
 
 GOLDEN = """\
@@ -94,7 +95,7 @@ def test_the_last_column_says_how_far_a_line_was_seen_to_fit(
 def test_simulated_and_measured_rows_never_share_a_table(frame_of: FrameOf) -> None:
     simulated = fits(4096, 5.0)
     measured = fits(4096, 5.5, device_kind="cuda")
-    tables = verdict_tables(frame_of(simulated, measured))
+    tables = list(verdict_tables(frame_of(simulated, measured)))
     assert [(table.simulated, table.body()[0][3]) for table in tables] == [(False, "5.5"), (True, "5.0")]
     assert "(measured)" in tables[0].title
     assert "(simulated)" in tables[1].title
@@ -114,7 +115,7 @@ def test_simulated_and_measured_rows_never_share_a_table(frame_of: FrameOf) -> N
 def test_another_card_or_model_is_another_table_with_a_file_of_its_own(
     frame_of: FrameOf, difference: dict[str, Any]
 ) -> None:
-    tables = verdict_tables(frame_of(fits(2048, 5.0), fits(4096, 6.0, **difference)))
+    tables = list(verdict_tables(frame_of(fits(2048, 5.0), fits(4096, 6.0, **difference))))
     assert sorted(table.lengths for table in tables) == [[2048], [4096]]
     assert len({table.slug for table in tables}) == 2
 
@@ -124,7 +125,7 @@ def test_attention_is_one_table_for_reading_and_several_for_plots(frame_of: Fram
     (both,) = verdict_tables(frame)
     assert both.header()[3] == "attention"
     assert [row[3:5] for row in both.body()] == [["flash", "4.0"], ["matmul", "5.0"]]
-    apart = verdict_tables(frame, by_attention=True)
+    apart = list(verdict_tables(frame, by_attention=True))
     assert [table.title.split(", ")[-1] for table in apart] == ["flash attention", "matmul attention"]
     assert len({table.slug for table in apart}) == 2
 
@@ -204,7 +205,7 @@ def test_the_terminal_shows_every_cell_in_80_columns(frame_of: FrameOf) -> None:
 
 
 def test_the_csv_has_raw_bytes_and_no_documents(frame_of: FrameOf) -> None:
-    frame = as_frame(frame_of(fits(8192, 6.0, telemetry="{}"), fits(2048, 5.0, environment="{}")))
+    frame = raw(next(as_frames(frame_of(fits(8192, 6.0, telemetry="{}"), fits(2048, 5.0, environment="{}")), 2)))
     assert frame["peak_device_bytes"].tolist() == [5 * GIB, 6 * GIB]
     assert frame["max_seq_len"].tolist() == [2048, 8192]
     assert {"telemetry", "environment", "phases"}.isdisjoint(frame.columns)

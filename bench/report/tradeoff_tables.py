@@ -1,0 +1,80 @@
+"""The Pareto fronts for people, and all points for CSV."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bench.report.card_table import how
+from bench.report.format import gib, rate, tokens
+from bench.report.plain_table import PlainTable, card_title
+from bench.report.render import as_markdown
+from bench.report.rows import plain
+from bench.results.evidence import QUESTION
+
+
+def as_markdown_page(points: pd.DataFrame) -> str:
+    """All fronts; or why there is none."""
+    tables = front_tables(points)
+    if tables:
+        return "\n".join(["# What each setting costs and gives\n", *(as_markdown(table) for table in tables)])
+    why = "no row tells the VRAM of a setting that fits" if len(points) else "no row shows that anything fits"
+    return f"# What each setting costs and gives\n\nNothing to compare: {why}.\n"
+
+
+def front_tables(points: pd.DataFrame) -> list[PlainTable]:
+    """A table for each question: what is on the front (`tradeoffs.tradeoffs`, with its quality)."""
+    front = points[points["on_front"].eq(True).fillna(False)]
+    order = [*QUESTION, "max_seq_len", "peak_device_bytes"]
+    front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
+    counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
+    return [_table(plain(rows), counts[number]) for number, rows in front.groupby("question", sort=False)]
+
+
+def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:
+    first = rows[0]
+    has_quality = any(row["quality"] is not None for row in rows)
+    estimated = any(row["tokens_per_s_basis"] == "estimated" for row in rows)
+    lines = [
+        [
+            f"{row['bpw']:g}",
+            str(row["cache"]),
+            how(row),
+            tokens(row["max_seq_len"]),
+            gib(row["peak_device_bytes"], 2),
+            rate(row["tokens_per_s"]) + (" est." if row["tokens_per_s_basis"] == "estimated" else ""),
+            *(["–" if row["quality"] is None else f"{row['quality']:g}"] if has_quality else []),
+        ]
+        for row in rows
+    ]
+    told = "tokens/s: decoding with this context full" + (", estimated." if estimated else ".")
+    legend = f"{count['sum']} of {count['count']} settings and lengths: no other is better in VRAM, length or tokens/s "
+    legend += (
+        f"and worse in none of them. {told} More bpw count for nothing here; quality stands beside it where known."
+    )
+    skipped = count["size"] - count["count"]
+    notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
+    if has_quality:
+        notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
+    notes += sorted({str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else [])})
+    where = card_title(
+        first["device_name"],
+        first["device_kind"],
+        first["device_total_bytes"],
+        first["vram_limit_bytes"],
+        first["device_uuid"],
+    )
+    batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
+    return PlainTable(
+        title=f"{first['model']}{batch} on {where}",
+        legend=legend,
+        columns=["bpw", "cache", "how", "max_seq_len", "VRAM, GiB", "tokens/s", *(["quality"] if has_quality else [])],
+        lines=lines,
+        notes=notes,
+    )
+
+
+def _metric(row: dict[str, Any]) -> str:
+    told = [str(row[name]) for name in ("quality_metric", "quality_source") if row[name] is not None]
+    return ", ".join(told) or "as the CSV has it"

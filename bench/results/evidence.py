@@ -1,0 +1,170 @@
+"""What stored rows show to fit: the ground that recommendations and trade-offs stand on. Pure: frames in, a frame out.
+
+A length counts as seen to fit where a case there went through, or a certified boundary says so. Of several runs of one
+setting at one length the last counts; a length at or above one that failed contradicts it, and is left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+# One question: rows that differ in any of these are never compared. Simulated and real cards are apart by their kind.
+CARD = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes"]
+QUESTION = [*CARD, "model", "model_fingerprint", "batch_size"]
+# One answer: what a user can choose.
+SETTING = ["bpw", "head_bits", "cache", "lazy", "attention", "max_input_len"]
+# From large to small: the finest first.
+CACHES = ("FP16", "Q8", "Q6", "Q4")
+PAGE_TOKENS = 256  # ExLlamaV2's page
+
+_SHARED = [*QUESTION, *SETTING, "attention_requested", "native_max_seq_len", "device_total_bytes", "run_id", "notes"]
+_SPEEDS = ["decode_tokens_per_s", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"]
+_FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on the harness
+CASE_COLUMNS = [
+    *_SHARED,
+    *("case_id", "started_at", "max_seq_len", "outcome", "peak_device_bytes", "peak_reserved_bytes", "context_bytes"),
+    *("weights_bytes", "cache_bytes"),
+    *_SPEEDS,
+]
+_BOUNDARY_COLUMNS = [
+    *_SHARED,
+    *("boundary_id", "finished_at", "fits_at", "fails_at", "certified", "contradictory", "peak_device_bytes"),
+    *("headroom_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
+]
+_LENGTH = [*QUESTION, *SETTING, "max_seq_len"]
+
+# Bytes that decoding moves through memory for each byte of cache: a quantised cache is unpacked into FP16 first
+# (docs/speed.md, the table of bytes per element, over what is stored of each).
+_MOVED_PER_STORED = {"FP16": 2 / 2, "Q8": 5.0625 / 1.0625, "Q6": 4.8125 / 0.8125, "Q4": 4.5625 / 0.5625}
+
+
+def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
+    """A row for each question, setting and length that was seen to fit.
+
+    Of the columns, those of cases keep their meaning. `question` and `setting` number them. `case_id` or `boundary_id`
+    is null where the other alone tells; `certified` and `fails_at` are the boundary's, where the length is at one.
+    `headroom_bytes` is the card's limit less what was held, of a real card under `vram_limit` that limit less the
+    context and PyTorch's own. `cache_bytes_per_token` is of all sequences of a batch.
+    """
+    cases = _with_attention(cases, CASE_COLUMNS)
+    boundaries = _with_attention(boundaries, _BOUNDARY_COLUMNS)
+    cases = _last(cases[cases["max_seq_len"].notna()], "started_at", _LENGTH)
+    boundaries = _last(boundaries, "finished_at", [*QUESTION, *SETTING])
+    certified = boundaries[boundaries["certified"].eq(True) & boundaries["contradictory"].eq(False)]
+    found = certified[certified["fits_at"].notna()]
+    found = found.assign(max_seq_len=found["fits_at"], outcome="fits", is_boundary=True)
+    failed_cases = cases.loc[cases["outcome"].isin(_FAILED), [*QUESTION, *SETTING, "max_seq_len"]]
+    failed_at = certified.loc[certified["fails_at"].notna(), [*QUESTION, *SETTING, "fails_at"]]
+    failed = pd.concat([failed_cases, failed_at.rename(columns={"fails_at": "max_seq_len"})])
+    rows = pd.concat([cases[cases["outcome"].eq("fits")].assign(is_boundary=False), found], ignore_index=True)
+    del cases  # there may be a million of them
+    both = pd.concat([rows[_LENGTH], failed[_LENGTH]], ignore_index=True)
+    numbers = _numbered(both, [*QUESTION, *SETTING])
+    del both
+    rows["setting"] = numbers[: len(rows)]
+    fails = pd.Series(failed["max_seq_len"].to_numpy(), dtype=float).groupby(numbers[len(rows) :]).min()
+    rows = rows[~(rows["max_seq_len"] >= rows["setting"].map(fails).astype(float))]
+    rows = rows.assign(
+        question=_numbered(rows, QUESTION),
+        headroom_bytes=rows["headroom_bytes"].fillna(_headroom(rows)).astype(float),
+        cache_bytes_per_token=rows["cache_bytes"].astype(float) / rows["max_seq_len"],
+    )
+    return _merged(rows)
+
+
+def _with_attention(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The columns that count; a case that ended before it told its attention has the one that was asked for."""
+    frame = frame.reindex(columns=columns)
+    return frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+
+
+def _last(frame: pd.DataFrame, moment: str, identity: list[str]) -> pd.DataFrame:
+    if frame.empty:
+        return frame
+    frame = frame.sort_values(moment, kind="stable")
+    return frame[~pd.Series(_numbered(frame, identity), index=frame.index).duplicated(keep="last")]
+
+
+def _numbered(frame: pd.DataFrame, names: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A number for each combination of values, nulls among them."""
+    if frame.empty:
+        return np.zeros(0, dtype=np.int64)
+    number = np.zeros(len(frame), dtype=np.int64)
+    for name in names:
+        codes, values = pd.factorize(frame[name], use_na_sentinel=False)
+        # Numbered anew after each column, so that the product of many columns cannot overflow.
+        number, _ = pd.factorize(number * len(values) + codes)
+    return number
+
+
+def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
+    """As docs/results.md defines it for boundaries."""
+    total, limit = rows["device_total_bytes"].astype(float), rows["vram_limit_bytes"].astype(float)
+    left = total.where(~(limit < total), limit) - rows["peak_device_bytes"].astype(float)
+    # On a real card the limit is on PyTorch and the context that it began with; others may hold the rest.
+    own = limit - rows["context_bytes"].astype(float).fillna(0) - rows["peak_reserved_bytes"].astype(float)
+    limited = rows["device_kind"].eq("cuda") & limit.notna()
+    headroom: pd.Series[float] = left.where(~limited & total.notna(), own.where(limited))
+    return headroom
+
+
+# What has done its service in the evidence.
+_USED_UP = ["is_boundary", "fits_at", "contradictory", "outcome", "started_at", "finished_at", "peak_reserved_bytes"]
+_USED_UP += ["context_bytes"]
+
+
+def _merged(rows: pd.DataFrame) -> pd.DataFrame:
+    """The case at a boundary and the boundary as one row: the case's memory, the boundary's certificate."""
+    merged = rows[~rows["is_boundary"]].set_index(["setting", "max_seq_len"])
+    ends = rows[rows["is_boundary"]].set_index(["setting", "max_seq_len"])
+    kept = [name for name in ("boundary_id", "fails_at") if name in ends]
+    alone = ends[~ends.index.isin(merged.index)].assign(certified=True)
+    merged = merged.assign(certified=merged.index.isin(ends.index)).drop(columns=kept).join(ends[kept])
+    together = pd.concat([merged, alone]) if len(alone) else merged
+    return together.reset_index().drop(columns=_USED_UP)
+
+
+def reach(rows: pd.DataFrame, headroom_bytes: int) -> pd.Series[float]:
+    """The longest length that each row shows to leave at least `headroom_bytes`; 0 where it shows none.
+
+    That is the row's own length where that leaves it; else a shorter one, by whole pages: a cache of fewer tokens is
+    smaller by `cache_bytes_per_token` each, and the other parts do not grow.
+    """
+    spare = (rows["headroom_bytes"] - headroom_bytes).fillna(0 if headroom_bytes == 0 else -np.inf)
+    fewer = (-spare / rows["cache_bytes_per_token"]).fillna(np.inf)
+    shortened = ((rows["max_seq_len"] - fewer) // PAGE_TOKENS * PAGE_TOKENS).clip(lower=0)
+    longest: pd.Series[float] = rows["max_seq_len"].where(spare >= 0, shortened).fillna(0)
+    return longest
+
+
+def headroom_at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.Series[float]:
+    """What is left of the card at `length`, at most the row's own: at least the row's, and the bytes of the cache that
+    is not made. Null where the row does not tell.
+    """
+    fewer = rows["max_seq_len"] - length
+    saved = (fewer * rows["cache_bytes_per_token"]).where(fewer > 0, 0.0).fillna(0)
+    headroom: pd.Series[float] = rows["headroom_bytes"] + saved
+    return headroom
+
+
+def speed_at(rows: pd.DataFrame, length: pd.Series[float]) -> tuple[pd.Series[float], pd.Series[str]]:
+    """Decoding speed in tokens/s with a context of `length` tokens, at most the row's own, and its basis.
+
+    `measured` at the row's own length; `interpolated` between the two measured speeds of a row, near the start of the
+    context and at its end: a token takes longer by the same time for each token in the context. `estimated` from one
+    speed, by the bytes that decoding moves (docs/speed.md); of models with experts all weights count as moved. Null,
+    with an empty basis, where the row does not tell.
+    """
+    own = rows["max_seq_len"].eq(length)
+    full, start = rows["decode_tokens_per_s_full"].astype(float), rows["decode_tokens_per_s"].astype(float)
+    seconds = 1 / start + (1 / full - 1 / start) * length / rows["max_seq_len"]
+    weights = rows["weights_bytes"].astype(float)
+    cache = rows["cache_bytes"].astype(float) * rows["cache"].astype(object).map(_MOVED_PER_STORED).astype(float)
+    scale = (weights + cache) / (weights + cache * length / rows["max_seq_len"])
+    estimate = full.fillna(rows["estimated_decode_tokens_per_s"].astype(float)) * scale.where(~own, 1.0)
+    speed = full.where(own & full.notna(), (1 / seconds).fillna(estimate))
+    basis = pd.Series("estimated", index=rows.index, dtype=object)
+    basis[seconds.notna()] = "interpolated"
+    basis[own & full.notna()] = "measured"
+    return speed, basis.where(speed.notna(), "")

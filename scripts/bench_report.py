@@ -1,0 +1,135 @@
+"""How long do all tables of a report take, and how much memory, for 10 thousand, 100 thousand and a million case rows?
+
+The rows are made up, in a folder that is removed again: no such card or model exists. Each report runs in a process of
+its own. Plots are left out: they take about half a second for each card and model, whatever the rows.
+
+    .venv/bin/python scripts/bench_report.py [ROWS …]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.records import SCHEMA_VERSION
+from bench.results.schema import CASES
+
+GIB = 1 << 30
+CARDS = {f"made_up_card_{gib}gb": gib * GIB for gib in (8, 10, 11, 12, 16, 20, 24, 32, 40, 44, 48, 64, 80, 96)}
+WIDTHS = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
+CACHES = {"FP16": 2.0, "Q8": 1.0625, "Q6": 0.8125, "Q4": 0.5625}
+LENGTHS = tuple(4096 * n for n in range(1, 33))
+PER_MODEL = len(CARDS) * len(WIDTHS) * len(CACHES) * 2 * len(LENGTHS)
+STAGES = """
+import re, sys, time
+from pathlib import Path
+start = time.monotonic()
+def tell(name):
+    global start
+    # Not getrusage: a child begins with its parent's peak.
+    peak_mib = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    took = f"{time.monotonic() - start:.1f} s ({time.process_time():.1f} s of CPU since the start)"
+    print(f"{name}: {took}, peak {peak_mib:,.0f} MiB", flush=True)
+    start = time.monotonic()
+from bench.commands.report import stored_rows
+from bench.report.publish import publish
+tell("  imports")
+cases, boundaries, _ = stored_rows(Path(sys.argv[1]))
+tell(f"  reading {len(cases):,} rows")
+files = publish(cases, boundaries, Path(sys.argv[2]), echo=False, plots=False)
+tell("  writing " + " ".join(f"{file.name} ({file.stat().st_size / 2**20:,.1f} MiB)" for file in files))
+assert "torch" not in sys.modules
+"""
+
+
+def made_up(count: int) -> pa.Table:
+    """`count` rows: every card, bit width, cache, way of loading and length, for as many models as it takes."""
+    number = np.arange(count)
+    place, length = np.divmod(number, len(LENGTHS))
+    place, lazy = np.divmod(place, 2)
+    place, cache = np.divmod(place, len(CACHES))
+    place, bpw = np.divmod(place, len(WIDTHS))
+    model, card = np.divmod(place, len(CARDS))
+    tokens, bits = np.array(LENGTHS)[length], np.array(WIDTHS)[bpw]
+    parameters = 3e9 * 1.06 ** (model % 60)
+    cache_bytes = (tokens * 65536 * np.array(list(CACHES.values()))[cache] / 2).astype(np.int64)
+    weights = (parameters * bits / 8).astype(np.int64)
+    total = np.array(list(CARDS.values()))[card]
+    peak = weights + cache_bytes + GIB // 2 + lazy * (GIB // 2)
+    fits = peak < total
+    text = {
+        "run_id": "made-up", "host": "nowhere", "device_kind": "simulated", "model_fingerprint": "made up",
+        "attention": "flash", "attention_requested": "auto", "torch_version": "0", "exllamav2_version": "0",
+        "environment": '{"made": "up"}' + " " * 600, "phases": '[{"made": "up"}]' + " " * 1500,
+    }  # fmt: skip
+    known = {
+        **{name: pa.repeat(value, count) for name, value in text.items()},
+        "schema_version": np.full(count, SCHEMA_VERSION, np.int32),
+        "case_id": [f"{value:016x}" for value in number],
+        "started_at": pa.array(
+            np.datetime64(datetime(2026, 1, 1).isoformat(), "us") + number, pa.timestamp("us", tz=str(UTC))
+        ),
+        "device_name": np.array(list(CARDS))[card],
+        "device_total_bytes": total,
+        "model": np.char.add("made_up_model_", np.char.zfill(model.astype(str), 3)),
+        "native_max_seq_len": np.full(count, LENGTHS[-1]),
+        "bpw": bits,
+        "head_bits": np.full(count, 6, np.int32),
+        "cache": np.array(list(CACHES))[cache],
+        "lazy": lazy.astype(bool),
+        "max_seq_len": tokens,
+        "batch_size": np.ones(count, np.int32),
+        "max_input_len": np.full(count, 2048),
+        "outcome": np.where(fits, "fits", "oom"),
+        "phase": np.where(fits, "done", "cache"),
+        "peak_device_bytes": peak,
+        "peak_reserved_bytes": peak - GIB // 4,
+        "peak_allocated_bytes": peak - GIB // 3,
+        "weights_bytes": weights,
+        "cache_bytes": cache_bytes,
+        "estimated_decode_tokens_per_s": np.where(fits, 7e11 / (weights + cache_bytes), np.nan),
+        "wall_s": np.ones(count),
+        "notes": pa.repeat(pa.scalar(["made up"], pa.list_(pa.string())), count),
+    }
+    columns = {
+        name: pa.array(values) if isinstance(values, np.ndarray | list) else values for name, values in known.items()
+    }
+    arrays = [
+        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(count, field.type)
+        for field in CASES
+    ]
+    return pa.Table.from_arrays(arrays, schema=CASES)
+
+
+def main() -> None:
+    counts = [int(word.replace(",", "").replace("_", "")) for word in sys.argv[1:]] or [10_000, 100_000, 1_000_000]
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {PER_MODEL:,} rows a model")
+    took: list[float] = []
+    for count in counts:
+        with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
+            results = Path(folder) / "results" / "made-up"
+            results.mkdir(parents=True)
+            with pq.ParquetWriter(results / "cases.parquet", CASES, compression="zstd") as writer:
+                writer.write_table(made_up(count), row_group_size=100_000)
+            print(f"{count:,} rows", flush=True)
+            started_at = time.monotonic()
+            command = [sys.executable, "-c", STAGES, str(results.parent), str(Path(folder) / "report")]
+            subprocess.run(command, check=True)
+            took.append(time.monotonic() - started_at)
+            print(f"  all tables: {took[-1]:.1f} s")
+    for (fewer, less), (more, longer) in pairwise(zip(counts, took, strict=True)):
+        print(f"{more / fewer:.0f} times the rows took {longer / less:.1f} times as long")
+
+
+if __name__ == "__main__":
+    main()
