@@ -1,4 +1,4 @@
-"""The real engine on the null GPU: what it takes in every case, written down and held against the simulated card.
+"""The real engine on the null GPU: what it takes in every case, written down for the simulated card to be held against.
 
 scripts/oracle.sh engine                                              # run, and compare
 scripts/oracle.sh engine --record tests/oracle/vectors/engine.json.gz # run, and keep
@@ -15,11 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.records import Case
 from tests.oracle.cases import on_a_card_of, random_cases
+
+SEGMENT_BYTES = 2 << 20
 
 
 def outcomes(cases: Sequence[Case], jobs: int) -> list[dict[str, Any]]:
@@ -70,10 +73,34 @@ def on_full_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]]) -> lis
     return smaller
 
 
+def on_the_smallest_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]], jobs: int) -> list[Case]:
+    """Cases that fit, each on the smallest card on which it does, and on one that is a segment smaller."""
+    fitting = [
+        (case, outcome["phases"]["decode"])
+        for case, outcome in zip(cases, found, strict=True)
+        if outcome.get("failed_in", "") is None
+    ]
+    bounds = [(figures[2] // SEGMENT_BYTES - 1, -(-figures[4] // SEGMENT_BYTES)) for _, figures in fitting]
+    while any(enough - short > 1 for short, enough in bounds):
+        tried = [(short + enough) // 2 for short, enough in bounds]
+        probes = [on_a_card_of(case, size * SEGMENT_BYTES) for (case, _), size in zip(fitting, tried, strict=True)]
+        fits = [outcome["failed_in"] is None for outcome in outcomes(probes, jobs)]
+        bounds = [
+            (short, size) if fit else (size, enough)
+            for (short, enough), size, fit in zip(bounds, tried, fits, strict=True)
+        ]
+    return [
+        on_a_card_of(case, size * SEGMENT_BYTES)
+        for (case, _), bound in zip(fitting, bounds, strict=True)
+        for size in bound
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=350, help="random cases on cards without a limit")
     parser.add_argument("--full", type=int, default=150, help="of them once more on cards that are full")
+    parser.add_argument("--smallest", type=int, default=25, help="of them on the smallest card, and a smaller one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--record", type=Path, metavar="FILE.json.gz")
     arguments = parser.parse_args()
@@ -81,25 +108,20 @@ def main() -> int:
     jobs = os.cpu_count() or 1
     cases = random_cases(arguments.cases, arguments.seed)
     found = outcomes(cases, jobs)
-    full = on_full_cards(cases, found)[: arguments.full]
-    cases, found = cases + full, found + outcomes(full, jobs)
+    more = on_full_cards(cases, found)[: arguments.full]
+    more += on_the_smallest_cards(cases[-arguments.smallest :], found[-arguments.smallest :], jobs)
+    cases, found = cases + more, found + outcomes(more, jobs)
+    took_s = time.monotonic() - started_at
     failed = [outcome["error"] for outcome in found if "error" in outcome]
-    print(
-        f"{len(cases)} cases on the null GPU in {time.monotonic() - started_at:.0f} s; {len(failed)} ended in an error"
-    )
-    for text in failed[:5]:
+    print(f"{len(cases)} cases on the null GPU in {took_s:.0f} s; {len(failed)} ended in an error of the engine")
+    for text in failed:
         print(f"  {text}")
     if arguments.record:
         recorded = [{"case": case.to_json(), "outcome": outcome} for case, outcome in zip(cases, found, strict=True)]
-        text = json.dumps({"versions": _versions(), "cases": recorded})
+        versions = {name: version(name) for name in ("torch", "exllamav2")}
+        text = json.dumps({"versions": versions, "cases": recorded})
         arguments.record.write_bytes(gzip.compress(text.encode(), mtime=0))
-    return int(bool(failed))
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "exllamav2")}
+    return 0
 
 
 if __name__ == "__main__":

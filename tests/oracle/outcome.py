@@ -11,6 +11,7 @@ from typing import Any
 from bench.records import Case, Report
 from bench.worker import scenario
 from bench.worker.card import Card
+from bench.worker.engine import Unsupported
 
 # After each phase, and where a case ended: bytes now, and at their highest since the case began.
 FIGURES = (
@@ -24,7 +25,19 @@ _OUT_OF_MEMORY = ("out of memory", "Insufficient VRAM", "Insufficient space in d
 
 
 def outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
-    """`failed_in` (a phase, None where it fits) and, for each phase, its FIGURES in order. Other errors are raised."""
+    """`failed_in` (a phase, None where it fits) and, for each phase, its FIGURES in order.
+
+    Where the engine refuses the case, or fails in another way, only `unsupported` or `error` with its words.
+    """
+    try:
+        return _outcome_of(case, open_card, layouts)
+    except Unsupported as reason:
+        return {"unsupported": str(reason)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
     phases: dict[str, list[int]] = {}
     entered = ""
     failed_in = None

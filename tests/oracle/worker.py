@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,6 @@ from bench.records import Case
 from bench.worker import checkpoint
 from bench.worker.card import Card
 from bench.worker.cuda import CudaCard
-from bench.worker.engine import Unsupported
 from tests.oracle.null import NullGpu
 from tests.oracle.outcome import outcome_of
 
@@ -85,16 +83,6 @@ def _only_tables(read: Callable[..., None]) -> Callable[..., None]:
     return only_tables
 
 
-def _run(case: Case, layouts: Path) -> dict[str, Any]:
-    try:
-        return outcome_of(case, open_null_card, layouts)
-    except Unsupported as reason:
-        return {"unsupported": str(reason)}
-    except Exception as error:
-        traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
 def main() -> None:
     # Importing the extension has asked for the GPU. A real driver would not survive the forks; the null GPU does.
     torch.cuda._is_in_bad_fork = lambda: False
@@ -105,7 +93,8 @@ def main() -> None:
         for line in sys.stdin:
             pid = os.fork()
             if not pid:
-                print(json.dumps(_run(Case.from_json(line), Path(folder))), flush=True)
+                outcome = outcome_of(Case.from_json(line), open_null_card, Path(folder))
+                print(json.dumps(outcome), flush=True)
                 os._exit(0)
             _, status = os.waitpid(pid, 0)
             if status:
