@@ -8,6 +8,7 @@ from bench.memory.sort import tile_of
 from bench.records import DeviceSpec
 
 # What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
+# Seen on a null GPU (docs/oracle.md) for compute capability 7.5 to 12.0.
 _WORKSPACE_BYTES = 8_519_680
 _WORKSPACE_BYTES_HOPPER = 32 << 20
 _HOPPER = (9, 0)

@@ -75,7 +75,6 @@ __attribute__((constructor)) static void start(void) {
 static char *range, *next;
 static struct allocation { char *address; size_t bytes; } *allocations;
 static size_t num_allocations, max_allocations;
-static size_t num_mallocs, num_frees;
 
 static int on_card(const void *pointer) {
     return range && (const char *)pointer >= range && (const char *)pointer < range + RANGE;
@@ -102,7 +101,6 @@ API cudaError_t cudaMalloc(void **out, size_t bytes) {
     }
     allocations[num_allocations++] = (struct allocation){next, bytes};
     card.used += bytes;
-    num_mallocs++;
     *out = next;
     next += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     pthread_mutex_unlock(&lock);
@@ -115,7 +113,6 @@ API cudaError_t cudaFree(void *pointer) {
     for (size_t i = num_allocations; i--;)
         if (allocations[i].address == pointer) {
             card.used -= allocations[i].bytes;
-            num_frees++;
             forget(allocations[i].address, allocations[i].bytes);
             allocations[i] = allocations[--num_allocations];
             pthread_mutex_unlock(&lock);
@@ -132,8 +129,6 @@ API cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 }
 
 API size_t null_gpu_used(void) { return card.used; }
-API size_t null_gpu_num_mallocs(void) { return num_mallocs; }
-API size_t null_gpu_num_frees(void) { return num_frees; }
 
 /* Host memory is real. */
 API cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags) {
