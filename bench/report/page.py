@@ -11,7 +11,7 @@ from itertools import islice
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.report import page_cases, page_figures
 from bench.report import recommendations as advice
@@ -54,7 +54,6 @@ class _Section:
     """One table with its figures: pairs of a caption and what plotly draws."""
 
     table: Shown
-    simulated: bool
     figures: list[tuple[str, dict[str, object]]]
 
 
@@ -97,12 +96,12 @@ def as_html(content: Content) -> str:
 
 def _boundary_section(table: BoundaryTable) -> _Section:
     figures = [("", page_figures.boundary_figure(table))] if table.answered else []
-    return _Section(table=table, simulated=table.simulated, figures=figures)
+    return _Section(table=table, figures=figures)
 
 
 def _verdict_section(table: VerdictTable) -> _Section:
     figures = [(f"{cache} cache", figure) for cache, figure in page_figures.verdict_figures(table)]
-    return _Section(table=table, simulated=table.simulated, figures=figures)
+    return _Section(table=table, figures=figures)
 
 
 def _is_readable(table: VerdictTable) -> bool:
@@ -111,8 +110,14 @@ def _is_readable(table: VerdictTable) -> bool:
 
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["left_aligned"] = left_aligned
+    environment.filters |= {"left_aligned": left_aligned, "badged": _badged}
     return environment.from_string(_asset("report.html.jinja"))
+
+
+def _badged(title: str) -> Markup:
+    """The title, with the kind of its card where `plain_table.card_title` says it, to be seen at a glance."""
+    badge = r' <span class="kind \1">\1</span> '
+    return Markup(re.sub(r" \((simulated|measured)\)(, |$)", badge, str(escape(title)), count=1))
 
 
 def _asset(name: str) -> str:
@@ -120,5 +125,5 @@ def _asset(name: str) -> str:
 
 
 def _inline(script: str) -> Markup:
-    """A script that nothing in it can end: HTML looks for these even in JavaScript's strings, where \\ changes nothing."""
+    """A script that nothing in it can end, as HTML looks for these even in JavaScript's strings."""
     return Markup(re.sub(r"<(?=/script|script|!--)", r"\\x3C", script))

@@ -32,9 +32,7 @@ def library() -> tuple[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseTable:
-    """The last of `total` cases, each of `rows` with a cell for each of `columns` (title, kind of cell and number of
-    digits, as assets/report.js reads them).
-    """
+    """The last of `total` cases: each of `rows` has a cell for each of `columns`, which assets/report.js reads."""
 
     columns: list[dict[str, Any]]
     rows: list[list[_Cell]]
@@ -43,32 +41,37 @@ class CaseTable:
 
 @dataclass(frozen=True)
 class _Column:
-    """`digits` of a number, None for words."""
+    """`digits` after the point: those of a number, all that it has where None; `is_word`: no number."""
 
     title: str
-    digits: int | None
     cell: Callable[[dict[str, Any]], _Cell]
+    digits: int | None = None
+    is_word: bool = False
 
 
 def case_table(cases: pd.DataFrame) -> CaseTable:
     """The `MOST_CASES` that were run last, the last first. Columns that say nothing here are left out."""
     rows = plain(cases.tail(MOST_CASES).iloc[::-1])
-    known = [column for column in _COLUMNS if any(column.cell(row) is not None for row in rows)]
-    varying = {name for name in OPTIONAL if len({row[name] for row in rows}) > 1}
-    columns = [*known, *(_plain_column(name) for name in OPTIONAL if name in varying and name != "attention")]
+    varying = [name for name in OPTIONAL if name != "attention" and len({row[name] for row in rows}) > 1]
+    possible = [*_COLUMNS, *(_Column(name, _whole(name), digits=0) for name in varying)]
+    columns = [column for column in possible if any(column.cell(row) is not None for row in rows)]
     return CaseTable(
-        columns=[{"title": column.title, "digits": column.digits} for column in columns],
+        columns=[{"title": c.title, "digits": c.digits, "isWord": c.is_word} for c in columns],
         rows=[[column.cell(row) for column in columns] for row in rows],
         total=len(cases),
     )
 
 
-def _plain_column(name: str) -> _Column:
-    return _Column(name, 0, lambda row: row[name])
+def _whole(name: str) -> Callable[[dict[str, Any]], _Cell]:
+    return lambda row: row[name]
 
 
 def _in_gib(name: str) -> Callable[[dict[str, Any]], _Cell]:
     return lambda row: None if row[name] is None else round(row[name] / GIB, 3)
+
+
+def _rounded(name: str) -> Callable[[dict[str, Any]], _Cell]:
+    return lambda row: None if row[name] is None else round(row[name], 2)
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -77,26 +80,22 @@ def _verdict(row: dict[str, Any]) -> str:
     return SHORT.get(row["outcome"], str(row["outcome"]))
 
 
-def _rounded(name: str) -> Callable[[dict[str, Any]], _Cell]:
-    return lambda row: None if row[name] is None else round(row[name], 2)
-
-
 _COLUMNS = (
-    _Column("kind", None, lambda row: "simulated" if row["device_kind"] == "simulated" else "measured"),
-    _Column("card", None, lambda row: row["device_name"]),
-    _Column("limit, GiB", 2, _in_gib("vram_limit_bytes")),
-    _Column("model", None, lambda row: row["model"]),
-    _Column("bpw", 2, _rounded("bpw")),
-    _Column("cache", None, lambda row: row["cache"]),
-    _Column("how", None, how),
-    _Column("attention", None, lambda row: row["attention"] or row["attention_requested"]),
-    _Column("max_seq_len", 0, lambda row: row["max_seq_len"]),
-    _Column("verdict", None, _verdict),
-    _Column("VRAM, GiB", 2, _in_gib("peak_device_bytes")),
-    _Column("predicted, GiB", 2, _in_gib("predicted_peak_bytes")),
-    _Column("weights, GiB", 2, _in_gib("weights_bytes")),
-    _Column("cache, GiB", 2, _in_gib("cache_bytes")),
-    _Column("tokens/s, measured", 1, _rounded("decode_tokens_per_s_full")),
-    _Column("tokens/s, estimated", 1, _rounded("estimated_decode_tokens_per_s")),
-    _Column("took, s", 1, _rounded("wall_s")),
+    _Column("model", lambda row: row["model"], is_word=True),
+    _Column("card", lambda row: row["device_name"], is_word=True),
+    _Column("kind", lambda row: "simulated" if row["device_kind"] == "simulated" else "measured", is_word=True),
+    _Column("limit, GiB", _in_gib("vram_limit_bytes"), digits=2),
+    _Column("bpw", _rounded("bpw")),
+    _Column("cache", lambda row: row["cache"], is_word=True),
+    _Column("how", how, is_word=True),
+    _Column("attention", lambda row: row["attention"] or row["attention_requested"], is_word=True),
+    _Column("max_seq_len", _whole("max_seq_len"), digits=0),
+    _Column("verdict", _verdict, is_word=True),
+    _Column("VRAM, GiB", _in_gib("peak_device_bytes"), digits=2),
+    _Column("predicted, GiB", _in_gib("predicted_peak_bytes"), digits=2),
+    _Column("weights, GiB", _in_gib("weights_bytes"), digits=2),
+    _Column("cache, GiB", _in_gib("cache_bytes"), digits=2),
+    _Column("tokens/s, measured", _rounded("decode_tokens_per_s_full"), digits=1),
+    _Column("tokens/s, estimated", _rounded("estimated_decode_tokens_per_s"), digits=1),
+    _Column("took, s", _rounded("wall_s"), digits=1),
 )

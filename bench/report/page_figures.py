@@ -6,7 +6,7 @@ A figure's colours are for light and dark alike; text and grid take those of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -38,19 +38,13 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         for cache, row in zip(table.caches, cells, strict=True):
             if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
                 curves.setdefault((cache, line["lazy"], _others(table, line)), []).append(row)
-    traces = [
-        go.Scatter(
-            name=", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others])),
-            x=[f"{row['bpw']:g}" for row in rows],
-            y=[row["fits_at"] or 0 for row in rows],
-            text=[_end(row) for row in rows],
-            hovertemplate="%{text}",
-            line={"color": _CACHE_COLOURS[cache], "dash": "dash" if lazy else "solid", "width": 1.5},
-            marker={"size": 9, "symbol": [_symbol(row, lazy) for row in rows]},
-            mode="lines+markers",
-        )
-        for (cache, lazy, others), rows in curves.items()
-    ]
+    traces: list[go.Scatter] = []
+    for (cache, lazy, others), rows in curves.items():
+        name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
+        points = [(f"{row['bpw']:g}", row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
+        symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
+        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols)
+    traces += _cross("nothing fits", traces)
     native = table.native_max_seq_len
     longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
     # Where the model's own limit is far above, all would lie flat at the bottom.
@@ -58,14 +52,15 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     step = 2 ** math.ceil(math.log2(top / _MOST_TICKS))
     heights = list(range(0, int(1.1 * top) + 1, step))
     figure = _figure(table, traces)
+    figure.update_layout(scattermode="group", scattergap=0.8)  # side by side: at the model's own limit there are many
     figure.update_xaxes(title="bits per weight", type="category", categoryorder="array", categoryarray=widths)
     figure.update_yaxes(
-        title="largest max_seq_len that fits, tokens",
+        title="max_seq_len that fits, tokens",
         range=[-0.03 * top, 1.1 * top],
         tickvals=heights,
         ticktext=[_in_k(height) for height in heights],
     )
-    if native == top:
+    if native is not None and native == top:
         _level(figure, native, f"the model's own limit, {tokens(native)}")
     return _plain(figure)
 
@@ -77,32 +72,20 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
     widths = sorted({line["bpw"] for line in table.lines})
     colours = {bpw: _COLOURS[i % len(_COLOURS)] for i, bpw in enumerate(widths)}
     limit = None if table.limit_bytes is None else table.limit_bytes / GIB
+    lines = list(zip(table.lines, table.cells, strict=True))
     for cache in CACHES:
-        traces = []
-        for line, cells in zip(table.lines, table.cells, strict=True):
+        traces: list[go.Scatter] = []
+        for above, (line, cells) in enumerate(pair for pair in lines if pair[0]["cache"] == cache):
             points = [
                 (n, height, _verdict(row), row["outcome"] == "oom")
                 for n, row in zip(table.lengths, cells, strict=True)
-                if line["cache"] == cache and row and (height := _height(row, limit, len(traces))) is not None
+                if row and (height := _height(row, limit, above)) is not None
             ]
-            if not points:
-                continue
-            lengths, heights, texts, ooms = zip(*points, strict=True)
-            traces.append(
-                go.Scatter(
-                    name=", ".join(filter(None, [f"{line['bpw']:g} bpw", how(line), _others(table, line)])),
-                    x=lengths,
-                    y=heights,
-                    text=texts,
-                    hovertemplate="%{text}",
-                    line={"color": colours[line["bpw"]], "dash": "dash" if line["lazy"] else "solid", "width": 1.5},
-                    marker={"size": 8, "symbol": ["x-thin-open" if oom else "circle" for oom in ooms]},
-                    mode="lines+markers",
-                )
-            )
+            name = ", ".join(filter(None, [f"{line['bpw']:g} bpw", how(line), _others(table, line)]))
+            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], "diamond" if line["lazy"] else "circle")
         if not traces:
             continue
-        figure = _figure(table, traces)
+        figure = _figure(table, traces + _cross("out of memory", traces))
         shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
         figure.update_xaxes(
             title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[_in_k(length) for length in shown]
@@ -113,6 +96,43 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
         yield cache, _plain(figure)
 
 
+def _curve(
+    name: str, points: Sequence[tuple[str | int, float, str, bool]], colour: str, lazy: bool, symbols: str | list[str]
+) -> Iterator[go.Scatter]:
+    """A curve of the points (x, height, text, whether it failed) that fit, and apart from it the crosses of those that
+    failed: no line leads to a cross, as its height says nothing.
+    """
+    fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
+    dash, offset = "dash" if lazy else "solid", {"offsetgroup": name, "legendgroup": name}
+    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1.5}}), (failed, None)):
+        if not part:
+            continue
+        x, y, text = zip(*part, strict=True)
+        look = {"mode": "lines+markers", "marker": {"size": 8, "symbol": symbols}, **told} if told else _crosses(colour)
+        yield go.Scatter(
+            name=name,
+            x=x,
+            y=y,
+            text=text,
+            hovertemplate="%{text}",
+            showlegend=part is fits or not fits,
+            **offset,
+            **look,
+        )
+
+
+def _crosses(colour: str) -> dict[str, Any]:
+    marker = {"size": 7, "symbol": "x-thin-open", "color": colour, "line": {"width": 2}}
+    return {"mode": "markers", "marker": marker}
+
+
+def _cross(meaning: str, traces: Sequence[go.Scatter]) -> list[go.Scatter]:
+    """What a cross means, for the legend, where there is one."""
+    if all(trace.mode != "markers" for trace in traces):
+        return []
+    return [go.Scatter(name=meaning, x=[None], y=[None], hoverinfo="skip", **_crosses(_GREY))]
+
+
 def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
     """Every figure says what kind of card it is of, as it may be saved without its page."""
     layout = go.Layout(
@@ -121,12 +141,12 @@ def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 12},
         hovermode="x unified",
         dragmode="zoom",
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
         showlegend=True,
     )
     figure = go.Figure(data=traces, layout=layout)
-    figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True)
+    figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True, title_standoff=6)
     figure.update_yaxes(gridcolor=_GREY, zeroline=False)
     kind = "simulated" if table.simulated else "measured"
     where = {"x": 0, "xref": "paper", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
@@ -151,10 +171,8 @@ def _others(table: CardTable, line: Row) -> str:
     return named.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _symbol(row: Row, lazy: bool) -> str:
-    if row["fits_at"] is None:
-        return "x-thin-open"
-    return ("diamond" if lazy else "circle") + ("" if row["certified"] else "-open")
+def _symbol(row: Row) -> str:
+    return ("diamond" if row["lazy"] else "circle") + ("" if row["certified"] else "-open")
 
 
 def _end(row: Row) -> str:

@@ -82,7 +82,7 @@ def _counted(frame: pd.DataFrame, names: Sequence[str], moment: str, count: str)
     # Rows come by time; what they name are few distinct values, and categories are counted fast.
     few = {name: frame[name].astype("category") for name in names}
     groups = frame[[moment]].assign(**few).groupby(list(names), dropna=False, observed=True, sort=False)[moment]
-    counted = groups.agg(**{count: "size", "first": "min", "last": "max"}).reset_index()
+    counted = pd.DataFrame({count: groups.size(), "first": groups.min(), "last": groups.max()}).reset_index()
     return counted.astype(dict.fromkeys(names, object))
 
 
@@ -109,4 +109,4 @@ def _card(rows: list[dict[str, Any]]) -> Card:
 
 def _named(row: dict[str, Any]) -> str:
     capability = "" if row["compute_capability"] is None else f", compute capability {row['compute_capability']}"
-    return row["device_name"] + capability
+    return f"{row['device_name']}{capability}"

@@ -110,9 +110,7 @@ def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes
     return _Told([*told, *files], advised, said, fronts)
 
 
-def _tradeoffs(
-    shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame
-) -> tuple[list[Path], list[PlainTable]]:
+def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> tuple[list[Path], list[PlainTable]]:
     points = with_quality(tradeoffs(shown_to_fit), quality)
     fronts = tradeoff_tables.front_tables(points)
     files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(fronts, has_rows=len(points) > 0))]

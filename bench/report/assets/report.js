@@ -9,7 +9,8 @@ followScheme();
 const draw = async (plot) => {
   const figure = JSON.parse(plot.querySelector("script").textContent);
   plot.replaceChildren();
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const buttons = ["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"];
+  const options = { responsive: true, displaylogo: false, modeBarButtons: [buttons] };
   await Plotly.newPlot(plot, figure.data, figure.layout, options);
   plot.dataset.drawn = "";
 };
@@ -25,7 +26,7 @@ const seen = new IntersectionObserver((entries) => {
 const stops = (plot) => {
   const found = new Map();
   plot.data.forEach((trace, curveNumber) => {
-    if (trace.visible === "legendonly") return;
+    if (trace.visible === "legendonly" || !trace.text) return;
     trace.x.forEach((x, pointNumber) => {
       found.set(x, [...(found.get(x) ?? []), { curveNumber, pointNumber }]);
     });
@@ -90,7 +91,6 @@ const showCases = async () => {
   const { columns, rows } = JSON.parse(document.getElementById("case-rows").textContent);
   const source = new Blob([document.getElementById("datatables").textContent], { type: "text/javascript" });
   const { default: DataTable } = await import(URL.createObjectURL(source));
-  const isWord = ({ digits }) => digits === null;
   new DataTable("#case-table", {
     data: rows,
     deferRender: true,
@@ -100,10 +100,10 @@ const showCases = async () => {
     columns: columns.map((column) => ({
       title: column.title,
       defaultContent: "–",
-      className: isWord(column) ? "" : "number dt-right",
-      type: isWord(column) ? "string" : "num",
-      render: isWord(column) ? DataTable.render.text() : DataTable.render.number(",", ".", column.digits),
-      columnControl: [isWord(column) ? ["searchList"] : ["search"]],
+      className: column.isWord ? "" : "number dt-right",
+      type: column.isWord ? "string" : "num",
+      render: column.isWord ? DataTable.render.text() : DataTable.render.number(",", ".", column.digits),
+      columnControl: [column.isWord ? ["searchList"] : ["search"]],
     })),
   });
 };
