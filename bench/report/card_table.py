@@ -133,6 +133,14 @@ def card_tables(
         yield table if slugs[table.slug] == 1 else table.told_apart()
 
 
+def card_table_count(frame: pd.DataFrame) -> int:
+    """How many tables `card_tables` makes of `frame` where each attention back end has one of its own."""
+    if frame.empty:
+        return 0
+    named = frame[CARD_AND_MODEL].assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    return len(named.drop_duplicates())
+
+
 def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:
     """The distinct values of `names`, by bits, then cache from large to small, then lazy loading last."""
     lines = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(line_key(row, names) for row in rows)]

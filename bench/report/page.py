@@ -26,7 +26,7 @@ from bench.results.recommend import Recommendation
 # Of each kind of table. A page is for reading; whoever has more finds all of them in the Markdown beside it.
 MOST_TABLES = 60
 # A grid of more cells is no picture, and no table that anyone reads.
-_MOST_CELLS = 4_000
+MOST_CELLS = 4_000
 # Nothing is fetched, whatever the rows say: the browser is told to allow no address at all.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -37,13 +37,14 @@ _POLICY = (
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """What the page is made of: all cases and boundaries (each once), the tables of both by attention back end as the
-    pictures have them, and what follows from the rows.
+    pictures have them (of the verdicts one at a time, `verdicts_total` in all), and what follows from the rows.
     """
 
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
     verdicts: Iterable[VerdictTable]
+    verdicts_total: int
     advised: Sequence[Recommendation]
     folklore: Sequence[Answer]
     fronts: Sequence[PlainTable]
@@ -77,6 +78,7 @@ def as_html(content: Content) -> str:
         found=found,
         found_total=len(content.found),
         verdicts=verdicts,
+        verdicts_total=content.verdicts_total,
         advised=list(zip(advised, advice.copyables(content.advised), strict=True))[:MOST_TABLES],
         advised_total=len(advised),
         advised_legend=advised[-1].legend if advised else "",
@@ -105,7 +107,7 @@ def _verdict_section(table: VerdictTable) -> _Section:
 
 
 def _is_readable(table: VerdictTable) -> bool:
-    return len(table.lines) * len(table.lengths) <= _MOST_CELLS
+    return len(table.lines) * len(table.lengths) <= MOST_CELLS
 
 
 def _template() -> Template:

@@ -15,7 +15,7 @@ from bench.report import page, tradeoff_tables
 from bench.report import plots as pictures
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
-from bench.report.card_table import CardTable
+from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
 from bench.report.plain_table import PlainTable
 from bench.report.render import Shown, as_markdown, as_rich
@@ -126,6 +126,7 @@ def _page(cases: pd.DataFrame, asked: pd.DataFrame, boundaries: pd.DataFrame, to
         boundaries=boundaries,
         found=boundary_report.boundary_tables(boundaries, by_attention=True),
         verdicts=verdict_report.verdict_tables(asked, by_attention=True),
+        verdicts_total=card_table_count(asked),
         advised=told.advised,
         folklore=told.folklore,
         fronts=told.fronts,
