@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report import page_cases
 from bench.report import page as pages
+from bench.report import page_cases
 from bench.report.publish import publish
 from tests.report.conftest import FrameOf, ends, fits, no_answer, nothing, oom, open_end
 from tests.report.page_parts import Page

@@ -98,12 +98,13 @@ const showCases = async () => {
     pageLength: 25,
     scrollX: true,
     columns: columns.map((column) => ({
-      title: column.title,
       defaultContent: "–",
       className: column.isWord ? "" : "number dt-right",
       type: column.isWord ? "string" : "num",
       render: column.isWord ? DataTable.render.text() : DataTable.render.number(",", ".", column.digits),
-      columnControl: [column.isWord ? ["searchList"] : ["search"]],
+      columnControl: [
+        { extend: "dropdown", text: `filter by ${column.title}`, content: [column.isWord ? "searchList" : "search"] },
+      ],
     })),
   });
 };
