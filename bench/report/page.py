@@ -24,7 +24,7 @@ from bench.results.folklore import Answer
 from bench.results.recommend import Recommendation
 
 # Of each kind of table. A page is for reading; whoever has more finds all of them in the Markdown beside it.
-MOST_TABLES = 60
+MOST_TABLES = 20
 # A grid of more cells is no picture, and no table that anyone reads.
 MOST_CELLS = 4_000
 # Nothing is fetched, whatever the rows say: the browser is told to allow no address at all.

@@ -141,12 +141,13 @@ def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 12},
         hovermode="x unified",
         dragmode="zoom",
-        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"},
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
         showlegend=True,
     )
     figure = go.Figure(data=traces, layout=layout)
     figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True, title_standoff=6)
+    figure.update_xaxes(spikecolor=_GREY, spikethickness=1, spikedash="solid")
     figure.update_yaxes(gridcolor=_GREY, zeroline=False)
     kind = "simulated" if table.simulated else "measured"
     where = {"x": 0, "xref": "paper", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
@@ -178,7 +179,7 @@ def _symbol(row: Row) -> str:
 def _end(row: Row) -> str:
     if row["fits_at"] is None:
         return "nothing fits" if row["certified"] else "nothing fits, not certified"
-    native = ", the model's own limit" if row["fits_at"] == row["native_max_seq_len"] else ""
+    native = " max" if row["fits_at"] == row["native_max_seq_len"] else ""
     return tokens(row["fits_at"]) + native + ("" if row["certified"] else ", not certified")
 
 

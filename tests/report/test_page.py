@@ -62,7 +62,7 @@ def test_a_boundary_is_drawn_as_its_table_says(boundaries_of: FrameOf, tmp_path:
     plain, crosses, lazy, legend = figure["data"]
     assert plain["x"] == ["2", "2.5", "4"]
     assert plain["y"] == [131072, 46336, 8192]
-    assert plain["text"] == ["131,072, the model's own limit", "46,336", "8,192, not certified"]
+    assert plain["text"] == ["131,072 max", "46,336", "8,192, not certified"]
     assert plain["marker"]["symbol"] == ["circle", "circle", "circle-open"]
     assert (crosses["x"], crosses["text"], crosses["mode"]) == (["6"], ["nothing fits"], "markers")
     assert (lazy["name"], lazy["line"]["dash"]) == ("FP16 cache, lazy", "dash")

@@ -238,9 +238,15 @@ def test_a_column_is_filtered_by_keyboard(page: Any) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast(page: Any, scheme: str) -> None:
     """At least 4.5 to 1, as WCAG 2 demands of text, for every text that is shown."""
+    from selenium.webdriver.common.keys import Keys
+
     _look(page, scheme, 1400)
     for number in range(len(page.find_elements("css selector", ".plot"))):
         _plot(page, number)
+    plot = _plot(page)
+    page.execute_script("arguments[0].focus()", plot)
+    _press(page, Keys.ARROW_RIGHT)
+    assert _hover_text(page, plot)
     page.execute_script("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     faint = page.execute_script((Path(__file__).parent / "contrast.js").read_text(encoding="utf-8"))
     assert faint == []

@@ -42,7 +42,8 @@ const step = (plot, by) => {
   const at = Math.min(Math.max(last + by, 0), all.length - 1);
   const [x, points] = all[at];
   plot.dataset.at = at;
-  Plotly.Fx.hover(plot, points);
+  // By the axis and not by points: these would get a label each, one over the other.
+  Plotly.Fx.hover(plot, { xval: plot.layout.xaxis.categoryarray?.indexOf(x) ?? x }, "xy");
   const told = points.map(({ curveNumber, pointNumber }) => {
     const trace = plot.data[curveNumber];
     return `${trace.name}: ${trace.text[pointNumber]}`;
