@@ -126,8 +126,10 @@ def card_tables(
         return
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
-    heads = frame.drop_duplicates([*CARD_AND_MODEL, "attention"])  # all that a name is made of
-    slugs = Counter(make(plain(rows)).slug for _, rows in heads.groupby(keys, dropna=False, sort=False))
+    heads: dict[tuple[Any, ...], list[Row]] = {}
+    for row in plain(frame.drop_duplicates([*CARD_AND_MODEL, "attention"])):  # all that a name is made of
+        heads.setdefault(line_key(row, keys), []).append(row)
+    slugs = Counter(make(rows).slug for rows in heads.values())
     for _, rows in frame.groupby(keys, dropna=False, sort=True):
         table = make(plain(rows))
         yield table if slugs[table.slug] == 1 else table.told_apart()
