@@ -126,11 +126,21 @@ def card_tables(
         return
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
-    heads = frame.drop_duplicates([*CARD_AND_MODEL, "attention"])  # all that a name is made of
-    slugs = Counter(make(plain(rows)).slug for _, rows in heads.groupby(keys, dropna=False, sort=False))
+    heads: dict[tuple[Any, ...], list[Row]] = {}
+    for row in plain(frame.drop_duplicates([*CARD_AND_MODEL, "attention"])):  # all that a name is made of
+        heads.setdefault(line_key(row, keys), []).append(row)
+    slugs = Counter(make(rows).slug for rows in heads.values())
     for _, rows in frame.groupby(keys, dropna=False, sort=True):
         table = make(plain(rows))
         yield table if slugs[table.slug] == 1 else table.told_apart()
+
+
+def card_table_count(frame: pd.DataFrame) -> int:
+    """How many tables `card_tables` makes of `frame` where each attention back end has one of its own."""
+    if frame.empty:
+        return 0
+    named = frame[CARD_AND_MODEL].assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    return len(named.drop_duplicates())
 
 
 def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:

@@ -11,16 +11,17 @@ from rich.console import Console
 
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
+from bench.report import page, tradeoff_tables
 from bench.report import plots as pictures
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
-from bench.report import tradeoff_tables
-from bench.report.card_table import CardTable
+from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
+from bench.report.plain_table import PlainTable
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
 from bench.results.evidence import QUESTION, evidence
-from bench.results.folklore import answers
+from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
 from bench.results.store import write_csv
@@ -59,28 +60,37 @@ def publish(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         files = [_tables(found, asked, out_dir / "tables.md", console)]
-        more, advised = _advice(cases, boundaries, out_dir, wishes or Wishes())
-        files += more
+        told = _advice(cases, boundaries, out_dir, wishes or Wishes())
+        files += told.files
         if not boundaries.empty:
             files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
         if not cases.empty:
             files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
         files += _plots(asked, boundaries, out_dir) if plots else []
+        files.append(_page(cases, asked, boundaries, told, out_dir / "report.html"))
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     if console is not None:
-        _print(console, advice.recommendation_tables(advised))
+        _print(console, advice.recommendation_tables(told.advised))
         for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
 
 
-def _advice(
-    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes
-) -> tuple[list[Path], list[Recommendation]]:
+@dataclass(frozen=True)
+class _Told:
+    """What follows from the rows, and the files that say it."""
+
+    files: list[Path]
+    advised: list[Recommendation]
+    folklore: list[Answer]
+    fronts: list[PlainTable]
+
+
+def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes) -> _Told:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
     shown_to_fit = evidence(cases, boundaries)
-    files = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
+    files, fronts = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
     asked = pd.concat(
         [
             frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
@@ -90,23 +100,38 @@ def _advice(
     )
     advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
     said = answers(boundaries) if not boundaries.empty else []
-    page = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
+    text = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
     told = [
-        _write(out_dir / "recommendations.md", page),
+        _write(out_dir / "recommendations.md", text),
         _write(out_dir / "recommendations.csv", advice.as_frame(advised, wishes.quality).to_csv(index=False)),
     ]
     if said:
         told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
-    return [*told, *files], advised
+    return _Told([*told, *files], advised, said, fronts)
 
 
-def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> list[Path]:
+def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> tuple[list[Path], list[PlainTable]]:
     points = with_quality(tradeoffs(shown_to_fit), quality)
-    files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(points))]
+    fronts = tradeoff_tables.front_tables(points)
+    files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(fronts, has_rows=len(points) > 0))]
     if not points.empty:
         chunks = (points.iloc[at : at + _CHUNK_ROWS] for at in range(0, len(points), _CHUNK_ROWS))
         files.append(_write_csv(out_dir / "tradeoffs.csv", (chunk.drop(columns="notes") for chunk in chunks)))
-    return files
+    return files, fronts
+
+
+def _page(cases: pd.DataFrame, asked: pd.DataFrame, boundaries: pd.DataFrame, told: _Told, path: Path) -> Path:
+    content = page.Content(
+        cases=cases,
+        boundaries=boundaries,
+        found=boundary_report.boundary_tables(boundaries, by_attention=True),
+        verdicts=verdict_report.verdict_tables(asked, by_attention=True),
+        verdicts_total=card_table_count(asked),
+        advised=told.advised,
+        folklore=told.folklore,
+        fronts=told.fronts,
+    )
+    return _write(path, page.as_html(content))
 
 
 def _probes(boundaries: pd.DataFrame) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,24 @@ _LEGEND = (
     "est.: estimated from that run, never measured."
 )
 _PLAIN = ["bpw", "cache", "how", "max_seq_len", "left, GiB", "tokens/s", "rests on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copyable:
+    """One setting at one length: what it was `wanted` for, the rows that it `rests_on`, and what to copy."""
+
+    title: str
+    wanted: str
+    rests_on: str
+    weights: str
+    check: str
+    python: str
+    yaml: str
+
+
+def copyables(answers: Sequence[Recommendation]) -> list[list[Copyable]]:
+    """What to copy, for each of `recommendation_tables` in their order."""
+    return [[_as_copyable(alike) for alike in _settings(group)] for group in _groups(answers, _model)]
 
 
 def recommendation_tables(answers: Sequence[Recommendation]) -> list[PlainTable]:
@@ -174,22 +192,35 @@ def _assumed(group: Sequence[Recommendation]) -> list[str]:
 
 def _copyable(alike: list[Recommendation]) -> str:
     """One setting at one length, the rows that it rests on, how to check it, and what to copy."""
+    told = _as_copyable(alike)
+    return "\n".join(
+        [
+            f"### {told.title}\n",
+            f"- for {told.wanted}",
+            f"- {told.rests_on}",
+            f"- check it on your card, DIR being {told.weights}: `{told.check}`\n",
+            "<details><summary>to copy</summary>\n",
+            f"```python\n{told.python}\n```\n",
+            f"```yaml\n{told.yaml}\n```\n",
+            "</details>\n",
+        ]
+    )
+
+
+def _as_copyable(alike: list[Recommendation]) -> Copyable:
     answer = alike[0]
     rows = [f"case {answer.case_id}"] if answer.case_id else []
     rows += [f"boundary {answer.boundary_id}"] if answer.boundary_id else []
     attention = answer.attention or "unknown"
-    return "\n".join(
-        [
-            f"### {_model_name(answer)}: {answer.bpw:g} bpw, {answer.cache} cache, {how(vars(answer))}, "
-            f"{tokens(answer.max_seq_len)} tokens\n",
-            f"- for {'; '.join(_wanted(each) for each in alike)}",
-            f"- {answer.basis}; {attention} attention; rows of run {answer.run_id}: {', '.join(rows) or 'unnamed'}",
-            f"- check it on your card, DIR being {weights(answer)}: `{check_command(answer)}`\n",
-            "<details><summary>to copy</summary>\n",
-            f"```python\n{exllamav2(answer)}\n```\n",
-            f"```yaml\n{tabbyapi(answer)}\n```\n",
-            "</details>\n",
-        ]
+    return Copyable(
+        title=f"{_model_name(answer)}: {answer.bpw:g} bpw, {answer.cache} cache, {how(vars(answer))}, "
+        f"{tokens(answer.max_seq_len)} tokens",
+        wanted="; ".join(_wanted(each) for each in alike),
+        rests_on=f"{answer.basis}; {attention} attention; rows of run {answer.run_id}: {', '.join(rows) or 'unnamed'}",
+        weights=weights(answer),
+        check=check_command(answer),
+        python=exllamav2(answer),
+        yaml=tabbyapi(answer),
     )
 
 

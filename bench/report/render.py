@@ -13,6 +13,11 @@ from rich.text import Text
 _WORDS = {"cache", "how", "attention", "for", "model", "basis", "saying", "card", "least", "most", "so the saying"}
 
 
+def left_aligned(column: str) -> bool:
+    """Words are aligned to the left, numbers to the right."""
+    return column in _WORDS
+
+
 class Shown(Protocol):
     """What a table must tell to be shown; the columns that `varying` names may be broken."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,12 +15,11 @@ from bench.report.rows import plain
 from bench.results.evidence import QUESTION
 
 
-def as_markdown_page(points: pd.DataFrame) -> str:
-    """All fronts; or why there is none."""
-    tables = front_tables(points)
+def as_markdown_page(tables: Sequence[PlainTable], has_rows: bool) -> str:
+    """All fronts; or why there is none, though there are rows or because there are not."""
     if tables:
         return "\n".join(["# What each setting costs and gives\n", *(as_markdown(table) for table in tables)])
-    why = "no row tells the VRAM of a setting that fits" if len(points) else "no row shows that anything fits"
+    why = "no row tells the VRAM of a setting that fits" if has_rows else "no row shows that anything fits"
     return f"# What each setting costs and gives\n\nNothing to compare: {why}.\n"
 
 

@@ -14,6 +14,7 @@ NONE = pd.DataFrame()
 TOLD = ("recommendations.md", "recommendations.csv")
 ADVICE = (*TOLD, "tradeoffs.md")
 FOUND = ("tables.md", *TOLD, "folklore.csv", "tradeoffs.md", "tradeoffs.csv")
+PAGE = "report.html"
 BOUNDARY_PLOT = "tiny-rtx_4090-matmul-boundary.png"
 
 
@@ -25,14 +26,14 @@ def _names(files: list[Path]) -> list[str]:
 def test_cases_alone_make_what_they_always_made(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     for nothing_found in (NONE, boundaries_of()):
         files = publish(frame_of(fits(4096, 5.0)), nothing_found, tmp_path, echo=False)
-        assert _names(files) == ["tables.md", *ADVICE, "tradeoffs.csv", "cases.csv", "tiny-rtx_4090-matmul.png"]
+        assert _names(files) == ["tables.md", *ADVICE, "tradeoffs.csv", "cases.csv", "tiny-rtx_4090-matmul.png", PAGE]
         assert (tmp_path / "tables.md").read_text().startswith("### tiny on rtx_4090")
 
 
 def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     for no_cases in (NONE, frame_of()):
         files = publish(no_cases, boundaries_of(ends(46336)), tmp_path, echo=False)
-        assert _names(files) == [*FOUND, "boundaries.csv", BOUNDARY_PLOT]
+        assert _names(files) == [*FOUND, "boundaries.csv", BOUNDARY_PLOT, PAGE]
         text = (tmp_path / "tables.md").read_text()
         assert text.startswith("### tiny on rtx_4090")
         assert "| 4 | load | 46,336 |" in text
@@ -52,6 +53,7 @@ def test_both_make_one_report_with_the_boundaries_first(
         "cases.csv",
         BOUNDARY_PLOT,
         "tiny-rtx_4090-matmul.png",
+        PAGE,
     ]
     text = (tmp_path / "tables.md").read_text()
     assert text.index("## How far it goes") < text.index("46,336") < text.index("## Case by case") < text.index("5.0")
@@ -75,7 +77,7 @@ def test_probes_of_a_boundary_are_in_no_table_but_in_the_csv(
 def test_cases_that_are_all_probes_make_no_verdicts(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     cases = frame_of(fits(46336, 23.0, case_id="below"), oom(46592, case_id="above"))
     files = publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=False)
-    assert _names(files) == [*FOUND, "boundaries.csv", "cases.csv", BOUNDARY_PLOT]
+    assert _names(files) == [*FOUND, "boundaries.csv", "cases.csv", BOUNDARY_PLOT, PAGE]
     assert (tmp_path / "tables.md").read_text().startswith("### tiny")
 
 
@@ -94,7 +96,7 @@ def test_of_two_rows_for_one_boundary_the_later_counts_and_both_had_probes(
 
 def test_boundaries_without_an_answer_make_a_table_and_no_plot(boundaries_of: FrameOf, tmp_path: Path) -> None:
     files = publish(NONE, boundaries_of(no_answer("unsupported", case_ids=None)), tmp_path, echo=False)
-    assert _names(files) == ["tables.md", *ADVICE, "boundaries.csv"]
+    assert _names(files) == ["tables.md", *ADVICE, "boundaries.csv", PAGE]
     assert "| n/a |" in (tmp_path / "tables.md").read_text()
 
 

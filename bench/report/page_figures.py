@@ -1,0 +1,201 @@
+"""Figures of the page, for a reader who hovers and zooms: the only door to plotly.
+
+A figure's colours are for light and dark alike; text and grid take those of the page (assets/report.css).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from bench.report.boundaries import BoundaryTable
+from bench.report.card_table import CACHES, CardTable, Row, how
+from bench.report.format import GIB, size, tokens
+from bench.report.tables import VerdictTable
+
+# Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#7A5FB8", "#808080")
+_CACHE_COLOURS = dict(zip(CACHES, _COLOURS, strict=False))
+_GREY = "#808080"
+_MOST_TICKS = 8
+
+
+def library() -> str:
+    """The JavaScript that draws the figures."""
+    text: str = get_plotlyjs()
+    return text
+
+
+def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
+    """How far each cache type goes over bpw: a curve for each way to run it, crosses at the bottom where none fits."""
+    widths = [f"{bpw:g}" for bpw in sorted({line["bpw"] for line in table.lines})]
+    curves: dict[tuple[str, bool, str], list[Row]] = {}
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        for cache, row in zip(table.caches, cells, strict=True):
+            if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
+                curves.setdefault((cache, line["lazy"], _others(table, line)), []).append(row)
+    traces: list[go.Scatter] = []
+    for (cache, lazy, others), rows in curves.items():
+        name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
+        points = [(f"{row['bpw']:g}", row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
+        symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
+        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols)
+    traces += _cross("nothing fits", traces)
+    native = table.native_max_seq_len
+    longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
+    # Where the model's own limit is far above, all would lie flat at the bottom.
+    top = (longest if native is None or 0 < longest < native / 3 else native) or 256
+    step = 2 ** math.ceil(math.log2(top / _MOST_TICKS))
+    heights = list(range(0, int(1.1 * top) + 1, step))
+    figure = _figure(table, traces)
+    figure.update_layout(scattermode="group", scattergap=0.8)  # side by side: at the model's own limit there are many
+    figure.update_xaxes(title="bits per weight", type="category", categoryorder="array", categoryarray=widths)
+    figure.update_yaxes(
+        title="max_seq_len that fits, tokens",
+        range=[-0.03 * top, 1.1 * top],
+        tickvals=heights,
+        ticktext=[_in_k(height) for height in heights],
+    )
+    if native is not None and native == top:
+        _level(figure, native, f"the model's own limit, {tokens(native)}")
+    return _plain(figure)
+
+
+def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Peak VRAM over max_seq_len for each cache type, with that type: a line for each bpw and way to run it, crosses
+    above the card's edge where memory ran out.
+    """
+    widths = sorted({line["bpw"] for line in table.lines})
+    colours = {bpw: _COLOURS[i % len(_COLOURS)] for i, bpw in enumerate(widths)}
+    limit = None if table.limit_bytes is None else table.limit_bytes / GIB
+    lines = list(zip(table.lines, table.cells, strict=True))
+    for cache in CACHES:
+        traces: list[go.Scatter] = []
+        for above, (line, cells) in enumerate(pair for pair in lines if pair[0]["cache"] == cache):
+            points = [
+                (n, height, _verdict(row), row["outcome"] == "oom")
+                for n, row in zip(table.lengths, cells, strict=True)
+                if row and (height := _height(row, limit, above)) is not None
+            ]
+            name = ", ".join(filter(None, [f"{line['bpw']:g} bpw", how(line), _others(table, line)]))
+            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], "diamond" if line["lazy"] else "circle")
+        if not traces:
+            continue
+        figure = _figure(table, traces + _cross("out of memory", traces))
+        shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
+        figure.update_xaxes(
+            title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[_in_k(length) for length in shown]
+        )
+        figure.update_yaxes(title="peak VRAM, GiB", rangemode="tozero")
+        if limit is not None:
+            _level(figure, limit, size(table.limit_bytes, 1))
+        yield cache, _plain(figure)
+
+
+def _curve(
+    name: str, points: Sequence[tuple[str | int, float, str, bool]], colour: str, lazy: bool, symbols: str | list[str]
+) -> Iterator[go.Scatter]:
+    """A curve of the points (x, height, text, whether it failed) that fit, and apart from it the crosses of those that
+    failed: no line leads to a cross, as its height says nothing.
+    """
+    fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
+    dash, offset = "dash" if lazy else "solid", {"offsetgroup": name, "legendgroup": name}
+    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1.5}}), (failed, None)):
+        if not part:
+            continue
+        x, y, text = zip(*part, strict=True)
+        look = {"mode": "lines+markers", "marker": {"size": 8, "symbol": symbols}, **told} if told else _crosses(colour)
+        yield go.Scatter(
+            name=name,
+            x=x,
+            y=y,
+            text=text,
+            hovertemplate="%{text}",
+            showlegend=part is fits or not fits,
+            **offset,
+            **look,
+        )
+
+
+def _crosses(colour: str) -> dict[str, Any]:
+    marker = {"size": 7, "symbol": "x-thin-open", "color": colour, "line": {"width": 2}}
+    return {"mode": "markers", "marker": marker}
+
+
+def _cross(meaning: str, traces: Sequence[go.Scatter]) -> list[go.Scatter]:
+    """What a cross means, for the legend, where there is one."""
+    if all(trace.mode != "markers" for trace in traces):
+        return []
+    return [go.Scatter(name=meaning, x=[None], y=[None], hoverinfo="skip", **_crosses(_GREY))]
+
+
+def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
+    """Every figure says what kind of card it is of, as it may be saved without its page."""
+    layout = go.Layout(
+        template={},
+        margin={"l": 62, "r": 12, "t": 26, "b": 46},
+        font={"family": "system-ui, sans-serif", "size": 12},
+        hovermode="x unified",
+        dragmode="zoom",
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
+        showlegend=True,
+    )
+    figure = go.Figure(data=traces, layout=layout)
+    figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True, title_standoff=6)
+    figure.update_xaxes(spikecolor=_GREY, spikethickness=1, spikedash="solid")
+    figure.update_yaxes(gridcolor=_GREY, zeroline=False)
+    kind = "simulated" if table.simulated else "measured"
+    where = {"x": 0, "xref": "paper", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+    figure.add_annotation(text=f"<b>{kind}</b>", showarrow=False, name="kind", **where)
+    return figure
+
+
+def _level(figure: go.Figure, height: float, text: str) -> None:
+    figure.add_hline(
+        height, line={"color": _GREY, "width": 1}, annotation={"text": text, "font": {"size": 11}, "xanchor": "right"}
+    )
+
+
+def _plain(figure: go.Figure) -> dict[str, Any]:
+    fields: dict[str, Any] = figure.to_plotly_json()
+    return {"data": fields["data"], "layout": fields["layout"]}
+
+
+def _others(table: CardTable, line: Row) -> str:
+    """What else tells a curve apart; escaped, as plotly takes some of HTML's tags."""
+    named = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+    return named.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _symbol(row: Row) -> str:
+    return ("diamond" if row["lazy"] else "circle") + ("" if row["certified"] else "-open")
+
+
+def _end(row: Row) -> str:
+    if row["fits_at"] is None:
+        return "nothing fits" if row["certified"] else "nothing fits, not certified"
+    native = " max" if row["fits_at"] == row["native_max_seq_len"] else ""
+    return tokens(row["fits_at"]) + native + ("" if row["certified"] else ", not certified")
+
+
+def _height(row: Row, limit: float | None, above: int) -> float | None:
+    """Where a case stands; None where it has no place. One row of crosses a line, so that none hides another."""
+    if row["outcome"] == "oom":
+        return None if limit is None else limit * (1.04 + 0.035 * above)
+    if row["outcome"] != "fits" or row["peak_device_bytes"] is None:
+        return None
+    peak: float = row["peak_device_bytes"] / GIB
+    return peak
+
+
+def _verdict(row: Row) -> str:
+    return f"OOM in {row['phase']}" if row["outcome"] == "oom" else size(row["peak_device_bytes"])
+
+
+def _in_k(n: float) -> str:
+    return f"{n / 1024:g}k" if n >= 1024 else f"{n:g}"

@@ -1,0 +1,168 @@
+"""The page as a file: what it says, what it leaves out and says so, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.report import page as pages
+from bench.report import page_cases
+from bench.report.publish import publish
+from tests.report.conftest import FrameOf, ends, fits, no_answer, nothing, oom, open_end
+from tests.report.page_parts import Page
+
+NONE = pd.DataFrame()
+REAL = {"device_kind": "cuda", "device_name": "NVIDIA L4", "device_uuid": "GPU-123456"}
+
+
+def page_of(cases: pd.DataFrame, boundaries: pd.DataFrame, folder: Path) -> Page:
+    files = publish(cases, boundaries, folder, echo=False, plots=False)
+    assert files[-1].name == "report.html"
+    return Page(files[-1].read_text(encoding="utf-8"))
+
+
+def test_no_rows_are_told_in_every_part(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    for cases, boundaries in ((NONE, NONE), (frame_of(), boundaries_of())):
+        page = page_of(cases, boundaries, tmp_path)
+        for words in ("there are no rows", "No boundary was searched", "Nothing to recommend", "Nothing to compare"):
+            assert words in page.text
+        assert "No case has a row here" in page.text
+        assert not page.figures
+
+
+def test_a_single_row_is_shown_everywhere(frame_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(frame_of(fits(4096, 5.0, host="box", torch_version="2.13")), NONE, tmp_path)
+    assert "1 case and 0 boundaries of ExLlamaV2 on 1 card." in page.text
+    assert [(row["max_seq_len"], row["VRAM, GiB"], row["verdict"]) for row in page.cases] == [(4096, 5.0, "fits")]
+    (figure,) = page.figures
+    assert [trace["y"] for trace in figure["data"]] == [[5.0]]
+    assert "box simulated rtx_4090 – 2.13" in page.text  # host, kind, card, exllamav2, torch
+
+
+def test_rows_of_nulls_are_told_and_never_drawn_empty(
+    bare_frame_of: FrameOf, bare_boundaries_of: FrameOf, tmp_path: Path
+) -> None:
+    page = page_of(bare_frame_of(fits(4096, None)), bare_boundaries_of(no_answer("error", None)), tmp_path)
+    assert page.text.count("Nothing to draw: no row here says how much fits.") == 2
+    assert not page.figures
+    assert page.cases == [
+        {"model": "tiny", "card": "rtx_4090", "kind": "simulated", "bpw": 4.0, "cache": "FP16", "how": "load"}
+        | {"max_seq_len": 4096, "verdict": "fits"}
+    ]
+
+
+def test_a_boundary_is_drawn_as_its_table_says(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    found = boundaries_of(
+        ends(46336, bpw=2.5), ends(131072, bpw=2.0), open_end(8192, bpw=4.0), nothing(bpw=6.0), ends(512, lazy=True)
+    )
+    (figure,) = page_of(NONE, found, tmp_path).figures
+    plain, crosses, lazy, legend = figure["data"]
+    assert plain["x"] == ["2", "2.5", "4"]
+    assert plain["y"] == [131072, 46336, 8192]
+    assert plain["text"] == ["131,072 max", "46,336", "8,192, not certified"]
+    assert plain["marker"]["symbol"] == ["circle", "circle", "circle-open"]
+    assert (crosses["x"], crosses["text"], crosses["mode"]) == (["6"], ["nothing fits"], "markers")
+    assert (lazy["name"], lazy["line"]["dash"]) == ("FP16 cache, lazy", "dash")
+    assert legend["name"] == "nothing fits"
+
+
+def test_no_line_leads_to_where_memory_ran_out(frame_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(frame_of(fits(4096, 5.0), fits(8192, 9.0), oom(16384, "cache"), oom(32768)), NONE, tmp_path)
+    (figure,) = page.figures
+    line, crosses, legend = figure["data"]
+    assert (line["x"], line["y"]) == ([4096, 8192], [5.0, 9.0])
+    assert (crosses["x"], crosses["mode"], crosses["text"]) == (
+        [16384, 32768],
+        "markers",
+        ["OOM in cache", "OOM in load"],
+    )
+    assert all(height > 24 for height in crosses["y"])
+    assert legend["name"] == "out of memory"
+
+
+def test_every_card_table_and_plot_says_its_kind_and_none_mixes(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path
+) -> None:
+    cases = frame_of(fits(4096, 5.0), fits(4096, 6.0, **REAL))
+    page = page_of(cases, boundaries_of(ends(8192), ends(4096, **REAL)), tmp_path)
+    assert "Some cards are simulated , some were measured ;" in page.text
+    assert len(page.figures) == 4
+    for label, figure in zip(page.labels, page.figures, strict=True):
+        (kind,) = [note["text"] for note in figure["layout"]["annotations"] if note.get("name") == "kind"]
+        assert kind == ("<b>measured</b>" if "L4" in label else "<b>simulated</b>")
+    for name, kind in (("rtx_4090", "simulated"), ("NVIDIA L4", "measured")):
+        # A card, two tables with their plots, what to run, the trade-offs.
+        assert len(re.findall(rf"{name} {kind} 24\.00 GiB", page.text)) == 5
+    assert {(row["card"], row["kind"]) for row in page.cases} == {("rtx_4090", "simulated"), ("NVIDIA L4", "measured")}
+
+
+def test_measured_and_estimated_speeds_have_columns_of_their_own(frame_of: FrameOf, tmp_path: Path) -> None:
+    cases = frame_of(
+        fits(4096, 5.0, estimated_decode_tokens_per_s=50.0), fits(4096, 6.0, decode_tokens_per_s_full=40.0, **REAL)
+    )
+    rows = {row["kind"]: row for row in page_of(cases, NONE, tmp_path).cases}
+    assert (rows["simulated"]["tokens/s, measured"], rows["simulated"]["tokens/s, estimated"]) == (None, 50.0)
+    assert (rows["measured"]["tokens/s, measured"], rows["measured"]["tokens/s, estimated"]) == (40.0, None)
+
+
+def test_it_refers_to_nothing_outside_and_may_not(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(frame_of(fits(4096, 5.0)), boundaries_of(ends(46336)), tmp_path)
+    assert {link for link in page.links if not link.startswith("#")} == {"data:,"}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "default-src &#39;none&#39;" in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!data:)[^)]*//", re.sub(r"<script.*?</script>", "", text, flags=re.S))
+
+
+def test_names_are_text_wherever_they_stand(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    name = "</script><img src=x onerror=alert(1)><b>'\"&"
+    usual = page_of(frame_of(fits(4096, 5.0)), boundaries_of(ends(46336)), tmp_path / "usual")
+    values = {"model": name, "device_name": name, "host": name}
+    page = page_of(frame_of(fits(4096, 5.0, **values)), boundaries_of(ends(46336, **values)), tmp_path / "hostile")
+    assert page.tags == usual.tags
+    assert page.cases[0]["model"] == name
+    assert name in " ".join(page.words)
+
+
+def test_of_many_cases_the_last_are_shown_and_the_rest_is_told(
+    frame_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_cases, "MOST_CASES", 2)
+    moments = pd.date_range("2026-01-01", periods=3, tz="UTC")
+    lengths = (4096, 8192, 16384)
+    cases = frame_of(*(fits(n, 5.0, started_at=moment) for n, moment in zip(lengths, moments, strict=True)))
+    page = page_of(cases, NONE, tmp_path)
+    assert [row["max_seq_len"] for row in page.cases] == [16384, 8192]
+    assert "The 2 that were run last, of 3; cases.csv beside this page has all." in page.text
+
+
+def test_of_many_tables_the_first_are_shown_and_the_rest_is_told(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MOST_TABLES", 2)
+    models = [{"model": f"model_{i}"} for i in range(4)]
+    cases = frame_of(*(fits(4096, 5.0, **model) for model in models))
+    page = page_of(cases, boundaries_of(*(ends(8192, **model) for model in models)), tmp_path)
+    assert len(page.figures) == 4
+    for file in ("tables.md", "recommendations.md", "tradeoffs.md"):
+        assert f"The first 2 of 4 are on this page; {file} beside it has all." in page.text
+    assert "2 more tables are in tables.md" in page.text
+
+
+def test_a_grid_that_nobody_reads_is_left_to_the_markdown(
+    frame_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "MOST_CELLS", 1)
+    page = page_of(frame_of(fits(4096, 5.0), fits(8192, 6.0)), NONE, tmp_path)
+    assert not page.figures
+    assert "1 more table is in tables.md" in page.text
+
+
+def test_what_to_copy_is_on_the_page(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(NONE, boundaries_of(ends(46336, headroom_bytes=2 << 30, peak_device_bytes=22 << 30)), tmp_path)
+    assert "config.max_seq_len = 46336" in page.text
+    assert "vram-bench sweep model=local" in page.text
+    assert "cache_mode: FP16" in page.text
