@@ -27,7 +27,7 @@ DOORS = {
     "pynvml": {"nvml.py"},
     "pyarrow": {"results/schema.py", "results/store.py"},
     "scipy": {"results/speeds.py"},
-    "matplotlib": {"report/plots.py"},
+    "matplotlib": {f"report/plots/{name}.py" for name in ("boundary", "grid", "memory", "peaks", "style", "write")},
     "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py", "memory/sort.py"},
     "hydra": {"plan/config.py", "run/hydra_launch.py"},
     "huggingface_hub": {"plan/hub.py"},

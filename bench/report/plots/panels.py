@@ -1,0 +1,95 @@
+"""Which tables stand together in a picture: those of one card, and of these no more than can be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import pandas as pd
+
+from bench.report.card_table import CARD_AND_MODEL, CardTable
+
+_CARD = [name for name in CARD_AND_MODEL if not name.startswith("model")]
+_PANEL = [*CARD_AND_MODEL, "attention"]
+_ANSWERS = ("fits", "oom")
+
+Table = TypeVar("Table", bound=CardTable)
+
+
+@dataclass(frozen=True)
+class Card(Generic[Table]):
+    """The tables of one card (never none), a panel for each model and attention; what it leaves out, in words."""
+
+    tables: list[Table]
+    left_out: list[str]
+
+    @property
+    def title(self) -> str:
+        """What the panels have in common."""
+        models = {table.rows[0]["model"] + table.mark for table in self.tables}
+        of = f"{models.pop()} on " if len(models) == 1 else ""
+        attention = "" if self._attention_varies else f", {self.tables[0].attentions[0]} attention"
+        return f"{of}{self.tables[0].card}{attention}"
+
+    @property
+    def slug(self) -> str:
+        """The card's name as a file's."""
+        return re.sub(r"[^\w.-]+", "_", self.tables[0].card_slug)
+
+    @property
+    def simulated(self) -> bool:
+        return self.tables[0].simulated
+
+    def name(self, table: Table) -> str:
+        """What tells a panel from the others."""
+        attention = f", {table.attentions[0]} attention" if self._attention_varies else ""
+        return f"{table.rows[0]['model']}{table.mark}{attention}"
+
+    @property
+    def _attention_varies(self) -> bool:
+        return len({table.attentions[0] for table in self.tables}) > 1
+
+
+def cards(
+    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most_panels: int, most_cards: int
+) -> tuple[Iterator[Card[Table]], list[str]]:
+    """The cards of `frame`, one at a time, and what is left out altogether, in words.
+
+    Only panels with an answer are drawn, the first `most_panels` of a card. The rows of others are never made a table:
+    there may be a million of them.
+    """
+    if frame.empty:
+        return iter(()), []
+    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    number = frame.groupby(_PANEL, dropna=False, sort=True).ngroup()
+    answered = set(number[frame["outcome"].isin(_ANSWERS)])
+    heads = frame.assign(panel=number).drop_duplicates("panel").sort_values("panel")
+    groups = [group for _, group in heads.groupby(_CARD, dropna=False, sort=True)]
+    told = [group for group in groups if answered & set(group["panel"])]
+    silent = [_device(group) for group in groups if not answered & set(group["panel"])]
+    words = [f"no plot for {_some(silent)}: no row has an answer"] if silent else []
+    if told[most_cards:]:
+        left_out = _some([_device(group) for group in told[most_cards:]])
+        words.append(f"plots for {most_cards} of {len(told)} cards, not for {left_out}")
+
+    def card(group: pd.DataFrame) -> Card[Table]:
+        drawn = [panel for panel in group["panel"] if panel in answered]
+        empty = group.loc[~group["panel"].isin(answered), "model"]
+        left_out = [f"no answer for {_some(list(dict.fromkeys(empty)))}"] if len(empty) else []
+        if drawn[most_panels:]:
+            left_out.append(f"{most_panels} of {len(drawn)} are drawn; all are in tables.md")
+        return Card(list(tables_of(frame[number.isin(drawn[:most_panels])])), left_out)
+
+    return map(card, told[:most_cards]), words
+
+
+def _device(group: pd.DataFrame) -> str:
+    return str(group["device_name"].iloc[0])
+
+
+def _some(names: list[str]) -> str:
+    """`a, b, c and 7 more`."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
