@@ -121,20 +121,22 @@ def _gap(row: Row) -> tuple[int, int | None] | None:
 
 def _marks(figure: Figure, axes: Axes, curves: list[_Curve], room_pt: float) -> int:
     """A mark for each answer, and the gap above it; returns how many rows had either. Those of one point stand side by
-    side, within the `room_pt` points between two widths: at the model's own limit there are many.
+    side, within the `room_pt` points between two widths: at the model's own limit there are many. So do all gaps of one
+    width, as they may overlap.
     """
-    together: dict[tuple[int, int], list[tuple[_Curve, Row]]] = {}
+    together: dict[tuple[int, int | None], list[tuple[_Curve, Row]]] = {}
     for curve in curves:
         for x, row in curve.points:
             height, gap = _height(row), _gap(row)
             if height is not None or gap is not None:
-                together.setdefault((x, height or 0), []).append((curve, row))
-    for (x, height), marks in together.items():
+                together.setdefault((x, height if gap is None else None), []).append((curve, row))
+    for (x, _), marks in together.items():
         step = min(_MARK_STEP, 0.8 * room_pt / len(marks))
         for i, (curve, row) in enumerate(marks):
             aside = ScaledTranslation((i - (len(marks) - 1) / 2) * step / 72, 0, figure.dpi_scale_trans)
             _draw_gap(axes, curve, row, x, axes.transData + aside)
-            if _height(row) is None:
+            height = _height(row)
+            if height is None:
                 continue
             axes.plot(
                 x,
@@ -169,14 +171,14 @@ def _lengths(axes: Axes, table: BoundaryTable) -> None:
     longest = max((length for row in rows for length in (row["fits_at"], _seen_to_fail(row)) if length), default=0)
     far = native is not None and 0 < longest < native / 3
     top = (longest if far else max(native or 0, longest)) or PAGE
-    axes.set_ylim(0, 1.14 * top)
+    axes.set_ylim(0, (1.25 if far else 1.14) * top)
     axes.set_yticks(range(0, top + 1, 2 ** math.ceil(math.log2(top / 8))))
     axes.yaxis.set_major_formatter(FuncFormatter(in_k))
     if native is None:
         return
     text = f"the model's own limit, {tokens(native)}"
     if far:
-        axes.annotate(f"{text}, is far above", (0.01, 0.99), xycoords="axes fraction", va="top", fontsize=SMALL)
+        axes.annotate(f"{text},\nis far above", (0.01, 1), xycoords="axes fraction", va="top", fontsize=SMALL)
     else:
         axes.axhline(native, color=GREY, lw=1, zorder=1)
         where = axes.get_yaxis_transform()

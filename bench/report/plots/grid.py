@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,8 +14,14 @@ from bench.report.plots.panels import Card
 from bench.report.plots.style import USUAL, name, panels, say
 
 MOST_ROWS = 4  # models in a picture
+_NAME_COLUMNS = 24  # as high as a row
 
 Table = TypeVar("Table", bound=CardTable)
+
+
+def panel_in(rows: int) -> float:
+    """The height of a panel without its labels, in inches."""
+    return 2.1 if rows == 1 else 1.5
 
 
 def draw_grid(
@@ -22,15 +29,15 @@ def draw_grid(
 ) -> tuple[Figure, list[list[Axes]]]:
     """The figure and its panels. `draw` fills one of a table and a cache, or returns why there is nothing to draw."""
     caches = [cache for cache in CACHES if any(cache == row["cache"] for table in card.tables for row in table.rows)]
-    alone = len(card.tables) == 1
-    figure, axes = panels(len(card.tables), len(caches), row_in=2.7 if alone else 1.8, share=True)
+    figure, axes = panels(len(card.tables), len(caches), panel_in(len(card.tables)) + 0.35, share=True)
     for table, row in zip(card.tables, axes, strict=True):
         ran = {case["cache"] for case in table.rows}
         for panel, cache in zip(row, caches, strict=True):
             words = draw(panel, table, cache) if cache in ran else "not run"
             if words:
                 say(panel, words)
-        row[0].set_ylabel(y_label if alone else f"{card.name(table)}\n{y_label}", fontsize=USUAL)
+        named = textwrap.wrap(card.name(table), _NAME_COLUMNS)
+        row[0].set_ylabel("\n".join([*named, y_label]), fontsize=USUAL)
     for panel, cache in zip(axes[0], caches, strict=True):
         panel.set_title(f"{cache} cache", fontsize=USUAL + 1)
     for panel in axes[-1]:

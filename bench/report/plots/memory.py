@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import SHORT, Row
 from bench.report.format import GIB, size, tokens
-from bench.report.plots.grid import draw_grid
+from bench.report.plots.grid import draw_grid, panel_in
 from bench.report.plots.panels import Card
 from bench.report.plots.style import GREY, SMALL, WIDTH_IN, explain, key
 from bench.results.schema import PARTS
@@ -37,7 +37,7 @@ _COLOURS = {
 }
 _AT_BOUNDARY = [*PARTS, "context_bytes", "peak_allocated_bytes"]
 _HATCH = "////"
-_BAR_LABEL_PT = 8.0  # a label needs as much room
+_LABEL_WIDTH_PT, _LABEL_HEIGHT_PT = 8.0, 36.0  # of a length as it stands over its bar, and the air around it
 
 
 def with_parts(boundaries: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
@@ -101,21 +101,26 @@ def draw_memory(card: Card[BoundaryTable]) -> Figure | None:
     room_pt = 0.8 * 72 * WIDTH_IN / len({cache for own in bars for cache in own}) / len(groups)
     ways = {bar.lazy for bar in every}
     width = 0.8 / len(ways)
-    labelled = width * room_pt >= _BAR_LABEL_PT
+    labelled = width * room_pt >= _LABEL_WIDTH_PT
     of_table = dict(zip(map(id, card.tables), bars, strict=True))
+
+    # Lengths that stand over the card's limit take this much of the axis, in cards.
+    over = 1 / (1 - _LABEL_HEIGHT_PT / (72 * panel_in(len(card.tables)))) - 1 if labelled else 0.08
 
     def draw(axes: Axes, table: BoundaryTable, cache: str) -> str | None:
         own = of_table[id(table)][cache]
         for bar in own:
             aside = 0.0 if len(ways) == 1 else width / 2 if bar.lazy else -width / 2
-            _draw_bar(axes, bar, groups.index(bar.group) + aside, width, labelled)
+            _draw_bar(axes, bar, groups.index(bar.group) + aside, width)
+            if labelled:
+                _label(axes, bar, groups.index(bar.group) + aside, over)
         if table.limit_bytes is not None:
             axes.axhline(table.limit_bytes / GIB, color="black", lw=1)
         return None if any(bar.stack for bar in own) or labelled else "no memory is known"
 
     figure, axes = draw_grid(card, draw, "bits per weight", "GiB")
     tallest = max(sum(bar.stack.values()) for bar in every)
-    axes[0][0].set_ylim(0, max(tallest, card.tables[0].limit_bytes or 0) / GIB * (1.42 if labelled else 1.08))
+    axes[0][0].set_ylim(0, max(tallest, card.tables[0].limit_bytes or 0) / GIB * (1 + over))
     axes[0][0].set_xticks(range(len(groups)), [", ".join(filter(None, (f"{bpw:g}", n))) for bpw, n in groups])
     axes[0][0].set_xlim(-0.6, len(groups) - 0.4)
     if room_pt < 16 or any(named for _, named in groups):
@@ -139,7 +144,7 @@ def _bars(table: BoundaryTable) -> dict[str, list[_Bar]]:
     return bars
 
 
-def _draw_bar(axes: Axes, bar: _Bar, x: float, width: float, labelled: bool) -> None:
+def _draw_bar(axes: Axes, bar: _Bar, x: float, width: float) -> None:
     bottom = 0.0
     for kind, size_bytes in bar.stack.items():
         axes.bar(
@@ -154,19 +159,23 @@ def _draw_bar(axes: Axes, bar: _Bar, x: float, width: float, labelled: bool) -> 
             label=kind,
         )
         bottom += size_bytes / GIB
-    if labelled:
-        limit = (bar.row["vram_limit_bytes"] or bar.row["device_total_bytes"] or 0) / GIB
-        top = max(bottom, limit) if bottom > 0.65 * limit else bottom  # the line goes through no number
-        axes.annotate(
-            bar.label,
-            (x, top),
-            (0, 2),
-            textcoords="offset points",
-            rotation=90,
-            ha="center",
-            va="bottom",
-            fontsize=SMALL,
-        )
+
+
+def _label(axes: Axes, bar: _Bar, x: float, over: float) -> None:
+    """How far it goes, over its bar; over the card's limit, if that would go through the number."""
+    top = sum(bar.stack.values()) / GIB
+    limit = (bar.row["vram_limit_bytes"] or bar.row["device_total_bytes"] or 0) / GIB
+    place = max(top, limit) if top + over * limit > limit else top
+    axes.annotate(
+        bar.label,
+        (x, place),
+        (0, 2),
+        textcoords="offset points",
+        rotation=90,
+        ha="center",
+        va="bottom",
+        fontsize=SMALL,
+    )
 
 
 def _explain(figure: Figure, card: Card[BoundaryTable], bars: list[_Bar], labelled: bool) -> None:

@@ -28,8 +28,7 @@ class Card(Generic[Table]):
     @property
     def title(self) -> str:
         """What the panels have in common."""
-        models = {table.rows[0]["model"] + table.mark for table in self.tables}
-        of = f"{models.pop()} on " if len(models) == 1 else ""
+        of = "" if self._models_vary else f"{_model(self.tables[0])} on "
         attention = "" if self._attention_varies else f", {self.tables[0].attentions[0]} attention"
         return f"{of}{self.tables[0].card}{attention}"
 
@@ -43,13 +42,21 @@ class Card(Generic[Table]):
         return self.tables[0].simulated
 
     def name(self, table: Table) -> str:
-        """What tells a panel from the others."""
-        attention = f", {table.attentions[0]} attention" if self._attention_varies else ""
-        return f"{table.rows[0]['model']}{table.mark}{attention}"
+        """What tells a panel from the others; empty where there are none."""
+        model = [_model(table)] if self._models_vary else []
+        return ", ".join(model + [f"{table.attentions[0]} attention"] * self._attention_varies)
+
+    @property
+    def _models_vary(self) -> bool:
+        return len({_model(table) for table in self.tables}) > 1
 
     @property
     def _attention_varies(self) -> bool:
         return len({table.attentions[0] for table in self.tables}) > 1
+
+
+def _model(table: CardTable) -> str:
+    return f"{table.rows[0]['model']}{table.mark}"
 
 
 def cards(
@@ -75,11 +82,12 @@ def cards(
         words.append(f"plots for {most_cards} of {len(told)} cards, not for {left_out}")
 
     def card(group: pd.DataFrame) -> Card[Table]:
-        drawn = [panel for panel in group["panel"] if panel in answered]
-        empty = group.loc[~group["panel"].isin(answered), "model"]
-        left_out = [f"no answer for {_some(list(dict.fromkeys(empty)))}"] if len(empty) else []
+        has_answer = group["panel"].isin(answered)
+        drawn, empty = group.loc[has_answer, "panel"].tolist(), group.loc[~has_answer, "model"]
+        left_out = [f"No answer for {_some(list(dict.fromkeys(empty)))}."] if len(empty) else []
         if drawn[most_panels:]:
-            left_out.append(f"{most_panels} of {len(drawn)} are drawn; all are in tables.md")
+            what = "models" if group.loc[has_answer, "model"].is_unique else "models with their attention"
+            left_out.append(f"{most_panels} of {len(drawn)} {what} are drawn; all are in tables.md.")
         return Card(list(tables_of(frame[number.isin(drawn[:most_panels])])), left_out)
 
     return map(card, told[:most_cards]), words

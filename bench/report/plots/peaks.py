@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain, pairwise
 
 from matplotlib.artist import Artist
@@ -88,15 +89,11 @@ def _name(axes: Axes, table: VerdictTable, line: Row, end: tuple[int, float], co
 
 
 def _ticks(lengths: list[int]) -> list[int]:
-    """The lengths themselves while they are few; else some of them, each at least twice the one before."""
-    if len(lengths) <= _MOST_TICKS and all(b >= 1.4 * a for a, b in pairwise(lengths)):
+    """The lengths themselves where they are few and far between; else powers of two."""
+    if len(lengths) <= _MOST_TICKS and all(longer >= 1.4 * shorter for shorter, longer in pairwise(lengths)):
         return lengths
-    ticks: list[int] = []
-    step = max(2.0, (lengths[-1] / max(1, lengths[0])) ** (1 / _MOST_TICKS))
-    for length in lengths:
-        if not ticks or length >= step * ticks[-1]:
-            ticks.append(length)
-    return ticks
+    low, high = math.ceil(math.log2(max(1, lengths[0]))), math.floor(math.log2(max(1, lengths[-1])))
+    return [2**k for k in range(low, high + 1, -(-(high - low + 1) // _MOST_TICKS))] or lengths[:1]
 
 
 def _explain(figure: Figure, card: Card[VerdictTable], colours: dict[float, str]) -> None:

@@ -86,7 +86,7 @@ def say(panel: Axes, words: str) -> None:
 
 def shades(count: int) -> list[str]:
     """Colours of an order, dark to light, that the colour-blind see in the same order."""
-    return [to_hex(colormaps["viridis"](0.88 * i / max(1, count - 1))) for i in range(count)]
+    return [to_hex(colormaps["viridis"](0.82 * i / max(1, count - 1))) for i in range(count)]
 
 
 def in_k(n: float, _: object = None) -> str:
