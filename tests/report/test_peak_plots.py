@@ -135,9 +135,8 @@ def test_a_simulated_plot_says_so_and_a_measured_one_does_not(frame_of: FrameOf,
 
 
 def test_a_row_for_each_model_and_a_column_for_each_cache(frame_of: FrameOf) -> None:
-    figure = _draw(
-        frame_of(fits(2048, 5.0, model="a"), fits(2048, 6.0, model="b"), fits(4096, 7.0, cache="Q4", model="b"))
-    )
+    rows = [fits(2048, 5.0, model="a"), fits(2048, 6.0, model="b"), fits(4096, 7.0, cache="Q4", model="b")]
+    figure = _draw(frame_of(*rows))
     assert [panel.get_ylabel() for panel in figure.axes] == ["a\npeak VRAM, GiB", "", "b\npeak VRAM, GiB", ""]
     drawn = [[_points(curve) for curve in _curves(panel)] for panel in figure.axes]
     assert drawn == [[[(2048, 5.0)]], [], [[(2048, 6.0)]], [[(4096, 7.0)]]]
@@ -157,20 +156,23 @@ def test_many_lengths_have_ticks_at_powers_of_two(frame_of: FrameOf) -> None:
     assert panel.get_xticks().tolist() == [4096, 8192, 16384, 32768]
 
 
-@pytest.mark.parametrize("row", [fits(4096, None), fits(4096, 5.0), oom(4096)])
-def test_a_single_row_of_nulls_can_be_drawn_or_says_why_not(bare_frame_of: FrameOf, row: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("row", "points", "words"),
+    [
+        (fits(4096, None), [], ["no peak is known"]),
+        (fits(4096, 5.0), [(4096, 5.0)], []),
+        (oom(4096), [], ["out of memory;\nthe card's size is unknown"]),
+    ],
+)
+def test_a_single_row_of_nulls_is_drawn_or_it_is_said_why_not(
+    bare_frame_of: FrameOf, row: dict[str, Any], points: list[tuple[float, float]], words: list[str]
+) -> None:
     figure = _draw(bare_frame_of(row))
     figure.draw_without_rendering()
     (panel,) = figure.axes
     assert _edges(panel) == []
-    drawn = [point for curve in _curves(panel) for point in _points(curve)]
-    assert drawn == ([(4096.0, 5.0)] if row.get("peak_device_bytes") else [])
-    words = [text.get_text() for text in panel.texts]
-    assert words == (
-        []
-        if drawn
-        else ["out of memory;\nthe card's size is unknown" if row["outcome"] == "oom" else "no peak is known"]
-    )
+    assert [point for curve in _curves(panel) for point in _points(curve)] == points
+    assert [text.get_text() for text in panel.texts] == words
 
 
 def test_a_row_with_nulls_is_drawn_where_its_numbers_are_known(bare_frame_of: FrameOf) -> None:
