@@ -1,8 +1,8 @@
 """How long does a report take, all tables and plots, and how much memory, for 10 thousand, 100 thousand and a million
 case rows?
 
-The rows are made up, in a folder that is removed again: no such card or model exists. Each setting has a boundary, at the
-longest of its cases that fits. Each report runs in a process of its own.
+The rows are made up, in a folder that is removed again: no such card or model exists. Each setting has a boundary, at
+the longest of its cases that fits. Each report runs in a process of its own.
 
     .venv/bin/python scripts/bench_report.py [ROWS …]
 """

@@ -21,7 +21,7 @@ from tests.report.conftest import GIB, FrameOf, fits, oom
 
 def _draw(frame: pd.DataFrame) -> Figure:
     """The picture of the only card."""
-    drawn, _ = cards(frame, lambda rows: verdict_tables(rows, by_attention=True), MOST_ROWS, 20)
+    drawn, _ = cards(frame, lambda rows: verdict_tables(rows, by_attention=True), MOST_ROWS)
     (card,) = drawn
     return draw_peaks(card)
 

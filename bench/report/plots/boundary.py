@@ -11,16 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
-from matplotlib.transforms import ScaledTranslation, Transform
 
 from bench.records import PAGE
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import Row
 from bench.report.format import tokens
-from bench.report.plots.panels import Card
+from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, in_k, key, name, panels, say
 
-MOST_PANELS = 12
+MOST_PANELS = Most(panels=12, panels_in_all=84)
 _MARK_STEP = 6.5  # points between marks of one place
 
 
@@ -33,7 +32,7 @@ def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
     places = [panel for row in axes for panel in row]
     widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
     for panel, table in zip(places, card.tables, strict=False):
-        _panel(figure, panel, table, widths, 0.75 * 72 * WIDTH_IN / columns)
+        _panel(panel, table, widths, 0.75 * 72 * WIDTH_IN / columns)
         if count > 1:
             panel.set_title(card.name(table), fontsize=USUAL, loc="left")
     for panel in places[count:]:
@@ -44,7 +43,7 @@ def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
     return figure
 
 
-def _panel(figure: Figure, axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float) -> None:
+def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float) -> None:
     curves = _curves(table, widths)
     _lengths(axes, table)
     for curve in curves:
@@ -62,7 +61,7 @@ def _panel(figure: Figure, axes: Axes, table: BoundaryTable, widths: list[float]
                 color=curve.colour,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
             )
-    if not _marks(figure, axes, curves, width_pt / len(widths)):
+    if not _marks(axes, curves, width_pt / len(widths)):
         say(axes, "no length is known")
     # Evenly spaced, as widths such as 2.25, 2.5 and 16 would crowd at one end.
     few = len(widths) <= width_pt / 16
@@ -119,7 +118,7 @@ def _gap(row: Row) -> tuple[int, int | None] | None:
     return None if high is not None and high - low <= PAGE else (low, high)
 
 
-def _marks(figure: Figure, axes: Axes, curves: list[_Curve], room_pt: float) -> int:
+def _marks(axes: Axes, curves: list[_Curve], room_pt: float) -> int:
     """A mark for each answer, and the gap above it; returns how many rows had either. Those of one point stand side by
     side, within the `room_pt` points between two widths: at the model's own limit there are many. So do all gaps of one
     width, as they may overlap.
@@ -130,36 +129,32 @@ def _marks(figure: Figure, axes: Axes, curves: list[_Curve], room_pt: float) -> 
             height, gap = _height(row), _gap(row)
             if height is not None or gap is not None:
                 together.setdefault((x, height if gap is None else None), []).append((curve, row))
+    # Marks that look the same are one artist: there may be many.
+    alike: dict[tuple[str, str, bool], list[tuple[float, int]]] = {}
     for (x, _), marks in together.items():
-        step = min(_MARK_STEP, 0.8 * room_pt / len(marks))
+        step = min(_MARK_STEP / room_pt, 0.8 / len(marks))
         for i, (curve, row) in enumerate(marks):
-            aside = ScaledTranslation((i - (len(marks) - 1) / 2) * step / 72, 0, figure.dpi_scale_trans)
-            _draw_gap(axes, curve, row, x, axes.transData + aside)
+            aside = x + (i - (len(marks) - 1) / 2) * step
             height = _height(row)
-            if height is None:
-                continue
-            axes.plot(
-                x,
-                height,
-                "x" if row["fits_at"] is None else "D" if curve.lazy else "o",
-                color=curve.colour,
-                ms=4.0 if curve.lazy else 5.0,
-                mfc=curve.colour if row["certified"] else "white",
-                transform=axes.transData + aside,
-                clip_on=False,
-                zorder=3,
-            )
+            if height is not None:
+                shape = "x" if row["fits_at"] is None else "D" if curve.lazy else "o"
+                alike.setdefault((shape, curve.colour, row["certified"]), []).append((aside, height))
+            _draw_gap(axes, curve, row, aside)
+    for (shape, colour, certified), points in alike.items():
+        face = colour if certified else "white"
+        size_pt = 4.0 if shape == "D" else 5.0
+        axes.plot(*zip(*points, strict=True), shape, color=colour, ms=size_pt, mfc=face, clip_on=False, zorder=3)
     return sum(map(len, together.values()))
 
 
-def _draw_gap(axes: Axes, curve: _Curve, row: Row, x: int, where: Transform) -> None:
+def _draw_gap(axes: Axes, curve: _Curve, row: Row, x: float) -> None:
     gap = _gap(row)
     if gap is None:
         return
     low, high = gap[0], axes.get_ylim()[1] if gap[1] is None else gap[1]
-    axes.vlines(x, low, high, color=curve.colour, lw=4, alpha=0.35, transform=where, zorder=2.5)
+    axes.vlines(x, low, high, color=curve.colour, lw=4, alpha=0.35, zorder=2.5)
     if row["fails_at"] is not None:
-        axes.plot(x, high, "_", color=curve.colour, ms=7, transform=where, zorder=3)
+        axes.plot(x, high, "_", color=curve.colour, ms=7, zorder=3)
 
 
 def _lengths(axes: Axes, table: BoundaryTable) -> None:

@@ -8,12 +8,14 @@ from typing import TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bench.report.card_table import CACHES, CardTable
-from bench.report.plots.panels import Card
+from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import USUAL, name, panels, say
 
-MOST_ROWS = 4  # models in a picture
+MOST_ROWS = Most(panels=4, panels_in_all=28)
+_MOST_TICKS = 5
 _NAME_COLUMNS = 24  # as high as a row
 
 Table = TypeVar("Table", bound=CardTable)
@@ -34,6 +36,7 @@ def draw_grid(
         ran = {case["cache"] for case in table.rows}
         for panel, cache in zip(row, caches, strict=True):
             words = draw(panel, table, cache) if cache in ran else "not run"
+            panel.yaxis.set_major_locator(MaxNLocator(_MOST_TICKS))
             if words:
                 say(panel, words)
         named = textwrap.wrap(card.name(table), _NAME_COLUMNS)

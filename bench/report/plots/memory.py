@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -109,11 +110,10 @@ def draw_memory(card: Card[BoundaryTable]) -> Figure | None:
 
     def draw(axes: Axes, table: BoundaryTable, cache: str) -> str | None:
         own = of_table[id(table)][cache]
-        for bar in own:
-            aside = 0.0 if len(ways) == 1 else width / 2 if bar.lazy else -width / 2
-            _draw_bar(axes, bar, groups.index(bar.group) + aside, width)
-            if labelled:
-                _label(axes, bar, groups.index(bar.group) + aside, over)
+        placed = [(groups.index(bar.group) + (0 if len(ways) == 1 else (bar.lazy - 0.5) * width), bar) for bar in own]
+        _draw_bars(axes, placed, width)
+        for x, bar in placed if labelled else []:
+            _label(axes, bar, x, over)
         if table.limit_bytes is not None:
             axes.axhline(table.limit_bytes / GIB, color="black", lw=1)
         return None if any(bar.stack for bar in own) or labelled else "no memory is known"
@@ -144,21 +144,20 @@ def _bars(table: BoundaryTable) -> dict[str, list[_Bar]]:
     return bars
 
 
-def _draw_bar(axes: Axes, bar: _Bar, x: float, width: float) -> None:
-    bottom = 0.0
-    for kind, size_bytes in bar.stack.items():
-        axes.bar(
-            x,
-            size_bytes / GIB,
-            width * 0.9,
-            bottom,
-            color=_COLOURS[kind],
-            edgecolor="white",
-            linewidth=0.3,
-            hatch=_HATCH if bar.lazy else None,
-            label=kind,
-        )
-        bottom += size_bytes / GIB
+def _draw_bars(axes: Axes, bars: list[tuple[float, _Bar]], width: float) -> None:
+    """All pieces of one kind and way of loading are one artist: there may be many."""
+    pieces: dict[tuple[str, bool], list[list[tuple[float, float]]]] = {}
+    for x, bar in bars:
+        bottom, left, right = 0.0, x - 0.45 * width, x + 0.45 * width
+        for kind, size_bytes in bar.stack.items():
+            top = bottom + size_bytes / GIB
+            corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+            pieces.setdefault((kind, bar.lazy), []).append(corners)
+            bottom = top
+    for (kind, lazy), shapes in pieces.items():
+        hatch = _HATCH if lazy else None
+        polygons = PolyCollection(shapes, fc=_COLOURS[kind], ec="white", lw=0.3, hatch=hatch, label=kind)
+        axes.add_collection(polygons, autolim=False)
 
 
 def _label(axes: Axes, bar: _Bar, x: float, over: float) -> None:

@@ -19,6 +19,15 @@ Table = TypeVar("Table", bound=CardTable)
 
 
 @dataclass(frozen=True)
+class Most:
+    """How much is drawn of one kind of picture, so that many rows take no longer to draw than to read."""
+
+    panels: int
+    panels_in_all: int
+    cards: int = 20
+
+
+@dataclass(frozen=True)
 class Card(Generic[Table]):
     """The tables of one card (never none), a panel for each model and attention; what it leaves out, in words."""
 
@@ -60,12 +69,12 @@ def _model(table: CardTable) -> str:
 
 
 def cards(
-    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most_panels: int, most_cards: int
+    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most: Most
 ) -> tuple[Iterator[Card[Table]], list[str]]:
     """The cards of `frame`, one at a time, and what is left out altogether, in words.
 
-    Only panels with an answer are drawn, the first `most_panels` of a card. The rows of others are never made a table:
-    there may be a million of them.
+    Only panels with an answer are drawn, the first of a card's models. The rows of others are never made a table: there
+    may be a million of them.
     """
     if frame.empty:
         return iter(()), []
@@ -77,9 +86,10 @@ def cards(
     told = [group for group in groups if answered & set(group["panel"])]
     silent = [_device(group) for group in groups if not answered & set(group["panel"])]
     words = [f"no plot for {_some(silent)}: no row has an answer"] if silent else []
-    if told[most_cards:]:
-        left_out = _some([_device(group) for group in told[most_cards:]])
-        words.append(f"plots for {most_cards} of {len(told)} cards, not for {left_out}")
+    if told[most.cards :]:
+        left_out = _some([_device(group) for group in told[most.cards :]])
+        words.append(f"plots for {most.cards} of {len(told)} cards, not for {left_out}")
+    most_panels = max(1, min(most.panels, most.panels_in_all // min(most.cards, len(told) or 1)))
 
     def card(group: pd.DataFrame) -> Card[Table]:
         has_answer = group["panel"].isin(answered)
@@ -90,7 +100,7 @@ def cards(
             left_out.append(f"{most_panels} of {len(drawn)} {what} are drawn; all are in tables.md.")
         return Card(list(tables_of(frame[number.isin(drawn[:most_panels])])), left_out)
 
-    return map(card, told[:most_cards]), words
+    return map(card, told[: most.cards]), words
 
 
 def _device(group: pd.DataFrame) -> str:

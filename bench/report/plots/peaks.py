@@ -45,7 +45,7 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
 
 
 def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str]) -> str | None:
-    """Draws one cache type; in words, why there is nothing to draw."""
+    """Draws one cache type; in words, why there is nothing to draw. Of many lengths the first cross is enough."""
     limit = None if table.limit_bytes is None else table.limit_bytes / GIB
     marker = "o" if len(table.lengths) <= _MOST_MARKED else ""
     own = [(line, cells) for line, cells in zip(table.lines, table.cells, strict=True) if line["cache"] == cache]
@@ -66,6 +66,7 @@ def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str
             axes.plot(*zip(*fits, strict=True), style, color=colour, marker=shape, ms=3.5, lw=1.2, mfc=face)
             _name(axes, table, line, fits[-1], colour)
         ooms = [n for n, cell in known if cell["outcome"] == "oom"]
+        ooms = ooms if marker else ooms[:1]
         if ooms:
             failed.append((ooms, colour, line["lazy"]))
         drawn += len(fits)

@@ -98,7 +98,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     # Text stays text, and the same rows make the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}):
-        figure.savefig(png, dpi=_DPI)
+        figure.draw_without_rendering()
         figure.set_layout_engine("none")  # all stands where it belongs; finding that out once is enough
+        figure.savefig(png, dpi=_DPI)
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]

@@ -13,12 +13,10 @@ from bench.report.boundaries import boundary_tables
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory, with_parts
-from bench.report.plots.panels import Card, Table, cards
+from bench.report.plots.panels import Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
 from bench.report.plots.style import save
 from bench.report.tables import verdict_tables
-
-MOST_CARDS = 20  # of each kind of picture
 
 
 def write_plots(
@@ -49,11 +47,11 @@ class _Made:
         self,
         frame: pd.DataFrame,
         tables_of: Callable[[pd.DataFrame], Iterable[Table]],
-        most_panels: int,
+        most: Most,
         picture: Callable[[Card[Table]], Figure | None],
         kind: str,
     ) -> None:
-        drawn, words = cards(frame, tables_of, most_panels, MOST_CARDS)
+        drawn, words = cards(frame, tables_of, most)
         self.words += words
         for card in drawn:
             figure = picture(card)
