@@ -19,7 +19,7 @@ from bench.report.format import tokens
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, in_k, key, name, panels, say
 
-MOST_PANELS = Most(panels=12, panels_in_all=84)
+MOST_PANELS = Most(panels=12, panels_in_all=42)
 _MARK_STEP = 6.5  # points between marks of one place
 
 

@@ -14,7 +14,7 @@ from bench.report.card_table import CACHES, CardTable
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import USUAL, name, panels, say
 
-MOST_ROWS = Most(panels=4, panels_in_all=28)
+MOST_ROWS = Most(panels=4, panels_in_all=14)
 _MOST_TICKS = 5
 _NAME_COLUMNS = 24  # as high as a row
 
