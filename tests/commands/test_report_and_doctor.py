@@ -27,8 +27,9 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
         "cases.csv",
         "recommendations.csv",
         "recommendations.md",
+        "rtx_3060_12gb-peaks.png",
+        "rtx_3060_12gb-peaks.svg",
         "tables.md",
-        "tinyllama_1_1b-rtx_3060_12gb-flash.png",
         "tradeoffs.csv",
         "tradeoffs.md",
     ]
@@ -74,8 +75,9 @@ def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> N
         "boundaries.csv",
         "recommendations.csv",
         "recommendations.md",
+        "rtx_3060_12gb-boundary.png",
+        "rtx_3060_12gb-boundary.svg",
         "tables.md",
-        "tinyllama_1_1b-rtx_3060_12gb-flash-boundary.png",
         "tradeoffs.csv",
         "tradeoffs.md",
     ]
