@@ -112,7 +112,7 @@ def test_where_memory_is_known_it_is_drawn_and_where_not_it_is_said(
     frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False)
-    assert capsys.readouterr().err == "vram-bench: no plot of memory for rtx_4090: no row tells it\n"
+    assert capsys.readouterr().err == "vram-bench: no memory plot for rtx_4090: no row tells the memory\n"
     case = fits(4096, 5.0, case_id="a", weights_bytes=1 << 30)
     files = publish(frame_of(case), boundaries_of(ends(4096, case_ids=["a"])), tmp_path, echo=False)
     assert [file.name for file in files if "memory" in file.name] == ["rtx_4090-memory.png", "rtx_4090-memory.svg"]
