@@ -1,7 +1,8 @@
-"""How long do all tables of a report take, and how much memory, for 10 thousand, 100 thousand and a million case rows?
+"""How long does a report take, all tables and plots, and how much memory, for 10 thousand, 100 thousand and a million
+case rows?
 
-The rows are made up, in a folder that is removed again: no such card or model exists. Each report runs in a process of
-its own. Plots are left out: they take about half a second for each card and model, whatever the rows.
+The rows are made up, in a folder that is removed again: no such card or model exists. Each setting has a boundary, at
+the longest of its cases that fits. Each report runs in a process of its own.
 
     .venv/bin/python scripts/bench_report.py [ROWS …]
 """
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.records import SCHEMA_VERSION
-from bench.results.schema import CASES
+from bench.results.schema import BOUNDARIES, CASES
 
 GIB = 1 << 30
 CARDS = {f"made_up_card_{gib}gb": gib * GIB for gib in (8, 10, 11, 12, 16, 20, 24, 32, 40, 44, 48, 64, 80, 96)}
@@ -42,12 +43,17 @@ def tell(name):
     print(f"{name}: {took}, peak {peak_mib:,.0f} MiB", flush=True)
     start = time.monotonic()
 from bench.commands.report import stored_rows
+from bench.report.plots.write import write_plots
 from bench.report.publish import publish
 tell("  imports")
 cases, boundaries, _ = stored_rows(Path(sys.argv[1]))
-tell(f"  reading {len(cases):,} rows")
-files = publish(cases, boundaries, Path(sys.argv[2]), echo=False, plots=False)
+tell(f"  reading {len(cases):,} rows and {len(boundaries):,} boundaries")
+out = Path(sys.argv[2])
+files = publish(cases, boundaries, out, echo=False, plots=False)
 tell("  writing " + " ".join(f"{file.name} ({file.stat().st_size / 2**20:,.1f} MiB)" for file in files))
+files, words = write_plots(cases, cases, boundaries, out)
+tell(f"  {len(files)} plots ({sum(file.stat().st_size for file in files) / 2**20:,.1f} MiB)")
+assert not words, words
 assert "torch" not in sys.modules
 """
 
@@ -111,6 +117,27 @@ def made_up(count: int) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=CASES)
 
 
+def boundaries_of(cases: pa.Table) -> pa.Table:
+    """The boundary of each setting: the longest of its cases that fits, as far as is known."""
+    starts = np.arange(0, cases.num_rows, len(LENGTHS))
+    count = np.add.reduceat((cases["outcome"].to_numpy(zero_copy_only=False) == "fits").astype(int), starts)
+    heads = cases.take(starts + np.maximum(count - 1, 0))
+    length, fitted = heads["max_seq_len"].to_numpy(), count > 0
+    known = {
+        **{name: heads[name] for name in set(CASES.names) & set(BOUNDARIES.names)},
+        "boundary_id": heads["case_id"],
+        "finished_at": heads["started_at"],
+        "outcome": pa.array(np.where(fitted, "fits", "oom")),
+        "fits_at": pa.array(length, mask=~fitted),
+        "fails_at": pa.array(np.where(fitted, length + 256, 256), mask=fitted & (length == LENGTHS[-1])),
+        "certified": pa.array(np.ones(len(starts), bool)),
+        "contradictory": pa.array(np.zeros(len(starts), bool)),
+        "case_ids": pa.array([[name] for name in heads["case_id"].to_pylist()]),
+    }
+    arrays = [known[f.name].cast(f.type) if f.name in known else pa.nulls(len(starts), f.type) for f in BOUNDARIES]
+    return pa.Table.from_arrays(arrays, schema=BOUNDARIES)
+
+
 def main() -> None:
     counts = [int(word.replace(",", "").replace("_", "")) for word in sys.argv[1:]] or [10_000, 100_000, 1_000_000]
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {PER_MODEL:,} rows a model")
@@ -119,14 +146,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
             results = Path(folder) / "results" / "made-up"
             results.mkdir(parents=True)
+            cases = made_up(count)
             with pq.ParquetWriter(results / "cases.parquet", CASES, compression="zstd") as writer:
-                writer.write_table(made_up(count), row_group_size=100_000)
+                writer.write_table(cases, row_group_size=100_000)
+            pq.write_table(boundaries_of(cases), results / "boundaries.parquet", compression="zstd")
+            del cases
             print(f"{count:,} rows", flush=True)
             started_at = time.monotonic()
             command = [sys.executable, "-c", STAGES, str(results.parent), str(Path(folder) / "report")]
             subprocess.run(command, check=True)
             took.append(time.monotonic() - started_at)
-            print(f"  all tables: {took[-1]:.1f} s")
+            print(f"  all tables and plots: {took[-1]:.1f} s")
     for (fewer, less), (more, longer) in pairwise(zip(counts, took, strict=True)):
         print(f"{more / fewer:.0f} times the rows took {longer / less:.1f} times as long")
 

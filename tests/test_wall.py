@@ -27,7 +27,7 @@ DOORS = {
     "pynvml": {"nvml.py"},
     "pyarrow": {"results/schema.py", "results/store.py"},
     "scipy": {"results/speeds.py"},
-    "matplotlib": {"report/plots.py"},
+    "matplotlib": {f"report/plots/{name}.py" for name in ("boundary", "grid", "memory", "peaks", "style", "write")},
     "plotly": {"report/page_figures.py"},
     "itables": {"report/page_cases.py"},
     "jinja2": {"report/page.py"},

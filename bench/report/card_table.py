@@ -56,22 +56,27 @@ class CardTable(ABC):
 
     @property
     def title(self) -> str:
+        attention = f", {self.attentions[0]} attention" if len(self.attentions) == 1 else ""
+        return f"{self.rows[0]['model']} on {self.card}{attention}{self.mark}"
+
+    @property
+    def card(self) -> str:
+        """`rtx_4090 (simulated), 23.52 GiB`."""
         first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
         what = "simulated" if self.simulated else "measured"
         limited = "" if limit is None else f" limited to {size(limit)}"
-        attention = f", {self._attentions[0]} attention" if len(self._attentions) == 1 else ""
-        mark = f" [{self._mark}]" if self.marked else ""
-        total = size(first["device_total_bytes"])
-        return f"{first['model']} on {first['device_name']} ({what}), {total}{limited}{attention}{mark}"
+        return f"{first['device_name']} ({what}), {size(first['device_total_bytes'])}{limited}"
 
     @property
     def slug(self) -> str:
-        first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
-        parts = [first["model"], first["device_name"], *self._attentions]
-        parts += [] if limit is None else [f"{limit >> 20}mib"]
-        parts += [] if first["device_uuid"] is None else [first["device_uuid"][-6:]]
-        parts += [self._mark] if self.marked else []
+        parts = [self.rows[0]["model"], self.rows[0]["device_name"], *self.attentions, *self._told_by]
+        parts += [self._fingerprint] if self.marked else []
         return "-".join(str(part) for part in parts)
+
+    @property
+    def card_slug(self) -> str:
+        """The card's part of `slug`."""
+        return "-".join([self.rows[0]["device_name"], *self._told_by])
 
     @property
     def simulated(self) -> bool:
@@ -104,11 +109,23 @@ class CardTable(ABC):
         return sorted({str(note) for row in self.rows for note in (row["notes"] if row["notes"] is not None else [])})
 
     @property
-    def _attentions(self) -> list[str]:
+    def attentions(self) -> list[str]:
+        """The back ends that its rows ran with, or asked for."""
         return list(dict.fromkeys(row["attention"] or "unknown" for row in self.rows))
 
     @property
-    def _mark(self) -> str:
+    def mark(self) -> str:
+        """What follows the model's name where another model has the same."""
+        return f" [{self._fingerprint}]" if self.marked else ""
+
+    @property
+    def _told_by(self) -> list[str]:
+        """What tells a card from others of its name."""
+        limit, uuid = self.rows[0]["vram_limit_bytes"], self.rows[0]["device_uuid"]
+        return ([] if limit is None else [f"{limit >> 20}mib"]) + ([] if uuid is None else [uuid[-6:]])
+
+    @property
+    def _fingerprint(self) -> str:
         return (self.rows[0]["model_fingerprint"] or "unknown")[:6]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +13,12 @@ from rich.console import Console
 from bench.errors import BadInput
 from bench.report import boundaries as boundary_report
 from bench.report import page, tradeoff_tables
-from bench.report import plots as pictures
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
 from bench.report.plain_table import PlainTable
+from bench.report.plots.write import write_plots
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
 from bench.results.evidence import QUESTION, evidence
@@ -66,13 +67,16 @@ def publish(
             files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
         if not cases.empty:
             files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
-        files += _plots(asked, boundaries, out_dir) if plots else []
+        pictures, untold = write_plots(asked, cases, boundaries, out_dir) if plots else ([], [])
+        files += pictures
         files.append(_page(cases, asked, boundaries, told, out_dir / "report.html"))
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
+    for words in untold:
+        print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
         _print(console, advice.recommendation_tables(told.advised))
-        for file in files:
+        for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
 
@@ -169,19 +173,6 @@ def _print(console: Console | None, tables: Iterable[Shown]) -> None:
     for table in tables:
         console.print(as_rich(table))
         console.print()
-
-
-def _plots(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path) -> list[Path]:
-    files = []
-    for found in boundary_report.boundary_tables(boundaries, by_attention=True):
-        if found.answered:
-            files.append(out_dir / f"{found.slug}-boundary.png")
-            pictures.save(pictures.draw_boundaries(found), files[-1])
-    for table in verdict_report.verdict_tables(cases, by_attention=True):
-        if table.answered:
-            files.append(out_dir / f"{table.slug}.png")
-            pictures.save(pictures.draw(table), files[-1])
-    return files
 
 
 def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:

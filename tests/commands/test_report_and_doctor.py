@@ -28,8 +28,9 @@ def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path
         "recommendations.csv",
         "recommendations.md",
         "report.html",
+        "rtx_3060_12gb-peaks.png",
+        "rtx_3060_12gb-peaks.svg",
         "tables.md",
-        "tinyllama_1_1b-rtx_3060_12gb-flash.png",
         "tradeoffs.csv",
         "tradeoffs.md",
     ]
@@ -76,8 +77,9 @@ def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> N
         "recommendations.csv",
         "recommendations.md",
         "report.html",
+        "rtx_3060_12gb-boundary.png",
+        "rtx_3060_12gb-boundary.svg",
         "tables.md",
-        "tinyllama_1_1b-rtx_3060_12gb-flash-boundary.png",
         "tradeoffs.csv",
         "tradeoffs.md",
     ]

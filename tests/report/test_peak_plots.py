@@ -1,4 +1,4 @@
-"""What the plots draw, read off the figure; never its pixels."""
+"""What the plots of peak VRAM draw, read off the figure; never its pixels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report import plots
+from bench.report.plots.grid import MOST_ROWS
+from bench.report.plots.panels import cards
+from bench.report.plots.peaks import draw_peaks
 from bench.report.tables import verdict_tables
 from tests.report.conftest import GIB, FrameOf, fits, oom
 
 
 def _draw(frame: pd.DataFrame) -> Figure:
-    (table,) = verdict_tables(frame, by_attention=True)
-    return plots.draw(table)
+    """The picture of the only card."""
+    drawn, _ = cards(frame, lambda rows: verdict_tables(rows, by_attention=True), MOST_ROWS)
+    (card,) = drawn
+    return draw_peaks(card)
 
 
 def _points(line: Line2D) -> list[tuple[float, float]]:
@@ -32,6 +36,11 @@ def _curves(panel: Axes) -> list[Line2D]:
 
 def _crosses(panel: Axes) -> list[Line2D]:
     return [line for line in panel.get_lines() if line.get_marker() == "x"]
+
+
+def _legend(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def _edges(panel: Axes) -> list[float]:
@@ -58,7 +67,7 @@ def test_each_width_has_its_own_colour_in_every_panel_and_in_the_legend(frame_of
     assert colours[0] == colours[1]
     assert len(set(colours[0])) == 3
     (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
+    labels = _legend(figure)
     assert labels[:3] == ["2.5 bpw", "4 bpw", "6 bpw"]
     handles = [handle for handle in legend.legend_handles if isinstance(handle, Line2D)]
     assert [to_hex(handle.get_color()) for handle in handles[:3]] == colours[0]
@@ -72,11 +81,10 @@ def test_lazy_loading_is_dashed_and_hollow(frame_of: FrameOf) -> None:
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_the_legend_speaks_of_lazy_loading_only_where_it_is(frame_of: FrameOf, lazy: bool) -> None:
-    figure = _draw(frame_of(fits(4096, 5.0, lazy=lazy)))
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert ("lazy + load_autosplit" in labels) is lazy
-    assert "out of memory" in labels
+def test_the_legend_speaks_only_of_what_is_there(frame_of: FrameOf, lazy: bool) -> None:
+    labels = _legend(_draw(frame_of(fits(4096, 5.0, lazy=lazy))))
+    assert labels == ["4 bpw", "lazy + load_autosplit" if lazy else "load", "the card's limit, 24.00 GiB"]
+    assert "out of memory" in _legend(_draw(frame_of(fits(2048, 5.0), oom(4096))))
 
 
 def test_a_cross_stands_above_the_cards_edge_at_each_length_that_ran_out(frame_of: FrameOf) -> None:
@@ -97,7 +105,7 @@ def test_the_cards_limit_is_a_line_with_its_size(frame_of: FrameOf, limit_bytes:
     figure = _draw(frame_of(fits(4096, 5.0, vram_limit_bytes=limit_bytes)))
     (panel,) = figure.axes
     assert _edges(panel) == [edge]
-    assert [text.get_text() for text in panel.texts] == [f"{edge:.1f} GiB"]
+    assert _legend(figure)[-1] == f"the card's limit, {edge:.2f} GiB"
 
 
 def test_everything_drawn_lies_inside_the_axes(frame_of: FrameOf) -> None:
@@ -122,21 +130,49 @@ def test_the_axes_carry_their_units(frame_of: FrameOf) -> None:
 @pytest.mark.parametrize(("kind", "words"), [("simulated", ["simulated"]), ("cuda", [])])
 def test_a_simulated_plot_says_so_and_a_measured_one_does_not(frame_of: FrameOf, kind: str, words: list[str]) -> None:
     figure = _draw(frame_of(fits(4096, 5.0, device_kind=kind)))
-    texts = [text.get_text() for text in figure.texts if text is not figure._suptitle]  # type: ignore[attr-defined]
-    assert texts == words
+    assert [text.get_text() for text in figure.texts if text.get_text() == "simulated"] == words
     assert figure.get_suptitle().startswith("tiny on rtx_4090 (")
 
 
+def test_a_row_for_each_model_and_a_column_for_each_cache(frame_of: FrameOf) -> None:
+    rows = [fits(2048, 5.0, model="a"), fits(2048, 6.0, model="b"), fits(4096, 7.0, cache="Q4", model="b")]
+    figure = _draw(frame_of(*rows))
+    assert [panel.get_ylabel() for panel in figure.axes] == ["a\npeak VRAM, GiB", "", "b\npeak VRAM, GiB", ""]
+    drawn = [[_points(curve) for curve in _curves(panel)] for panel in figure.axes]
+    assert drawn == [[[(2048, 5.0)]], [], [[(2048, 6.0)]], [[(4096, 7.0)]]]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not run"]
+
+
+def test_crosses_stay_in_the_picture_however_many_lines_ran_out(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(*(oom(32768, bpw=2 + n / 8) for n in range(40))))
+    (panel,) = figure.axes
+    heights = {y for line in _crosses(panel) for _, y in _points(line)}
+    assert len(heights) == 40
+    assert max(heights) < 1.4 * 24
+
+
+def test_many_lengths_have_ticks_at_powers_of_two(frame_of: FrameOf) -> None:
+    (panel,) = _draw(frame_of(*(fits(4096 * n, 5.0 + n) for n in range(1, 16)))).axes
+    assert panel.get_xticks().tolist() == [4096, 8192, 16384, 32768]
+
+
 @pytest.mark.parametrize(
-    "row", [fits(4096, None), fits(4096, 5.0), oom(4096), {"outcome": "crash", "phase": "load", "error": None}]
+    ("row", "points", "words"),
+    [
+        (fits(4096, None), [], ["no peak is known"]),
+        (fits(4096, 5.0), [(4096, 5.0)], []),
+        (oom(4096), [], ["out of memory;\nthe card's size is unknown"]),
+    ],
 )
-def test_a_single_row_of_nulls_can_be_drawn(bare_frame_of: FrameOf, row: dict[str, Any]) -> None:
+def test_a_single_row_of_nulls_is_drawn_or_it_is_said_why_not(
+    bare_frame_of: FrameOf, row: dict[str, Any], points: list[tuple[float, float]], words: list[str]
+) -> None:
     figure = _draw(bare_frame_of(row))
     figure.draw_without_rendering()
     (panel,) = figure.axes
     assert _edges(panel) == []
-    drawn = [point for curve in _curves(panel) for point in _points(curve) if not np.isnan(point[1])]
-    assert drawn == ([(4096.0, 5.0)] if row.get("peak_device_bytes") else [])
+    assert [point for curve in _curves(panel) for point in _points(curve)] == points
+    assert [text.get_text() for text in panel.texts] == words
 
 
 def test_a_row_with_nulls_is_drawn_where_its_numbers_are_known(bare_frame_of: FrameOf) -> None:

@@ -1,0 +1,211 @@
+"""How far it goes: the largest max_seq_len that fits over bits per weight, a panel for each model of a card."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from bench.records import PAGE
+from bench.report.boundaries import BoundaryTable
+from bench.report.card_table import Row
+from bench.report.format import tokens
+from bench.report.plots.panels import Card, Most
+from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, in_k, key, name, panels, say
+
+MOST_PANELS = Most(panels=12, panels_in_all=42)
+_MARK_STEP = 6.5  # points between marks of one place
+
+
+def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
+    """A curve for each cache type and way of loading, a mark for each answer, and a bar where the end is not known."""
+    count = len(card.tables)
+    columns = 1 if count == 1 else 2 if count in (2, 4) else 3
+    rows = -(-count // columns)
+    figure, axes = panels(rows, columns, row_in=3.2 if columns == 1 else 2.4, share=False)
+    places = [panel for row in axes for panel in row]
+    widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
+    for panel, table in zip(places, card.tables, strict=False):
+        _panel(panel, table, widths, 0.75 * 72 * WIDTH_IN / columns)
+        if count > 1:
+            panel.set_title(card.name(table), fontsize=USUAL, loc="left")
+    for panel in places[count:]:
+        panel.remove()
+    figure.supylabel("largest max_seq_len that fits, tokens", fontsize=USUAL + 1)
+    _explain(figure, card)
+    name(figure, card.title, card.simulated)
+    return figure
+
+
+def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float) -> None:
+    curves = _curves(table, widths)
+    _lengths(axes, table)
+    for curve in curves:
+        fits = [(x, row["fits_at"]) for x, row in curve.points if row["fits_at"] is not None]
+        axes.plot([x for x, _ in fits], [n for _, n in fits], curve.style, color=curve.colour, lw=1.3, zorder=2)
+        if fits and curve.name:
+            axes.annotate(
+                curve.name,
+                fits[0],
+                (-7, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=SMALL,
+                color=curve.colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+    if not _marks(axes, curves, width_pt / len(widths)):
+        say(axes, "no length is known")
+    # Evenly spaced, as widths such as 2.25, 2.5 and 16 would crowd at one end.
+    few = len(widths) <= width_pt / 16
+    axes.set_xticks(range(len(widths)), [f"{bpw:g}" for bpw in widths], rotation=0 if few else 90)
+    axes.set_xlim(-0.5, len(widths) - 0.5)
+    axes.set_xlabel("bits per weight", fontsize=USUAL)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One cache type loaded in one way: a row at each place of a width. Named where other keys tell curves apart."""
+
+    cache: str
+    lazy: bool
+    name: str
+    points: list[tuple[int, Row]]
+
+    @property
+    def colour(self) -> str:
+        return CACHE_COLOURS[self.cache]
+
+    @property
+    def style(self) -> str:
+        return "--" if self.lazy else "-"
+
+
+def _curves(table: BoundaryTable, widths: list[float]) -> list[_Curve]:
+    curves: dict[tuple[str, bool, str], list[tuple[int, Row]]] = {}
+    for j, cache in enumerate(table.caches):
+        for line, cells in zip(table.lines, table.cells, strict=True):
+            row = cells[j]
+            if row is not None:
+                name = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+                curves.setdefault((cache, line["lazy"], name), []).append((widths.index(line["bpw"]), row))
+    return [_Curve(*key, points) for key, points in curves.items()]
+
+
+def _height(row: Row) -> int | None:
+    """Where a row's mark stands; None where it has no answer."""
+    if row["fits_at"] is None and row["outcome"] == "oom" and row["certified"]:
+        return 0
+    height: int | None = row["fits_at"]
+    return height
+
+
+def _gap(row: Row) -> tuple[int, int | None] | None:
+    """What the end lies between, where that is more than a step apart: a length that fits, or 0, and one that fails,
+    or else the model's own limit (None where that is unknown). None where the end is known, or nothing is.
+    """
+    fits_at, fails_at = row["fits_at"], row["fails_at"]
+    if row["certified"] or (fits_at is None and fails_at is None):
+        return None
+    low, high = fits_at or 0, fails_at if fails_at is not None else row["native_max_seq_len"]
+    return None if high is not None and high - low <= PAGE else (low, high)
+
+
+def _marks(axes: Axes, curves: list[_Curve], room_pt: float) -> int:
+    """A mark for each answer, and the gap above it; returns how many rows had either. Those of one point stand side by
+    side, within the `room_pt` points between two widths: at the model's own limit there are many. So do all gaps of one
+    width, as they may overlap.
+    """
+    together: dict[tuple[int, int | None], list[tuple[_Curve, Row]]] = {}
+    for curve in curves:
+        for x, row in curve.points:
+            height, gap = _height(row), _gap(row)
+            if height is not None or gap is not None:
+                together.setdefault((x, height if gap is None else None), []).append((curve, row))
+    # Marks that look the same are one artist: there may be many.
+    alike: dict[tuple[str, str, bool], list[tuple[float, int]]] = {}
+    for (x, _), marks in together.items():
+        step = min(_MARK_STEP / room_pt, 0.8 / len(marks))
+        for i, (curve, row) in enumerate(marks):
+            aside = x + (i - (len(marks) - 1) / 2) * step
+            height = _height(row)
+            if height is not None:
+                shape = "x" if row["fits_at"] is None else "D" if curve.lazy else "o"
+                alike.setdefault((shape, curve.colour, row["certified"]), []).append((aside, height))
+            _draw_gap(axes, curve, row, aside)
+    for (shape, colour, certified), points in alike.items():
+        face = colour if certified else "white"
+        size_pt = 4.0 if shape == "D" else 5.0
+        axes.plot(*zip(*points, strict=True), shape, color=colour, ms=size_pt, mfc=face, clip_on=False, zorder=3)
+    return sum(map(len, together.values()))
+
+
+def _draw_gap(axes: Axes, curve: _Curve, row: Row, x: float) -> None:
+    gap = _gap(row)
+    if gap is None:
+        return
+    low, high = gap[0], axes.get_ylim()[1] if gap[1] is None else gap[1]
+    axes.vlines(x, low, high, color=curve.colour, lw=4, alpha=0.35, zorder=2.5)
+    if row["fails_at"] is not None:
+        axes.plot(x, high, "_", color=curve.colour, ms=7, zorder=3)
+
+
+def _lengths(axes: Axes, table: BoundaryTable) -> None:
+    """The axis from nothing to the model's own limit, which is a line; only to the longest that fits where that is far
+    less, as all would lie flat at the bottom.
+    """
+    native = table.native_max_seq_len
+    rows = [row for cells in table.cells for row in cells if row]
+    longest = max((length for row in rows for length in (row["fits_at"], _seen_to_fail(row)) if length), default=0)
+    far = native is not None and 0 < longest < native / 3
+    top = (longest if far else max(native or 0, longest)) or PAGE
+    axes.set_ylim(0, (1.25 if far else 1.14) * top)
+    axes.set_yticks(range(0, top + 1, 2 ** math.ceil(math.log2(top / 8))))
+    axes.yaxis.set_major_formatter(FuncFormatter(in_k))
+    if native is None:
+        return
+    text = f"the model's own limit, {tokens(native)}"
+    if far:
+        axes.annotate(f"{text},\nis far above", (0.01, 1), xycoords="axes fraction", va="top", fontsize=SMALL)
+    else:
+        axes.axhline(native, color=GREY, lw=1, zorder=1)
+        where = axes.get_yaxis_transform()
+        axes.annotate(text, (0.01, native), (0, 5), xycoords=where, textcoords="offset points", fontsize=SMALL)
+
+
+def _seen_to_fail(row: Row) -> int | None:
+    """The upper end of a gap that ends where something failed."""
+    gap = _gap(row)
+    return None if gap is None or row["fails_at"] is None else gap[1]
+
+
+def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
+    """Only of what is there."""
+    rows = [row for table in card.tables for cells in table.cells for row in cells if row]
+    present = {row["cache"] for row in rows}
+    handles: list[Artist] = [
+        Line2D([], [], color=colour, lw=3, label=f"{cache} cache")
+        for cache, colour in CACHE_COLOURS.items()
+        if cache in present
+    ]
+    ways = {row["lazy"] for row in rows}
+    if False in ways:
+        handles.append(key("load", ls="-", marker="o"))
+    if True in ways:
+        handles.append(key("lazy + load_autosplit", ls="--", marker="D"))
+    if any(row["certified"] and row["fits_at"] is not None for row in rows):
+        handles.append(key("certified", marker="o"))
+    if any(row["fits_at"] is not None and not row["certified"] for row in rows):
+        handles.append(key("not certified", marker="o", mfc="white"))
+    if any(_gap(row) for row in rows):
+        handles.append(Patch(color=GREY, alpha=0.35, lw=0, label="the end lies in here"))
+    if any(_height(row) == 0 for row in rows):
+        handles.append(key("nothing fits", marker="x"))
+    explain(figure, handles, card.left_out)

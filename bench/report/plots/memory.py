@@ -1,0 +1,194 @@
+"""Where the memory goes at the boundary: stacked parts under the card's limit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from bench.report.boundaries import BoundaryTable
+from bench.report.card_table import SHORT, Row
+from bench.report.format import GIB, size, tokens
+from bench.report.plots.grid import draw_grid, panel_in
+from bench.report.plots.panels import Card
+from bench.report.plots.style import GREY, SMALL, WIDTH_IN, explain, key
+from bench.results.schema import PARTS
+
+# Each kind of memory from the bottom up, what it is made of, and Okabe and Ito's colour for it.
+_KINDS = {
+    "weights": (("weights_bytes",), "#0072B2"),
+    "cache": (("cache_bytes",), "#E69F00"),
+    "scratch": (("scratch_bytes",), "#56B4E9"),
+    "activations": (("activations_bytes", "attention_bytes", "logits_bytes"), "#009E73"),
+    "held back by load_autosplit": (("reserve_bytes",), "#D55E00"),
+    "other": (("rope_bytes", "workspace_bytes", "other_bytes"), "#F0E442"),
+}
+_UNTOLD, _CONTEXT, _HELD, _ALL = "in use, not told apart", "CUDA context", "held, unused", "held, not told apart"
+_COLOURS = {
+    **{kind: colour for kind, (_, colour) in _KINDS.items()},
+    _UNTOLD: "#777777",
+    _CONTEXT: "#CC79A7",
+    _HELD: "#D8D8D8",
+    _ALL: "#999999",
+}
+_AT_BOUNDARY = [*PARTS, "context_bytes", "peak_allocated_bytes"]
+_HATCH = "////"
+_LABEL_WIDTH_PT, _LABEL_HEIGHT_PT = 8.0, 36.0  # of a length as it stands over its bar, and the air around it
+
+
+def with_parts(boundaries: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
+    """Boundaries with the parts of the case that was seen to fit there; null where it is not among `cases`."""
+    if boundaries.empty or cases.empty:
+        return boundaries.reindex(columns=[*boundaries.columns, *_AT_BOUNDARY])
+    probes = boundaries[["boundary_id", "fits_at", "case_ids"]].explode("case_ids").dropna()
+    fits = cases.loc[
+        cases["case_id"].isin(probes["case_ids"]) & cases["outcome"].eq("fits"),
+        ["case_id", "max_seq_len", *_AT_BOUNDARY],
+    ]
+    found = probes.merge(fits, left_on=["case_ids", "fits_at"], right_on=["case_id", "max_seq_len"])
+    parts = found.drop_duplicates("boundary_id", keep="last").set_index("boundary_id")[_AT_BOUNDARY]
+    return boundaries.join(parts, on="boundary_id")
+
+
+def stack_of(row: Row) -> dict[str, int]:
+    """The bytes of each kind at a boundary, from the bottom up; empty where nothing is known.
+
+    Parts are those alive when allocated bytes were highest. What is in use beyond the parts that are known is not told
+    apart; what the card held beyond that and the CUDA context is unused.
+    """
+    device = row["peak_device_bytes"]
+    known = {kind: [row[part] for part in parts if row[part] is not None] for kind, (parts, _) in _KINDS.items()}
+    stack = {kind: sum(values) for kind, values in known.items() if values}
+    if not stack and row["peak_allocated_bytes"] is None:
+        return {} if device is None else {_ALL: device}
+    used = sum(stack.values())
+    stack[_UNTOLD] = max(0, (row["peak_allocated_bytes"] or 0) - used)
+    stack[_CONTEXT] = row["context_bytes"] or 0
+    stack[_HELD] = max(0, (device or 0) - sum(stack.values()))
+    return {kind: size_bytes for kind, size_bytes in stack.items() if size_bytes}
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """One setting at its boundary: what stands below the bar (`group`), beside which way of loading, and how far."""
+
+    group: tuple[float, str]
+    lazy: bool
+    row: Row
+    stack: dict[str, int]
+
+    @property
+    def label(self) -> str:
+        row = self.row
+        if row["fits_at"] is not None:
+            return tokens(row["fits_at"]) + ("" if row["certified"] else "?")
+        if row["outcome"] == "oom":
+            return "none" if row["certified"] else "?"
+        return SHORT.get(row["outcome"], str(row["outcome"]))
+
+
+def draw_memory(card: Card[BoundaryTable]) -> Figure | None:
+    """A bar for each bpw and way of loading, its length above it; None where nothing is known of any."""
+    bars = [_bars(table) for table in card.tables]
+    every = [bar for own in bars for of_cache in own.values() for bar in of_cache]
+    if not any(bar.stack for bar in every):
+        return None
+    groups = sorted({bar.group for bar in every})
+    room_pt = 0.8 * 72 * WIDTH_IN / len({cache for own in bars for cache in own}) / len(groups)
+    ways = {bar.lazy for bar in every}
+    width = 0.8 / len(ways)
+    labelled = width * room_pt >= _LABEL_WIDTH_PT
+    of_table = dict(zip(map(id, card.tables), bars, strict=True))
+
+    # Lengths that stand over the card's limit take this much of the axis, in cards.
+    over = 1 / (1 - _LABEL_HEIGHT_PT / (72 * panel_in(len(card.tables)))) - 1 if labelled else 0.08
+
+    def draw(axes: Axes, table: BoundaryTable, cache: str) -> str | None:
+        own = of_table[id(table)][cache]
+        placed = [(groups.index(bar.group) + (0 if len(ways) == 1 else (bar.lazy - 0.5) * width), bar) for bar in own]
+        _draw_bars(axes, placed, width)
+        for x, bar in placed if labelled else []:
+            _label(axes, bar, x, over)
+        if table.limit_bytes is not None:
+            axes.axhline(table.limit_bytes / GIB, color="black", lw=1)
+        return None if any(bar.stack for bar in own) or labelled else "no memory is known"
+
+    figure, axes = draw_grid(card, draw, "bits per weight", "GiB")
+    tallest = max(sum(bar.stack.values()) for bar in every)
+    axes[0][0].set_ylim(0, max(tallest, card.tables[0].limit_bytes or 0) / GIB * (1 + over))
+    axes[0][0].set_xticks(range(len(groups)), [", ".join(filter(None, (f"{bpw:g}", n))) for bpw, n in groups])
+    axes[0][0].set_xlim(-0.6, len(groups) - 0.4)
+    if room_pt < 16 or any(named for _, named in groups):
+        for panel in axes[-1]:
+            panel.tick_params(axis="x", labelrotation=90, labelsize=SMALL)
+    for row in axes:
+        for panel in row:
+            panel.grid(visible=False, axis="x")
+    _explain(figure, card, every, labelled)
+    return figure
+
+
+def _bars(table: BoundaryTable) -> dict[str, list[_Bar]]:
+    """The bars of each cache type, the longest of those of one place in front."""
+    bars: dict[str, list[_Bar]] = {}
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        named = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+        for cache, row in zip(table.caches, cells, strict=True):
+            if row is not None:
+                bars.setdefault(cache, []).append(_Bar((line["bpw"], named), line["lazy"], row, stack_of(row)))
+    return bars
+
+
+def _draw_bars(axes: Axes, bars: list[tuple[float, _Bar]], width: float) -> None:
+    """All pieces of one kind and way of loading are one artist: there may be many."""
+    pieces: dict[tuple[str, bool], list[list[tuple[float, float]]]] = {}
+    for x, bar in bars:
+        bottom, left, right = 0.0, x - 0.45 * width, x + 0.45 * width
+        for kind, size_bytes in bar.stack.items():
+            top = bottom + size_bytes / GIB
+            corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
+            pieces.setdefault((kind, bar.lazy), []).append(corners)
+            bottom = top
+    for (kind, lazy), shapes in pieces.items():
+        hatch = _HATCH if lazy else None
+        polygons = PolyCollection(shapes, fc=_COLOURS[kind], ec="white", lw=0.3, hatch=hatch, label=kind)
+        axes.add_collection(polygons, autolim=False)
+
+
+def _label(axes: Axes, bar: _Bar, x: float, over: float) -> None:
+    """How far it goes, over its bar; over the card's limit, if that would go through the number."""
+    top = sum(bar.stack.values()) / GIB
+    limit = (bar.row["vram_limit_bytes"] or bar.row["device_total_bytes"] or 0) / GIB
+    place = max(top, limit) if top + over * limit > limit else top
+    axes.annotate(
+        bar.label,
+        (x, place),
+        (0, 2),
+        textcoords="offset points",
+        rotation=90,
+        ha="center",
+        va="bottom",
+        fontsize=SMALL,
+    )
+
+
+def _explain(figure: Figure, card: Card[BoundaryTable], bars: list[_Bar], labelled: bool) -> None:
+    """Only of what is there."""
+    present = {kind for bar in bars for kind in bar.stack}
+    handles: list[Artist] = [Patch(color=c, label=kind) for kind, c in _COLOURS.items() if kind in present]
+    if any(bar.lazy for bar in bars):
+        handles.append(Patch(facecolor=GREY, edgecolor="white", hatch=_HATCH, label="lazy + load_autosplit"))
+    if any(not bar.lazy for bar in bars):
+        handles.append(Patch(facecolor=GREY, label="load"))
+    limit = card.tables[0].limit_bytes
+    if limit is not None:
+        handles.append(key(f"the card's limit, {size(limit)}", color="black", ls="-", lw=1))
+    words = ["Above each bar: the largest max_seq_len that fits, in tokens."] if labelled else []
+    if any(not bar.stack for bar in bars if bar.row["fits_at"] is not None):
+        words.append("Where there is a length and no bar, no row tells the memory.")
+    explain(figure, handles, [*words, *card.left_out])

@@ -1,0 +1,105 @@
+"""How all pictures look: their colours, their size, their names and their files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.card_table import CACHES
+
+# Okabe and Ito's palette, safe for the colour-blind.
+CACHE_COLOURS = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
+GREY = "#444444"
+WIDTH_IN = 8.2  # at the width of a README the smallest text is still 10 pixels high
+SMALL, USUAL = 7.0, 8.0  # points of text
+_DPI = 150
+_RED = "#B00020"
+_TITLE_COLUMNS, _NOTE_COLUMNS = 88, 130
+_KEY_PT = 42.0  # of a legend's entry beside its text
+
+
+def panels(rows: int, columns: int, row_in: float, share: bool) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of `rows` by `columns` panels, each row `row_in` inches high; with `share` they have the same axes."""
+    figure = Figure(figsize=(WIDTH_IN, row_in * rows + 1.1), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
+    for panel in axes.flat:
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=USUAL)
+    return figure, [list(row) for row in axes]
+
+
+def name(figure: Figure, title: str, simulated: bool) -> None:
+    """The title, and the word that no simulated picture goes without."""
+    figure.suptitle(textwrap.fill(title, _TITLE_COLUMNS), fontsize=10, x=0.01, ha="left")
+    if simulated:
+        figure.text(0.995, 0.995, "simulated", ha="right", va="top", fontsize=9, color=_RED, weight="bold")
+
+
+def key(label: str, **looks: Any) -> Line2D:
+    """A legend's entry that speaks of shape, not of colour."""
+    return Line2D([], [], **{"color": GREY, "ls": "", "ms": 4.5, "label": label, **looks})
+
+
+def explain(figure: Figure, handles: list[Artist], words: Sequence[str]) -> None:
+    """The legend below all panels, over it what else a reader should know, in words."""
+    columns = _columns([len(str(handle.get_label())) for handle in handles])
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=columns,
+        handlelength=2.5,
+        fontsize=USUAL,
+        frameon=False,
+        title="\n".join(textwrap.fill(line, _NOTE_COLUMNS) for line in words) or None,
+        title_fontsize=SMALL,
+    )
+
+
+def _columns(lengths: list[int]) -> int:
+    """In how many columns the labels of so many characters stand side by side; the rows as even as can be."""
+    for rows in range(1, len(lengths) + 1):
+        columns = -(-len(lengths) // rows)
+        widest = [max(lengths[at : at + rows]) for at in range(0, len(lengths), rows)]
+        if sum(_KEY_PT + 0.6 * USUAL * length for length in widest) <= 72 * WIDTH_IN:
+            return columns
+    return 1
+
+
+def say(panel: Axes, words: str) -> None:
+    """A panel with nothing in it says why."""
+    panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", va="center", fontsize=USUAL, color=GREY)
+
+
+def shades(count: int) -> list[str]:
+    """Colours of an order, dark to light, that the colour-blind see in the same order."""
+    return [to_hex(colormaps["viridis"](0.82 * i / max(1, count - 1))) for i in range(count)]
+
+
+def in_k(n: float, _: object = None) -> str:
+    return f"{n / 1024:g}k" if n >= 1024 else f"{n:g}"
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Writes the figure as PNG and as SVG, and returns both."""
+    png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
+    # Text stays text, and the same rows make the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # all stands where it belongs; finding that out once is enough
+        figure.savefig(png, dpi=_DPI)
+        figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]
