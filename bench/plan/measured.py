@@ -108,7 +108,7 @@ def _card(key: tuple[Any, ...], rows: list[Row]) -> MeasuredCard:
         compute_capability=compute_capability,
         driver_version=driver_version,
         torch_version=torch_version,
-        multi_processor_count=_median([_multi_processor_count(row) for row in rows]),
+        multi_processor_count=_median([multi_processor_count(row) for row in rows]),
         began_bytes=_median([row.get("context_bytes") for row in rows]),
         besides_bytes=_median(besides),
         workspace_bytes=min(filter(None, (row.get("workspace_bytes") for row in fits)), default=None),
@@ -116,7 +116,8 @@ def _card(key: tuple[Any, ...], rows: list[Row]) -> MeasuredCard:
     )
 
 
-def _multi_processor_count(row: Row) -> int | None:
+def multi_processor_count(row: Row) -> int | None:
+    """What CUDA said of the card of a measured row; None where it was not asked."""
     telemetry = json.loads(row.get("telemetry") or "{}")
     count = telemetry.get("properties", {}).get("multi_processor_count")
     return None if count is None else int(count)
