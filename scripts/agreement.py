@@ -69,17 +69,17 @@ def agreement(
     simulated = simulated or results.with_name(f"{results.name}-simulated")
     again = [_case(row, found, known) for row in cases]
     cells = [_cell(row, found, known) for row in boundaries]
-    run_sweep(
+    finished = run_sweep(
         [case for case in again if case],
         [cell for cell in cells if cell],
         simulated,
         new_run_id(),
         _TIMEOUT_S,
     )
-    compared = [
-        compare_kinds(rows, read(simulated)[0].to_pylist(), kind)
-        for rows, read, kind in ((cases, read_cases, Kind.CASES), (boundaries, read_boundaries, Kind.BOUNDARIES))
-    ]
+    ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
+    made = [row for row in read_cases(simulated)[0].to_pylist() if row["case_id"] in ours]
+    bounds = [row for row in read_boundaries(simulated)[0].to_pylist() if row["boundary_id"] in ours]
+    compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
     text = as_markdown(compared, [_said(card) for card in known.values()])
     if out is None:
         print(text, end="")

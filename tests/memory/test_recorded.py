@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def trace(seed: int, length: int = 400) -> list[dict[str, Any]]:
-    """What PyTorch would have written down: random requests of two streams; segments lie anywhere, one below another."""
+    """What PyTorch would have written down: random requests of two streams; each segment lies below the last."""
     random_ = random.Random(seed)
     model = CachingAllocator(1 << 40)
     entries: list[dict[str, Any]] = []

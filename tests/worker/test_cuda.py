@@ -115,8 +115,8 @@ def test_foreign_processes_are_noted(driver: Driver) -> None:
 def test_the_cublas_workspace_is_what_pytorch_lets_go_of(driver: Driver) -> None:
     held = iter([100 * MIB, 68 * MIB])
     with (
-        mock.patch.object(torch.cuda, "memory_allocated", lambda device: next(held)),
-        mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, create=True),
+        mock.patch.object(torch.cuda, "memory_allocated", side_effect=held),
+        mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces", create=True),
     ):
         model = SimpleNamespace(device_context=[], modules=[])
         parts = cuda.CudaCard(real_case()).parts_at_peak(model, SimpleNamespace(all_tensors=list))
