@@ -164,3 +164,14 @@ guards = (ctypes.c_void_p * 32).in_dll(library, "_ZN3c104impl26device_guard_impl
 assert guards[1] == guards[14] is not None
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real card decodes more tokens, for its timings: what it allocates at its peak is the same."""
+    few = run(made_up_case(TINY, max_seq_len=512))
+    monkeypatch.setattr(card.SimulatedCard, "warm_up_tokens", 40)
+    monkeypatch.setattr(card.SimulatedCard, "decode_tokens", 32)
+    many = run(made_up_case(TINY, max_seq_len=512))
+    assert [data.get("prefill_tokens") for data in few.of("phase")] == [None, None, 508, None]
+    assert [data.get("prefill_tokens") for data in many.of("phase")] == [None, None, 508, None]
+    assert many.memory.peak_allocated_bytes == few.memory.peak_allocated_bytes
