@@ -73,7 +73,12 @@ def compare_kinds(rows: Iterable[Row], simulated: Iterable[Row], kind: Kind) -> 
 
 def _newest(rows: Iterable[Row], kind: Kind) -> dict[tuple[Any, ...], Row]:
     ordered = sorted(rows, key=lambda row: row[MOMENTS[kind]])
-    return {(row["device_name"], row.get("model_fingerprint"), question(row)): row for row in ordered}
+    return {(row["device_name"], row.get("model_fingerprint"), question(_as_it_ran(row))): row for row in ordered}
+
+
+def _as_it_ran(row: Row) -> Row:
+    """What `auto` chooses depends on what is installed: a row is about the attention that ran."""
+    return {**row, "attention_requested": row.get("attention") or row.get("attention_requested")}
 
 
 def _agreement(measured: Row, simulated: Row, kind: Kind) -> Agreement:

@@ -50,6 +50,13 @@ def test_another_card_other_weights_or_another_question_is_no_answer() -> None:
     assert len(compared.alone) == 1
 
 
+def test_auto_stands_for_what_ran() -> None:
+    real = [real_case(attention="sdpa", attention_requested="auto")]
+    flash, sdpa = case(**SIMULATED), case(**SIMULATED, attention="sdpa", attention_requested="sdpa")
+    assert not compare_kinds(real, [flash], Kind.CASES).agreements
+    assert compare_kinds(real, [flash, sdpa], Kind.CASES).agreements[0].simulated is sdpa
+
+
 def test_simulated_rows_among_the_measured_are_left_out() -> None:
     assert not compare_kinds([case(**SIMULATED)], [case(**SIMULATED)], Kind.CASES).agreements
 
