@@ -67,7 +67,14 @@ class Layout:
     def from_json(text: str) -> Layout:
         fields = json.loads(text)
         tensors = [
-            Tensor(**{**each, "shape": tuple(each["shape"]), "groups": tuple(each["groups"])})
+            Tensor(
+                **{
+                    **each,
+                    "shape": tuple(each["shape"]),
+                    "groups": tuple(each["groups"]),
+                    "content": Content(each["content"]),
+                }
+            )
             for each in fields["tensors"]
         ]
         return Layout(fields["documents"], tensors)

@@ -151,7 +151,7 @@ def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
     if device.kind == "cuda":
         if device.uuid not in seen:
             assumed.append("context_bytes assumed until a case was measured on this GPU")
-    elif device.context_basis != "measured":
+    elif not (device.context_basis or "").startswith("measured"):
         assumed.append("context_bytes assumed")
     if float(device.compute_capability or "8.0") < 8.0:
         assumed.append("attention kernels of cards before Ampere assumed to take what newer ones take")

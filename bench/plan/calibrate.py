@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.memory.limits import Limits, limits_of
 from bench.plan import config
+from bench.plan.measured import multi_processor_count
 from bench.plan.settings import DeviceSettings
 from bench.records import Case, DeviceSpec, Outcome
 
@@ -43,7 +44,7 @@ class _Lesson:
     """What one row says of its card; None where it does not say.
 
     `besides_bytes` are held besides PyTorch's memory, by anyone; `began_bytes` is the process's own context before it
-    loaded anything; `missed_bytes` are in use beyond the prediction.
+    loaded anything; `missed_bytes` are in use beyond the prediction; `num_sms` are the card's multiprocessors.
     """
 
     fits: bool
@@ -51,6 +52,7 @@ class _Lesson:
     besides_bytes: int | None
     began_bytes: int | None
     missed_bytes: int | None
+    num_sms: int | None
     about: tuple[Any, ...]
 
 
@@ -81,6 +83,7 @@ class Calibration:
             began_bytes=row.get("context_bytes"),
             # What ran out never came to its peak.
             missed_bytes=_difference(row, "peak_allocated_bytes", "predicted_peak_bytes") if fits else None,
+            num_sms=multi_processor_count(row),
             about=tuple(row.get(name) for name in _TELLING),
         )
         self._lessons.setdefault((row["device_uuid"], row.get("driver_version")), []).append(lesson)
@@ -99,6 +102,9 @@ class Calibration:
         known = dataclasses.replace(
             device,
             total_memory_bytes=total or device.total_memory_bytes,
+            multi_processor_count=next(
+                (lesson.num_sms for lesson in reversed(lessons) if lesson.num_sms), device.multi_processor_count
+            ),
             context_bytes=context + missed,
         )
         limit = case.vram_limit_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from bench import nvml
 from bench.errors import BadInput
@@ -12,6 +13,7 @@ from bench.records import DeviceSpec
 
 # What device=auto simulates where there is no GPU.
 DEFAULT_SIMULATED = "rtx_4090"
+_NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
 
 
 def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
@@ -40,7 +42,7 @@ def resolve_device(settings: DeviceSettings) -> DeviceSpec:
             raise BadInput(f"device.index={settings.index}: this machine has GPUs 0 to {len(gpus) - 1}")
         gpu = gpus[settings.index]
         return DeviceSpec(
-            name=gpu.name.lower().replace(" ", "_").replace("-", "_"),
+            name=_NO_NAME.sub("_", gpu.name.lower()).strip("_"),
             kind="cuda",
             full_name=gpu.name,
             total_memory_bytes=gpu.total_bytes,

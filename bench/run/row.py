@@ -39,6 +39,8 @@ def make_row(
             reported.update({name: value for name, value in report.data.items() if value is not None})
     memory = reported.get("memory") or {}
     sampled_bytes = (telemetry or {}).get("peak_used_bytes")
+    if "properties" in reported:
+        telemetry = {**(telemetry or {}), "properties": reported["properties"]}
     peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
     return {
         "schema_version": SCHEMA_VERSION,

@@ -33,7 +33,10 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Recipe:
-    """What determines every byte: of `case` the model, `bpw` and `head_bits`; a sparse one has no values at all."""
+    """What determines every byte: of `case` the model, `bpw` and `head_bits`.
+
+    A sparse one has no values but the group tables.
+    """
 
     case: Case
     seed: int

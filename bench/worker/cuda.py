@@ -53,6 +53,7 @@ class CudaCard:
             "context_bytes": self.context_bytes,
             "cuda_version": torch.version.cuda,
             "device_total_bytes": self._total_bytes,
+            "properties": {"multi_processor_count": torch.cuda.get_device_properties(0).multi_processor_count},
         }
 
     def memory(self) -> Memory:
@@ -77,7 +78,10 @@ class CudaCard:
         )
 
     def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
-        """From the engine's own objects: what lives as long as the model. The transients at the peak are not known."""
+        """From the engine's own objects: what lives as long as the model. The transients at the peak are not known.
+
+        The cuBLAS workspaces are freed to be counted: this is the last that is asked of a card.
+        """
         contexts = [context for context in model.device_context if context is not None]
         scratch = _bytes(context.scratch for context in contexts)
         rope = _bytes(tensor for context in contexts for tensor in [*(context.sin or []), *(context.cos or [])])
@@ -88,6 +92,7 @@ class CudaCard:
             "cache_bytes": cache_bytes,
             "scratch_bytes": scratch,
             "rope_bytes": rope,
+            "workspace_bytes": _workspace_bytes(),
         }
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
@@ -143,6 +148,16 @@ def _bytes(tensors: Any) -> int:
     """The storages of some tensors, each counted once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t is not None}
     return sum(storages.values())
+
+
+def _workspace_bytes() -> int | None:
+    """What PyTorch holds for cuBLAS, on all streams; None where this PyTorch cannot let go of it."""
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if clear is None:
+        return None
+    held_bytes = torch.cuda.memory_allocated(0)
+    clear()
+    return held_bytes - torch.cuda.memory_allocated(0)
 
 
 @contextmanager

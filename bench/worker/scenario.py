@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bench.checkpoint.layout import MADE_UP
-from bench.memory.schedule import PROMPT_TOKENS
+from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
 from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention, require_known_architecture
@@ -51,7 +51,8 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
     with _phase(Phase.PREFILL, card, emit) as prefill:
         _restart(model, cache, context[:, :PROMPT_TOKENS])
         _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - PROMPT_TOKENS))
-        filled = context[:, : case.max_seq_len - card.decode_tokens]
+        # As far on every card, however many tokens it decodes: what a prefill takes depends on its length.
+        filled = context[:, : case.max_seq_len - DECODE_TOKENS]
         prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
         prefill["prefill_tokens"] = filled.numel()
     with _phase(Phase.DECODE, card, emit) as decode:

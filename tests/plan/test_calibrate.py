@@ -233,3 +233,8 @@ def test_a_limit_near_the_whole_card_is_bounded_by_what_is_free() -> None:
 
 def test_nothing_known_a_limit_holds_the_assumed_context() -> None:
     assert for_torch(case=replace(CASE, vram_limit_bytes=12 * GIB)) == 12 * GIB - ASSUMED_CONTEXT_BYTES
+
+
+def test_the_multiprocessors_are_those_that_cuda_counted() -> None:
+    calibration = Calibration(VERSIONS, [row(telemetry='{"properties": {"multi_processor_count": 77}}'), row()])
+    assert calibration.limits(CASE).num_sms == 77

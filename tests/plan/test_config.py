@@ -461,6 +461,21 @@ def test_a_gpu_that_is_there_is_taken(
     assert (spec.name, spec.kind, spec.uuid, spec.total_memory_bytes) == ("nvidia_rtx_a6000", "cuda", "GPU-1", 48 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        ("NVIDIA A100-SXM4-40GB", "nvidia_a100_sxm4_40gb"),
+        ("Quadro RTX 6000/8000 (Max-Q)", "quadro_rtx_6000_8000_max_q"),
+    ],
+)
+def test_a_gpu_s_name_can_be_part_of_a_file_s(
+    says: str, name: str, model_dir: Path, write_exl2: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "find_gpus", lambda: ([dataclasses.replace(GPU, name=says)], None))
+    write_exl2(model_dir, "model.layers.0.mlp.up_proj")
+    assert _local(model_dir, "cuda").device.name == name
+
+
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "find_gpus", lambda: ([GPU], None))
     assert _refusal("device=cuda", "device.index=3").startswith("device.index=3")

@@ -66,7 +66,7 @@ def driver() -> Iterator[Driver]:
         "init": made_up.init,
         "empty_cache": lambda: None,
         "synchronize": lambda: None,
-        "get_device_properties": lambda device: SimpleNamespace(total_memory=24 << 30),
+        "get_device_properties": lambda device: SimpleNamespace(total_memory=24 << 30, multi_processor_count=82),
         "memory_reserved": lambda device: made_up.reserved_mib * MIB,
         "memory_stats": made_up.stats,
         "mem_get_info": lambda device: ((24 << 30) - made_up.used_bytes, 24 << 30),
@@ -110,6 +110,17 @@ def test_a_limit_leaves_room_for_the_context(driver: Driver) -> None:
 
 def test_foreign_processes_are_noted(driver: Driver) -> None:
     assert cuda.CudaCard(real_case()).notes() == ["other processes on the GPU: 4711"]
+
+
+def test_the_cublas_workspace_is_what_pytorch_lets_go_of(driver: Driver) -> None:
+    held = iter([100 * MIB, 68 * MIB])
+    with (
+        mock.patch.object(torch.cuda, "memory_allocated", side_effect=held),
+        mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces", create=True),
+    ):
+        model = SimpleNamespace(device_context=[], modules=[])
+        parts = cuda.CudaCard(real_case()).parts_at_peak(model, SimpleNamespace(all_tensors=list))
+    assert parts["workspace_bytes"] == 32 * MIB
 
 
 def test_every_repeat_is_timed(driver: Driver) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,3 +150,28 @@ def test_batches_and_chunks_change_what_is_taken(run: Runner) -> None:
     one = run(made_up_case(TINY)).memory.peak_allocated_bytes
     assert run(made_up_case(TINY, batch_size=4)).memory.peak_allocated_bytes > one
     assert run(made_up_case(TINY, max_input_len=256)).memory.peak_allocated_bytes < one
+
+
+def test_a_cuda_build_of_torch_simulates_without_a_device(tmp_path: Path) -> None:
+    """On a machine with a GPU it is hidden from simulated cards: the build's own device guard would ask the driver."""
+    script = """
+import ctypes, os, torch
+torch.version.cuda = "13.0"
+from bench.worker.simulated import card
+card.preload()
+library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libc10.so"))
+guards = (ctypes.c_void_p * 32).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+assert guards[1] == guards[14] is not None
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
+
+
+def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real card decodes more tokens, for its timings: what it allocates at its peak is the same."""
+    few = run(made_up_case(TINY, max_seq_len=512))
+    monkeypatch.setattr(card.SimulatedCard, "warm_up_tokens", 40)
+    monkeypatch.setattr(card.SimulatedCard, "decode_tokens", 32)
+    many = run(made_up_case(TINY, max_seq_len=512))
+    assert [data.get("prefill_tokens") for data in few.of("phase")] == [None, None, 508, None]
+    assert [data.get("prefill_tokens") for data in many.of("phase")] == [None, None, 508, None]
+    assert many.memory.peak_allocated_bytes == few.memory.peak_allocated_bytes

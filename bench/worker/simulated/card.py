@@ -75,8 +75,9 @@ class SimulatedCard:
 
     def notes(self) -> list[str]:
         notes = []
-        if self._device.context_basis != "measured":
-            notes.append("context_bytes assumed")
+        basis = self._device.context_basis or "assumed"
+        if basis != "measured":  # "measured: driver ..., torch ..." says where
+            notes.append(f"context_bytes {basis if basis.startswith('measured') else 'assumed'}")
         if not self.supports_flash_attention():
             notes.append("attention kernels of cards before Ampere assumed to take what newer ones take")
         if self._routed:

@@ -1,4 +1,4 @@
-"""Stand-ins for what exllamav2 calls of `torch.cuda`, and the hooks that let a CPU build name `cuda:0`."""
+"""Stand-ins for what exllamav2 calls of `torch.cuda`, and the hooks that let a process without a GPU name `cuda:0`."""
 
 from __future__ import annotations
 
@@ -58,9 +58,10 @@ def tensor(data: Any, **kwargs: Any) -> torch.Tensor:
 
 
 def allow_cuda_devices() -> None:
-    """Gives a CPU build a device guard for CUDA (the one of the meta device), without which indexing fails."""
-    if torch.version.cuda is not None:
-        return
+    """Gives CUDA the device guard of the meta device: a CPU build has none, and indexing fails.
+
+    A CUDA build's own asks the driver, which has no device for a simulated card: on a GPU machine, too, it is hidden.
+    """
     library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libc10.so"))
     guards = (ctypes.c_void_p * 32).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
     guards[_DEVICE_TYPE_CUDA] = guards[_DEVICE_TYPE_META]

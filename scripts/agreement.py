@@ -1,0 +1,139 @@
+"""Runs measured cases again on simulated cards that are these GPUs, and says where the two agree: a Markdown document.
+
+    .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --out agreement.md
+    .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --cards conf/device
+
+The cards are made of the rows: name, memory, compute capability, multiprocessors and context as measured. The models
+are found by their fingerprint in `--models`, directories of checkpoints; one of `vram-bench synth --sparse` with the
+same model and bits is as good as the one that was measured. Simulated rows go to a folder of their own and are not run
+twice. `--cards` also writes each measured card as a file of the catalogue: from then on simulated cards of that name,
+and predictions, use what was measured, and their rows say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadInput
+from bench.memory.limits import limits_of
+from bench.plan.measured import MeasuredCard, Row, card_key, measured_cards
+from bench.plan.models import resolve_model
+from bench.plan.settings import ModelSettings
+from bench.records import Case, Cell, ModelSpec, Outcome
+from bench.report.agreement import as_markdown
+from bench.results.agreement import compare_kinds
+from bench.results.schema import Kind
+from bench.results.store import read_boundaries, read_cases
+from bench.run.sweep import new_run_id, run_sweep
+
+_TIMEOUT_S = 900.0
+# What a row of these says of memory can be said by a simulated card, too.
+_ANSWERS = (Outcome.FITS, Outcome.OOM)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, help="the folder of the measured rows")
+    parser.add_argument("--models", type=Path, action="append", required=True, help="a folder of checkpoints")
+    parser.add_argument("--simulated", type=Path, help="where simulated rows go; default: RESULTS-simulated")
+    parser.add_argument("--out", type=Path, help="the document; default: standard output")
+    parser.add_argument("--cards", type=Path, metavar="DIR", help="write each measured card to DIR/NAME.yaml")
+    arguments = parser.parse_args()
+    try:
+        return agreement(**vars(arguments))
+    except BadInput as error:
+        print(f"agreement: {error}", file=sys.stderr)
+        return 2
+
+
+def agreement(
+    results: Path, models: Sequence[Path], simulated: Path | None, out: Path | None, cards: Path | None
+) -> int:
+    """The exit code: 1 where a verdict differs or a measured row has no simulated one."""
+    cases, boundaries = (
+        [row for row in read(results)[0].to_pylist() if row["device_kind"] == "cuda" and row["outcome"] in _ANSWERS]
+        for read in (read_cases, read_boundaries)
+    )
+    if not cases:
+        raise BadInput(f"{results}: no measured rows in it; give the folder that scripts/gpu_check.sh has filled")
+    known = measured_cards(cases)
+    if cards is not None:
+        for card in known.values():
+            (cards / f"{card.name}.yaml").write_text(card.as_catalogue_file())
+    found = {model.fingerprint: model for folder in models for model in _models(folder)}
+    simulated = simulated or results.with_name(f"{results.name}-simulated")
+    again = [_case(row, found, known) for row in cases]
+    cells = [_cell(row, found, known) for row in boundaries]
+    finished = run_sweep(
+        [case for case in again if case],
+        [cell for cell in cells if cell],
+        simulated,
+        new_run_id(),
+        _TIMEOUT_S,
+    )
+    ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
+    made = [row for row in read_cases(simulated)[0].to_pylist() if row["case_id"] in ours]
+    bounds = [row for row in read_boundaries(simulated)[0].to_pylist() if row["boundary_id"] in ours]
+    compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
+    text = as_markdown(compared, [_said(card) for card in known.values()])
+    if out is None:
+        print(text, end="")
+    else:
+        out.write_text(text)
+    agreed = all(each.same_verdicts == len(each.agreements) and not each.alone for each in compared)
+    return 0 if agreed else 1
+
+
+def _models(folder: Path) -> Iterable[ModelSpec]:
+    for path in sorted({config.parent for config in [*folder.glob("config.json"), *folder.glob("*/config.json")]}):
+        yield resolve_model(ModelSettings(name="local", path=str(path)))
+
+
+def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Case | None:
+    """The case of a row on its simulated card; None where its model is not there."""
+    model = models.get(str(row["model_fingerprint"]))
+    card = cards.get(card_key(row))
+    if model is None or card is None:
+        return None
+    return Case(
+        # Rows are paired by what they call the model; the folder may have another name here.
+        model=replace(model, name=row["model"]),
+        device=card.as_simulated(limited=row["vram_limit_bytes"] is not None),
+        bpw=row["bpw"],
+        head_bits=row["head_bits"],
+        cache=row["cache"],
+        lazy=row["lazy"],
+        attention=row["attention"] or row["attention_requested"],  # what ran there, not what `auto` would choose here
+        max_seq_len=row.get("max_seq_len", row["native_max_seq_len"]),
+        batch_size=row["batch_size"],
+        max_input_len=row["max_input_len"],
+        vram_limit_bytes=row["vram_limit_bytes"],
+        repeats=1,
+    )
+
+
+def _cell(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Cell | None:
+    case = _case(row, models, cards)
+    return case and Cell(case)
+
+
+def _said(card: MeasuredCard) -> str:
+    def count(number: int | None, unit: str = " B") -> str:
+        return "unknown" if number is None else f"{number:,}{unit}"
+
+    return (
+        f"{card.name}: {count(card.total_bytes)}, compute capability {card.compute_capability}, "
+        f"{count(card.multi_processor_count, '')} multiprocessors; {card.basis}: context "
+        f"{count(card.began_bytes)} at the start, {count(card.besides_bytes)} besides PyTorch's memory in cases that "
+        f"fit, cuBLAS workspace {count(card.workspace_bytes)} (simulated: "
+        f"{limits_of(card.as_simulated(limited=False), None).workspace_bytes:,} B)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

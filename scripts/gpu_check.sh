@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Measures a GPU, for comparison with simulated cards: docs/gpu-check.md. No network is used.
+#
+#   scripts/gpu_check.sh [--dry-run] [--quick] [DIR]     DIR: where everything goes, results/gpu_check
+#
+# A call takes ten minutes at most (GPU_CHECK_S=540 seconds, then it stops); the same command goes on until all is done.
+# --dry-run says what would be done and what is missing; --quick takes one small model.
+# Packages are taken from wheels/ (VRAM_BENCH_WHEELS), where they are not installed yet.
+# Exit codes: 0 all done, 1 done, but look at problems.txt, 2 something is missing, 3 time is up: run it again.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+dry_run="" quick="" out="results/gpu_check"
+for argument in "$@"; do
+    case "$argument" in
+        --dry-run) dry_run=1 ;;
+        --quick) quick=1 ;;
+        -*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) out="${argument%/}" ;;
+    esac
+done
+limit_s="${GPU_CHECK_S:-540}"
+wheels="${VRAM_BENCH_WHEELS:-wheels}"
+python="${VRAM_BENCH_PYTHON:-$out/venv/bin/python}"
+rows="$out/rows" models="$out/models"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+# Built once, and kept with the results; a sandbox may throw the user's cache away.
+export TORCH_EXTENSIONS_DIR="$PWD/$out/extensions"
+[[ $out = /* ]] && TORCH_EXTENSIONS_DIR="$out/extensions"
+
+# Name of the directory, then what `synth` makes of it. Sparse ones: memory depends on shapes alone.
+if [ -n "$quick" ]; then
+    checkpoints=("tinyllama-4.0 model=tinyllama_1_1b bpw=4.0")
+    lengths="512,2048" limits_gib="1 2" disk_gib=1
+else
+    checkpoints=(
+        "llama-3.1-8b-2.5 model=llama_3_1_8b bpw=2.5"
+        "llama-3.1-8b-4.0 model=llama_3_1_8b bpw=4.0"
+        "llama-3.1-8b-6.0 model=llama_3_1_8b bpw=6.0"
+        "phi-3-medium-2.5 model=phi_3_medium_128k bpw=2.5"
+        "phi-3-medium-4.0 model=phi_3_medium_128k bpw=4.0"
+        "gemma-2-9b-4.0 model=gemma_2_9b bpw=4.0"
+    )
+    lengths="2048,8192" limits_gib="8 12 16" disk_gib=4
+fi
+# Cards inside this one are smaller than it.
+total_mib="$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -1)"
+limits=""
+for gib in $limits_gib; do
+    [ "${total_mib:-0}" -gt 0 ] 2>/dev/null && [ "$((gib * 1024))" -ge "$total_mib" ] || limits="$limits,${gib}GiB"
+done
+limits="${limits#,}"
+
+# What is missing
+
+missing() {
+    [ -x "$python" ] || [ -d "$wheels" ] || echo "$wheels/: the packages as wheels, or VRAM_BENCH_PYTHON with them installed"
+    command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || echo "an NVIDIA GPU and its driver (nvidia-smi -L)"
+    if ! compgen -G "$TORCH_EXTENSIONS_DIR/**/exllamav2_ext.so" >/dev/null && ! has_module exllamav2_ext; then
+        for tool in nvcc ninja c++; do
+            command -v "$tool" >/dev/null || echo "$tool, to build ExLlamaV2's extension (or the extension, built, on PYTHONPATH)"
+        done
+    fi
+    has_module torch || echo "torch, a CUDA build"
+    local parent="$out"
+    until [ -d "$parent" ]; do parent="$(dirname "$parent")"; done
+    [ "$(df -Pk "$parent" | awk 'NR == 2 { print int($4 / 1048576) }')" -ge "$disk_gib" ] || echo "$disk_gib GiB of disk for $out"
+}
+
+has_module() {
+    local interpreter="$python"
+    [ -x "$interpreter" ] || interpreter=python3
+    "$interpreter" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$1" 2>/dev/null
+}
+
+# How steps are run
+
+step() { # NAME COMMAND...: does it, unless it was done; what was cut off goes on with the next call
+    local name="$1" code
+    shift
+    if [ -n "$dry_run" ]; then
+        printf '%-28s %s\n' "$name" "$*"
+        return
+    fi
+    [ -e "$out/done/$name" ] && return
+    local left=$((limit_s - SECONDS))
+    if [ "$left" -le 5 ]; then stop "$name"; fi
+    echo "== $name ($left s left)"
+    timeout --foreground --signal=INT --kill-after=20 "$left" "$@" 2>&1 | tee -a "$out/log.txt"
+    code="${PIPESTATUS[0]}"
+    case "$code" in
+        0) ;;
+        124 | 130 | 137) stop "$name" ;;
+        *) echo "$name: exit code $code" | tee -a "$out/problems.txt" ;;
+    esac
+    touch "$out/done/$name"
+}
+
+stop() {
+    echo "time is up in $1; the same command goes on"
+    exit 3
+}
+
+sweep() { # NAME OVERRIDES...: rows of all steps go to one folder
+    local name="$1"
+    shift
+    step "$name" "$python" -m bench sweep device=cuda model=local results_dir="$rows" timeout_s=300 "$@"
+}
+
+bench_to() { # FILE ARGUMENTS...
+    local file="$1"
+    shift
+    "$python" -m bench "$@" > "$file"
+}
+
+install() {
+    [ -x "$out/venv/bin/python" ] || python3 -m venv --system-site-packages "$out/venv"
+    "$out/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" "vram-bench[dev]"
+}
+
+build_extension() {
+    # A build that was cut off leaves its lock behind, and every later import would wait for it.
+    rm -f "$TORCH_EXTENSIONS_DIR"/*/exllamav2_ext/lock
+    "$python" - <<'PYTHON'
+import glob, os, site, sys
+# Where torch has no CUDA toolkit's headers beside it, those of its own packages.
+roots = [*site.getsitepackages(), *sys.path]
+headers = [path for root in roots for path in glob.glob(os.path.join(root, "nvidia", "cu1*", "include"))]
+os.environ["CPATH"] = os.pathsep.join(filter(None, [os.environ.get("CPATH"), *headers]))
+import torch
+major, minor = torch.cuda.get_device_capability()
+os.environ["TORCH_CUDA_ARCH_LIST"] = f"{major}.{minor}"
+import exllamav2.ext
+PYTHON
+}
+
+self_test() {
+    "$python" -m pytest -q -m gpu -p no:cacheprovider tests > "$out/selftest.txt" 2>&1
+    local code=$?
+    tail -3 "$out/selftest.txt"
+    return "$code"
+}
+
+pack() { # what is to be sent: rows and small files
+    tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra .
+    echo "send this: $out.tar.gz"
+}
+export -f install build_extension bench_to self_test pack
+export python wheels out
+
+# The steps
+
+lacking="$(missing)"
+if [ -n "$dry_run" ]; then
+    echo "Would be done, $limit_s s a call, into $out:"
+elif [ -n "$lacking" ]; then
+    printf 'missing: %s\n' "${lacking//$'\n'/$'\n'missing: }" >&2
+    exit 2
+else
+    mkdir -p "$out/done" "$models" "$rows" "$out/recordings"
+fi
+
+[ -n "${VRAM_BENCH_PYTHON:-}" ] || step install bash -c install
+step extension bash -c build_extension
+step doctor bash -c 'bench_to "$out/doctor.json" doctor --json'
+step self-test bash -c self_test
+for checkpoint in "${checkpoints[@]}"; do
+    read -r name recipe <<<"$checkpoint"
+    # shellcheck disable=SC2086  # the recipe is two arguments
+    [ -d "$models/$name" ] || step "synth-$name" "$python" -m bench synth $recipe --out "$models/$name" --sparse
+done
+for checkpoint in "${checkpoints[@]}"; do # the first answers of every model come before all answers of one
+    name="${checkpoint%% *}"
+    sweep "lengths-$name" model.path="$models/$name" max_seq_len="$lengths" cache=FP16,Q8,Q6,Q4 lazy=false,true
+done
+for checkpoint in "${checkpoints[@]}"; do
+    name="${checkpoint%% *}"
+    step "record-$name" "$python" scripts/record_allocations.py record "$out/recordings" device=cuda model=local \
+        model.path="$models/$name" max_seq_len="${lengths##*,}" cache=FP16,Q4 lazy=false,true
+    sweep "boundaries-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1
+    [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 vram_limit="$limits" repeats=1
+    sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention=sdpa,matmul repeats=1
+done
+step pack bash -c pack
+
+if [ -n "$dry_run" ]; then
+    [ -z "$lacking" ] && { echo "Nothing is missing."; exit 0; }
+    printf 'missing: %s\n' "${lacking//$'\n'/$'\n'missing: }"
+    exit 2
+fi
+[ ! -e "$out/problems.txt" ] || { echo "look at $out/problems.txt"; exit 1; }

@@ -1,0 +1,73 @@
+"""scripts/agreement.py as it is called, on rows that only say of themselves that they were measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.results.schema import CASES
+from bench.results.store import read_cases
+from tests.conftest import Program
+from tests.worker.test_scenario import TINY
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "agreement.py"
+CARD = "rtx_3060_12gb"
+
+
+def agreement(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def as_measured(row: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    telemetry = json.dumps({"properties": {"multi_processor_count": 28}})
+    real = {"device_kind": "cuda", "device_uuid": "GPU-1", "driver_version": "1.0", "telemetry": telemetry}
+    return {**row, **real, "workspace_bytes": 8_519_680, **changed}
+
+
+def test_rows_are_held_against_a_simulation_of_their_own_card(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
+    made = program("synth", "model=local", "model.path=tiny", "bpw=4.0", "--out", "models/tiny4", "--sparse")
+    assert made.returncode == 0, made.stderr
+    lengths = "max_seq_len=512,1024"
+    program("sweep", "model=local", "model.path=models/tiny4", f"device={CARD}", lengths, "results_dir=first")
+    rows = read_cases(tmp_path / "first")[0].sort_by("max_seq_len").to_pylist()
+    more_bytes = rows[1]["peak_reserved_bytes"] + (2 << 20)
+    rows = [as_measured(rows[0]), as_measured(rows[1], peak_reserved_bytes=more_bytes)]
+    (tmp_path / "measured").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, CASES), tmp_path / "measured" / "cases.parquet")
+
+    done = agreement(tmp_path, "measured", "--models", "models", "--cards", ".")
+    assert done.returncode == 0, done.stderr
+    assert "the verdict is the same in 2 of 2" in done.stdout
+    assert "| peak allocated | 2 | 2 | 0 | 0 |" in done.stdout
+    assert "| peak reserved | 1 | 2 | -2.0 MiB |" in done.stdout
+    assert (
+        f"- {CARD}: 12,489,588,736 B, compute capability 8.6, 28 multiprocessors; measured: driver 1.0" in done.stdout
+    )
+    (simulated, _) = read_cases(tmp_path / "measured-simulated")[0].to_pylist()
+    assert simulated["device_kind"] == "simulated"
+    assert any(note.startswith("context_bytes measured: driver 1.0, torch ") for note in simulated["notes"])
+    assert 'context_basis: "measured: driver 1.0' in (tmp_path / f"{CARD}.yaml").read_text()
+
+    alone = agreement(tmp_path, "measured", "--models", "first")
+    assert alone.returncode == 1
+    assert "0 of 2 measured rows have a simulated one" in alone.stdout
+    assert "Measured, without a simulated row beside it:" in alone.stdout
+
+
+def test_a_folder_without_measured_rows_is_refused(tmp_path: Path) -> None:
+    done = agreement(tmp_path, "nowhere", "--models", ".")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == "agreement: nowhere: no measured rows in it; give the folder that scripts/gpu_check.sh has filled\n"
+    )

@@ -1,0 +1,108 @@
+"""The script that measures a GPU, as far as a machine without one can go: a dry run, and its refusals."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "gpu_check.sh"
+PAGE = (ROOT / "docs" / "gpu-check.md").read_text(encoding="utf-8")
+TOOLS = ("nvidia-smi", "nvcc", "ninja", "c++")
+
+
+def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> str:
+    """A PATH on which there is a GPU of 12 GiB, and all that builds the extension."""
+    for name in TOOLS:
+        tool = tmp_path / "bin" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text('#!/bin/sh\ncase "$*" in *memory.total*) echo 12288 ;; *) echo "GPU 0: made up" ;; esac\n')
+        tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    # An interpreter for which everything is installed.
+    python = tmp_path / "bin" / "my-python"
+    python.write_text("#!/bin/sh\nexit 0\n")
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+def steps(said: str) -> list[str]:
+    return [line.split()[0] for line in said.splitlines()[1:] if not line.startswith(("missing:", "Nothing"))]
+
+
+def test_a_dry_run_names_what_is_missing_and_touches_nothing(tmp_path: Path) -> None:
+    done = check("--dry-run", str(tmp_path / "out"), VRAM_BENCH_WHEELS=str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert f"missing: {tmp_path / 'none'}/: the packages as wheels" in done.stdout
+    assert "missing: an NVIDIA GPU" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_lists_every_step_in_order(tmp_path: Path, tools: str) -> None:
+    done = check("--dry-run", str(tmp_path / "out"), PATH=tools, VRAM_BENCH_PYTHON=str(tmp_path / "bin" / "my-python"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("Nothing is missing.")
+    names = steps(done.stdout)
+    assert names[:3] == ["extension", "doctor", "self-test"]
+    assert names[-1] == "pack"
+    assert len(names) == len(set(names))
+    kinds = {name.partition("-")[0] for name in names}
+    assert {"synth", "lengths", "record", "boundaries", "cards", "attention"} <= kinds
+    assert "vram_limit=8GiB " in done.stdout  # of a card of 12 GiB, only the smaller ones
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_kind_of_step_is_explained() -> None:
+    names = steps(check("--dry-run", "--quick").stdout)
+    kinds = {name.removesuffix("-tinyllama-4.0") for name in names}
+    assert not [kind for kind in kinds if f"| `{kind}` |" not in PAGE]
+
+
+def test_without_a_gpu_nothing_is_begun(tmp_path: Path) -> None:
+    done = check(str(tmp_path / "out"), VRAM_BENCH_WHEELS=str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "missing: an NVIDIA GPU" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_time_is_up_before_anything_and_the_same_command_goes_on(tmp_path: Path, tools: str) -> None:
+    python = str(tmp_path / "bin" / "my-python")
+    environment = {"PATH": tools, "VRAM_BENCH_PYTHON": python}
+    late = check("--quick", str(tmp_path / "out"), GPU_CHECK_S="1", **environment)
+    assert late.returncode == 3
+    assert "the same command goes on" in late.stdout
+    done = check("--quick", str(tmp_path / "out"), **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out.tar.gz").exists()
+    again = check("--quick", str(tmp_path / "out"), GPU_CHECK_S="1", **environment)
+    assert again.returncode == 0, again.stdout  # all is done: nothing is run
+
+
+def test_a_step_that_fails_is_named_and_the_others_are_done(tmp_path: Path, tools: str) -> None:
+    python = tmp_path / "bin" / "my-python"
+    python.write_text('#!/bin/sh\ncase "$*" in *doctor*) exit 1 ;; esac\n')
+    done = check("--quick", str(tmp_path / "out"), PATH=tools, VRAM_BENCH_PYTHON=str(python))
+    assert done.returncode == 1
+    assert (tmp_path / "out" / "problems.txt").read_text() == "doctor: exit code 1\n"
+    assert (tmp_path / "out.tar.gz").exists()
+
+
+def test_an_unknown_option_is_refused_with_the_usage() -> None:
+    done = check("--fast")
+    assert done.returncode == 2
+    assert "scripts/gpu_check.sh [--dry-run]" in done.stderr
