@@ -55,12 +55,11 @@ class _Made:
         self.words += words
         for card in drawn:
             figure = picture(card)
-            if figure is None:
-                self.words.append(
-                    f"no {kind} plot for {card.tables[0].rows[0]['device_name']}: no row tells the memory"
-                )
-            else:
+            if figure is not None:
                 self.files += save(figure, self._free(f"{card.slug}-{kind}"))
+            elif any(pd.notna(row.get("fits_at", 0)) for table in card.tables for row in table.rows):
+                name = card.tables[0].rows[0]["device_name"]
+                self.words.append(f"no {kind} plot for {name}: no row tells the memory")
 
     def _free(self, name: str) -> Path:
         """Cards that differ may have the same name: a simulated one and a real one without a UUID."""
