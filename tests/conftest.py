@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bench import nvml
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine that is busy is slow: no test is wrong for that.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -70,6 +70,8 @@ def publish(
         pictures, untold = write_plots(asked, cases, boundaries, out_dir) if plots else ([], [])
         files += pictures
         files.append(_page(cases, asked, boundaries, told, out_dir / "report.html"))
+    except BrokenPipeError:
+        raise  # who reads the tables has gone: no fault of the folder
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     for words in untold:
