@@ -108,12 +108,14 @@ class FreshInterpreter:
         assert process.stdin is not None
         process.stdin.write(request.encode())
         process.stdin.close()
-        return _Popen(process)
+        return StartedProcess(process)
 
     def close(self) -> None: ...
 
 
-class _Popen:
+class StartedProcess:
+    """A child that `subprocess` has started."""
+
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.pid = process.pid

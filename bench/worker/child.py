@@ -96,6 +96,8 @@ def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
                 recorder.make_program(case, layouts).save(path)
             else:
                 recorder.save_tensor_bytes(path, case, layouts)
+        except (OSError, MemoryError):  # of this machine and this moment: the next time it is tried again
+            traceback.print_exc()
         except Exception as error:
             save_reason(path, f"{type(error).__name__}: {error}")
             traceback.print_exc()

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.run.isolate import StartedProcess
+
 _CHILD = """\
 import json, os, sys
 fd, request, limit, ends = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
@@ -30,19 +32,6 @@ say("result", parts={}, notes=[])
 """
 
 
-class _Child:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError from error
-        return -code if code < 0 else code << 8
-
-
 @dataclass
 class PlayedCard:
     """Cases of up to `limit` tokens fit; `ends` are lengths that end otherwise (`fits`, `oom`, `crash`).
@@ -54,7 +43,7 @@ class PlayedCard:
     ends: Mapping[int, str] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
 
-    def start(self, request: str, records_fd: int, log_fd: int) -> _Child:
+    def start(self, request: str, records_fd: int, log_fd: int) -> StartedProcess:
         asked = json.loads(request)
         if "case" in asked:
             self.lengths.append(json.loads(asked["case"])["max_seq_len"])
@@ -75,6 +64,6 @@ class PlayedCard:
             pass_fds=[records_fd],
             start_new_session=True,
         )
-        return _Child(process)
+        return StartedProcess(process)
 
     def close(self) -> None: ...

@@ -19,7 +19,15 @@ import pytest
 import bench
 from bench.records import Case, DeviceSpec, ModelSpec, Report
 from bench.run import isolate
-from bench.run.isolate import LOG_TAIL_BYTES, Ending, Interrupted, case_request, child_environment, run_isolated
+from bench.run.isolate import (
+    LOG_TAIL_BYTES,
+    Ending,
+    Interrupted,
+    StartedProcess,
+    case_request,
+    child_environment,
+    run_isolated,
+)
 
 CASE = Case(
     model=ModelSpec("tiny", {"architectures": ["LlamaForCausalLM"]}, "f1"),
@@ -44,19 +52,6 @@ def say(event, **data):
 _SOON_S = 5.0
 
 
-class _Child:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        try:
-            code = self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError from error
-        return -code if code < 0 else code << 8
-
-
 @dataclass
 class ScriptLauncher:
     """Starts a script as the child. Whatever descends from it holds `lifeline_fd` open for as long as it lives."""
@@ -65,7 +60,7 @@ class ScriptLauncher:
     lifeline_fd: int
     requests: list[str] = field(default_factory=list)
 
-    def start(self, request: str, records_fd: int, log_fd: int) -> _Child:
+    def start(self, request: str, records_fd: int, log_fd: int) -> StartedProcess:
         self.requests.append(request)
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _PRELUDE + self.script, str(records_fd), str(self.lifeline_fd)],
@@ -75,7 +70,7 @@ class ScriptLauncher:
             pass_fds=[records_fd, self.lifeline_fd],
             start_new_session=True,
         )
-        return _Child(process)
+        return StartedProcess(process)
 
     def close(self) -> None: ...
 

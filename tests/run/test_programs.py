@@ -233,7 +233,7 @@ class Dying:
             pass_fds=[records_fd],
             start_new_session=True,
         )
-        return isolate._Popen(process)
+        return isolate.StartedProcess(process)
 
     def close(self) -> None: ...
 

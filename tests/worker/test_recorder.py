@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations, product
@@ -16,6 +17,7 @@ from bench.memory.program import Unpredictable
 from bench.memory.replay import Replayer
 from bench.memory.schedule import Setup, schedule
 from bench.records import Case
+from bench.worker import child
 from bench.worker.checkpoint import write_checkpoint
 from bench.worker.engine import Unsupported
 from bench.worker.simulated import card, recorder
@@ -214,6 +216,18 @@ def test_an_unknown_architecture_is_named(layouts: Path) -> None:
     case = case_of("LlamaForCausalLM", 1, {"architectures": ["NoSuchForCausalLM"]})
     with pytest.raises(Unsupported, match="NoSuchForCausalLM"):
         program_of(case, layouts)
+
+
+def test_what_this_machine_could_not_do_is_no_reason_to_keep(tmp_path: Path) -> None:
+    wanted = [
+        {"kind": kind, "path": str(tmp_path / kind), "case": case_of("LlamaForCausalLM", 2).to_json()}
+        for kind in ("program", "tensors")
+    ]
+    (tmp_path / "file").touch()
+    request = {"wanted": wanted, "layouts": str(tmp_path / "file" / "layouts")}
+    with open(os.devnull, "w") as nobody:
+        assert child.run_request(request, nobody.fileno()) == child.EXIT_DONE
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Gemma3ForConditionalGeneration"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -175,3 +177,29 @@ def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pyte
     assert [data.get("prefill_tokens") for data in few.of("phase")] == [None, None, 508, None]
     assert [data.get("prefill_tokens") for data in many.of("phase")] == [None, None, 508, None]
     assert many.memory.peak_allocated_bytes == few.memory.peak_allocated_bytes
+
+
+COMPILED_IN_A_CASE = """
+import json, sys
+from pathlib import Path
+from numba.core import event
+from bench.records import Case
+from bench.worker import child
+
+child.preload("simulated")
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+request = {"case": json.loads(sys.argv[1]), "layouts": sys.argv[2]}
+assert child.run_request(request, sys.stdout.fileno()) == 0
+print(len(compiled.buffer))
+"""
+
+
+def test_nothing_is_compiled_in_a_case_on_a_new_machine(tmp_path: Path) -> None:
+    """What the compiler raises and catches keeps the caller's frames alive, and the tensors in them."""
+    case = made_up_case({**TINY, "intermediate_size": 5632}, attention="flash")  # rows long enough for CUB's sort
+    command = [sys.executable, "-c", COMPILED_IN_A_CASE, json.dumps(case.to_json()), str(tmp_path)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "0"

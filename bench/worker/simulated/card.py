@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from bench.memory import flash, sort
 from bench.memory.allocator import CachingAllocator
 from bench.memory.limits import compute_capability, limits_of, supports_flash_attention
 from bench.memory.parts import PARTS
@@ -103,6 +104,20 @@ def preload() -> None:
     ampere = SimpleNamespace(name="", major=8, minor=0, total_memory=0, multi_processor_count=1)
     with cuda_api.patched(_CUDA, ampere, lambda: (0, 0)):
         importlib.import_module("exllamav2.conversion.qparams")
+    _compile()
+
+
+def _compile() -> None:
+    """Has numba compile the model of memory now, by using all of it once.
+
+    In the middle of a case the frames of the engine, and the tensors in them, would outlive their calls: the compiler
+    raises and catches, and what it caught goes with the garbage.
+    """
+    allocator = CachingAllocator(1 << 30)
+    allocator.free(allocator.malloc(1))
+    allocator.empty_cache()
+    flash.temporaries(1, 1, 1, 64, 1, 1, -1, 1)
+    sort.workspace_bytes(sort.SHORT_ROW + 1, 1)
 
 
 @contextmanager
