@@ -14,7 +14,7 @@ from bench.records import Outcome, Phase
 from bench.run.isolate import Ending
 
 # Every face that running out of VRAM has been seen with.
-_OOM = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory"
     r"|HIP out of memory"
     r"|(CUDA|HIP) (driver )?error: out of memory"
@@ -53,7 +53,7 @@ def judge(ending: Ending, timeout_s: float, device_total_bytes: int | None = Non
         return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
     if result is not None and ending.exit_code == 0:
         return _judge_result(ending, device_total_bytes)
-    if result is None and _OOM.search(ending.log_tail):
+    if result is None and OUT_OF_MEMORY.search(ending.log_tail):
         return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
     return Verdict(Outcome.CRASH, phase, _death(ending, result is not None))
 
@@ -62,7 +62,7 @@ def _judge_failure(failure: dict[str, Any], phase: Phase, device_total_bytes: in
     message = f"{failure.get('type')}: {failure.get('message')}"
     if failure.get("type") == "Unsupported":
         return Verdict(Outcome.UNSUPPORTED, phase, str(failure.get("message")))
-    if failure.get("type") in _OOM_TYPES or _OOM.search(message):
+    if failure.get("type") in _OOM_TYPES or OUT_OF_MEMORY.search(message):
         return Verdict(Outcome.OOM, phase, _one_line(message))
     device_bytes = (failure.get("memory") or {}).get("device_bytes")
     full = (

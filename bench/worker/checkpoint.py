@@ -7,6 +7,7 @@ bench/checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,8 +18,18 @@ from typing import Any
 
 from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.checkpoint.shards import tables_only, write_shard
+from bench.records import Case
 
 _FP16_BPW = 16.0
+
+
+def layout_of(case: Case, layouts: Path) -> Path:
+    """The model directory of `case` below `layouts`, written at the first call; see `write_checkpoint`."""
+    key = f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}"
+    directory = layouts / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if not directory.exists():
+        write_checkpoint(directory, case.model.config, case.bpw, case.head_bits)
+    return directory
 
 
 def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:

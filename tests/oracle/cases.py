@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.plan.cases import plan_sweep
 from bench.records import Case, DeviceSpec, ModelSpec
+from bench.worker.simulated.recorder import with_num_hidden_layers
 from tests.worker.test_architectures import _DENSE, ARCHITECTURES
 
 CATALOGUE = (
@@ -22,7 +23,6 @@ CATALOGUE = (
 # Compute capability and multiprocessors of some cards.
 CARDS = (("8.6", 28), ("8.6", 82), ("8.0", 108), ("8.9", 58), ("8.9", 128), ("9.0", 132), ("12.0", 170))
 ENDLESS_BYTES = 1 << 44
-_LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 
 
 def random_cases(count: int, seed: int) -> list[Case]:
@@ -37,7 +37,8 @@ def random_cases(count: int, seed: int) -> list[Case]:
     for index in range(count):
         models = catalogue if index % 3 == 0 else small
         chosen = models[index // 3 % len(models)]
-        cases.append(_case(_cut(chosen, random_.choice((2, 2, 3, 4))), random_))
+        shallow = with_num_hidden_layers(chosen.config, random_.choice((2, 2, 3, 4)))
+        cases.append(_case(_model(chosen.name, shallow), random_))
     return cases
 
 
@@ -68,16 +69,6 @@ def _case(model: ModelSpec, random_: random.Random) -> Case:
         max_input_len=max_input_len,
         repeats=1,
     )
-
-
-def _cut(model: ModelSpec, num_layers: int) -> ModelSpec:
-    def cut(config: dict[str, Any]) -> dict[str, Any]:
-        shallow = {key: num_layers if key in _LAYERS else value for key, value in config.items()}
-        if isinstance(shallow.get("text_config"), dict):
-            shallow["text_config"] = cut(shallow["text_config"])
-        return shallow
-
-    return _model(model.name, cut(model.config))
 
 
 def _model(name: str, config: dict[str, Any]) -> ModelSpec:

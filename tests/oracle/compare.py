@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,16 +23,6 @@ def read(path: Path) -> list[Recorded]:
     """The cases of a file that `tests.oracle.engine` has written."""
     document = json.loads(gzip.decompress(path.read_bytes()))
     return [Recorded(Case.from_json(each["case"]), each["outcome"]) for each in document["cases"]]
-
-
-@contextmanager
-def simulated_cards() -> Iterator[None]:
-    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server."""
-    card.preload()
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def differences(recorded: Recorded, layouts: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import Case, Report
+from bench.run.judge import OUT_OF_MEMORY
 from bench.worker import scenario
 from bench.worker.card import Card
 from bench.worker.engine import Unsupported
@@ -21,7 +22,6 @@ FIGURES = (
     "peak_requested_bytes",
     "peak_reserved_bytes",
 )
-_OUT_OF_MEMORY = ("out of memory", "Insufficient VRAM", "Insufficient space in device allocation")
 
 
 def outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[C
         try:
             scenario.run(case, card, layouts, on_report)
         except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is a RuntimeError
-            if not any(text in str(error) for text in _OUT_OF_MEMORY):
+            if not OUT_OF_MEMORY.search(str(error)):
                 raise
             failed_in = entered
         if failed_in is not None:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.worker.simulated import card
 from tests.oracle import compare
 from tests.oracle.operations import ANSWERS, answers_of_model
+from tests.worker.predicted import little_garbage
 
 VECTORS = Path(__file__).parent / "vectors"
 ENGINE = VECTORS / "engine.json.gz"
@@ -18,7 +20,8 @@ _AT_A_TIME = 40
 
 @pytest.fixture(scope="module", autouse=True)
 def cards() -> Iterator[None]:
-    with compare.simulated_cards():
+    card.preload()
+    with little_garbage():
         yield
 
 

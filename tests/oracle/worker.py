@@ -40,10 +40,7 @@ class NullGpuCard(CudaCard):
     decode_tokens = DECODE_TOKENS
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
-        directory = layouts / f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}"
-        if not directory.exists():
-            checkpoint.write_checkpoint(directory, case.model.config, case.bpw, case.head_bits)
-        return directory
+        return checkpoint.layout_of(case, layouts)
 
 
 @contextmanager

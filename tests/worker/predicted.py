@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.memory.caches import RECORDED, with_cache
 from bench.memory.limits import limits_of
 from bench.memory.program import Program, load_tensor_bytes
 from bench.memory.replay import Replayer
 from bench.records import Case, Report
+from bench.run.judge import OUT_OF_MEMORY
 from bench.worker import scenario
 from bench.worker.simulated import card, recorder
 from tests.worker.conftest import made_up_case
@@ -77,8 +76,8 @@ def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
     with card.open_card(case) as simulated:
         try:
             scenario.run(case, simulated, layouts, reports.append)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "Insufficient VRAM" not in str(error):
+        except RuntimeError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
                 raise
             failed_in = str([report.data["phase"] for report in reports if report.event == "enter"][-1])
         stats = simulated.allocator.stats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -46,11 +45,7 @@ class SimulatedCard:
     def model_dir(self, case: Case, layouts: Path) -> Path:
         if case.model.has_weights and case.model.path is not None:
             return Path(case.model.path)
-        key = f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}"
-        directory = layouts / hashlib.sha256(key.encode()).hexdigest()[:16]
-        if not directory.exists():
-            checkpoint.write_checkpoint(directory, case.model.config, case.bpw, case.head_bits)
-        return directory
+        return checkpoint.layout_of(case, layouts)
 
     def facts(self) -> dict[str, Any]:
         return {"context_bytes": self.limits.context_bytes}

@@ -215,7 +215,7 @@ def _shallow(case: Case, config: Any) -> tuple[Case, int]:
         return case, period
     model = dataclasses.replace(
         case.model,
-        config=_with_num_hidden_layers(case.model.config, fewest),
+        config=with_num_hidden_layers(case.model.config, fewest),
         fingerprint=f"{case.model.fingerprint}-{fewest}",
     )
     return dataclasses.replace(case, model=model), period
@@ -224,11 +224,12 @@ def _shallow(case: Case, config: Any) -> tuple[Case, int]:
 _LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")  # ExLlamaV2Config.prepare
 
 
-def _with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
+def with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
+    """A config.json (parsed) of a model that is so deep."""
     shallow: dict[str, Any] = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}
     text_config = shallow.get("text_config")
     if isinstance(text_config, dict):
-        shallow["text_config"] = _with_num_hidden_layers(text_config, num_layers)
+        shallow["text_config"] = with_num_hidden_layers(text_config, num_layers)
     return shallow
 
 
