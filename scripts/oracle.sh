@@ -41,7 +41,7 @@ build_allocator() {
     [ -n "$cuda" ] || die "pip has found a torch $torch without CUDA; give it an index that has CUDA builds" \
         "(PIP_INDEX_URL, and no PIP_FIND_LINKS that comes before it)"
     pip install filelock typing-extensions sympy networkx jinja2 fsspec -c constraints.txt \
-        numpy numba "nvidia-cuda-runtime==${cuda%%.*}.*" "nvidia-cuda-crt==${cuda%%.*}.*"
+        numpy numba "nvidia-cuda-runtime==$cuda.*" "nvidia-cuda-crt==$cuda.*"
     cc -shared -fPIC -O2 -Wall -Wno-unused-parameter -I"$site/nvidia/cu${cuda%%.*}/include" \
         -Wl,-soname,libcuda.so.1 -o "$dir/libcuda.so.1" tests/oracle/null_gpu.c
     ln -sf libcuda.so.1 "$dir/libnvidia-ml.so.1"
