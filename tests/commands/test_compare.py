@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.__main__ import main
 from bench.records import SCHEMA_VERSION
 from bench.results.schema import SCHEMAS, Kind
 from bench.results.store import Journal
@@ -23,18 +22,8 @@ from tests.results.compared import MIB, boundary, case, grown, real_case
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    """The program in this process: `compare` starts no others, and each would take a second."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        code = main(arguments)
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
-
-    return run
+def program(in_process: Program) -> Program:
+    return in_process
 
 
 def write(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,22 @@ from tests.conftest import Program
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")
 
 
-def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a small sweep."""
+    folder = tmp_path_factory.mktemp("swept")
+    command = [sys.executable, "-m", "bench", "sweep", *TINY]
+    subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=True)
+    return folder / "results"
+
+
+@pytest.fixture
+def stored(swept: Path, tmp_path: Path) -> Path:
+    """The same, where the program looks for them."""
+    return shutil.copytree(swept, tmp_path / "results")
+
+
+def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path, stored: Path) -> None:
     done = program("report", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -65,12 +80,12 @@ def store_boundary(run_dir: Path, case_ids: list[str]) -> None:
     compact(run_dir)
 
 
-def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> None:
+def test_boundaries_alone_can_be_reported(in_process: Program, tmp_path: Path) -> None:
     store_boundary(tmp_path / "results" / "run", [])
-    done = program("report")
+    done = in_process("report")
     assert done.returncode == 0, done.stderr
     assert "2,048 max" in done.stdout
-    document = json.loads(program("report", "--json").stdout)
+    document = json.loads(in_process("report", "--json").stdout)
     assert (document["cases"], document["boundaries"]) == (0, 1)
     assert sorted(Path(file).name for file in document["files"]) == [
         "boundaries.csv",
@@ -85,18 +100,16 @@ def test_boundaries_alone_can_be_reported(program: Program, tmp_path: Path) -> N
     ]
 
 
-def test_boundaries_and_cases_are_reported_together(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
-    store_boundary(tmp_path / "results" / "search", [])
-    done = program("report")
+def test_boundaries_and_cases_are_reported_together(in_process: Program, stored: Path) -> None:
+    store_boundary(stored / "search", [])
+    done = in_process("report")
     assert done.returncode == 0, done.stderr
     assert done.stdout.index("2,048 max") < done.stdout.index("fits up to")
-    document = json.loads(program("report", "--json").stdout)
+    document = json.loads(in_process("report", "--json").stdout)
     assert (document["cases"], document["boundaries"], document["skipped"]) == (4, 1, [])
 
 
-def test_report_imports_no_torch(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
+def test_report_imports_no_torch(tmp_path: Path, stored: Path) -> None:
     script = (
         "import sys; from bench.__main__ import main; main(['report', '--json']); assert 'torch' not in sys.modules"
     )
@@ -105,17 +118,16 @@ def test_report_imports_no_torch(program: Program, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("folder", "told"), [("nowhere", "no such directory"), (".", "no rows")])
-def test_nothing_to_report_is_told(program: Program, folder: str, told: str) -> None:
-    done = program("report", "--results", folder)
+def test_nothing_to_report_is_told(in_process: Program, folder: str, told: str) -> None:
+    done = in_process("report", "--results", folder)
     assert done.returncode == 2
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
-def test_foreign_files_are_named_and_skipped(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
-    (tmp_path / "results" / "other.parquet").write_bytes(b"not parquet")
-    done = program("report")
+def test_foreign_files_are_named_and_skipped(in_process: Program, stored: Path) -> None:
+    (stored / "other.parquet").write_bytes(b"not parquet")
+    done = in_process("report")
     assert done.returncode == 1
     assert done.stderr.count("other.parquet") == 1
     assert "tinyllama_1_1b" in done.stdout
@@ -142,11 +154,10 @@ def test_an_unknown_command_is_bad_input(program: Program) -> None:
     assert program("swep").returncode == 2
 
 
-def test_a_report_recommends_what_was_wished_for(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
+def test_a_report_recommends_what_was_wished_for(in_process: Program, tmp_path: Path, stored: Path) -> None:
     figures = tmp_path / "quality.csv"
     figures.write_text("model,bpw,cache,quality\ntinyllama_1_1b,4,FP16,7.77\n")
-    done = program("report", "--context", "512", "--headroom", "1GiB", "--quality", str(figures), "--out", "out")
+    done = in_process("report", "--context", "512", "--headroom", "1GiB", "--quality", str(figures), "--out", "out")
     assert done.returncode == 0, done.stderr
     assert "quality, 512" in done.stdout
     page = (tmp_path / "out" / "recommendations.md").read_text()
@@ -164,18 +175,17 @@ def test_a_report_recommends_what_was_wished_for(program: Program, tmp_path: Pat
         ("--quality", "nowhere.csv", "no such file"),
     ],
 )
-def test_wishes_that_cannot_be_read_are_bad_input(program: Program, option: str, value: str, told: str) -> None:
-    done = program("report", option, value)
+def test_wishes_that_cannot_be_read_are_bad_input(in_process: Program, option: str, value: str, told: str) -> None:
+    done = in_process("report", option, value)
     assert done.returncode == 2
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
-def test_rows_of_a_newer_program_and_truncated_files_are_told(program: Program, tmp_path: Path) -> None:
-    program("sweep", *TINY)
-    (stored,) = (tmp_path / "results").rglob("cases.parquet")
-    (tmp_path / "results" / "cut.parquet").write_bytes(stored.read_bytes()[:-100])
-    done = program("report")
+def test_truncated_files_are_told(in_process: Program, stored: Path) -> None:
+    (cases,) = stored.rglob("cases.parquet")
+    (stored / "cut.parquet").write_bytes(cases.read_bytes()[:-100])
+    done = in_process("report")
     assert done.returncode == 1
     assert "cut.parquet" in done.stderr
     assert "quality, 2,048" in done.stdout
