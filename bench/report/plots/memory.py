@@ -31,10 +31,10 @@ _KINDS = {
 _UNTOLD, _CONTEXT, _HELD, _ALL = "in use, not told apart", "CUDA context", "held, unused", "held, not told apart"
 _COLOURS = {
     **{kind: colour for kind, (_, colour) in _KINDS.items()},
-    _UNTOLD: "#777777",
+    _UNTOLD: "#222222",
     _CONTEXT: "#CC79A7",
     _HELD: "#D8D8D8",
-    _ALL: "#999999",
+    _ALL: "#555555",
 }
 _AT_BOUNDARY = [*PARTS, "context_bytes", "peak_allocated_bytes"]
 _HATCH = "////"
