@@ -40,6 +40,19 @@ _USUAL: dict[str, Any] = {
 
 _BOUNDARY: dict[str, Any] = {"finished_at": datetime(2026, 1, 1, tzinfo=UTC), "certified": True, "contradictory": False}
 
+# Rows that differ in one of these never stand together.
+ANOTHER_CARD_OR_MODEL = pytest.mark.parametrize(
+    "difference",
+    [
+        {"device_name": "l4"},
+        {"device_uuid": "GPU-2"},
+        {"vram_limit_bytes": 8 * GIB},
+        {"model": "other"},
+        {"model_fingerprint": "f2"},
+    ],
+    ids=lambda difference: next(iter(difference)),
+)
+
 FrameOf = Callable[..., pd.DataFrame]
 
 

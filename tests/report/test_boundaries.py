@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.report.boundaries import as_frame, boundary_tables
 from bench.report.render import as_markdown, as_rich
 from bench.report.rows import raw
-from tests.report.conftest import GIB, FrameOf, ends, no_answer, nothing, open_end
+from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, ends, no_answer, nothing, open_end
 
 MARKDOWN = """\
 ### tiny on rtx_4090 (simulated), 24.00 GiB, matmul attention
@@ -199,17 +199,7 @@ def test_simulated_and_measured_boundaries_never_share_a_table(boundaries_of: Fr
     assert "(simulated)" in tables[1].title
 
 
-@pytest.mark.parametrize(
-    "difference",
-    [
-        {"device_name": "l4"},
-        {"device_uuid": "GPU-2"},
-        {"vram_limit_bytes": 8 * GIB},
-        {"model": "other"},
-        {"model_fingerprint": "f2"},
-    ],
-    ids=lambda difference: next(iter(difference)),
-)
+@ANOTHER_CARD_OR_MODEL
 def test_another_card_or_model_is_another_table_with_a_file_of_its_own(
     boundaries_of: FrameOf, difference: dict[str, Any]
 ) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from bench.records import SCHEMA_VERSION
 from bench.results.schema import BOUNDARIES, CASES, SCHEMAS, Kind
 from bench.results.store import Journal, UnreadableFile, compact, read_boundaries, read_cases
+from tests.results.any_values import values_of
 
 MOMENT = "2026-02-03T04:05:06.789012+00:00"
 SHARED: dict[str, Any] = {
@@ -84,20 +85,7 @@ def test_both_kinds_share_the_columns_that_say_what_was_run_and_where() -> None:
     assert {"host", "device_uuid", "harness_version", "model_fingerprint", "attention_requested", "batch_size"} <= same
 
 
-_optional = {
-    column.name: {
-        pa.int64(): st.integers(-(2**63), 2**63 - 1),
-        pa.int32(): st.integers(-(2**31), 2**31 - 1),
-        pa.float64(): st.floats(allow_nan=False),
-        pa.string(): st.text(),
-        pa.list_(pa.string()): st.lists(st.text()),
-    }[column.type]
-    for column in BOUNDARIES
-    if column.name not in BOUNDARY
-}
-
-
-@given(rows=st.lists(st.fixed_dictionaries({}, optional=_optional), max_size=4))
+@given(rows=st.lists(values_of(BOUNDARIES, BOUNDARY), max_size=4))
 @settings(max_examples=20, deadline=None)
 def test_boundaries_read_the_same_from_the_journal_and_from_the_parquet(rows: list[dict[str, Any]]) -> None:
     stored = [_row(Kind.BOUNDARIES, str(i), **row) for i, row in enumerate(rows)]

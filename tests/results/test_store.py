@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from bench.records import SCHEMA_VERSION, Outcome, Phase
 from bench.results.schema import CASES
 from bench.results.store import Journal, compact, read_cases
+from tests.results.any_values import values_of
 
 STARTED = "2026-02-03T04:05:06.789012+00:00"
 REQUIRED: dict[str, Any] = {
@@ -96,21 +97,7 @@ def test_every_column_survives_the_journal_and_the_parquet(tmp_path: Path) -> No
     assert list(tmp_path.glob("journal-*")) == []
 
 
-_optional = {
-    column.name: {
-        pa.int64(): st.integers(-(2**63), 2**63 - 1),
-        pa.int32(): st.integers(-(2**31), 2**31 - 1),
-        pa.float64(): st.floats(allow_nan=False),
-        pa.string(): st.text(),
-        pa.list_(pa.float64()): st.lists(st.floats(allow_nan=False)),
-        pa.list_(pa.string()): st.lists(st.text()),
-    }[column.type]
-    for column in CASES
-    if column.name not in REQUIRED
-}
-
-
-@given(rows=st.lists(st.fixed_dictionaries({}, optional=_optional), max_size=4))
+@given(rows=st.lists(values_of(CASES, REQUIRED), max_size=4))
 @settings(max_examples=20, deadline=None)
 def test_rows_read_the_same_from_the_journal_and_from_the_parquet(rows: list[dict[str, Any]]) -> None:
     expected = [
