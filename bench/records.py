@@ -120,8 +120,15 @@ class Case:
 
     def title(self) -> str:
         """One line for people."""
-        lazy = "lazy" if self.lazy else "eager"
-        return f"{self.model.name} {self.bpw:g} bpw {self.cache} {lazy} {self.max_seq_len} on {self.device.name}"
+        return f"{self._setting()} {self.max_seq_len} {self._card()}"
+
+    def _setting(self) -> str:
+        return f"{self.model.name} {self.bpw:g} bpw {self.cache} {'lazy' if self.lazy else 'load'}"
+
+    def _card(self) -> str:
+        limit_bytes = self.vram_limit_bytes
+        limit = "" if limit_bytes is None else f" limited to {limit_bytes / (1 << 30):.2f} GiB"
+        return f"on {self.device.name}{limit}"
 
     @staticmethod
     def from_json(text: str) -> Case:
@@ -158,7 +165,7 @@ class Cell:
 
     def title(self) -> str:
         """One line for people."""
-        return self.longest.title().replace(f" {self.native_max_seq_len} ", " ", 1)
+        return f"{self.longest._setting()} {self.longest._card()}"
 
 
 @dataclass(frozen=True)

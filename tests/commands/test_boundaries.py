@@ -148,10 +148,15 @@ def test_cases_beside_cells_have_their_rows(swept: Swept) -> None:
 def test_what_is_told_goes_from_the_plan_to_the_files(swept: Swept) -> None:
     told = swept.done.stderr
     assert "9 boundaries to find, 9 cases to measure\n" in told
-    assert "tinyllama_1_1b 4 bpw FP16 eager on rtx_3060_12gb: fits up to 768, fails at 1,024; 2 probes\n" in told
-    assert "tinyllama_1_1b 4 bpw FP16 eager on rtx_3060_12gb: fits up to 2,048, the model's own limit; 1 probe" in told
+    cell = "tinyllama_1_1b 4 bpw FP16 load on rtx_3060_12gb limited to"
+    assert f"{cell} 0.80 GiB: fits up to 768, fails at 1,024; 2 probes\n" in told
+    assert f"{cell} 4.00 GiB: fits up to 2,048, the model's own limit; 1 probe\n" in told
     assert "[18/18] " in told
-    assert re.search(r"^    phi_3_mini_128k 4 bpw FP16 eager 4864 on rtx_3060_12gb: oom in \w+, [\d.]+ s$", told, re.M)
+    assert re.search(
+        r"^    phi_3_mini_128k 4 bpw FP16 load 4864 on rtx_3060_12gb limited to 4.00 GiB: oom in \w+, [\d.]+ s$",
+        told,
+        re.M,
+    )
     assert "boundaries.parquet" in swept.done.stdout
     assert "4,608" in swept.done.stdout
 

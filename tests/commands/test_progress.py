@@ -136,7 +136,7 @@ def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
     assert counts == "1 fits  1 unsupported  1 probe"
     assert running == [
         "prefill phi_3_medium_128k 4 bpw FP16 lazy 4096 on rtx_4060_ti_16gb",
-        "start   phi_3_medium_128k 4 bpw FP16 eager 131072 on rtx_4060_ti_16gb",
+        "start   phi_3_medium_128k 4 bpw FP16 load 131072 on rtx_4060_ti_16gb",
     ]
     bar.probe(cases[0], FITS)
     bar.finish(cases[1], FITS)
