@@ -4,7 +4,7 @@
 #   scripts/oracle.sh build allocator   what the allocator needs: torch for CUDA, gcc; 3 GB, a few minutes
 #   scripts/oracle.sh build             and the engine: CUDA's libraries, nvcc; 10 GB, 15 minutes on two cores
 #   scripts/oracle.sh allocator [...]   PyTorch's allocator beside our model of it
-#   scripts/oracle.sh engine [...]      the engine on the null GPU
+#   scripts/oracle.sh engine [...]      the engine on the null GPU beside the simulated card
 #   scripts/oracle.sh renew             both, and the recorded vectors that the test suite replays
 #   scripts/oracle.sh python [...]      the interpreter, with the null GPU under it
 #
@@ -75,7 +75,10 @@ build)
     if [ "${2:-}" = allocator ]; then check 3 && build_allocator; else check 10 && build_engine; fi
     ;;
 allocator) run -m tests.oracle.allocator "${@:2}" ;;
-engine) run -m tests.oracle.engine "${@:2}" ;;
+engine)
+    run -m tests.oracle.engine "${@:2}" --record "$dir/engine.json.gz"
+    PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/engine.json.gz"
+    ;;
 renew)
     run -m tests.oracle.allocator --operations 24000 --seeds 12 --record tests/oracle/vectors/allocator.npz
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz

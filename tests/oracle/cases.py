@@ -14,7 +14,7 @@ from typing import Any
 from bench.plan.cases import plan_sweep
 from bench.records import Case, DeviceSpec, ModelSpec
 from bench.worker.simulated.recorder import with_num_hidden_layers
-from tests.worker.test_architectures import _DENSE, ARCHITECTURES
+from tests.worker.architectures import ARCHITECTURES, DENSE
 
 CATALOGUE = (
     "llama_3_1_8b", "llama_3_1_70b", "phi_3_medium_128k", "phi_3_mini_128k", "mistral_nemo_12b", "mixtral_8x7b",
@@ -32,7 +32,7 @@ def random_cases(count: int, seed: int) -> list[Case]:
         plan_sweep([f"model={name}", "device=rtx_4090", "max_seq_len=auto"]).cells[0].longest.model
         for name in CATALOGUE
     ]
-    small = [_model(name, {**_DENSE, "architectures": [name], **more}) for name, more in ARCHITECTURES.items()]
+    small = [_model(name, {**DENSE, "architectures": [name], **more}) for name, more in ARCHITECTURES.items()]
     cases = []
     for index in range(count):
         models = catalogue if index % 3 == 0 else small

@@ -1,9 +1,12 @@
-"""Recorded outcomes of the null GPU, each held against what the simulated card comes to."""
+"""Recorded outcomes of the null GPU, each held against what the simulated card comes to. Usage: compare FILE.json.gz"""
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,3 +50,21 @@ def named(case: Case) -> str:
         f"{case.attention} {case.max_seq_len} x {case.batch_size} by {case.max_input_len} on sm_"
         f"{(case.device.compute_capability or '').replace('.', '')} of {case.device.total_memory_bytes:,} B"
     )
+
+
+def main(path: Path) -> int:
+    """Prints what differs; 1 where something does."""
+    card.preload()
+    gc.freeze()
+    recorded = read(path)
+    with tempfile.TemporaryDirectory() as layouts:
+        found = [(each.case, differences(each, Path(layouts))) for each in recorded]
+    unequal = [(case, lines) for case, lines in found if lines]
+    for case, lines in unequal:
+        print("\n  ".join([named(case), *lines]))
+    print(f"{len(found) - len(unequal)} of {len(found)} cases equal to the byte on a simulated card")
+    return 1 if unequal else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,8 +1,4 @@
-"""The real engine on the null GPU: what it takes in every case, written down for the simulated card to be held against.
-
-scripts/oracle.sh engine                                              # run, and compare
-scripts/oracle.sh engine --record tests/oracle/vectors/engine.json.gz # run, and keep
-"""
+"""The real engine on the null GPU: what it takes in every case, for the simulated card to be held against."""
 
 from __future__ import annotations
 
@@ -97,12 +93,12 @@ def on_the_smallest_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=350, help="random cases on cards without a limit")
     parser.add_argument("--full", type=int, default=150, help="of them once more on cards that are full")
     parser.add_argument("--smallest", type=int, default=25, help="of them on the smallest card, and a smaller one")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--record", type=Path, metavar="FILE.json.gz")
+    parser.add_argument("--record", type=Path, required=True, metavar="FILE.json.gz")
     arguments = parser.parse_args()
     started_at = time.monotonic()
     jobs = os.cpu_count() or 1
@@ -116,11 +112,10 @@ def main() -> int:
     print(f"{len(cases)} cases on the null GPU in {took_s:.0f} s; {len(failed)} ended in an error of the engine")
     for text in failed:
         print(f"  {text}")
-    if arguments.record:
-        recorded = [{"case": case.to_json(), "outcome": outcome} for case, outcome in zip(cases, found, strict=True)]
-        versions = {name: version(name) for name in ("torch", "exllamav2")}
-        text = json.dumps({"versions": versions, "cases": recorded})
-        arguments.record.write_bytes(gzip.compress(text.encode(), mtime=0))
+    recorded = [{"case": case.to_json(), "outcome": outcome} for case, outcome in zip(cases, found, strict=True)]
+    versions = {name: version(name) for name in ("torch", "exllamav2")}
+    text = json.dumps({"versions": versions, "cases": recorded})
+    arguments.record.write_bytes(gzip.compress(text.encode(), mtime=0))
     return 0
 
 

@@ -17,8 +17,8 @@ from bench.records import Case, Report
 from bench.run.judge import OUT_OF_MEMORY
 from bench.worker import scenario
 from bench.worker.simulated import card, recorder
+from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import made_up_case
-from tests.worker.test_architectures import _DENSE, ARCHITECTURES
 
 ENDLESS_BYTES = 1 << 50
 
@@ -45,7 +45,7 @@ def little_garbage() -> Iterator[None]:
 
 def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, **axes: Any) -> Case:
     """A case of a small model with `layers` layers, on a card that is large enough for anything."""
-    config = {**_DENSE, "architectures": [architecture], **ARCHITECTURES[architecture], **(more or {})}
+    config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture], **(more or {})}
     config |= {key: layers for key in ("num_hidden_layers", "n_layer") if key in config}
     return made_up_case(config, total_bytes=ENDLESS_BYTES, **axes)
 

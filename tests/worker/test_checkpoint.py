@@ -21,8 +21,8 @@ from bench.worker.checkpoint import lay_out, write_checkpoint
 from bench.worker.engine import MADE_UP_NOTE
 from bench.worker.simulated import card
 from tests.checkpoint.exl2 import Array, dequantise, groups, read
+from tests.worker.architectures import ARCHITECTURES, DENSE, EXPERTS
 from tests.worker.conftest import Run, catalogue_case, made_up_case
-from tests.worker.test_architectures import _DENSE, _EXPERTS, ARCHITECTURES
 
 _SMALL = {
     "hidden_size": 256,
@@ -78,7 +78,7 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
     tmp_path: Path, run: Callable[[Case], Run], architecture: str, bpw: float
 ) -> None:
     """Sharded and filled, a checkpoint is loaded with the same peaks, and its tensors hold what the engine expects."""
-    config = {"architectures": [architecture], **_DENSE, "vocab_size": 4096, **ARCHITECTURES[architecture]}
+    config = {"architectures": [architecture], **DENSE, "vocab_size": 4096, **ARCHITECTURES[architecture]}
     sparse = made_up_case(config, bpw=bpw, head_bits=None if bpw == 16 else 6, max_seq_len=512, max_input_len=256)
     with card.open_card(sparse):
         layout = lay_out(config, bpw, sparse.head_bits)
@@ -96,7 +96,7 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
 
 def test_a_twin_takes_the_memory_of_what_it_was_laid_out_like(tmp_path: Path, run: Callable[[Case], Run]) -> None:
     """Where a trained checkpoint is at hand, this is how it is compared: the values are all that differs."""
-    config = {"architectures": ["MixtralForCausalLM"], **_DENSE, "vocab_size": 4096, **_EXPERTS}
+    config = {"architectures": ["MixtralForCausalLM"], **DENSE, "vocab_size": 4096, **EXPERTS}
     case = made_up_case(config, bpw=3.2, max_seq_len=512, max_input_len=256)
     with card.open_card(case):
         write_checkpoint(tmp_path / "given", config, bpw=3.2, head_bits=6)
@@ -136,7 +136,7 @@ def _check(tensors: dict[str, Any], config: dict[str, Any]) -> None:
 
 def test_activations_stay_small_through_80_layers(tmp_path: Path) -> None:
     """The dequantised weights as a Llama in NumPy, without rotation: what FP16 could not hold would be seen here."""
-    config = {"architectures": ["LlamaForCausalLM"], **_DENSE, **_SMALL, "num_hidden_layers": 80}
+    config = {"architectures": ["LlamaForCausalLM"], **DENSE, **_SMALL, "num_hidden_layers": 80}
     case = made_up_case(config, bpw=2.4)
     with card.open_card(case):
         layout = lay_out(config, 2.4, 6)

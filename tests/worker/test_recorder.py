@@ -22,8 +22,8 @@ from bench.worker.checkpoint import write_checkpoint
 from bench.worker.engine import Unsupported
 from bench.worker.simulated import card, recorder
 from tests.memory import requests
+from tests.worker.architectures import ARCHITECTURES
 from tests.worker.predicted import Figures, case_of, little_garbage, predict, program_of, simulate, tensor_bytes_of
-from tests.worker.test_architectures import ARCHITECTURES
 
 MIB = 1 << 20
 _FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
