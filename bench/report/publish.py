@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
 from bench.report.plain_table import PlainTable
-from bench.report.plots.write import write_plots
+from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
 from bench.results.evidence import QUESTION, evidence
@@ -54,22 +55,25 @@ def publish(
 
     Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
     """
-    asked = cases if boundaries.empty or cases.empty else cases[~cases["case_id"].isin(_probes(boundaries))]
+    asked = verdict_report.shown(cases)
+    if not boundaries.empty and not cases.empty:
+        asked = asked[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     found = boundary_report.boundary_tables(boundaries)
     console = console_for() if echo else None
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files = [_tables(found, asked, out_dir / "tables.md", console)]
-        told = _advice(cases, boundaries, out_dir, wishes or Wishes())
-        files += told.files
-        if not boundaries.empty:
-            files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
-        if not cases.empty:
-            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
-        pictures, untold = write_plots(asked, cases, boundaries, out_dir) if plots else ([], [])
-        files += pictures
-        files.append(_page(cases, asked, boundaries, told, out_dir / "report.html"))
+        with drawing(asked, cases, boundaries, out_dir) if plots else nullcontext(_no_pictures) as pictures:
+            files = [_tables(found, asked, out_dir / "tables.md", console)]
+            told = _advice(cases, boundaries, out_dir, wishes or Wishes())
+            files += told.files
+            if not boundaries.empty:
+                files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
+            if not cases.empty:
+                files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
+            page_file = _page(cases, asked, boundaries, told, out_dir / "report.html")
+            drawn, untold = pictures()
+            files += [*drawn, page_file]
     except BrokenPipeError:
         raise  # who reads the tables has gone: no fault of the folder
     except OSError as error:
@@ -81,6 +85,10 @@ def publish(
         for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
+
+
+def _no_pictures() -> Pictures:
+    return [], []
 
 
 @dataclass(frozen=True)

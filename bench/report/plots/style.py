@@ -14,6 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import colormaps, rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -98,8 +100,12 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     # Text stays text, and the same rows make the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}):
-        figure.draw_without_rendering()
+        layout = figure.get_layout_engine()
+        if layout is not None:
+            layout.execute(figure)
         figure.set_layout_engine("none")  # all stands where it belongs; finding that out once is enough
-        figure.savefig(png, dpi=_DPI)
-        figure.savefig(svg, metadata={"Date": None})
+        # Not by `savefig`, which draws everything once more than it writes.
+        figure.set_dpi(_DPI)
+        FigureCanvasAgg(figure).print_png(png)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return [png, svg]
