@@ -11,7 +11,7 @@ import pandas as pd
 from bench.errors import BadInput, ExitCode
 from bench.plan.units import parse_size
 from bench.report.publish import Wishes, publish
-from bench.report.rows import latest
+from bench.report.rows import latest, shared
 from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.results.schema import DOCUMENTS
@@ -55,8 +55,9 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     if not stored_cases.num_rows and not stored_boundaries.num_rows:
         raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
-    cases = latest(stored_cases.to_pandas(split_blocks=True, self_destruct=True), "case_id", "started_at")
-    return cases, stored_boundaries.to_pandas(), problems
+    cases = stored_cases.to_pandas(split_blocks=True, self_destruct=True)
+    cases["notes"] = shared(cases["notes"])
+    return latest(cases, "case_id", "started_at"), stored_boundaries.to_pandas(), problems
 
 
 def _contexts(text: str | None) -> tuple[int, ...]:

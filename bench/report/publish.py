@@ -107,7 +107,7 @@ def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes
     files, fronts = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
     asked = pd.concat(
         [
-            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
+            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"]).drop_duplicates(QUESTION)
             for frame in (cases, boundaries)
         ],
         ignore_index=True,

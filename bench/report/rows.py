@@ -40,6 +40,13 @@ def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
     return frame[~frame.duplicated(identity, keep="last")] if frame.duplicated(identity).any() else frame
 
 
+def shared(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The same lists, but those that are equal are one: a million rows have few different notes."""
+    known: dict[tuple[Any, ...] | None, Any] = {}
+    lists = [known.setdefault(None if own is None else tuple(own), own) for own in column]
+    return pd.Series(lists, index=column.index, dtype=object)
+
+
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Plain Python values: None for null, and whole numbers whole, which pandas loses beside a null."""
     whole = set(_whole_columns(frame))

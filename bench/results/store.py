@@ -27,6 +27,9 @@ from bench.results.schema import SCHEMAS, Kind
 if TYPE_CHECKING:
     import pandas as pd
 
+# The usual pool keeps what was freed to itself: of a million rows, hundreds of MB that pandas then lacks.
+pa.set_memory_pool(pa.system_memory_pool())
+
 # How the names of the journals begin; none is the beginning of another.
 _JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
 # What building a table raises for a row that is none.
