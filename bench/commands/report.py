@@ -15,7 +15,7 @@ from bench.report.rows import latest, shared
 from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.results.schema import DOCUMENTS
-from bench.results.store import read_boundaries, read_cases
+from bench.results.store import read_boundaries, read_cases, release_memory
 
 
 def report(
@@ -56,7 +56,9 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     if not stored_cases.num_rows and not stored_boundaries.num_rows:
         raise BadInput(f"--results {results}: no rows in it; run a sweep first, or name another")
     cases = stored_cases.to_pandas(split_blocks=True, self_destruct=True)
+    del stored_cases
     cases["notes"] = shared(cases["notes"])
+    release_memory()
     return latest(cases, "case_id", "started_at"), stored_boundaries.to_pandas(), problems
 
 

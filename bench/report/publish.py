@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from rich.console import Console
@@ -26,10 +27,12 @@ from bench.results.evidence import QUESTION, evidence
 from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
-from bench.results.store import write_csv
+from bench.results.store import release_memory, write_csv
 from bench.results.tradeoffs import tradeoffs
 
 _CHUNK_ROWS = 100_000
+
+_Table = TypeVar("_Table", bound=Shown)
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,26 @@ def publish(
         out_dir.mkdir(parents=True, exist_ok=True)
         with drawing(asked, cases, boundaries, out_dir) if plots else nullcontext(_no_pictures) as pictures:
             files = [_tables(found, asked, out_dir / "tables.md", console)]
+            verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True))
+            verdicts_total = card_table_count(asked)
+            del asked  # of a million rows hundreds of MB
             told = _advice(cases, boundaries, out_dir, wishes or Wishes())
             files += told.files
             if not boundaries.empty:
                 files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
             if not cases.empty:
                 files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
-            page_file = _page(cases, asked, boundaries, told, out_dir / "report.html")
+            content = page.Content(
+                cases=cases,
+                boundaries=boundaries,
+                found=boundary_report.boundary_tables(boundaries, by_attention=True),
+                verdicts=verdicts,
+                verdicts_total=verdicts_total,
+                advised=told.advised,
+                folklore=told.folklore,
+                fronts=told.fronts,
+            )
+            page_file = _write(out_dir / "report.html", page.as_html(content))
             drawn, untold = pictures()
             files += [*drawn, page_file]
     except BrokenPipeError:
@@ -81,7 +97,7 @@ def publish(
     for words in untold:
         print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
-        _print(console, advice.recommendation_tables(told.advised))
+        list(_echoed(advice.recommendation_tables(told.advised), console, out_dir / "recommendations.md"))
         for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
@@ -103,7 +119,9 @@ class _Told:
 
 def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes) -> _Told:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
+    release_memory()
     shown_to_fit = evidence(cases, boundaries)
+    release_memory()
     files, fronts = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
     asked = pd.concat(
         [
@@ -134,20 +152,6 @@ def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame)
     return files, fronts
 
 
-def _page(cases: pd.DataFrame, asked: pd.DataFrame, boundaries: pd.DataFrame, told: _Told, path: Path) -> Path:
-    content = page.Content(
-        cases=cases,
-        boundaries=boundaries,
-        found=boundary_report.boundary_tables(boundaries, by_attention=True),
-        verdicts=verdict_report.verdict_tables(asked, by_attention=True),
-        verdicts_total=card_table_count(asked),
-        advised=told.advised,
-        folklore=told.folklore,
-        fronts=told.fronts,
-    )
-    return _write(path, page.as_html(content))
-
-
 def _probes(boundaries: pd.DataFrame) -> set[str]:
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
@@ -170,19 +174,23 @@ def _tables(
             if has_both:
                 file.write(f"{separator}## {heading}\n")
                 separator = "\n"
-            for table in tables:
+            for table in _echoed(tables, console, path):
                 file.write(separator + as_markdown(table))
                 separator = "\n"
-                _print(console, [table])
     return path
 
 
-def _print(console: Console | None, tables: Iterable[Shown]) -> None:
-    if console is None:
-        return
-    for table in tables:
-        console.print(as_rich(table))
-        console.print()
+def _echoed(tables: Iterable[_Table], console: Console | None, path: Path) -> Iterator[_Table]:
+    """The same tables. The first are printed on their way, if there is a console; where the others are is told."""
+    count = 0
+    for count, table in enumerate(tables, 1):
+        yield table
+        if console is not None and count <= page.MOST_TABLES:
+            console.print(as_rich(table))
+            console.print()
+    if console is not None and count > page.MOST_TABLES:
+        more = f"{count - page.MOST_TABLES:,} more of {count:,} tables are in {path}\n"
+        console.print(more, highlight=False, soft_wrap=True)
 
 
 def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-
 _WHOLE = {
     "head_bits",
     "batch_size",
@@ -55,8 +53,8 @@ def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def plain_groups(frame: pd.DataFrame, number: Numbers) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each group as plain values, by the groups' `number` (one for each row); within a group the order stays."""
+def plain_groups(frame: pd.DataFrame, number: np.ndarray[Any, np.dtype[Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each group as plain values, by `number`, which says for each row in which group it is."""
     order = np.argsort(number, kind="stable")
     parts = (order[at : at + _AT_ONCE] for at in range(0, len(order), _AT_ONCE))
     numbered = chain.from_iterable(zip(number[part], plain(frame.iloc[part]), strict=True) for part in parts)

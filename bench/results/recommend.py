@@ -113,7 +113,8 @@ def recommend(
         for policy in (Policy.QUALITY, Policy.FASTEST):
             for row in _best(held, policy).to_dict("records"):
                 picked[row["question"], policy, wanted] = row
-    far = _at(rows[rows["reach"] > 0], rows["reach"])
+    furthest = rows["reach"].eq(rows.groupby("question")["reach"].transform("max"))
+    far = _at(rows[furthest & (rows["reach"] > 0)], rows["reach"])
     for row in _best(far, Policy.LONGEST).to_dict("records"):
         picked[row["question"], Policy.LONGEST, None] = row
     answers = []

@@ -17,7 +17,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.boundaries import boundary_tables
-from bench.report.card_table import CardTable
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory, with_parts
@@ -48,6 +47,7 @@ def drawing(
         plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
         plan.pictures(asked, partial(verdict_tables, by_attention=True), MOST_ROWS, draw_peaks, "peaks"),
     )
+    del asked, cases, boundaries  # nothing here may outlive its use: there may be a million rows
     first = list(islice(planned, _FEW + 1))
     if len(first) <= _FEW:
         made = [picture() for picture in first]
@@ -111,7 +111,7 @@ class _Plan:
         return stem
 
 
-def _draw(draw: Callable[[Card[Any]], Figure | None], card: Card[CardTable], kind: str, stem: Path) -> Pictures:
+def _draw(draw: Callable[[Card[Any]], Figure | None], card: Card[Any], kind: str, stem: Path) -> Pictures:
     figure = draw(card)
     if figure is not None:
         return save(figure, stem), []
