@@ -58,7 +58,8 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     ended = ended.assign(max_seq_len=ended["fails_at"])
     # Of a million cases only what is needed is copied, and once.
     cases, found, ended = _with_settings([cases, found, ended])
-    failed = pd.concat([frame[["setting", "max_seq_len"]] for frame in (cases[cases["outcome"].isin(_FAILED)], ended)])
+    length = ["setting", "max_seq_len"]
+    failed = pd.concat([cases.loc[cases["outcome"].isin(_FAILED), length], ended[length]])
     fails = failed.groupby("setting")["max_seq_len"].min()
     contradicted, untrue = (frame["max_seq_len"] >= frame["setting"].map(fails) for frame in (cases, found))
     rows = _merged(cases[cases["outcome"].eq("fits") & ~contradicted], found[~untrue])
