@@ -1,8 +1,9 @@
-"""How long does a report take, all tables and plots, and how much memory, for 10 thousand, 100 thousand and a million
-case rows?
+"""How long does `vram-bench report` take, all that it writes and prints, and how much memory, for 10 thousand, 100
+thousand and a million case rows?
 
 The rows are made up, in a folder that is removed again: no such card or model exists. Each setting has a boundary, at
-the longest of its cases that fits. Each report runs in a process of its own.
+the longest of its cases that fits. CPU seconds are those of the command and of the process that draws its pictures.
+Memory is their PSS together (a page that both have counts once), read twice a second.
 
     .venv/bin/python scripts/bench_report.py [ROWS …]
 """
@@ -10,6 +11,8 @@ the longest of its cases that fits. Each report runs in a process of its own.
 from __future__ import annotations
 
 import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,31 +34,6 @@ WIDTHS = (2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
 CACHES = {"FP16": 2.0, "Q8": 1.0625, "Q6": 0.8125, "Q4": 0.5625}
 LENGTHS = tuple(4096 * n for n in range(1, 33))
 PER_MODEL = len(CARDS) * len(WIDTHS) * len(CACHES) * 2 * len(LENGTHS)
-STAGES = """
-import re, sys, time
-from pathlib import Path
-start = time.monotonic()
-def tell(name):
-    global start
-    # Not getrusage: a child begins with its parent's peak.
-    peak_mib = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-    took = f"{time.monotonic() - start:.1f} s ({time.process_time():.1f} s of CPU since the start)"
-    print(f"{name}: {took}, peak {peak_mib:,.0f} MiB", flush=True)
-    start = time.monotonic()
-from bench.commands.report import stored_rows
-from bench.report.plots.write import write_plots
-from bench.report.publish import publish
-tell("  imports")
-cases, boundaries, _ = stored_rows(Path(sys.argv[1]))
-tell(f"  reading {len(cases):,} rows and {len(boundaries):,} boundaries")
-out = Path(sys.argv[2])
-files = publish(cases, boundaries, out, echo=False, plots=False)
-tell("  writing " + " ".join(f"{file.name} ({file.stat().st_size / 2**20:,.1f} MiB)" for file in files))
-files, words = write_plots(cases, cases, boundaries, out)
-tell(f"  {len(files)} plots ({sum(file.stat().st_size for file in files) / 2**20:,.1f} MiB)")
-assert not words, words
-assert "torch" not in sys.modules
-"""
 
 
 def made_up(count: int) -> pa.Table:
@@ -138,27 +116,59 @@ def boundaries_of(cases: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=BOUNDARIES)
 
 
+def report(results: Path, out_dir: Path) -> tuple[float, float, int]:
+    """Runs the command; wall seconds, CPU seconds, and the most bytes of memory."""
+    command = [sys.executable, "-m", "bench", "report", "--results", str(results), "--out", str(out_dir)]
+    before, started_at, most = cpu_s(), time.monotonic(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        most = max(most, pss_bytes(process.pid))
+        time.sleep(0.5)  # counting pages takes CPU too
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
+    return time.monotonic() - started_at, cpu_s() - before, most
+
+
+def cpu_s() -> float:
+    """Of all processes that this one has waited for, and that those have."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def pss_bytes(pid: int) -> int:
+    """Of a process and all below it; 0 for one that has just ended."""
+    try:
+        own = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        below = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(own[1]) << 10 if own else 0) + sum(pss_bytes(int(child)) for children in below for child in children)
+
+
 def main() -> None:
     counts = [int(word.replace(",", "").replace("_", "")) for word in sys.argv[1:]] or [10_000, 100_000, 1_000_000]
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {PER_MODEL:,} rows a model")
+    print(f"{os.cpu_count()} cores; {PER_MODEL:,} rows a model")
     took: list[float] = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
-            results = Path(folder) / "results" / "made-up"
+            results, out_dir = Path(folder) / "results" / "made-up", Path(folder) / "report"
             results.mkdir(parents=True)
             cases = made_up(count)
             with pq.ParquetWriter(results / "cases.parquet", CASES, compression="zstd") as writer:
                 writer.write_table(cases, row_group_size=100_000)
             pq.write_table(boundaries_of(cases), results / "boundaries.parquet", compression="zstd")
             del cases
-            print(f"{count:,} rows", flush=True)
-            started_at = time.monotonic()
-            command = [sys.executable, "-c", STAGES, str(results.parent), str(Path(folder) / "report")]
-            subprocess.run(command, check=True)
-            took.append(time.monotonic() - started_at)
-            print(f"  all tables and plots: {took[-1]:.1f} s")
+            wall, cpu, most = report(results, out_dir)
+            sizes = [file.stat().st_size for file in out_dir.iterdir()]
+            written = f"{len(sizes)} files, {sum(sizes) / 2**20:,.0f} MiB"
+            load = f"load {os.getloadavg()[0]:.1f}"
+            print(
+                f"{count:,} rows: {wall:.1f} s, {cpu:.1f} s of CPU, {most / 2**20:,.0f} MiB; {written}; {load}",
+                flush=True,
+            )
+            took.append(cpu)
     for (fewer, less), (more, longer) in pairwise(zip(counts, took, strict=True)):
-        print(f"{more / fewer:.0f} times the rows took {longer / less:.1f} times as long")
+        print(f"{more / fewer:.0f} times the rows took {longer / less:.1f} times as much CPU")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pandas as pd
 
@@ -15,7 +16,6 @@ from bench.report.card_table import (
     Row,
     card_tables,
     how,
-    line_key,
     lines_of,
 )
 from bench.report.format import tokens
@@ -90,7 +90,8 @@ def boundary_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[Bou
 def _table(rows: list[Row]) -> BoundaryTable:
     lines = lines_of(rows, _LINE)
     caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
-    found = {(line_key(row, _LINE), row["cache"]): row for row in rows}
+    line_of = itemgetter(*_LINE)
+    found = {(line_of(row), row["cache"]): row for row in rows}
     cells = [[found.get((tuple(line.values()), cache)) for cache in caches] for line in lines]
     return BoundaryTable(rows=rows, lines=lines, caches=caches, cells=cells)
 

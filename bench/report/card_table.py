@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 import pandas as pd
 
 from bench.report.format import size
-from bench.report.rows import plain
+from bench.report.rows import plain, plain_groups
 
 # What makes one table: rows that differ in any of these are never shown as one.
 CARD_AND_MODEL = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "model", "model_fingerprint"]
@@ -141,14 +142,17 @@ def card_tables(
     """
     if frame.empty:
         return
-    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"])).sort_values(moment)
+    frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    if not frame[moment].is_monotonic_increasing:
+        frame = frame.sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
     heads: dict[tuple[Any, ...], list[Row]] = {}
     for row in plain(frame.drop_duplicates([*CARD_AND_MODEL, "attention"])):  # all that a name is made of
-        heads.setdefault(line_key(row, keys), []).append(row)
+        heads.setdefault(itemgetter(*keys)(row), []).append(row)
     slugs = Counter(make(rows).slug for rows in heads.values())
-    for _, rows in frame.groupby(keys, dropna=False, sort=True):
-        table = make(plain(rows))
+    number = frame.groupby(keys, dropna=False, sort=True).ngroup().to_numpy()
+    for rows in plain_groups(frame, number):
+        table = make(rows)
         yield table if slugs[table.slug] == 1 else table.told_apart()
 
 
@@ -162,17 +166,13 @@ def card_table_count(frame: pd.DataFrame) -> int:
 
 def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:
     """The distinct values of `names`, by bits, then cache from large to small, then lazy loading last."""
-    lines = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(line_key(row, names) for row in rows)]
+    lines = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(map(itemgetter(*names), rows))]
 
     def place(line: Row) -> tuple[Any, ...]:
         cache = CACHES.index(line["cache"]) if "cache" in line else 0
         return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
 
     return sorted(lines, key=place)
-
-
-def line_key(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
 
 
 def how(line: Row) -> str:

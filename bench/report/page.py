@@ -37,13 +37,13 @@ _POLICY = (
 @dataclass(frozen=True, kw_only=True)
 class Content:
     """What the page is made of: all cases and boundaries (each once), the tables of both by attention back end as the
-    pictures have them (of the verdicts one at a time, `verdicts_total` in all), and what follows from the rows.
+    pictures have them (of the verdicts those that are `readable`, of `verdicts_total`), and what follows from the rows.
     """
 
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
-    verdicts: Iterable[VerdictTable]
+    verdicts: Sequence[VerdictTable]
     verdicts_total: int
     advised: Sequence[Recommendation]
     folklore: Sequence[Answer]
@@ -61,10 +61,7 @@ class _Section:
 def as_html(content: Content) -> str:
     """The page; each part that has nothing to show says so in words."""
     found = [_boundary_section(table) for table in content.found[:MOST_TABLES]]
-    verdicts = [
-        _verdict_section(table)
-        for table in islice((table for table in content.verdicts if _is_readable(table)), MOST_TABLES)
-    ]
+    verdicts = [_verdict_section(table) for table in content.verdicts]
     advised = advice.recommendation_tables(content.advised)
     case_table = page_cases.case_table(content.cases)
     has_figures = any(section.figures for section in (*found, *verdicts))
@@ -96,6 +93,11 @@ def as_html(content: Content) -> str:
     )
 
 
+def readable(tables: Iterable[VerdictTable]) -> list[VerdictTable]:
+    """Those that a page shows."""
+    return list(islice((table for table in tables if len(table.lines) * len(table.lengths) <= MOST_CELLS), MOST_TABLES))
+
+
 def _boundary_section(table: BoundaryTable) -> _Section:
     figures = [("", page_figures.boundary_figure(table))] if table.answered else []
     return _Section(table=table, figures=figures)
@@ -104,10 +106,6 @@ def _boundary_section(table: BoundaryTable) -> _Section:
 def _verdict_section(table: VerdictTable) -> _Section:
     figures = [(f"{cache} cache", figure) for cache, figure in page_figures.verdict_figures(table)]
     return _Section(table=table, figures=figures)
-
-
-def _is_readable(table: VerdictTable) -> bool:
-    return len(table.lines) * len(table.lengths) <= MOST_CELLS
 
 
 def _template() -> Template:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from rich.console import Console
@@ -18,17 +20,19 @@ from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
 from bench.report.plain_table import PlainTable
-from bench.report.plots.write import write_plots
+from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
 from bench.results.evidence import QUESTION, evidence
 from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
-from bench.results.store import write_csv
+from bench.results.store import release_memory, write_csv
 from bench.results.tradeoffs import tradeoffs
 
 _CHUNK_ROWS = 100_000
+
+_Table = TypeVar("_Table", bound=Shown)
 
 
 @dataclass(frozen=True)
@@ -54,22 +58,38 @@ def publish(
 
     Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
     """
-    asked = cases if boundaries.empty or cases.empty else cases[~cases["case_id"].isin(_probes(boundaries))]
+    asked = verdict_report.shown(cases)
+    if not boundaries.empty and not cases.empty:
+        asked = asked[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     found = boundary_report.boundary_tables(boundaries)
     console = console_for() if echo else None
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        files = [_tables(found, asked, out_dir / "tables.md", console)]
-        told = _advice(cases, boundaries, out_dir, wishes or Wishes())
-        files += told.files
-        if not boundaries.empty:
-            files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
-        if not cases.empty:
-            files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
-        pictures, untold = write_plots(asked, cases, boundaries, out_dir) if plots else ([], [])
-        files += pictures
-        files.append(_page(cases, asked, boundaries, told, out_dir / "report.html"))
+        with drawing(asked, cases, boundaries, out_dir) if plots else nullcontext(_no_pictures) as pictures:
+            files = [_tables(found, asked, out_dir / "tables.md", console)]
+            verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True))
+            verdicts_total = card_table_count(asked)
+            del asked  # of a million rows hundreds of MB
+            told = _advice(cases, boundaries, out_dir, wishes or Wishes())
+            files += told.files
+            if not boundaries.empty:
+                files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
+            if not cases.empty:
+                files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
+            content = page.Content(
+                cases=cases,
+                boundaries=boundaries,
+                found=boundary_report.boundary_tables(boundaries, by_attention=True),
+                verdicts=verdicts,
+                verdicts_total=verdicts_total,
+                advised=told.advised,
+                folklore=told.folklore,
+                fronts=told.fronts,
+            )
+            page_file = _write(out_dir / "report.html", page.as_html(content))
+            drawn, untold = pictures()
+            files += [*drawn, page_file]
     except BrokenPipeError:
         raise  # who reads the tables has gone: no fault of the folder
     except OSError as error:
@@ -77,10 +97,14 @@ def publish(
     for words in untold:
         print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
-        _print(console, advice.recommendation_tables(told.advised))
+        list(_echoed(advice.recommendation_tables(told.advised), console, out_dir / "recommendations.md"))
         for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
+
+
+def _no_pictures() -> Pictures:
+    return [], []
 
 
 @dataclass(frozen=True)
@@ -95,11 +119,13 @@ class _Told:
 
 def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes) -> _Told:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
+    release_memory()
     shown_to_fit = evidence(cases, boundaries)
+    release_memory()
     files, fronts = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
     asked = pd.concat(
         [
-            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"])
+            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"]).drop_duplicates(QUESTION)
             for frame in (cases, boundaries)
         ],
         ignore_index=True,
@@ -126,20 +152,6 @@ def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame)
     return files, fronts
 
 
-def _page(cases: pd.DataFrame, asked: pd.DataFrame, boundaries: pd.DataFrame, told: _Told, path: Path) -> Path:
-    content = page.Content(
-        cases=cases,
-        boundaries=boundaries,
-        found=boundary_report.boundary_tables(boundaries, by_attention=True),
-        verdicts=verdict_report.verdict_tables(asked, by_attention=True),
-        verdicts_total=card_table_count(asked),
-        advised=told.advised,
-        folklore=told.folklore,
-        fronts=told.fronts,
-    )
-    return _write(path, page.as_html(content))
-
-
 def _probes(boundaries: pd.DataFrame) -> set[str]:
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
@@ -162,19 +174,23 @@ def _tables(
             if has_both:
                 file.write(f"{separator}## {heading}\n")
                 separator = "\n"
-            for table in tables:
+            for table in _echoed(tables, console, path):
                 file.write(separator + as_markdown(table))
                 separator = "\n"
-                _print(console, [table])
     return path
 
 
-def _print(console: Console | None, tables: Iterable[Shown]) -> None:
-    if console is None:
-        return
-    for table in tables:
-        console.print(as_rich(table))
-        console.print()
+def _echoed(tables: Iterable[_Table], console: Console | None, path: Path) -> Iterator[_Table]:
+    """The same tables. The first are printed on their way, if there is a console; where the others are is told."""
+    count = 0
+    for count, table in enumerate(tables, 1):
+        yield table
+        if console is not None and count <= page.MOST_TABLES:
+            console.print(as_rich(table))
+            console.print()
+    if console is not None and count > page.MOST_TABLES:
+        more = f"{count - page.MOST_TABLES:,} more of {count:,} tables are in {path}\n"
+        console.print(more, highlight=False, soft_wrap=True)
 
 
 def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ _WHOLE = {
     "signal",
 }
 _LISTS = {"notes", "case_ids"}
+# Made plain together: a table of few rows would cost more by its columns than by its rows, and a million dicts are GBs.
+_AT_ONCE = 10_000
 
 
 def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
@@ -33,12 +38,28 @@ def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
     return frame[~frame.duplicated(identity, keep="last")] if frame.duplicated(identity).any() else frame
 
 
+def shared(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The same lists, but those that are equal are one: a million rows have few different notes."""
+    known: dict[tuple[Any, ...] | None, Any] = {}
+    lists = [known.setdefault(None if own is None else tuple(own), own) for own in column]
+    return pd.Series(lists, index=column.index, dtype=object)
+
+
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Plain Python values: None for null, and whole numbers whole, which pandas loses beside a null."""
     whole = set(_whole_columns(frame))
     columns = [_values(frame[name], name in whole) for name in frame.columns]
     names = [str(name) for name in frame.columns]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def plain_groups(frame: pd.DataFrame, number: np.ndarray[Any, np.dtype[Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of each group as plain values, by `number`, which says for each row in which group it is."""
+    order = np.argsort(number, kind="stable")
+    parts = (order[at : at + _AT_ONCE] for at in range(0, len(order), _AT_ONCE))
+    numbered = chain.from_iterable(zip(number[part], plain(frame.iloc[part]), strict=True) for part in parts)
+    for _, rows in groupby(numbered, key=itemgetter(0)):
+        yield [row for _, row in rows]
 
 
 def _values(column: pd.Series[Any], whole: bool) -> list[Any]:

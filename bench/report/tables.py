@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import pandas as pd
 
@@ -15,7 +16,6 @@ from bench.report.card_table import (
     Row,
     card_tables,
     how,
-    line_key,
     lines_of,
 )
 from bench.report.format import gib, tokens
@@ -75,13 +75,19 @@ class VerdictTable(CardTable):
 
 def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> Iterator[VerdictTable]:
     """One table at a time for each card and model in `frame` (rows of cases, each case once)."""
-    return card_tables(frame if frame.empty else frame[_SHOWN], "started_at", _table, by_attention)
+    return card_tables(shown(frame), "started_at", _table, by_attention)
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a table or a picture of cases shows; there may be a million rows."""
+    return frame if frame.empty else frame[_SHOWN]
 
 
 def _table(rows: list[Row]) -> VerdictTable:
     lines = lines_of(rows, _LINE)
     lengths = sorted({row["max_seq_len"] for row in rows})
-    found = {(line_key(row, _LINE), row["max_seq_len"]): row for row in rows}
+    line_of = itemgetter(*_LINE)
+    found = {(line_of(row), row["max_seq_len"]): row for row in rows}
     cells = [[found.get((tuple(line.values()), n)) for n in lengths] for line in lines]
     return VerdictTable(rows=rows, lines=lines, lengths=lengths, cells=cells)
 

@@ -11,7 +11,7 @@ from bench.report.card_table import how
 from bench.report.format import gib, rate, tokens
 from bench.report.plain_table import PlainTable, card_title
 from bench.report.render import as_markdown
-from bench.report.rows import plain
+from bench.report.rows import plain_groups
 from bench.results.evidence import QUESTION
 
 
@@ -29,7 +29,8 @@ def front_tables(points: pd.DataFrame) -> list[PlainTable]:
     order = [*QUESTION, "max_seq_len", "peak_device_bytes"]
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
-    return [_table(plain(rows), counts[number]) for number, rows in front.groupby("question", sort=False)]
+    number = front.groupby("question", sort=False).ngroup().to_numpy()
+    return [_table(rows, counts[rows[0]["question"]]) for rows in plain_groups(front, number)]
 
 
 def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:

@@ -49,28 +49,25 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     """
     cases = _with_attention(cases, CASE_COLUMNS)
     boundaries = _with_attention(boundaries, _BOUNDARY_COLUMNS)
-    cases = _last(cases[cases["max_seq_len"].notna()], "started_at", _LENGTH)
+    cases = _last(cases, "started_at", _LENGTH)
     boundaries = _last(boundaries, "finished_at", [*QUESTION, *SETTING])
     certified = boundaries[boundaries["certified"].eq(True) & boundaries["contradictory"].eq(False)]
     found = certified[certified["fits_at"].notna()]
-    found = found.assign(max_seq_len=found["fits_at"], outcome="fits", is_boundary=True)
-    failed_cases = cases.loc[cases["outcome"].isin(_FAILED), [*QUESTION, *SETTING, "max_seq_len"]]
-    failed_at = certified.loc[certified["fails_at"].notna(), [*QUESTION, *SETTING, "fails_at"]]
-    failed = pd.concat([failed_cases, failed_at.rename(columns={"fails_at": "max_seq_len"})])
-    rows = pd.concat([cases[cases["outcome"].eq("fits")].assign(is_boundary=False), found], ignore_index=True)
-    del cases  # there may be a million of them
-    both = pd.concat([rows[_LENGTH], failed[_LENGTH]], ignore_index=True)
-    numbers = _numbered(both, [*QUESTION, *SETTING])
-    del both
-    rows["setting"] = numbers[: len(rows)]
-    fails = pd.Series(failed["max_seq_len"].to_numpy(), dtype=float).groupby(numbers[len(rows) :]).min()
-    rows = rows[~(rows["max_seq_len"] >= rows["setting"].map(fails).astype(float))]
-    rows = rows.assign(
-        question=_numbered(rows, QUESTION),
+    found = found.assign(max_seq_len=found["fits_at"])
+    ended = certified[certified["fails_at"].notna()]
+    ended = ended.assign(max_seq_len=ended["fails_at"])
+    # Of a million cases only what is needed is copied, and once.
+    cases, found, ended = _with_settings([cases, found, ended])
+    length = ["setting", "max_seq_len"]
+    failed = pd.concat([cases.loc[cases["outcome"].isin(_FAILED), length], ended[length]])
+    fails = failed.groupby("setting")["max_seq_len"].min()
+    contradicted, untrue = (frame["max_seq_len"] >= frame["setting"].map(fails) for frame in (cases, found))
+    rows = _merged(cases[cases["outcome"].eq("fits") & ~contradicted], found[~untrue])
+    return rows.assign(
+        question=_numbered([rows], QUESTION),
         headroom_bytes=rows["headroom_bytes"].fillna(_headroom(rows)).astype(float),
         cache_bytes_per_token=rows["cache_bytes"].astype(float) / rows["max_seq_len"],
-    )
-    return _merged(rows)
+    ).drop(columns=_USED_UP)
 
 
 def _with_attention(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -80,19 +77,29 @@ def _with_attention(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
 
 
 def _last(frame: pd.DataFrame, moment: str, identity: list[str]) -> pd.DataFrame:
-    if frame.empty:
-        return frame
-    frame = frame.sort_values(moment, kind="stable")
-    return frame[~pd.Series(_numbered(frame, identity), index=frame.index).duplicated(keep="last")]
+    if not frame[moment].is_monotonic_increasing:
+        frame = frame.sort_values(moment, kind="stable")
+    earlier = pd.Series(_numbered([frame], identity), index=frame.index).duplicated(keep="last")
+    return frame[~earlier] if earlier.any() else frame
 
 
-def _numbered(frame: pd.DataFrame, names: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """A number for each combination of values, nulls among them."""
-    if frame.empty:
-        return np.zeros(0, dtype=np.int64)
-    number = np.zeros(len(frame), dtype=np.int64)
+def _with_settings(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The frames with a number for each `setting`, the same in all of them; lengths as floats."""
+    numbers = np.split(_numbered(frames, [*QUESTION, *SETTING]), np.cumsum([len(frame) for frame in frames])[:-1])
+    return [
+        frame.assign(setting=number, max_seq_len=frame["max_seq_len"].astype(float))
+        for frame, number in zip(frames, numbers, strict=True)
+    ]
+
+
+def _numbered(frames: list[pd.DataFrame], names: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A number for each combination of values, nulls among them, of all frames one after the other."""
+    number = np.zeros(sum(map(len, frames)), dtype=np.int64)
     for name in names:
-        codes, values = pd.factorize(frame[name], use_na_sentinel=False)
+        columns = [frame[name] for frame in frames if len(frame)]
+        if not columns:
+            break
+        codes, values = pd.factorize(pd.concat(columns), use_na_sentinel=False)
         # Numbered anew after each column, so that the product of many columns cannot overflow.
         number, _ = pd.factorize(number * len(values) + codes)
     return number
@@ -110,19 +117,19 @@ def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
 
 
 # What has done its service in the evidence.
-_USED_UP = ["is_boundary", "fits_at", "contradictory", "outcome", "started_at", "finished_at", "peak_reserved_bytes"]
-_USED_UP += ["context_bytes"]
+_USED_UP = ["outcome", "started_at", "peak_reserved_bytes", "context_bytes"]
 
 
-def _merged(rows: pd.DataFrame) -> pd.DataFrame:
+def _merged(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     """The case at a boundary and the boundary as one row: the case's memory, the boundary's certificate."""
-    merged = rows[~rows["is_boundary"]].set_index(["setting", "max_seq_len"])
-    ends = rows[rows["is_boundary"]].set_index(["setting", "max_seq_len"])
-    kept = [name for name in ("boundary_id", "fails_at") if name in ends]
-    alone = ends[~ends.index.isin(merged.index)].assign(certified=True)
-    merged = merged.assign(certified=merged.index.isin(ends.index)).drop(columns=kept).join(ends[kept])
-    together = pd.concat([merged, alone]) if len(alone) else merged
-    return together.reset_index().drop(columns=_USED_UP)
+    merged = cases.set_index(["setting", "max_seq_len"])
+    ends = boundaries.set_index(["setting", "max_seq_len"])
+    alone = ends[~ends.index.isin(merged.index)]
+    merged = merged.assign(certified=merged.index.isin(ends.index), headroom_bytes=np.nan)
+    merged = merged.join(ends[["boundary_id", "fails_at"]])
+    if len(alone):
+        merged = pd.concat([merged, alone.drop(columns=["fits_at", "contradictory", "finished_at"])])
+    return merged.reset_index()
 
 
 def reach(rows: pd.DataFrame, headroom_bytes: int) -> pd.Series[float]:

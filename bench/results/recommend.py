@@ -113,7 +113,8 @@ def recommend(
         for policy in (Policy.QUALITY, Policy.FASTEST):
             for row in _best(held, policy).to_dict("records"):
                 picked[row["question"], policy, wanted] = row
-    far = _at(rows[rows["reach"] > 0], rows["reach"])
+    furthest = rows["reach"].eq(rows.groupby("question")["reach"].transform("max"))
+    far = _at(rows[furthest & (rows["reach"] > 0)], rows["reach"])
     for row in _best(far, Policy.LONGEST).to_dict("records"):
         picked[row["question"], Policy.LONGEST, None] = row
     answers = []
@@ -137,7 +138,13 @@ def _key(row: dict[Any, Any]) -> tuple[Any, ...]:
 
 def _nearest(rows: pd.DataFrame) -> pd.DataFrame:
     """Of each setting the row nearest to `length`, of those that reach it: it says most about that length."""
-    return rows.sort_values("max_seq_len", kind="stable").drop_duplicates("setting")
+    return _first(rows, ["max_seq_len"], "setting", ascending=True)
+
+
+def _first(rows: pd.DataFrame, order: list[str], of_each: str, ascending: bool) -> pd.DataFrame:
+    """The first row of each by that order; only that is copied, as there may be a million."""
+    ordered = rows[[of_each, *order]].sort_values(order, ascending=ascending, kind="stable")
+    return rows.loc[ordered.drop_duplicates(of_each).index]
 
 
 def _at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.DataFrame:
@@ -162,7 +169,7 @@ def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         order = ["is_measured", "tokens_per_s", *order]
     if policy is Policy.LONGEST:
         order = ["length", *order]
-    return rows.sort_values(order, ascending=False, kind="stable").drop_duplicates("question")
+    return _first(rows, order, "question", ascending=False)
 
 
 def _reason(summary: dict[Any, Any] | None, policy: Policy, wanted: int | None, longest: dict[str, Any] | None) -> str:

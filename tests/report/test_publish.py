@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from bench.errors import BadInput
+from bench.report import page
+from bench.report.plots import write
 from bench.report.publish import publish
 from tests.report.conftest import FrameOf, ends, fits, no_answer, oom
 
@@ -136,6 +140,59 @@ def test_the_same_rows_make_the_same_pictures(boundaries_of: FrameOf, tmp_path: 
     pictures = [[file.read_bytes() for file in files if file.suffix in (".png", ".svg")] for files in made]
     assert pictures[0] == pictures[1]
     assert b"max_seq_len" in pictures[0][1]  # text stays text
+
+
+def test_pictures_that_another_process_draws_are_the_same_in_the_same_order(
+    boundaries_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = boundaries_of(*(ends(4096, device_name=f"card_{n}") for n in range(3)))
+    here = publish(NONE, rows, tmp_path / "here", echo=False)
+    drawn_by: list[int] = []
+    monkeypatch.setattr(write, "_FEW", 2)
+    monkeypatch.setattr(write, "save", lambda *_: drawn_by.append(os.getpid()))
+    there = publish(NONE, rows, tmp_path / "there", echo=False)
+    assert not drawn_by  # the other process has a `save` of its own
+    assert [file.name for file in there] == [file.name for file in here]
+    pictures = [[file.read_bytes() for file in files if file.suffix in (".png", ".svg")] for files in (here, there)]
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 6
+
+
+def test_if_the_process_that_draws_is_killed_it_is_said_and_the_tables_are_there(
+    boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_FEW", 0)
+    monkeypatch.setattr(write, "_leave_interrupts_to_the_parent", os.abort)
+    files = publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False)
+    assert _names(files) == [*FOUND, "boundaries.csv", PAGE]
+    assert "not all plots were drawn: the process that draws them was killed" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_bad_input_wherever_it_is_noticed(
+    boundaries_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_FEW", 0)
+    (tmp_path / "rtx_4090-boundary.png").mkdir()
+    with pytest.raises(BadInput, match="cannot be written"):
+        publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False)
+
+
+def test_of_very_many_tables_the_first_are_printed_and_it_is_said_where_the_others_are(
+    frame_of: FrameOf,
+    boundaries_of: FrameOf,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(page, "MOST_TABLES", 2)
+    models = [f"model_{n}" for n in range(5)]
+    cases = frame_of(*(fits(4096, 5.0, model=model) for model in models))
+    publish(cases, boundaries_of(*(ends(8192, model=model) for model in models)), tmp_path, echo=True)
+    shown, written = capsys.readouterr().out, (tmp_path / "tables.md").read_text()
+    assert shown.count(f"3 more of 5 tables are in {tmp_path / 'tables.md'}\n") == 2
+    assert shown.count(f"3 more of 5 tables are in {tmp_path / 'recommendations.md'}\n") == 1
+    assert [shown.count(f"{model} on ") for model in models] == [3, 3, 0, 0, 0]
+    assert [written.count(f"{model} on ") for model in models] == [2] * 5
 
 
 def test_of_very_many_cards_some_are_drawn_and_it_is_said(

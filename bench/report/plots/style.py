@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from bench.report.card_table import CACHES
@@ -33,7 +34,7 @@ _KEY_PT = 42.0  # of a legend's entry beside its text
 
 def panels(rows: int, columns: int, row_in: float, share: bool) -> tuple[Figure, list[list[Axes]]]:
     """A figure of `rows` by `columns` panels, each row `row_in` inches high; with `share` they have the same axes."""
-    figure = Figure(figsize=(WIDTH_IN, row_in * rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, row_in * rows + 1.1))
     axes = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False)
     for panel in axes.flat:
         panel.grid(alpha=0.25)
@@ -98,8 +99,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     # Text stays text, and the same rows make the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # all stands where it belongs; finding that out once is enough
+        # Once, and by hand: a figure that owns its layout is laid out anew and drawn twice for each file.
+        ConstrainedLayoutEngine().execute(figure)
         figure.savefig(png, dpi=_DPI)
         figure.savefig(svg, metadata={"Date": None})
     return [png, svg]

@@ -1,10 +1,17 @@
-"""All pictures of a set of rows, as files."""
+"""All pictures of a set of rows, as files. Many are drawn by a process of their own, while the tables are written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
+from itertools import chain, islice
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,53 +25,96 @@ from bench.report.plots.peaks import draw_peaks
 from bench.report.plots.style import save
 from bench.report.tables import verdict_tables
 
+# So many are drawn before another process has started and imported what it needs.
+_FEW = 6
 
-def write_plots(
+Pictures = tuple[list[Path], list[str]]
+
+
+@contextmanager
+def drawing(
     asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path
-) -> tuple[list[Path], list[str]]:
-    """Writes three kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary` and
+) -> Iterator[Callable[[], Pictures]]:
+    """Draws three kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary` and
     `CARD-memory` of `boundaries` (with what `cases` know of them), `CARD-peaks` of `asked`, the cases that are shown
-    one by one. Returns the files, and in words what has no picture.
+    one by one. Gives what waits for them: the files, and in words what has no picture.
     """
-    made = _Made(out_dir)
+    plan = _Plan(out_dir)
     boundaries = with_parts(boundaries, cases)
     to_tables = partial(boundary_tables, by_attention=True)
-    made.draw(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary")
-    made.draw(boundaries, to_tables, MOST_ROWS, draw_memory, "memory")
-    made.draw(asked, partial(verdict_tables, by_attention=True), MOST_ROWS, draw_peaks, "peaks")
-    return made.files, list(dict.fromkeys(made.words))
+    planned = chain(
+        plan.pictures(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary"),
+        plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
+        plan.pictures(asked, partial(verdict_tables, by_attention=True), MOST_ROWS, draw_peaks, "peaks"),
+    )
+    del asked, cases, boundaries  # nothing here may outlive its use: there may be a million rows
+    first = list(islice(planned, _FEW + 1))
+    if len(first) <= _FEW:
+        made = [picture() for picture in first]
+        yield lambda: plan.told(made)
+        return
+    # Spawned, as a process with pyarrow's threads cannot be forked; and one, as tables keep another core busy.
+    with ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+        try:
+            waited = [pool.submit(picture) for picture in chain(first, planned)]
+            yield lambda: plan.told(map(_result, waited))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-class _Made:
-    """What has been written so far; no file twice."""
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _result(waited: Future[Pictures]) -> Pictures:
+    try:
+        return waited.result()
+    except BrokenProcessPool:
+        return [], ["not all plots were drawn: the process that draws them was killed, for want of memory perhaps"]
+
+
+class _Plan:
+    """What is to be drawn, no file twice, and what is not, in words."""
 
     def __init__(self, out_dir: Path) -> None:
         self._out_dir = out_dir
-        self.files: list[Path] = []
-        self.words: list[str] = []
+        self._stems: set[Path] = set()
+        self._words: list[str] = []
 
-    def draw(
+    def pictures(
         self,
         frame: pd.DataFrame,
         tables_of: Callable[[pd.DataFrame], Iterable[Table]],
         most: Most,
-        picture: Callable[[Card[Table]], Figure | None],
+        draw: Callable[[Card[Table]], Figure | None],
         kind: str,
-    ) -> None:
+    ) -> Iterator[Callable[[], Pictures]]:
+        """What draws each picture of one kind, here or in another process."""
         drawn, words = cards(frame, tables_of, most)
-        self.words += words
+        self._words += words
         for card in drawn:
-            figure = picture(card)
-            if figure is not None:
-                self.files += save(figure, self._free(f"{card.slug}-{kind}"))
-            elif any(pd.notna(row.get("fits_at", 0)) for table in card.tables for row in table.rows):
-                name = card.tables[0].rows[0]["device_name"]
-                self.words.append(f"no {kind} plot for {name}: no row tells the memory")
+            yield partial(_draw, draw, card, kind, self._free(f"{card.slug}-{kind}"))
+
+    def told(self, made: Iterable[Pictures]) -> Pictures:
+        pictures = list(made)
+        words = chain(self._words, *(words for _, words in pictures))
+        return list(chain(*(files for files, _ in pictures))), list(dict.fromkeys(words))
 
     def _free(self, name: str) -> Path:
         """Cards that differ may have the same name: a simulated one and a real one without a UUID."""
         stem, n = self._out_dir / name, 1
-        while stem.with_name(f"{stem.name}.png") in self.files:
+        while stem in self._stems:
             n += 1
             stem = self._out_dir / f"{name}-{n}"
+        self._stems.add(stem)
         return stem
+
+
+def _draw(draw: Callable[[Card[Any]], Figure | None], card: Card[Any], kind: str, stem: Path) -> Pictures:
+    figure = draw(card)
+    if figure is not None:
+        return save(figure, stem), []
+    if any(pd.notna(row.get("fits_at", 0)) for table in card.tables for row in table.rows):
+        return [], [f"no {kind} plot for {card.tables[0].rows[0]['device_name']}: no row tells the memory"]
+    return [], []
