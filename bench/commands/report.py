@@ -33,8 +33,11 @@ def report(
     """
     wishes = Wishes(_contexts(contexts), _headroom(headroom), _quality(quality))
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
-    cases, boundaries, problems = stored_rows(results)
-    files = publish(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
+    try:
+        cases, boundaries, problems = stored_rows(results)
+        files = publish(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
+    finally:
+        gc.enable()
     if as_json:
         document = {
             "cases": len(cases),
