@@ -56,7 +56,7 @@ def drawing(
     # Spawned, as a process with pyarrow's threads cannot be forked; and one, as tables keep another core busy.
     with ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
         try:
-            waited = [pool.submit(picture) for picture in chain(first, planned)]
+            waited = [_asked(pool, picture) for picture in chain(first, planned)]
             yield lambda: plan.told(map(_result, waited))
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -65,6 +65,15 @@ def drawing(
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _asked(pool: ProcessPoolExecutor, picture: Callable[[], Pictures]) -> Future[Pictures]:
+    try:
+        return pool.submit(picture)
+    except BrokenProcessPool as broken:  # before all were asked for
+        failed: Future[Pictures] = Future()
+        failed.set_exception(broken)
+        return failed
 
 
 def _result(waited: Future[Pictures]) -> Pictures:
