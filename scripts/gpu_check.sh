@@ -73,6 +73,9 @@ has_module() {
     "$interpreter" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$1" 2>/dev/null
 }
 
+attentions="sdpa,matmul"
+! has_module xformers || attentions="xformers,$attentions"
+
 # How steps are run
 
 step() { # NAME COMMAND...: does it, unless it was done; what was cut off goes on with the next call
@@ -134,6 +137,14 @@ import exllamav2.ext
 PYTHON
 }
 
+own_cost() { # NAME MODEL MAX_SEQ_LEN: the harness beside the same calls without it
+    "$python" scripts/own_cost.py "$out/cost" device=cuda model=local model.path="$2" max_seq_len="$3" repeats=10 \
+        > "$out/cost-$1.md"
+    local code=$?
+    cat "$out/cost-$1.md"
+    return "$code"
+}
+
 self_test() {
     "$python" -m pytest -q -m gpu -p no:cacheprovider tests > "$out/selftest.txt" 2>&1
     local code=$?
@@ -145,7 +156,7 @@ pack() { # what is to be sent: rows and small files
     tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra .
     echo "send this: $out.tar.gz"
 }
-export -f install build_extension bench_to self_test pack
+export -f install build_extension bench_to own_cost self_test pack
 export python wheels out
 
 # The steps
@@ -178,8 +189,14 @@ for checkpoint in "${checkpoints[@]}"; do
     step "record-$name" "$python" scripts/record_allocations.py record "$out/recordings" device=cuda model=local \
         model.path="$models/$name" max_seq_len="${lengths##*,}" cache=FP16,Q4 lazy=false,true
     sweep "boundaries-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1
-    [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 vram_limit="$limits" repeats=1
-    sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention=sdpa,matmul repeats=1
+    # Each smaller card twice: another process holds the rest of it, and PyTorch's allocator is capped.
+    [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1 \
+        vram_limit="$limits" vram_limit_by=process,allocator
+    sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention="$attentions" repeats=1
+    # At the boundary of the smallest card: without flash-attn a whole large one takes thousands of chunks.
+    sweep "attention-boundary-$name" model.path="$models/$name" attention="flash,$attentions" repeats=1 \
+        ${limits:+vram_limit="${limits%%,*}"}
+    step "cost-$name" bash -c 'own_cost "$@"' own_cost "$name" "$models/$name" "${lengths##*,}"
 done
 step pack bash -c pack
 
