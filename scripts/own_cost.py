@@ -5,8 +5,8 @@
 
 The other side is scripts/plain_speed.py, which imports nothing of this program: the same calls in the same order, and
 the loop of ExLlamaV2's own test script (test_inference.py --speed, which is in its repository and not in its wheel).
-Both are run three times in turn, in processes of their own. Rows of the harness go to DIR. Fails (1) where the harness
-decodes at less than 99 % of the plain calls' tokens/s, or where the bytes on the card differ.
+Both are run three times in turn, in processes of their own; rows of the harness and a Markdown table go to DIR. Fails
+(1) where the harness decodes at less than 99 % of the plain calls' tokens/s, or where the bytes on the card differ.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def main() -> int:
         print("own_cost: one case on a real GPU is compared: device=cuda max_seq_len=TOKENS", file=sys.stderr)
         return 2
     both = [(_plain(case), _harness(case, Path(directory))) for _ in range(_TIMES)]
-    return _tell(case, [plain for plain, _ in both], [row for _, row in both])
+    text, within = _table(case, [plain for plain, _ in both], [row for _, row in both])
+    print(text)
+    (Path(directory) / f"{case.model.name}-{case.max_seq_len}.md").write_text(f"{text}\n")
+    return 0 if within else 1
 
 
 def _plain(case: Case) -> dict[str, Any]:
@@ -70,7 +73,8 @@ def _plain(case: Case) -> dict[str, Any]:
 
 def _harness(case: Case, directory: Path) -> dict[str, Any]:
     finished = run_sweep([case], [], directory, f"{new_run_id()}_cost", _TIMEOUT_S, rerun=True)
-    assert finished.run_dir is not None
+    if finished.interrupted or finished.run_dir is None:
+        raise KeyboardInterrupt
     (row,) = read_cases(finished.run_dir)[0].to_pylist()
     if row["outcome"] != "fits":
         raise SystemExit(f"own_cost: {case.title()}: {row['outcome']}, {row['error']}")
@@ -78,26 +82,30 @@ def _harness(case: Case, directory: Path) -> dict[str, Any]:
     return {**row, "device_bytes": last["device_bytes"]}
 
 
-def _tell(case: Case, plain: list[dict[str, Any]], rows: list[dict[str, Any]]) -> int:
-    """The exit code."""
-    print(f"{case.title()}, {rows[-1]['attention']}: medians of {_TIMES} runs each, in turn")
-    print("| figure | plain calls | harness | harness / plain |")
-    print("|---|---:|---:|---:|")
+def _table(case: Case, plain: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Both side by side, and whether the harness is as fast as it should be, and held the same."""
+    lines = [
+        f"{case.title()}, {rows[-1]['attention']}: medians of {_TIMES} runs each, in turn",
+        "",
+        "| figure | plain calls | harness | harness / plain |",
+        "|---|---:|---:|---:|",
+    ]
     shares = {}
     for name in _FIGURES:
         ours, theirs = median(row[name] for row in rows), median(said[name] for said in plain)
         shares[name] = ours / theirs
-        print(f"| {name} | {theirs:,.2f} | {ours:,.2f} | {ours / theirs:.4f} |")
+        lines.append(f"| {name} | {theirs:,.2f} | {ours:,.2f} | {ours / theirs:.4f} |")
     equal = True
     for name in _BYTES:
-        ours, theirs = {row[name] for row in rows}, {said[name] for said in plain}
-        equal = equal and ours == theirs and len(ours) == 1
-        print(f"| {name} | {_all(theirs)} | {_all(ours)} | {'equal' if ours == theirs else 'different'} |")
-    loop = median(said["test_script_tokens_per_s"] for said in plain)
-    print(f"test_inference.py's own loop (argmax on the GPU, positions 1 to 128): {loop:,.2f} tokens/s")
-    spread = max(said["decode_tokens_per_s"] for said in plain) / min(said["decode_tokens_per_s"] for said in plain)
-    print(f"the plain calls alone differ by {spread - 1:.2%} from run to run")
-    return 0 if equal and shares["decode_tokens_per_s"] >= _LEAST_SHARE else 1
+        held, plainly = {row[name] for row in rows}, {said[name] for said in plain}
+        equal = equal and held == plainly
+        lines.append(f"| {name} | {_all(plainly)} | {_all(held)} | {'equal' if held == plainly else 'different'} |")
+    speeds = [said["decode_tokens_per_s"] for said in plain]
+    lines += ["", f"From run to run, the plain calls alone differ by {max(speeds) / min(speeds) - 1:.2%}."]
+    if case.batch_size == 1:
+        loop = median(said["test_script_tokens_per_s"] for said in plain)
+        lines.append(f"test_inference.py's own loop (argmax on the GPU, positions 1 to 128): {loop:,.2f} tokens/s.")
+    return "\n".join(lines), equal and shares["decode_tokens_per_s"] >= _LEAST_SHARE
 
 
 def _all(values: set[int]) -> str:

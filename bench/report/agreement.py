@@ -22,14 +22,15 @@ _TITLES = {Kind.CASES: "Cases", Kind.BOUNDARIES: "Boundaries"}
 
 
 class _Sides(NamedTuple):
-    """What the two that are compared are called."""
+    """What the two that are compared are called, and how it is said that a row has a partner."""
 
     one: str
     other: str
+    paired: str
 
 
-_SIMULATED = _Sides("measured", "simulated")
-_LIMITED = _Sides("process", "allocator")
+_SIMULATED = _Sides("measured", "simulated", "measured rows have a simulated one")
+_LIMITED = _Sides("process", "allocator", "rows of a process that holds the rest have one of a capped allocator")
 
 
 def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], cards: Sequence[str]) -> str:
@@ -53,8 +54,8 @@ def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], cards:
 def _summary(compared: Compared, sides: _Sides) -> list[str]:
     number = len(compared.agreements)
     lines = [
-        f"{number} of {number + len(compared.alone)} {sides.one} rows have a {sides.other} one beside them; "
-        f"the verdict is the same in {compared.same_verdicts} of {number}.",
+        f"{number} of {number + len(compared.alone)} {sides.paired} beside them; the verdict is the same in "
+        f"{compared.same_verdicts} of {number}.",
         "",
         f"| figure | equal | of | largest difference, {_less(sides)} | largest share |",
         "|---|---:|---:|---:|---:|",
@@ -73,7 +74,8 @@ def _table(compared: Compared, sides: _Sides) -> list[str]:
     unit = "tokens" if compared.kind is Kind.BOUNDARIES else "B"
     header = [
         "case",
-        *sides,
+        sides.one,
+        sides.other,
         *(name for figure in figures for name in (f"{_NAMES[figure]} ({sides.one}), {unit}", _less(sides))),
     ]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * 3}{'---:|' * (len(header) - 3)}"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from unittest import mock
 import pytest
 import torch
 
+from bench import nvml
 from bench.worker import holder
 from bench.worker.holder import CannotHold, hold_all_but
 
@@ -100,6 +103,31 @@ def test_the_death_of_the_worker_is_the_holder_s(driver: Driver) -> None:
     while not _ended(pid):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_is_as_small_as_it_should_be(gpu: nvml.Gpu) -> None:
+    left_bytes = gpu.total_bytes // 2
+    script = f"""
+import torch
+from bench.worker.holder import hold_all_but
+rest = hold_all_but({left_bytes})
+total_bytes = torch.cuda.mem_get_info(0)[1]
+small = torch.empty(1, device="cuda:0")
+free_bytes = torch.cuda.mem_get_info(0)[0]
+assert {left_bytes} - (2 << 20) < total_bytes - rest.held_bytes <= {left_bytes}, rest
+assert free_bytes < {left_bytes}, free_bytes
+try:
+    torch.empty({left_bytes}, dtype=torch.uint8, device="cuda:0")
+except torch.OutOfMemoryError:
+    pass
+else:
+    raise AssertionError("the card is larger than it should be")
+rest.release()
+torch.empty({left_bytes}, dtype=torch.uint8, device="cuda:0")
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
 
 
 def _ended(pid: int) -> bool:
