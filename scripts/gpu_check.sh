@@ -152,7 +152,7 @@ self_test() {
 }
 
 pack() { # what is to be sent: rows and small files
-    tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra .
+    tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra --exclude=report .
     echo "send this: $out.tar.gz"
 }
 export -f install build_extension bench_to self_test pack
