@@ -24,7 +24,8 @@ _KEYS = """
   cache             FP16, Q8, Q6, Q4
   lazy              true: lazy cache and load_autosplit; false: load, then the cache
   attention         auto, flash, xformers, sdpa, matmul
-  vram_limit        e.g. 24GiB: a smaller card inside the one that is there
+  vram_limit        e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the
+                    rest (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
   batch_size, max_input_len, head_bits, results_dir, timeout_s, repeats, jobs, rerun, hydra/launcher
 """
 _SWEEP_HELP = f"""\

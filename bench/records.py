@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
@@ -73,7 +73,10 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures)."""
+    """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures).
+
+    `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
+    """
 
     name: str
     kind: str
@@ -84,6 +87,8 @@ class DeviceSpec:
     memory_bandwidth_bytes_per_s: float | None = None
     context_bytes: int | None = None
     context_basis: str | None = None
+    workspace_bytes: int | None = None
+    workspace_basis: str | None = None
     index: int | None = None
     uuid: str | None = None
     driver_version: str | None = None
@@ -91,7 +96,11 @@ class DeviceSpec:
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement to make: everything that determines it, and nothing else."""
+    """One measurement to make: everything that determines it, and nothing else.
+
+    `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
+    PyTorch's `allocator`. A simulated card of that size needs nobody.
+    """
 
     model: ModelSpec
     device: DeviceSpec
@@ -104,6 +113,7 @@ class Case:
     batch_size: int
     max_input_len: int
     vram_limit_bytes: int | None = None
+    vram_limit_by: str | None = None
     repeats: int = 3
 
     def case_id(self, versions: dict[str, str | None]) -> str:

@@ -3,11 +3,14 @@
     .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --out agreement.md
     .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --cards conf/device
 
-The cards are made of the rows: name, memory, compute capability, multiprocessors and context as measured. The models
-are found by their fingerprint in `--models`, directories of checkpoints; one of `vram-bench synth --sparse` with the
-same model and bits is as good as the one that was measured. Simulated rows go to a folder of their own and are not run
-twice. `--cards` also writes each measured card as a file of the catalogue: from then on simulated cards of that name,
-and predictions, use what was measured, and their rows say so.
+The cards are made of the rows: name, memory, compute capability, multiprocessors, context and cuBLAS workspace as
+measured. The models are found by their fingerprint in `--models`, directories of checkpoints; one of `vram-bench synth
+--sparse` with the same model and bits is as good as the one that was measured. Simulated rows go to a folder of their
+own and are not run twice. `--cards` also writes each measured card as a file of the catalogue: from then on simulated
+cards of that name, and predictions, use what was measured, and their rows say so.
+
+Where smaller cards inside a card were measured both ways (`vram_limit_by=process,allocator`), these two are put side by
+side as well.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from bench.plan.models import resolve_model
 from bench.plan.settings import ModelSettings
 from bench.records import Case, Cell, ModelSpec, Outcome
 from bench.report.agreement import as_markdown
-from bench.results.agreement import compare_kinds
+from bench.results.agreement import compare_kinds, compare_limits
 from bench.results.schema import Kind
 from bench.results.store import read_boundaries, read_cases
 from bench.run.sweep import new_run_id, run_sweep
@@ -80,7 +83,8 @@ def agreement(
     made = [row for row in read_cases(simulated)[0].to_pylist() if row["case_id"] in ours]
     bounds = [row for row in read_boundaries(simulated)[0].to_pylist() if row["boundary_id"] in ours]
     compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
-    text = as_markdown(compared, [_said(card) for card in known.values()])
+    limits = [compare_limits(cases, Kind.CASES), compare_limits(boundaries, Kind.BOUNDARIES)]
+    text = as_markdown(compared, limits, [_said(card) for card in known.values()])
     if out is None:
         print(text, end="")
     else:
@@ -103,7 +107,7 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
     return Case(
         # Rows are paired by what they call the model; the folder may have another name here.
         model=replace(model, name=row["model"]),
-        device=card.as_simulated(limited=row["vram_limit_bytes"] is not None),
+        device=card.as_simulated(capped=row["vram_limit_by"] == "allocator"),
         bpw=row["bpw"],
         head_bits=row["head_bits"],
         cache=row["cache"],
@@ -113,6 +117,7 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
         batch_size=row["batch_size"],
         max_input_len=row["max_input_len"],
         vram_limit_bytes=row["vram_limit_bytes"],
+        vram_limit_by=row["vram_limit_by"],
         repeats=1,
     )
 
@@ -130,8 +135,8 @@ def _said(card: MeasuredCard) -> str:
         f"{card.name}: {count(card.total_bytes)}, compute capability {card.compute_capability}, "
         f"{count(card.multi_processor_count, '')} multiprocessors; {card.basis}: context "
         f"{count(card.began_bytes)} at the start, {count(card.besides_bytes)} besides PyTorch's memory in cases that "
-        f"fit, cuBLAS workspace {count(card.workspace_bytes)} (simulated: "
-        f"{limits_of(card.as_simulated(limited=False), None).workspace_bytes:,} B)"
+        f"fit, cuBLAS workspace {count(card.workspace_bytes)} (by PyTorch's rule: "
+        f"{limits_of(replace(card.as_simulated(capped=False), workspace_bytes=None), None).workspace_bytes:,} B)"
     )
 
 

@@ -23,10 +23,11 @@ limit_s="${GPU_CHECK_S:-540}"
 wheels="${VRAM_BENCH_WHEELS:-wheels}"
 python="${VRAM_BENCH_PYTHON:-$out/venv/bin/python}"
 rows="$out/rows" models="$out/models"
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-# Built once, and kept with the results; a sandbox may throw the user's cache away.
+# The extension is built once, and kept with the results; a sandbox may throw the user's cache away. ExLlamaV2 takes it
+# as a module where it finds one; building it again would ask for nvcc and the same settings in every process.
 export TORCH_EXTENSIONS_DIR="$PWD/$out/extensions"
 [[ $out = /* ]] && TORCH_EXTENSIONS_DIR="$out/extensions"
+export PYTHONPATH="$PWD:$TORCH_EXTENSIONS_DIR/exllamav2_ext${PYTHONPATH:+:$PYTHONPATH}"
 
 # Name of the directory, then what `synth` makes of it. Sparse ones: memory depends on shapes alone.
 if [ -n "$quick" ]; then
@@ -56,7 +57,7 @@ limits="${limits#,}"
 missing() {
     [ -x "$python" ] || [ -d "$wheels" ] || echo "$wheels/: the packages as wheels, or VRAM_BENCH_PYTHON with them installed"
     command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 || echo "an NVIDIA GPU and its driver (nvidia-smi -L)"
-    if ! compgen -G "$TORCH_EXTENSIONS_DIR/**/exllamav2_ext.so" >/dev/null && ! has_module exllamav2_ext; then
+    if ! has_module exllamav2_ext; then
         for tool in nvcc ninja c++; do
             command -v "$tool" >/dev/null || echo "$tool, to build ExLlamaV2's extension (or the extension, built, on PYTHONPATH)"
         done
@@ -73,9 +74,13 @@ has_module() {
     "$interpreter" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)' "$1" 2>/dev/null
 }
 
+attentions="sdpa,matmul"
+! has_module xformers || attentions="xformers,$attentions"
+
 # How steps are run
 
 step() { # NAME COMMAND...: does it, unless it was done; what was cut off goes on with the next call
+    # A step that fails is noted and never tried again, but for the first ones: without them there is nothing to measure.
     local name="$1" code
     shift
     if [ -n "$dry_run" ]; then
@@ -91,9 +96,15 @@ step() { # NAME COMMAND...: does it, unless it was done; what was cut off goes o
     case "$code" in
         0) ;;
         124 | 130 | 137) stop "$name" ;;
+        *) [ "$name" != install ] && [ "$name" != extension ] || fail "$name" "$code" ;;&
         *) echo "$name: exit code $code" | tee -a "$out/problems.txt" ;;
     esac
     touch "$out/done/$name"
+}
+
+fail() {
+    echo "$1: exit code $2; nothing can be measured without it" >&2
+    exit 2
 }
 
 stop() {
@@ -107,21 +118,23 @@ sweep() { # NAME OVERRIDES...: rows of all steps go to one folder
     step "$name" "$python" -m bench sweep device=cuda model=local results_dir="$rows" timeout_s=300 "$@"
 }
 
+# A step is one process in the end: `timeout` ends that one, and what a shell has started would live on.
+
 bench_to() { # FILE ARGUMENTS...
     local file="$1"
     shift
-    "$python" -m bench "$@" > "$file"
+    exec "$python" -m bench "$@" > "$file"
 }
 
 install() {
     [ -x "$out/venv/bin/python" ] || python3 -m venv --system-site-packages "$out/venv"
-    "$out/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" "vram-bench[dev]"
+    exec "$out/venv/bin/python" -m pip install --quiet --no-index --find-links "$wheels" "vram-bench[dev]"
 }
 
 build_extension() {
     # A build that was cut off leaves its lock behind, and every later import would wait for it.
-    rm -f "$TORCH_EXTENSIONS_DIR"/*/exllamav2_ext/lock
-    "$python" - <<'PYTHON'
+    rm -f "$TORCH_EXTENSIONS_DIR/exllamav2_ext/lock"
+    exec "$python" - <<'PYTHON'
 import glob, os, site, sys
 # Where torch has no CUDA toolkit's headers beside it, those of its own packages.
 roots = [*site.getsitepackages(), *sys.path]
@@ -135,14 +148,11 @@ PYTHON
 }
 
 self_test() {
-    "$python" -m pytest -q -m gpu -p no:cacheprovider tests > "$out/selftest.txt" 2>&1
-    local code=$?
-    tail -3 "$out/selftest.txt"
-    return "$code"
+    exec "$python" -m pytest -q -m gpu -p no:cacheprovider tests
 }
 
 pack() { # what is to be sent: rows and small files
-    tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra .
+    tar -czf "$out.tar.gz" -C "$out" --exclude=venv --exclude=extensions --exclude=models --exclude=.hydra --exclude=report .
     echo "send this: $out.tar.gz"
 }
 export -f install build_extension bench_to self_test pack
@@ -178,8 +188,15 @@ for checkpoint in "${checkpoints[@]}"; do
     step "record-$name" "$python" scripts/record_allocations.py record "$out/recordings" device=cuda model=local \
         model.path="$models/$name" max_seq_len="${lengths##*,}" cache=FP16,Q4 lazy=false,true
     sweep "boundaries-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1
-    [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 vram_limit="$limits" repeats=1
-    sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention=sdpa,matmul repeats=1
+    # Each smaller card twice: another process holds the rest of it, and PyTorch's allocator is capped.
+    [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1 \
+        vram_limit="$limits" vram_limit_by=process,allocator
+    sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention="$attentions" repeats=1
+    # At the boundary of the smallest card: without flash-attn a whole large one takes thousands of chunks.
+    sweep "attention-boundary-$name" model.path="$models/$name" attention="flash,$attentions" repeats=1 \
+        ${limits:+vram_limit="${limits%%,*}"}
+    step "cost-$name" "$python" scripts/own_cost.py "$out/cost" device=cuda model=local model.path="$models/$name" \
+        max_seq_len="${lengths##*,}" repeats=10
 done
 step pack bash -c pack
 

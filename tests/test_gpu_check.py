@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS
+from bench.worker.cuda import CudaCard
+from tests.test_wall import imports
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "gpu_check.sh"
@@ -100,6 +105,69 @@ def test_a_step_that_fails_is_named_and_the_others_are_done(tmp_path: Path, tool
     assert done.returncode == 1
     assert (tmp_path / "out" / "problems.txt").read_text() == "doctor: exit code 1\n"
     assert (tmp_path / "out.tar.gz").exists()
+
+
+@pytest.mark.parametrize("step", ["install", "extension"])
+def test_without_the_packages_or_the_extension_nothing_else_is_tried(tmp_path: Path, tools: str, step: str) -> None:
+    python = tmp_path / "bin" / "my-python"
+    python.write_text('#!/bin/sh\n[ "$1" = - ] && exit 7\nexit 0\n')
+    environment = {"VRAM_BENCH_PYTHON": str(python)}
+    if step == "install":
+        (tmp_path / "bin" / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nexit 7\n')
+        (tmp_path / "bin" / "python3").chmod(0o755)
+        environment = {"VRAM_BENCH_WHEELS": str(tmp_path / "bin")}
+    for _ in range(2):  # it is tried again
+        done = check("--quick", str(tmp_path / "out"), PATH=tools, **environment)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert f"{step}: exit code " in done.stderr
+        assert not list((tmp_path / "out" / "done").iterdir())
+
+
+def test_every_process_finds_the_extension_that_was_built(tmp_path: Path, tools: str) -> None:
+    """ExLlamaV2 would build it anew in each of them, with other settings."""
+    python = tmp_path / "bin" / "my-python"
+    python.write_text(f'#!/bin/sh\necho "$PYTHONPATH" >> {tmp_path}/paths\n')
+    check("--quick", str(tmp_path / "out"), PATH=tools, VRAM_BENCH_PYTHON=str(python))
+    paths = (tmp_path / "paths").read_text().splitlines()
+    assert all(f":{tmp_path}/out/extensions/exllamav2_ext" in path for path in paths)
+
+
+def test_xformers_is_measured_where_it_is_installed(tmp_path: Path, tools: str) -> None:
+    python = tmp_path / "bin" / "my-python"
+    environment = {"PATH": tools, "VRAM_BENCH_PYTHON": str(python)}
+    assert " attention=xformers,sdpa,matmul " in check("--dry-run", str(tmp_path / "out"), **environment).stdout
+    python.write_text('#!/bin/sh\n[ "$3" != xformers ]\n')
+    said = check("--dry-run", str(tmp_path / "out"), **environment).stdout
+    assert " attention=sdpa,matmul " in said
+    assert " attention=flash,sdpa,matmul repeats=1 vram_limit=8GiB" in said
+
+
+def test_the_calls_without_the_harness_are_without_the_harness() -> None:
+    source = (ROOT / "scripts" / "plain_speed.py").read_text(encoding="utf-8")
+    assert "bench" not in {name.split(".")[0] for name in imports(ROOT / "scripts" / "plain_speed.py")}
+    lengths = f"PROMPT, LAST, WARM_UP, DECODED = {PROMPT_TOKENS}, {DECODE_TOKENS}, "
+    assert f"{lengths}{CudaCard.warm_up_tokens}, {CudaCard.decode_tokens} " in source
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "own_cost.py DIR model=local"),
+        (("out", "device=rtx_4090", "max_seq_len=2048"), "own_cost: one case on a real GPU is compared"),
+        (("out", "bpw=4.1.1"), "own_cost: bpw"),
+    ],
+)
+def test_the_harness_s_own_cost_is_of_a_real_gpu(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "own_cost.py"), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_option_is_refused_with_the_usage() -> None:

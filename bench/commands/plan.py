@@ -101,6 +101,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         device_uuid=device.uuid,
         device_total_bytes=device.total_memory_bytes,
         vram_limit_bytes=case.vram_limit_bytes,
+        vram_limit_by=case.vram_limit_by,
         model=case.model.name,
         model_fingerprint=case.model.fingerprint,
         bpw=case.bpw,
@@ -151,8 +152,10 @@ def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
     if device.kind == "cuda":
         if device.uuid not in seen:
             assumed.append("context_bytes assumed until a case was measured on this GPU")
-    elif not (device.context_basis or "").startswith("measured"):
-        assumed.append("context_bytes assumed")
+            assumed.append("workspace_bytes assumed until a case was measured on this GPU")
+    else:
+        bases = {"context_bytes": device.context_basis, "workspace_bytes": device.workspace_basis}
+        assumed += [f"{name} assumed" for name, basis in bases.items() if not (basis or "").startswith("measured")]
     if float(device.compute_capability or "8.0") < 8.0:
         assumed.append("attention kernels of cards before Ampere assumed to take what newer ones take")
     return assumed

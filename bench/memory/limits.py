@@ -39,9 +39,13 @@ def limits_of(device: DeviceSpec, vram_limit_bytes: int | None) -> Limits:
         total_bytes=min(device.total_memory_bytes, vram_limit_bytes or device.total_memory_bytes),
         context_bytes=device.context_bytes or 0,
         num_sms=device.multi_processor_count or _UNKNOWN_NUM_SMS,
-        workspace_bytes=_WORKSPACE_BYTES_HOPPER if compute_capability(device) >= _HOPPER else _WORKSPACE_BYTES,
+        workspace_bytes=_workspace_bytes(device) if device.workspace_bytes is None else device.workspace_bytes,
         sort_tile=tile_of(compute_capability(device)),
     )
+
+
+def _workspace_bytes(device: DeviceSpec) -> int:
+    return _WORKSPACE_BYTES_HOPPER if compute_capability(device) >= _HOPPER else _WORKSPACE_BYTES
 
 
 def compute_capability(device: DeviceSpec) -> tuple[int, int]:

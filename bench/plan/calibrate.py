@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.memory.limits import Limits, limits_of
 from bench.plan import config
-from bench.plan.measured import multi_processor_count
+from bench.plan.measured import multi_processor_count, workspaces_bytes
 from bench.plan.settings import DeviceSettings
 from bench.records import Case, DeviceSpec, Outcome
 
@@ -44,7 +44,8 @@ class _Lesson:
     """What one row says of its card; None where it does not say.
 
     `besides_bytes` are held besides PyTorch's memory, by anyone; `began_bytes` is the process's own context before it
-    loaded anything; `missed_bytes` are in use beyond the prediction; `num_sms` are the card's multiprocessors.
+    loaded anything; `missed_bytes` are in use beyond the prediction; `num_sms` are the card's multiprocessors;
+    `workspace_bytes` is what cuBLAS has on one stream.
     """
 
     fits: bool
@@ -53,6 +54,7 @@ class _Lesson:
     began_bytes: int | None
     missed_bytes: int | None
     num_sms: int | None
+    workspace_bytes: int | None
     about: tuple[Any, ...]
 
 
@@ -84,6 +86,7 @@ class Calibration:
             # What ran out never came to its peak.
             missed_bytes=_difference(row, "peak_allocated_bytes", "predicted_peak_bytes") if fits else None,
             num_sms=multi_processor_count(row),
+            workspace_bytes=next(iter(workspaces_bytes(row)), None),
             about=tuple(row.get(name) for name in _TELLING),
         )
         self._lessons.setdefault((row["device_uuid"], row.get("driver_version")), []).append(lesson)
@@ -105,10 +108,14 @@ class Calibration:
             multi_processor_count=next(
                 (lesson.num_sms for lesson in reversed(lessons) if lesson.num_sms), device.multi_processor_count
             ),
+            workspace_bytes=next(
+                (lesson.workspace_bytes for lesson in reversed(lessons) if lesson.workspace_bytes),
+                device.workspace_bytes,
+            ),
             context_bytes=context + missed,
         )
         limit = case.vram_limit_bytes
-        if limit is not None:
+        if limit is not None and case.vram_limit_by == "allocator":
             # The worker caps PyTorch at the limit less the context that it began with, whoever holds the rest.
             began = (lessons[-1].began_bytes or 0) if lessons else context
             limit += context - began
@@ -161,6 +168,7 @@ def _with_catalogue_figures(device: DeviceSpec) -> DeviceSpec:
                 total_memory_bytes=min(total, device.total_memory_bytes),
                 multi_processor_count=known.multi_processor_count,
                 context_bytes=known.context_bytes,
+                workspace_bytes=known.workspace_bytes,
             )
     return device
 

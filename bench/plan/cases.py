@@ -88,6 +88,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
     vram_limit_bytes = _vram_limit(settings.vram_limit, device)
+    limited = vram_limit_bytes is not None
     native = native_max_seq_len(model.config)
     cell = Cell(
         Case(
@@ -103,6 +104,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
             batch_size=settings.batch_size,
             max_input_len=settings.max_input_len,
             vram_limit_bytes=vram_limit_bytes,
+            vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
             repeats=settings.repeats if device.kind == "cuda" else 1,
         )
     )

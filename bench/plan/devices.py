@@ -63,4 +63,6 @@ def resolve_device(settings: DeviceSettings) -> DeviceSpec:
         memory_bandwidth_bytes_per_s=settings.memory_bandwidth_bytes_per_s,
         context_bytes=settings.context_bytes,
         context_basis=settings.context_basis,
+        workspace_bytes=settings.workspace_bytes,
+        workspace_basis=settings.workspace_basis,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
@@ -28,7 +29,7 @@ class MeasuredCard:
 
     `began_bytes` is the context of a process that has loaded nothing yet; `besides_bytes` is all that was held besides
     PyTorch's memory at the end of cases that fit: the context with its kernels, and what other programs held.
-    `workspace_bytes` is the least that PyTorch held for cuBLAS: on one stream; loading lazily takes a second.
+    `workspace_bytes` is what PyTorch takes for cuBLAS on each stream.
     """
 
     name: str
@@ -47,11 +48,11 @@ class MeasuredCard:
         """The origin of the figures, as rows of a simulated card will tell it."""
         return f"measured: driver {self.driver_version}, torch {self.torch_version}, {self.num_rows} rows"
 
-    def as_simulated(self, limited: bool) -> DeviceSpec:
-        """The same card, simulated. `limited`: for cases under `vram_limit`, which leaves room for the context that a
-        process begins with and for nothing else.
+    def as_simulated(self, capped: bool) -> DeviceSpec:
+        """The same card, simulated. `capped`: for cases whose `vram_limit` PyTorch's allocator keeps, which leaves room
+        for the context that a process begins with and for nothing else.
         """
-        context = self.began_bytes if limited or self.besides_bytes is None else self.besides_bytes
+        context = self.began_bytes if capped or self.besides_bytes is None else self.besides_bytes
         return DeviceSpec(
             name=self.name,
             kind="simulated",
@@ -61,6 +62,8 @@ class MeasuredCard:
             multi_processor_count=self.multi_processor_count,
             context_bytes=context,
             context_basis="assumed" if context is None else self.basis,
+            workspace_bytes=self.workspace_bytes,
+            workspace_basis="assumed" if self.workspace_bytes is None else self.basis,
             driver_version=self.driver_version,
         )
 
@@ -75,6 +78,8 @@ class MeasuredCard:
             "multi_processor_count": self.multi_processor_count,
             "context_bytes": self.besides_bytes if self.besides_bytes is not None else self.began_bytes,
             "context_basis": self.basis,
+            "workspace_bytes": self.workspace_bytes,
+            "workspace_basis": None if self.workspace_bytes is None else self.basis,
         }
         # A JSON value is a YAML value, and quotes what YAML would take for a number.
         return "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items() if value is not None)
@@ -111,16 +116,32 @@ def _card(key: tuple[Any, ...], rows: list[Row]) -> MeasuredCard:
         multi_processor_count=_median([multi_processor_count(row) for row in rows]),
         began_bytes=_median([row.get("context_bytes") for row in rows]),
         besides_bytes=_median(besides),
-        workspace_bytes=min(filter(None, (row.get("workspace_bytes") for row in fits)), default=None),
+        workspace_bytes=_workspace_bytes(fits),
         num_rows=len(rows),
     )
 
 
 def multi_processor_count(row: Row) -> int | None:
     """What CUDA said of the card of a measured row; None where it was not asked."""
-    telemetry = json.loads(row.get("telemetry") or "{}")
-    count = telemetry.get("properties", {}).get("multi_processor_count")
+    count = _properties(row).get("multi_processor_count")
     return None if count is None else int(count)
+
+
+def workspaces_bytes(row: Row) -> list[int]:
+    """What PyTorch held for cuBLAS in the case of a measured row, one for each stream; empty where nobody looked."""
+    return [int(size) for size in _properties(row).get("workspaces_bytes") or []]
+
+
+def _workspace_bytes(fits: list[Row]) -> int | None:
+    """The workspace that most streams of most cases had; None where no row tells them one by one."""
+    seen = Counter(size for row in fits for size in workspaces_bytes(row))
+    return seen.most_common(1)[0][0] if seen else None
+
+
+def _properties(row: Row) -> dict[str, Any]:
+    """What a measured row tells of its card beside its columns."""
+    properties: dict[str, Any] = json.loads(row.get("telemetry") or "{}").get("properties", {})
+    return properties
 
 
 def _median(values: list[int | None]) -> int | None:

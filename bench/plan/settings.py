@@ -33,6 +33,13 @@ class Attention(Enum):
     matmul = "matmul"
 
 
+class LimitBy(Enum):
+    """Who keeps a real card to `vram_limit`: another process that holds the rest of it, or PyTorch's allocator."""
+
+    process = "process"
+    allocator = "allocator"
+
+
 HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
 MIN_SEQ_LEN = 64
 AUTO = "auto"  # the length for which the boundary is to be found
@@ -72,6 +79,8 @@ class DeviceSettings:
     memory_bandwidth_bytes_per_s: float | None = None
     context_bytes: Annotated[int | None, Field(ge=0, lt=_MAX_BYTES)] = None
     context_basis: str | None = None
+    workspace_bytes: Annotated[int | None, Field(ge=0, lt=_MAX_BYTES)] = None
+    workspace_basis: str | None = None
     sources: dict[str, str] = field(default_factory=dict)
 
 
@@ -92,6 +101,7 @@ class Settings:
     batch_size: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 1
     max_input_len: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 2048
     vram_limit: Any = None
+    vram_limit_by: LimitBy = LimitBy.process
     results_dir: str = "results"
     timeout_s: Annotated[float, Field(gt=0)] = 900.0
     repeats: Annotated[int, Field(ge=1, le=_MAX_COUNT)] = 3

@@ -15,7 +15,9 @@ from bench.report.format import size
 from bench.report.rows import plain, plain_groups
 
 # What makes one table: rows that differ in any of these are never shown as one.
-CARD_AND_MODEL = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "model", "model_fingerprint"]
+CARD_AND_MODEL = [
+    *("device_kind", "device_name", "device_uuid", "vram_limit_bytes", "vram_limit_by", "model", "model_fingerprint")
+]
 # What tells lines apart, and is shown only where it differs within the table.
 OPTIONAL = ["attention", "head_bits", "batch_size", "max_input_len"]
 CACHES = ("FP16", "Q8", "Q6", "Q4")
@@ -65,7 +67,8 @@ class CardTable(ABC):
         """`rtx_4090 (simulated), 23.52 GiB`."""
         first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
         what = "simulated" if self.simulated else "measured"
-        limited = "" if limit is None else f" limited to {size(limit)}"
+        capped = " by PyTorch's allocator" if first["vram_limit_by"] == "allocator" else ""
+        limited = "" if limit is None else f" limited to {size(limit)}{capped}"
         return f"{first['device_name']} ({what}), {size(first['device_total_bytes'])}{limited}"
 
     @property
@@ -123,7 +126,8 @@ class CardTable(ABC):
     def _told_by(self) -> list[str]:
         """What tells a card from others of its name."""
         limit, uuid = self.rows[0]["vram_limit_bytes"], self.rows[0]["device_uuid"]
-        return ([] if limit is None else [f"{limit >> 20}mib"]) + ([] if uuid is None else [uuid[-6:]])
+        capped = ["capped"] if self.rows[0]["vram_limit_by"] == "allocator" else []
+        return ([] if limit is None else [f"{limit >> 20}mib"]) + capped + ([] if uuid is None else [uuid[-6:]])
 
     @property
     def _fingerprint(self) -> str:

@@ -33,6 +33,7 @@ class ForecastRow:
     device_uuid: str | None
     device_total_bytes: int
     vram_limit_bytes: int | None
+    vram_limit_by: str | None
     model: str
     model_fingerprint: str
     bpw: float

@@ -1,5 +1,6 @@
-"""Measured rows beside simulated rows of the same configuration: where they agree, and by how much they do not.
+"""Measured rows beside others of the same configuration: where they agree, and by how much they do not.
 
+The others are simulated ones; or measured ones under the same `vram_limit`, kept in the other way.
 Rows are plain values in the columns of `results.schema`: None for null. Everything here is pure.
 """
 
@@ -22,13 +23,13 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """One question that both have answered. `differences`: simulated less measured; None where one does not know.
+    """One question that both have answered. `differences`: the other less the measured; None where one does not know.
 
     Both unknown is left out: there is nothing to agree on.
     """
 
     measured: Row
-    simulated: Row
+    other: Row
     same_verdict: bool
     differences: dict[str, int | None]
 
@@ -46,7 +47,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Compared:
-    """Each measured row once: beside its simulated one, or without."""
+    """Each measured row once: beside its other one, or without."""
 
     kind: Kind
     agreements: list[Agreement]
@@ -67,13 +68,30 @@ def compare_kinds(rows: Iterable[Row], simulated: Iterable[Row], kind: Kind) -> 
     """
     ours = _newest((row for row in rows if row["device_kind"] == "cuda"), kind)
     theirs = _newest((row for row in simulated if row["device_kind"] == "simulated"), kind)
+    return _compared(ours, theirs, kind)
+
+
+def compare_limits(rows: Iterable[Row], kind: Kind) -> Compared:
+    """The smaller cards inside a real one: those that a process has kept small beside those of PyTorch's allocator."""
+    limited = [row for row in rows if row["device_kind"] == "cuda" and row.get("vram_limit_bytes") is not None]
+    held = _newest((row for row in limited if row.get("vram_limit_by") == "process"), kind, "vram_limit_by")
+    capped = _newest((row for row in limited if row.get("vram_limit_by") == "allocator"), kind, "vram_limit_by")
+    return _compared(held, capped, kind)
+
+
+def _compared(ours: dict[Any, Row], theirs: dict[Any, Row], kind: Kind) -> Compared:
     agreements = [_agreement(row, theirs[key], kind) for key, row in ours.items() if key in theirs]
     return Compared(kind, agreements, [row for key, row in ours.items() if key not in theirs])
 
 
-def _newest(rows: Iterable[Row], kind: Kind) -> dict[tuple[Any, ...], Row]:
+def _newest(rows: Iterable[Row], kind: Kind, but_for: str | None = None) -> dict[tuple[Any, ...], Row]:
+    """By what is asked, `but_for` one column of that."""
     ordered = sorted(rows, key=lambda row: row[MOMENTS[kind]])
-    return {(row["device_name"], row.get("model_fingerprint"), question(_as_it_ran(row))): row for row in ordered}
+
+    def asked(row: Row) -> Row:
+        return {name: value for name, value in _as_it_ran(row).items() if name != but_for}
+
+    return {(row["device_name"], row.get("model_fingerprint"), question(asked(row))): row for row in ordered}
 
 
 def _as_it_ran(row: Row) -> Row:
@@ -81,16 +99,16 @@ def _as_it_ran(row: Row) -> Row:
     return {**row, "attention_requested": row.get("attention") or row.get("attention_requested")}
 
 
-def _agreement(measured: Row, simulated: Row, kind: Kind) -> Agreement:
+def _agreement(measured: Row, other: Row, kind: Kind) -> Agreement:
     differences: dict[str, int | None] = {}
     for figure in FIGURES[kind]:
-        real, made_up = measured.get(figure), simulated.get(figure)
-        if real is not None and made_up is not None:
-            differences[figure] = int(made_up) - int(real)
-        elif real is not None or made_up is not None:
+        one, another = measured.get(figure), other.get(figure)
+        if one is not None and another is not None:
+            differences[figure] = int(another) - int(one)
+        elif one is not None or another is not None:
             differences[figure] = None
-    same = all(measured.get(name) == simulated.get(name) for name in VERDICTS[kind])
-    return Agreement(measured, simulated, same, differences)
+    same = all(measured.get(name) == other.get(name) for name in VERDICTS[kind])
+    return Agreement(measured, other, same, differences)
 
 
 def _tally(figure: str, agreements: Sequence[Agreement]) -> Tally:

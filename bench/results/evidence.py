@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 # One question: rows that differ in any of these are never compared. Simulated and real cards are apart by their kind.
-CARD = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes"]
+CARD = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "vram_limit_by"]
 QUESTION = [*CARD, "model", "model_fingerprint", "batch_size"]
 # One answer: what a user can choose.
 SETTING = ["bpw", "head_bits", "cache", "lazy", "attention", "max_input_len"]
@@ -44,7 +44,7 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
 
     Of the columns, those of cases keep their meaning. `question` and `setting` number them. `case_id` or `boundary_id`
     is null where the other alone tells; `certified` and `fails_at` are the boundary's, where the length is at one.
-    `headroom_bytes` is the card's limit less what was held, of a real card under `vram_limit` that limit less the
+    `headroom_bytes` is the card's limit less what was held; where PyTorch's allocator keeps that limit, less the
     context and PyTorch's own. `cache_bytes_per_token` is of all sequences of a batch.
     """
     cases = _with_attention(cases, CASE_COLUMNS)
@@ -109,9 +109,9 @@ def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
     """As docs/results.md defines it for boundaries."""
     total, limit = rows["device_total_bytes"].astype(float), rows["vram_limit_bytes"].astype(float)
     left = total.where(~(limit < total), limit) - rows["peak_device_bytes"].astype(float)
-    # On a real card the limit is on PyTorch and the context that it began with; others may hold the rest.
+    # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
     own = limit - rows["context_bytes"].astype(float).fillna(0) - rows["peak_reserved_bytes"].astype(float)
-    limited = rows["device_kind"].eq("cuda") & limit.notna()
+    limited = rows["vram_limit_by"].eq("allocator")
     headroom: pd.Series[float] = left.where(~limited & total.notna(), own.where(limited))
     return headroom
 

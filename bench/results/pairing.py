@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 # The question that a row answers. `attention_requested`, not what ran: that it ran with another back end is a finding.
 QUESTION = (
-    *("vram_limit_bytes", "model", "bpw", "head_bits", "cache", "lazy", "attention_requested"),
+    *("vram_limit_bytes", "vram_limit_by", "model", "bpw", "head_bits", "cache", "lazy", "attention_requested"),
     *("batch_size", "max_input_len", "max_seq_len"),
 )
 CARD = ("device_kind", "device_name")

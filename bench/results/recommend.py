@@ -45,6 +45,7 @@ class Recommendation:
     device_uuid: str | None
     device_total_bytes: int | None
     vram_limit_bytes: int | None
+    vram_limit_by: str | None
     model: str
     model_fingerprint: str | None
     native_max_seq_len: int | None

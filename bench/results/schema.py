@@ -1,6 +1,6 @@
 """The columns of every stored row: one explicit, versioned schema for each kind of table.
 
-History: 1 (first).
+History: 1 (first), 2 (vram_limit_by).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ _WHERE: list[pa.Field[Any]] = [
     pa.field("device_uuid", pa.string()),
     pa.field("device_total_bytes", pa.int64()),
     pa.field("vram_limit_bytes", pa.int64()),
+    pa.field("vram_limit_by", pa.string()),
     pa.field("compute_capability", pa.string()),
     pa.field("driver_version", pa.string()),
     pa.field("cuda_version", pa.string()),

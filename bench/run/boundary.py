@@ -18,7 +18,8 @@ _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
 # Columns that a boundary has from its cases, and from the one at `fits_at`.
 _IDENTITY = (
     *("run_id", "host", "device_name", "device_kind", "device_uuid", "device_total_bytes", "vram_limit_bytes"),
-    *("compute_capability", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
+    *("vram_limit_by", "compute_capability", "driver_version", "cuda_version", "torch_version"),
+    *("exllamav2_version", "harness_version"),
     *("model", "architecture", "model_fingerprint", "bpw", "head_bits", "cache", "lazy", "attention"),
     *("attention_requested", "batch_size", "max_input_len", "native_max_seq_len"),
 )
@@ -105,7 +106,7 @@ def _headroom(row: Row | None) -> int | None:
     """What the card, or the smaller one inside it, had left at the peak."""
     if row is None or row.get("peak_device_bytes") is None or row.get("device_total_bytes") is None:
         return None
-    if row["device_kind"] == "cuda" and row.get("vram_limit_bytes") is not None:
+    if row.get("vram_limit_by") == "allocator":
         # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
         return int(row["vram_limit_bytes"] - (row.get("context_bytes") or 0) - row["peak_reserved_bytes"])
     total = min(row["device_total_bytes"], row.get("vram_limit_bytes") or row["device_total_bytes"])

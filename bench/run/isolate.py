@@ -24,6 +24,7 @@ from bench.records import Case, Report
 LOG_TAIL_BYTES = 4096
 _POLL_S = 0.2
 _SERVER_START_S = 300.0
+_LEFT_BEHIND_S = 2.0
 _GRACE_S = 30.0  # between the last record and the end of the process
 
 # All that the child sees of the user's environment: the rest could change the result, or is nobody's business in a row.
@@ -290,8 +291,7 @@ def run_isolated(
         ending.timed_out = True
         _kill(child.pid)
         status = child.wait()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)  # whatever it may have left behind
+    _end_left_behind(child.pid)
     if interrupted:
         raise Interrupted
     ending.wall_s = time.monotonic() - started_at
@@ -355,6 +355,16 @@ def _kill(pid: int) -> None:
     for kill in (os.killpg, os.kill):  # the session is not there yet in a child's first moments
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
+
+
+def _end_left_behind(pid: int) -> None:
+    """Kills whatever a child that has ended left in its session, and waits for it: it may hold memory of the GPU."""
+    deadline = time.monotonic() + _LEFT_BEHIND_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            os.killpg(pid, 0)
 
 
 def _tail(path: Path) -> str:

@@ -26,6 +26,8 @@ OUT_OF_MEMORY = re.compile(
     r"|c10::(cuda::)?OutOfMemoryError"  # an abort out of C++
 )
 _OOM_TYPES = frozenset({"OutOfMemoryError"})
+# Says nothing of the case, whatever its text: the smaller card was never there (worker/holder.py).
+_BEFORE_THE_CASE = frozenset({"CannotHold"})
 # Says nothing of memory, but is what creating a cuBLAS handle on a full card gives.
 _OOM_IF_FULL = re.compile(r"CUBLAS_STATUS_NOT_INITIALIZED")
 _FULL_BELOW_BYTES = 256 << 20
@@ -40,13 +42,17 @@ class Verdict:
     error: str | None
 
 
-def judge(ending: Ending, timeout_s: float, device_total_bytes: int | None = None) -> Verdict:
-    """The verdict on a child that ended as `ending` says."""
+def judge(
+    ending: Ending, timeout_s: float, device_total_bytes: int | None = None, vram_limit_bytes: int | None = None
+) -> Verdict:
+    """The verdict on a child that ended as `ending` says, on a card or on the smaller one inside it."""
     phase = _last_phase(ending)
     result = _last(ending, "result")
     failure = _last(ending, "failure")
     # What the child itself read of its card comes before what the driver lists: CUDA sees less than NVML.
     device_total_bytes = (_last(ending, "start") or {}).get("device_total_bytes", device_total_bytes)
+    if vram_limit_bytes is not None:
+        device_total_bytes = min(device_total_bytes or vram_limit_bytes, vram_limit_bytes)
     if failure is not None:
         return _judge_failure(failure, phase, device_total_bytes)
     if ending.timed_out:
@@ -62,6 +68,8 @@ def _judge_failure(failure: dict[str, Any], phase: Phase, device_total_bytes: in
     message = f"{failure.get('type')}: {failure.get('message')}"
     if failure.get("type") == "Unsupported":
         return Verdict(Outcome.UNSUPPORTED, phase, str(failure.get("message")))
+    if failure.get("type") in _BEFORE_THE_CASE:
+        return Verdict(Outcome.ERROR, phase, _one_line(message))
     if failure.get("type") in _OOM_TYPES or OUT_OF_MEMORY.search(message):
         return Verdict(Outcome.OOM, phase, _one_line(message))
     device_bytes = (failure.get("memory") or {}).get("device_bytes")

@@ -39,6 +39,10 @@ def make_row(
             reported.update({name: value for name, value in report.data.items() if value is not None})
     memory = reported.get("memory") or {}
     sampled_bytes = (telemetry or {}).get("peak_used_bytes")
+    if case.vram_limit_by == "process" and sampled_bytes is not None:
+        # Of a card that others hold the rest of, only what they left is the card.
+        held_bytes = reported.get("held_bytes")
+        sampled_bytes = None if held_bytes is None else sampled_bytes - held_bytes
     if "properties" in reported:
         telemetry = {**(telemetry or {}), "properties": reported["properties"]}
     peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
@@ -53,6 +57,7 @@ def make_row(
         "device_uuid": case.device.uuid,
         "device_total_bytes": reported.get("device_total_bytes", case.device.total_memory_bytes),
         "vram_limit_bytes": case.vram_limit_bytes,
+        "vram_limit_by": case.vram_limit_by,
         "compute_capability": case.device.compute_capability,
         "driver_version": case.device.driver_version,
         "cuda_version": reported.get("cuda_version"),

@@ -360,7 +360,7 @@ class _Run:
             self._run_id,
             started_at,
             ending,
-            judge(ending, self._timeout_s, case.device.total_memory_bytes),
+            judge(ending, self._timeout_s, case.device.total_memory_bytes, case.vram_limit_bytes),
             self._versions,
             sampler.summary(),
             sampler.energy_j(),

@@ -49,7 +49,12 @@ def run_request(request: dict[str, Any], records_fd: int) -> int:
 def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
     """Runs the case of `request` (`case` as JSON)."""
     case = Case.from_json(request["case"])
-    card: Card | None = None
+
+    def failed(error: Exception, card: Card | None) -> int:
+        emit(_failure(error, card))
+        traceback.print_exc()
+        return EXIT_FAILED
+
     try:
         import torch
 
@@ -57,11 +62,12 @@ def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
 
         emit(Report("versions", {"torch_version": torch.__version__, "exllamav2_version": version("exllamav2")}))
         with _open_card(case) as card:
-            scenario.run(case, card, Path(request["layouts"]), emit)
+            try:
+                scenario.run(case, card, Path(request["layouts"]), emit)
+            except Exception as error:  # while the card is there to be read
+                return failed(error, card)
     except Exception as error:
-        emit(_failure(error, card))
-        traceback.print_exc()
-        return EXIT_FAILED
+        return failed(error, None)
     return EXIT_DONE
 
 

@@ -14,18 +14,25 @@ import torch
 from bench import nvml
 from bench.records import Case, Memory
 from bench.worker.card import Card
+from bench.worker.holder import Rest, hold_all_but
 
 
 class CudaCard:
-    """The GPU that CUDA_VISIBLE_DEVICES leaves visible, as `cuda:0`."""
+    """The GPU that CUDA_VISIBLE_DEVICES leaves visible, as `cuda:0`.
+
+    `strangers` is what NVML saw before anything of ours was there; `rest` is what is held to make the card smaller, and
+    no part of what the case holds.
+    """
 
     # exllamav2 captures its CUDA graphs at the 205th call of a layer: decode past that before measuring.
     warm_up_tokens = 256
     decode_tokens = 32
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, strangers: nvml.Reading | None = None, rest: Rest | None = None) -> None:
         self._uuid = case.device.uuid
-        self._before = self._read()
+        self._strangers = strangers
+        self._rest = rest
+        self._before = read(self._uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.empty(1, device="cuda:0")  # the first allocation brings the context and the allocator into being
         torch.cuda.empty_cache()
@@ -33,9 +40,10 @@ class CudaCard:
         self._total_bytes = torch.cuda.get_device_properties(0).total_memory
         self._peak_device_bytes = 0
         self.context_bytes = self._measure_context()
-        if case.vram_limit_bytes is not None:
+        if case.vram_limit_bytes is not None and rest is None:
             allowed = max(0, case.vram_limit_bytes - (self.context_bytes or 0))
             torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / self._total_bytes), 0)
+        self._workspaces_bytes: list[int] | None = None
         torch.cuda.reset_peak_memory_stats(0)
 
     # The interface of `bench.worker.card.Card`
@@ -53,14 +61,18 @@ class CudaCard:
             "context_bytes": self.context_bytes,
             "cuda_version": torch.version.cuda,
             "device_total_bytes": self._total_bytes,
-            "properties": {"multi_processor_count": torch.cuda.get_device_properties(0).multi_processor_count},
+            "held_bytes": self._before.used_bytes if self._rest and self._before else None,
+            "properties": {
+                "multi_processor_count": torch.cuda.get_device_properties(0).multi_processor_count,
+                "workspaces_bytes": self._workspaces_bytes,
+            },
         }
 
     def memory(self) -> Memory:
         torch.cuda.synchronize()
         stats = torch.cuda.memory_stats(0)
         free_bytes, total_bytes = torch.cuda.mem_get_info(0)
-        device_bytes = total_bytes - free_bytes
+        device_bytes = total_bytes - free_bytes - (self._rest.held_bytes if self._rest else 0)
         peak_reserved_bytes = int(stats["reserved_bytes.all.peak"])
         # Between two looks the card held at least what PyTorch reserved at its peak, and the context.
         known = [self._peak_device_bytes, device_bytes]
@@ -87,12 +99,13 @@ class CudaCard:
         rope = _bytes(tensor for context in contexts for tensor in [*(context.sin or []), *(context.cos or [])])
         cached = [*cache.all_tensors(), *(t for pair in getattr(cache, "temp_tensors", {}).values() for t in pair)]
         cache_bytes = _bytes(cached)
+        self._workspaces_bytes = _workspaces_bytes()
         return {
             "weights_bytes": self._after_load_bytes(model),
             "cache_bytes": cache_bytes,
             "scratch_bytes": scratch,
             "rope_bytes": rope,
-            "workspace_bytes": _workspace_bytes(),
+            "workspace_bytes": None if self._workspaces_bytes is None else sum(self._workspaces_bytes),
         }
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
@@ -107,8 +120,11 @@ class CudaCard:
 
     def notes(self) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
-        others = [process.pid for process in self._before.processes] if self._before else []
-        return [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
+        others = [process.pid for process in self._strangers.processes] if self._strangers else []
+        notes = [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
+        if self._rest is not None:
+            notes.append(f"vram_limit kept by {self._rest.held_bytes:,} B that others hold")
+        return notes
 
     @staticmethod
     def _after_load_bytes(model: Any) -> int:
@@ -124,7 +140,7 @@ class CudaCard:
 
     def _measure_context(self) -> int | None:
         """What the context took: what this process holds beyond PyTorch's own, or else what the GPU lost meanwhile."""
-        after = self._read()
+        after = read(self._uuid)
         if after is None:
             return None
         reserved_bytes = torch.cuda.memory_reserved(0)
@@ -135,14 +151,6 @@ class CudaCard:
             return None
         return after.used_bytes - self._before.used_bytes - reserved_bytes
 
-    def _read(self) -> nvml.Reading | None:
-        if self._uuid is None:
-            return None
-        try:
-            return nvml.read(self._uuid)
-        except nvml.NoDriver:
-            return None
-
 
 def _bytes(tensors: Any) -> int:
     """The storages of some tensors, each counted once."""
@@ -150,17 +158,42 @@ def _bytes(tensors: Any) -> int:
     return sum(storages.values())
 
 
-def _workspace_bytes() -> int | None:
-    """What PyTorch holds for cuBLAS, on all streams; None where this PyTorch cannot let go of it."""
+def _workspaces_bytes() -> list[int] | None:
+    """What PyTorch holds for cuBLAS, one for each stream; None where this PyTorch cannot let go of it."""
     clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
     if clear is None:
         return None
-    held_bytes = torch.cuda.memory_allocated(0)
+    before = _blocks_in_use()
     clear()
-    return held_bytes - torch.cuda.memory_allocated(0)
+    after = _blocks_in_use()
+    return sorted(size for address, size in before.items() if address not in after)
+
+
+def _blocks_in_use() -> dict[int, int]:
+    """What was asked for, by address."""
+    blocks = (block for segment in torch.cuda.memory_snapshot() for block in segment["blocks"])  # type: ignore[no-untyped-call]
+    return {block["address"]: block["requested_size"] for block in blocks if block["state"] == "active_allocated"}
+
+
+def read(uuid: str | None) -> nvml.Reading | None:
+    """What NVML says of a GPU now; None where there is none to ask for, or nobody to ask."""
+    if uuid is None:
+        return None
+    try:
+        return nvml.read(uuid)
+    except nvml.NoDriver:
+        return None
 
 
 @contextmanager
 def open_card(case: Case) -> Iterator[Card]:
     """The GPU of `case`; the parent has made it the only visible one."""
-    yield CudaCard(case)
+    strangers = read(case.device.uuid)
+    rest = None
+    if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
+        rest = hold_all_but(case.vram_limit_bytes)
+    try:
+        yield CudaCard(case, strangers, rest)
+    finally:
+        if rest is not None:
+            rest.release()

@@ -69,7 +69,8 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
     notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
     notes += [MADE_UP_NOTE] if MADE_UP in case.model.config else []
-    emit(Report("result", {"parts": card.parts_at_peak(model, cache), "notes": notes}))
+    parts = card.parts_at_peak(model, cache)
+    emit(Report("result", {"parts": parts, "notes": notes, **card.facts()}))  # by now it knows more of itself
 
 
 def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:

@@ -138,6 +138,7 @@ def todo(probes: int, **values: Any) -> ForecastRow:
         "device_uuid": None,
         "device_total_bytes": 1,
         "vram_limit_bytes": None,
+        "vram_limit_by": None,
         "model": "tiny",
         "model_fingerprint": "f",
         "bpw": 4.0,

@@ -6,7 +6,8 @@
  * What is true here and on a card: every cudaMalloc and cudaFree, their sizes, their order and their streams, and the
  * refusal when the card is full. What is not: values (device memory reads as zeros, but for small tables that the host
  * wrote), time, and whatever lives outside of cudaMalloc (the context, loaded modules); of the latter a fixed amount is
- * taken away (NULL_GPU_CONTEXT_BYTES).
+ * taken away (NULL_GPU_CONTEXT_BYTES), and more with the first kernel (NULL_GPU_MODULES_BYTES). Processes with the same
+ * NULL_GPU_SHARED, a file, share one card: each sees what the others hold, and their contexts.
  *
  * How to read it: 1. the card, 2. its memory, 3. copies, 4. kernels, 5. streams and events, 6. facts about the card,
  * 7. cuBLAS, 8. the driver, 9. NVML. A function that PyTorch never calls here is not answered: the program ends with
@@ -18,7 +19,9 @@
 #define _GNU_SOURCE
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +35,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
-    size_t total, context, used;
+    size_t total, context, modules, used;
     int major, minor, multiprocessors, shared_kib, binary_version;
     char name[128];
 } card;
@@ -64,6 +67,7 @@ __attribute__((constructor)) static void start(void) {
     size_t capability = number("NULL_GPU_COMPUTE_CAPABILITY", 86); /* 86 for 8.6 */
     null_gpu_set(number("NULL_GPU_TOTAL_BYTES", 24ull << 30), number("NULL_GPU_CONTEXT_BYTES", 0),
                  (int)capability / 10, (int)capability % 10, (int)number("NULL_GPU_MULTIPROCESSORS", 82));
+    card.modules = number("NULL_GPU_MODULES_BYTES", 0);
     snprintf(card.name, sizeof card.name, "Null GPU (sm_%zu)", capability);
 }
 
@@ -85,13 +89,55 @@ static void forget(const char *address, size_t bytes);
 static __thread cudaError_t last_error;
 static cudaError_t fail(cudaError_t error) { return last_error = error; }
 
+/* What each process holds, context included, in a file that they share; a process that has ended holds nothing. Two that
+ * ask for the last of the card at the same moment may both get it: a test has one of them wait for the other. */
+
+#define PROCESSES 64
+static struct holding { volatile pid_t pid; volatile size_t bytes; } *holdings;
+
+static struct holding *shared(void) {
+    const char *path = getenv("NULL_GPU_SHARED");
+    if (holdings || !path) return holdings;
+    int file = open(path, O_RDWR | O_CREAT, 0600);
+    if (file < 0 || ftruncate(file, PROCESSES * sizeof *holdings)) abort();
+    holdings = mmap(NULL, PROCESSES * sizeof *holdings, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (holdings == MAP_FAILED) abort();
+    close(file);
+    return holdings;
+}
+
+static int alive(const struct holding *h) { return h->pid && !kill(h->pid, 0); }
+
+static size_t held_by_others(void) {
+    size_t bytes = 0;
+    for (struct holding *h = shared(); h && h < holdings + PROCESSES; h++)
+        if (h->pid != getpid() && alive(h)) bytes += h->bytes;
+    return bytes;
+}
+
+static struct holding *held_by_me(void) {
+    for (struct holding *h = shared(); h && h < holdings + PROCESSES; h++)
+        if (h->pid == getpid()) return h;
+    return NULL;
+}
+
+static void tell_others(void) {
+    struct holding *mine = held_by_me();
+    for (struct holding *h = shared(); h && !mine && h < holdings + PROCESSES; h++) {
+        pid_t gone = h->pid;
+        if (!alive(h) && __sync_bool_compare_and_swap(&h->pid, gone, getpid())) mine = h;
+    }
+    if (mine) mine->bytes = card.used + card.context;
+    else if (holdings) abort(); /* more processes than there is room for */
+}
+
 API cudaError_t cudaMalloc(void **out, size_t bytes) {
     pthread_mutex_lock(&lock);
     if (!range) {
         range = next = mmap(NULL, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) abort();
     }
-    if (card.used + bytes + card.context > card.total) {
+    if (card.used + bytes + card.context + held_by_others() > card.total) {
         pthread_mutex_unlock(&lock);
         return fail(cudaErrorMemoryAllocation);
     }
@@ -101,6 +147,7 @@ API cudaError_t cudaMalloc(void **out, size_t bytes) {
     }
     allocations[num_allocations++] = (struct allocation){next, bytes};
     card.used += bytes;
+    tell_others();
     *out = next;
     next += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     pthread_mutex_unlock(&lock);
@@ -113,6 +160,7 @@ API cudaError_t cudaFree(void *pointer) {
     for (size_t i = num_allocations; i--;)
         if (allocations[i].address == pointer) {
             card.used -= allocations[i].bytes;
+            tell_others();
             forget(allocations[i].address, allocations[i].bytes);
             allocations[i] = allocations[--num_allocations];
             pthread_mutex_unlock(&lock);
@@ -123,8 +171,9 @@ API cudaError_t cudaFree(void *pointer) {
 }
 
 API cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+    tell_others(); /* whoever asks has a context by now */
     *total = card.total;
-    *free_bytes = card.total - card.context - card.used;
+    *free_bytes = card.total - card.context - card.used - held_by_others();
     return cudaSuccess;
 }
 
@@ -241,7 +290,21 @@ API cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *from, size_t 
                                    enum cudaMemcpyKind kind) { return cudaSuccess; }
 API cudaError_t cudaGetSymbolAddress(void **out, const void *symbol) { *out = (void *)symbol; return cudaSuccess; }
 
-/* 4. Kernels: registered, asked about, launched; nothing happens. */
+/* 4. Kernels: registered, asked about, launched; nothing happens, but that their code takes room with the first launch. */
+
+static cudaError_t launch(void) {
+    cudaError_t error = cudaSuccess;
+    pthread_mutex_lock(&lock);
+    if (card.modules && card.used + card.context + card.modules + held_by_others() > card.total) {
+        error = fail(cudaErrorMemoryAllocation);
+    } else if (card.modules) {
+        card.context += card.modules;
+        card.modules = 0;
+        tell_others();
+    }
+    pthread_mutex_unlock(&lock);
+    return error;
+}
 
 static char something; /* a handle that is not null */
 static __thread struct { dim3 grid, block; size_t shared; cudaStream_t stream; } pushed;
@@ -266,13 +329,13 @@ API cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shar
     return cudaSuccess;
 }
 API cudaError_t cudaLaunchKernel(const void *f, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t s) {
-    return cudaSuccess;
+    return launch();
 }
 API cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t s) {
-    return cudaSuccess;
+    return launch();
 }
 API cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *f, void **args) {
-    return cudaSuccess;
+    return launch();
 }
 API cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *f) {
     memset(attributes, 0, sizeof *attributes);
@@ -459,11 +522,18 @@ API cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **functi
     return cudaSuccess;
 }
 
-/* 9. NVML: one GPU, on which nobody else is. */
+/* 9. NVML: one GPU, and on it this process and those that share it. */
 
 struct nvml_memory { unsigned long long total, free, used; };
 struct nvml_memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
 struct nvml_process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
+
+/* Alone on the card, whoever asks is taken to have its context already. */
+static size_t used_on_card(void) {
+    if (!shared()) return card.used + card.context;
+    return held_by_others() + (held_by_me() ? held_by_me()->bytes : 0);
+}
+
 
 DONE(nvmlInit_v2) DONE(nvmlInitWithFlags) DONE(nvmlShutdown)
 API const char *nvmlErrorString(int error) { return "an error of the null GPU"; }
@@ -486,19 +556,21 @@ API int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor)
     return 0;
 }
 API int nvmlDeviceGetMemoryInfo(void *device, struct nvml_memory *memory) {
-    memory->total = card.total, memory->used = card.used + card.context;
+    memory->total = card.total, memory->used = used_on_card();
     memory->free = memory->total - memory->used;
     return 0;
 }
 API int nvmlDeviceGetMemoryInfo_v2(void *device, struct nvml_memory_v2 *memory) {
-    memory->total = card.total, memory->reserved = 0, memory->used = card.used + card.context;
+    memory->total = card.total, memory->reserved = 0, memory->used = used_on_card();
     memory->free = memory->total - memory->used;
     return 0;
 }
 API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct nvml_process *processes) {
-    if (!processes || !*count) return *count = 1, 7; /* insufficient size */
-    *count = 1;
-    *processes = (struct nvml_process){(unsigned)getpid(), card.used + card.context, 0, 0};
+    if (!processes || *count < PROCESSES) return *count = PROCESSES, 7; /* insufficient size */
+    *count = 0;
+    if (!shared()) processes[(*count)++] = (struct nvml_process){(unsigned)getpid(), used_on_card(), 0, 0};
+    for (struct holding *h = holdings; h && h < holdings + PROCESSES; h++)
+        if (alive(h)) processes[(*count)++] = (struct nvml_process){(unsigned)h->pid, h->bytes, 0, 0};
     return 0;
 }
 /* PyTorch looks these up together with what it needs, and asks them about NVLink only. */

@@ -206,7 +206,7 @@ def test_the_context_is_the_card_s_and_what_was_missed_is_rather_the_model_s() -
 
 def test_a_limit_on_a_real_card_is_pytorch_s_and_its_own_context_s() -> None:
     """The worker caps PyTorch at the limit less the context that it began with; others may hold what they like."""
-    limited = replace(CASE, vram_limit_bytes=12 * GIB)
+    limited = replace(CASE, vram_limit_bytes=12 * GIB, vram_limit_by="allocator")
     taught = row(context=900 * MIB, context_bytes=400 * MIB)  # 500 MiB are somebody else's, or came later
     assert for_torch(taught, case=limited) == 12 * GIB - 400 * MIB
     assert for_torch(taught) == SEEN - 900 * MIB
@@ -214,27 +214,43 @@ def test_a_limit_on_a_real_card_is_pytorch_s_and_its_own_context_s() -> None:
     assert limits.context_bytes == 900 * MIB  # as NVML will show it
 
 
+def test_a_card_that_another_process_keeps_small_holds_all_of_the_context() -> None:
+    held = replace(CASE, vram_limit_bytes=12 * GIB, vram_limit_by="process")
+    taught = row(context=900 * MIB, context_bytes=400 * MIB)
+    assert for_torch(taught, case=held) == 12 * GIB - 900 * MIB
+    assert for_torch(case=held) == 12 * GIB - ASSUMED_CONTEXT_BYTES
+
+
 def test_a_limited_row_teaches_the_whole_card_and_the_other_way_round() -> None:
-    limited = replace(CASE, vram_limit_bytes=12 * GIB)
+    limited = replace(CASE, vram_limit_bytes=12 * GIB, vram_limit_by="allocator")
     taught = row(limited, context=900 * MIB, missed=50 * MIB, context_bytes=400 * MIB)
     assert for_torch(taught) == SEEN - 950 * MIB
     assert for_torch(taught, case=limited) == 12 * GIB - 450 * MIB
 
 
 def test_where_the_driver_does_not_tell_the_context_the_limit_is_pytorch_s_alone() -> None:
-    limited = replace(CASE, vram_limit_bytes=12 * GIB)
+    limited = replace(CASE, vram_limit_bytes=12 * GIB, vram_limit_by="allocator")
     assert for_torch(row(context_bytes=None), case=limited) == 12 * GIB
 
 
 def test_a_limit_near_the_whole_card_is_bounded_by_what_is_free() -> None:
-    limited = replace(CASE, vram_limit_bytes=SEEN)
+    limited = replace(CASE, vram_limit_bytes=SEEN, vram_limit_by="allocator")
     assert for_torch(row(context=900 * MIB, context_bytes=400 * MIB), case=limited) == SEEN - 900 * MIB
 
 
 def test_nothing_known_a_limit_holds_the_assumed_context() -> None:
-    assert for_torch(case=replace(CASE, vram_limit_bytes=12 * GIB)) == 12 * GIB - ASSUMED_CONTEXT_BYTES
+    assert (
+        for_torch(case=replace(CASE, vram_limit_bytes=12 * GIB, vram_limit_by="allocator"))
+        == 12 * GIB - ASSUMED_CONTEXT_BYTES
+    )
 
 
 def test_the_multiprocessors_are_those_that_cuda_counted() -> None:
     calibration = Calibration(VERSIONS, [row(telemetry='{"properties": {"multi_processor_count": 77}}'), row()])
     assert calibration.limits(CASE).num_sms == 77
+
+
+def test_the_cublas_workspace_is_the_one_that_was_seen() -> None:
+    seen = row(telemetry='{"properties": {"workspaces_bytes": [123, 123]}}')
+    assert Calibration(VERSIONS, [seen, row()]).limits(CASE).workspace_bytes == 123
+    assert Calibration(VERSIONS, [row()]).limits(CASE).workspace_bytes == limits_of(CASE.device, None).workspace_bytes

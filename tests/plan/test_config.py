@@ -520,6 +520,7 @@ CHANGES: list[dict[str, Any]] = [
     {"batch_size": 2},
     {"max_input_len": 1024},
     {"vram_limit_bytes": 8 * GIB},
+    {"vram_limit_by": "process"},
     {"repeats": 1},
 ]
 
@@ -576,9 +577,9 @@ MEASURED = dataclasses.replace(
 @pytest.mark.parametrize(
     ("case", "case_id", "boundary_id"),
     [
-        (CASE, "0ea9ca585e8c68a8", "41947838fe12315e"),
-        (SIMULATED, "a342311cb41b6a80", "be7a802eb7f813e8"),
-        (MEASURED, "3867b473ccfd3c81", "34effb7424c96679"),
+        (CASE, "cc9f907e2d35c60e", "d1d698ca039457c2"),
+        (SIMULATED, "41693c41e9a4fd50", "310bd931b28d4325"),
+        (MEASURED, "f989e9f228b65faa", "deeab8eddfa17c2a"),
     ],
     ids=["plain", "simulated", "measured"],
 )

@@ -24,6 +24,7 @@ def row(**values: Any) -> ForecastRow:
         "device_uuid": None,
         "device_total_bytes": 8 * GIB,
         "vram_limit_bytes": None,
+        "vram_limit_by": None,
         "model": "tiny",
         "model_fingerprint": "f00f00f00",
         "bpw": 4.0,

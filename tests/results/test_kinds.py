@@ -156,7 +156,7 @@ def _newer(path: Path) -> None:
 
 def _other_columns(path: Path) -> None:
     table = _table(Kind.BOUNDARIES).drop_columns(["fits_at"])
-    pq.write_table(table.replace_schema_metadata({"kind": "boundaries", "schema_version": "1"}), path)
+    pq.write_table(table.replace_schema_metadata({"kind": "boundaries", "schema_version": str(SCHEMA_VERSION)}), path)
 
 
 @pytest.mark.parametrize(("spoil", "why"), [(_newer, "install a newer vram-bench"), (_other_columns, "damaged")])

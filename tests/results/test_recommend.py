@@ -204,11 +204,12 @@ def test_without_any_speed_fastest_has_a_reason() -> None:
     assert found[Policy.QUALITY].tokens_per_s is None
 
 
-def test_a_real_card_under_a_limit_has_the_headroom_that_results_define() -> None:
+def test_a_real_card_under_an_allocator_s_limit_has_the_headroom_that_results_define() -> None:
     row = fits(
         4096,
         device_kind="cuda",
         vram_limit_bytes=12 * GIB,
+        vram_limit_by="allocator",
         context_bytes=GIB,
         peak_reserved_bytes=9 * GIB,
         peak_device_bytes=20 * GIB,

@@ -262,7 +262,7 @@ def _newer(path: Path) -> None:
 
 def _other_columns(path: Path) -> None:
     table = _parquet_table().drop_columns(["max_seq_len"])
-    pq.write_table(table.replace_schema_metadata({"kind": "cases", "schema_version": "1"}), path)
+    pq.write_table(table.replace_schema_metadata({"kind": "cases", "schema_version": str(SCHEMA_VERSION)}), path)
 
 
 def _parquet_table() -> pa.Table:

@@ -301,8 +301,8 @@ def test_where_nothing_fits_there_are_no_figures_but_advice() -> None:
     ("changed", "headroom"),
     [
         ({"vram_limit_bytes": 12 << 30}, 2 << 30),
-        # On a real card the limit is PyTorch's and the context's; what others hold does not count.
-        ({"vram_limit_bytes": 12 << 30, "device_kind": "cuda", "peak_device_bytes": 20 << 30}, 2 << 30),
+        # There the limit is PyTorch's and the context's; what others hold does not count.
+        ({"vram_limit_bytes": 12 << 30, "vram_limit_by": "allocator", "peak_device_bytes": 20 << 30}, 2 << 30),
         ({"device_kind": "cuda", "peak_device_bytes": 20 << 30}, 4 << 30),
         ({"peak_device_bytes": None}, None),
     ],

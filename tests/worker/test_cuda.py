@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -109,18 +109,58 @@ def test_a_limit_leaves_room_for_the_context(driver: Driver) -> None:
 
 
 def test_foreign_processes_are_noted(driver: Driver) -> None:
-    assert cuda.CudaCard(real_case()).notes() == ["other processes on the GPU: 4711"]
+    assert cuda.CudaCard(real_case(), strangers=driver.read(UUID)).notes() == ["other processes on the GPU: 4711"]
 
 
-def test_the_cublas_workspace_is_what_pytorch_lets_go_of(driver: Driver) -> None:
-    held = iter([100 * MIB, 68 * MIB])
+def test_a_card_that_others_keep_small_is_what_they_left(driver: Driver) -> None:
+    """Of 24 GiB, 500 MiB are a stranger's; what the holder takes beside them leaves 8 GiB."""
+    strangers = driver.read(UUID)
+    driver.foreign_mib += 15884
+    held_bytes = driver.used_bytes
+    card = cuda.CudaCard(real_case(vram_limit_bytes=8 << 30), strangers, cuda.Rest(held_bytes, 1, 1))
+    assert driver.fraction is None  # nobody caps PyTorch
+    assert card.context_bytes == 300 * MIB
+    assert card.facts()["held_bytes"] == held_bytes
+    driver.reserve(4000)
+    memory = card.memory()
+    assert memory.device_bytes == memory.peak_device_bytes == 4300 * MIB
+    assert card.notes() == [
+        "other processes on the GPU: 4711",
+        f"vram_limit kept by {held_bytes:,} B that others hold",
+    ]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_rest_is_held_as_long_as_the_card_is_open(driver: Driver, failing: bool) -> None:
+    held: list[int | None] = []
+    rest = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
+    with mock.patch.object(cuda, "hold_all_but", side_effect=lambda left: held.append(left) or rest):
+        case = real_case(vram_limit_bytes=8 << 30, vram_limit_by="process")
+        with suppress(ZeroDivisionError), cuda.open_card(case):
+            assert held == [8 << 30]
+            assert 1 / (not failing)
+        assert held == [8 << 30, None]
+        with cuda.open_card(real_case(vram_limit_bytes=8 << 30, vram_limit_by="allocator")):
+            assert driver.fraction is not None
+        assert len(held) == 2
+
+
+def test_the_cublas_workspaces_are_what_pytorch_lets_go_of(driver: Driver) -> None:
+    def block(address: int, mib: int, state: str = "active_allocated") -> dict[str, Any]:
+        return {"address": address, "requested_size": mib * MIB, "state": state}
+
+    before = [{"blocks": [block(1, 100), block(2, 32)]}, {"blocks": [block(3, 32), block(4, 8, "inactive")]}]
+    after = [{"blocks": [block(1, 100), block(2, 32, "inactive")]}]
     with (
-        mock.patch.object(torch.cuda, "memory_allocated", side_effect=held),
+        mock.patch.object(torch.cuda, "memory_snapshot", side_effect=[before, after]),
         mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces", create=True),
     ):
         model = SimpleNamespace(device_context=[], modules=[])
-        parts = cuda.CudaCard(real_case()).parts_at_peak(model, SimpleNamespace(all_tensors=list))
-    assert parts["workspace_bytes"] == 32 * MIB
+        card = cuda.CudaCard(real_case())
+        assert card.facts()["properties"]["workspaces_bytes"] is None
+        parts = card.parts_at_peak(model, SimpleNamespace(all_tensors=list))
+    assert parts["workspace_bytes"] == 64 * MIB
+    assert card.facts()["properties"]["workspaces_bytes"] == [32 * MIB, 32 * MIB]
 
 
 def test_every_repeat_is_timed(driver: Driver) -> None:

@@ -122,6 +122,7 @@ def test_experts_are_routed_evenly_and_the_row_says_so(run: Runner) -> None:
     config = {**TINY, "architectures": ["MixtralForCausalLM"], "num_local_experts": 8, "num_experts_per_tok": 2}
     assert run(made_up_case(config)).of("result")[0]["notes"] == [
         "context_bytes assumed",
+        "workspace_bytes assumed",
         "expert routing assumed balanced",
     ]
 

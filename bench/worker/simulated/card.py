@@ -71,9 +71,10 @@ class SimulatedCard:
 
     def notes(self) -> list[str]:
         notes = []
-        basis = self._device.context_basis or "assumed"
-        if basis != "measured":  # "measured: driver ..., torch ..." says where
-            notes.append(f"context_bytes {basis if basis.startswith('measured') else 'assumed'}")
+        bases = {"context_bytes": self._device.context_basis, "workspace_bytes": self._device.workspace_basis}
+        for name, basis in bases.items():
+            if basis != "measured":  # "measured: driver ..., torch ..." says where
+                notes.append(f"{name} {basis if basis and basis.startswith('measured') else 'assumed'}")
         if not self.supports_flash_attention():
             notes.append("attention kernels of cards before Ampere assumed to take what newer ones take")
         if self._routed:
