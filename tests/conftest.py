@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from bench import nvml
@@ -23,13 +25,6 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a GPU come one after the other, however many processes share the rest."""
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.xdist_group("gpu"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,12 +75,13 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 @pytest.fixture
-def gpu() -> nvml.Gpu:
-    """The first GPU; tests that need one are marked `gpu` and skipped where there is none."""
+def gpu() -> Iterator[nvml.Gpu]:
+    """The first GPU, for one test at a time; those that need one are marked `gpu` and skipped where there is none."""
     try:
         gpus = nvml.gpus()
     except nvml.NoDriver as error:
         pytest.skip(f"needs an NVIDIA GPU: {error}")
     if not gpus:
         pytest.skip("needs an NVIDIA GPU: the driver lists none")
-    return gpus[0]
+    with FileLock(Path(tempfile.gettempdir()) / "vram-bench-gpu-tests.lock"):
+        yield gpus[0]

@@ -20,9 +20,6 @@ from tests.commands.test_sweep import boundaries, rows
 from tests.conftest import Program
 from tests.run.played import PlayedCard
 
-# What they share is swept once.
-pytestmark = pytest.mark.xdist_group(__name__)
-
 MIB = 1 << 20
 NOTHING, INSIDE, PLENTY = (
     700 * MIB,

@@ -15,9 +15,6 @@ from bench.results.schema import Kind
 from bench.results.store import Journal, compact
 from tests.conftest import Program
 
-# What they share is swept once.
-pytestmark = pytest.mark.xdist_group(__name__)
-
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")
 
 
