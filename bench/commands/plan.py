@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from bench.errors import ExitCode
+from bench.memory.limits import attention_assumptions, origins
 from bench.plan.cases import plan_sweep
 from bench.plan.models import native_max_seq_len
 from bench.plan.predict import Prediction
@@ -154,11 +155,8 @@ def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
             assumed.append("context_bytes assumed until a case was measured on this GPU")
             assumed.append("workspace_bytes assumed until a case was measured on this GPU")
     else:
-        bases = {"context_bytes": device.context_basis, "workspace_bytes": device.workspace_basis}
-        assumed += [f"{name} assumed" for name, basis in bases.items() if not (basis or "").startswith("measured")]
-    if float(device.compute_capability or "8.0") < 8.0:
-        assumed.append("attention kernels of cards before Ampere assumed to take what newer ones take")
-    return assumed
+        assumed += [f"{name} assumed" for name, origin in origins(device).items() if origin == "assumed"]
+    return assumed + attention_assumptions(device)
 
 
 def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:

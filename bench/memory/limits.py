@@ -48,6 +48,19 @@ def _workspace_bytes(device: DeviceSpec) -> int:
     return _WORKSPACE_BYTES_HOPPER if compute_capability(device) >= _HOPPER else _WORKSPACE_BYTES
 
 
+def origins(device: DeviceSpec) -> dict[str, str]:
+    """Where the figures come from that only a measurement can tell: `assumed`, `measured`, or `measured: ` and how."""
+    bases = {"context_bytes": device.context_basis, "workspace_bytes": device.workspace_basis}
+    return {name: basis if basis and basis.startswith("measured") else "assumed" for name, basis in bases.items()}
+
+
+def attention_assumptions(device: DeviceSpec) -> list[str]:
+    """What is taken for granted of the card's attention kernels."""
+    if supports_flash_attention(device):
+        return []
+    return ["attention kernels of cards before Ampere assumed to take what newer ones take"]
+
+
 def compute_capability(device: DeviceSpec) -> tuple[int, int]:
     """Major and minor; that of Ampere where it is not known."""
     major, minor = (device.compute_capability or "8.0").split(".")

@@ -42,6 +42,11 @@ def tokens(count: float | None) -> str:
     return "–" if count is None or math.isnan(count) else f"{int(count):,}"
 
 
+def in_k(count: float, _: object = None) -> str:
+    """`128k` tokens, for axes, which also give a tick's number."""
+    return f"{count / 1024:g}k" if count >= 1024 else f"{count:g}"
+
+
 def rate(per_s: float | None) -> str:
     """`104`, `5.3` tokens a second, for columns that name their unit; a dash for unknown."""
     if per_s is None or math.isnan(per_s):

@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import CACHES, CardTable, Row, how
-from bench.report.format import GIB, size, tokens
+from bench.report.format import GIB, in_k, size, tokens
 from bench.report.tables import VerdictTable
 
 # Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black.
@@ -58,7 +58,7 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         title="max_seq_len that fits, tokens",
         range=[-0.03 * top, 1.1 * top],
         tickvals=heights,
-        ticktext=[_in_k(height) for height in heights],
+        ticktext=[in_k(height) for height in heights],
     )
     if native is not None and native == top:
         _level(figure, native, f"the model's own limit, {tokens(native)}")
@@ -88,7 +88,7 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
         figure = _figure(table, traces + _cross("out of memory", traces))
         shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
         figure.update_xaxes(
-            title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[_in_k(length) for length in shown]
+            title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[in_k(length) for length in shown]
         )
         figure.update_yaxes(title="peak VRAM, GiB", rangemode="tozero")
         if limit is not None:
@@ -195,7 +195,3 @@ def _height(row: Row, limit: float | None, above: int) -> float | None:
 
 def _verdict(row: Row) -> str:
     return f"OOM in {row['phase']}" if row["outcome"] == "oom" else size(row["peak_device_bytes"])
-
-
-def _in_k(n: float) -> str:
-    return f"{n / 1024:g}k" if n >= 1024 else f"{n:g}"

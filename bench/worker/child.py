@@ -49,12 +49,6 @@ def run_request(request: dict[str, Any], records_fd: int) -> int:
 def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
     """Runs the case of `request` (`case` as JSON)."""
     case = Case.from_json(request["case"])
-
-    def failed(error: Exception, card: Card | None) -> int:
-        emit(_failure(error, card))
-        traceback.print_exc()
-        return EXIT_FAILED
-
     try:
         import torch
 
@@ -65,9 +59,9 @@ def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
             try:
                 scenario.run(case, card, Path(request["layouts"]), emit)
             except Exception as error:  # while the card is there to be read
-                return failed(error, card)
+                return _failed(error, card, emit)
     except Exception as error:
-        return failed(error, None)
+        return _failed(error, None, emit)
     return EXIT_DONE
 
 
@@ -82,9 +76,7 @@ def _lay_out(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
             require_known_architecture(case.model.config)
             layout = checkpoint.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
-        emit(_failure(error, None))
-        traceback.print_exc()
-        return EXIT_FAILED
+        return _failed(error, None, emit)
     Path(request["layout"]).write_text(layout.to_json())
     return EXIT_DONE
 
@@ -117,14 +109,17 @@ def _open_card(case: Case) -> AbstractContextManager[Card]:
     return opened
 
 
-def _failure(error: Exception, card: Card | None) -> Report:
+def _failed(error: Exception, card: Card | None, emit: Callable[[Report], None]) -> int:
+    """Reports the error that is being handled, with what the card holds, and returns the exit code."""
     data: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     if card is not None:
         try:
             data["memory"] = asdict(card.memory())
         except Exception:
             data["memory"] = None  # a card in this state may answer nothing any more
-    return Report("failure", data)
+    emit(Report("failure", data))
+    traceback.print_exc()
+    return EXIT_FAILED
 
 
 def main(records_fd: int, request_text: str) -> None:

@@ -32,7 +32,7 @@ class CudaCard:
         self._uuid = case.device.uuid
         self._strangers = strangers
         self._rest = rest
-        self._before = read(self._uuid)
+        self._before = _read(self._uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.empty(1, device="cuda:0")  # the first allocation brings the context and the allocator into being
         torch.cuda.empty_cache()
@@ -140,7 +140,7 @@ class CudaCard:
 
     def _measure_context(self) -> int | None:
         """What the context took: what this process holds beyond PyTorch's own, or else what the GPU lost meanwhile."""
-        after = read(self._uuid)
+        after = _read(self._uuid)
         if after is None:
             return None
         reserved_bytes = torch.cuda.memory_reserved(0)
@@ -175,7 +175,7 @@ def _blocks_in_use() -> dict[int, int]:
     return {block["address"]: block["requested_size"] for block in blocks if block["state"] == "active_allocated"}
 
 
-def read(uuid: str | None) -> nvml.Reading | None:
+def _read(uuid: str | None) -> nvml.Reading | None:
     """What NVML says of a GPU now; None where there is none to ask for, or nobody to ask."""
     if uuid is None:
         return None
@@ -188,7 +188,7 @@ def read(uuid: str | None) -> nvml.Reading | None:
 @contextmanager
 def open_card(case: Case) -> Iterator[Card]:
     """The GPU of `case`; the parent has made it the only visible one."""
-    strangers = read(case.device.uuid)
+    strangers = _read(case.device.uuid)
     rest = None
     if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
         rest = hold_all_but(case.vram_limit_bytes)

@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter
 from bench.records import PAGE
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import Row
-from bench.report.format import tokens
+from bench.report.format import in_k, tokens
 from bench.report.plots.panels import Card, Most
-from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, in_k, key, name, panels, say
+from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, key, name, panels, say
 
 MOST_PANELS = Most(panels=12, panels_in_all=42)
 _MARK_STEP = 6.5  # points between marks of one place

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.report.card_table import Row
-from bench.report.format import GIB, size
+from bench.report.format import GIB, in_k, size
 from bench.report.plots.grid import draw_grid
 from bench.report.plots.panels import Card
-from bench.report.plots.style import SMALL, explain, in_k, key, shades
+from bench.report.plots.style import SMALL, explain, key, shades
 from bench.report.tables import VerdictTable
 
 _MOST_TICKS = 6

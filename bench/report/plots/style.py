@@ -90,10 +90,6 @@ def shades(count: int) -> list[str]:
     return [to_hex(colormaps["viridis"](0.82 * i / max(1, count - 1))) for i in range(count)]
 
 
-def in_k(n: float, _: object = None) -> str:
-    return f"{n / 1024:g}k" if n >= 1024 else f"{n:g}"
-
-
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes the figure as PNG and as SVG, and returns both."""
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))

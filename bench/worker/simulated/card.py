@@ -12,7 +12,13 @@ from typing import Any
 
 from bench.memory import flash, sort
 from bench.memory.allocator import CachingAllocator
-from bench.memory.limits import compute_capability, limits_of, supports_flash_attention
+from bench.memory.limits import (
+    attention_assumptions,
+    compute_capability,
+    limits_of,
+    origins,
+    supports_flash_attention,
+)
 from bench.memory.parts import PARTS
 from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.records import Case, Memory
@@ -70,13 +76,8 @@ class SimulatedCard:
         return []
 
     def notes(self) -> list[str]:
-        notes = []
-        bases = {"context_bytes": self._device.context_basis, "workspace_bytes": self._device.workspace_basis}
-        for name, basis in bases.items():
-            if basis != "measured":  # "measured: driver ..., torch ..." says where
-                notes.append(f"{name} {basis if basis and basis.startswith('measured') else 'assumed'}")
-        if not self.supports_flash_attention():
-            notes.append("attention kernels of cards before Ampere assumed to take what newer ones take")
+        notes = [f"{name} {origin}" for name, origin in origins(self._device).items() if origin != "measured"]
+        notes += attention_assumptions(self._device)
         if self._routed:
             notes.append("expert routing assumed balanced")
         return notes
