@@ -12,9 +12,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 
+# What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
+_CARD_IDENTITY = (
+    *("kind", "name", "total_memory_bytes", "compute_capability", "multi_processor_count", "context_bytes"),
+    *("workspace_bytes", "memory_bandwidth_bytes_per_s", "uuid", "driver_version"),
+)
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
 
@@ -94,6 +99,11 @@ class DeviceSpec:
     driver_version: str | None = None
 
 
+def _told(record: Case | DeviceSpec) -> dict[str, Any]:
+    """The fields of a record that differ from their defaults."""
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if getattr(record, f.name) != f.default}
+
+
 @dataclass(frozen=True)
 class Case:
     """One measurement to make: everything that determines it, and nothing else.
@@ -117,12 +127,14 @@ class Case:
     repeats: int = 3
 
     def case_id(self, versions: dict[str, str | None]) -> str:
-        """A hash of the configuration, the device and the versions: the same case is found again on resume."""
+        """A hash of the configuration, the card and the versions: the same case is found again on resume.
+
+        What has its default is left out, so that a field that is added later changes no id of the cases before it.
+        """
         determining = {
-            **vars(self),
-            "schema_version": SCHEMA_VERSION,
+            **_told(self),
             "model": [self.model.name, self.model.fingerprint],
-            "device": vars(self.device),
+            "device": {name: value for name, value in _told(self.device).items() if name in _CARD_IDENTITY},
             "versions": versions,
         }
         text = _SORTED_JSON.encode(determining)

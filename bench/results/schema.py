@@ -1,6 +1,7 @@
 """The columns of every stored row: one explicit, versioned schema for each kind of table.
 
-History: 1 (first), 2 (vram_limit_by).
+History: 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default). A column that came later (`later`)
+reads as null where a file does not have it yet, whatever its version.
 """
 
 from __future__ import annotations
@@ -43,6 +44,17 @@ _SPEEDS = (
     "wall_s",
 )
 
+
+def later(name: str, kind: pa.DataType) -> pa.Field[Any]:
+    """A column that the first version did not have; null where a program did not know it."""
+    return pa.field(name, kind, metadata={"later": "true"})
+
+
+def is_later(column: pa.Field[Any]) -> bool:
+    """Whether a file without this column is merely older; without any other, it is damaged."""
+    return b"later" in (column.metadata or {})
+
+
 _WHERE: list[pa.Field[Any]] = [
     pa.field("host", pa.string()),
     pa.field("device_name", pa.string(), nullable=False),
@@ -50,7 +62,7 @@ _WHERE: list[pa.Field[Any]] = [
     pa.field("device_uuid", pa.string()),
     pa.field("device_total_bytes", pa.int64()),
     pa.field("vram_limit_bytes", pa.int64()),
-    pa.field("vram_limit_by", pa.string()),
+    later("vram_limit_by", pa.string()),
     pa.field("compute_capability", pa.string()),
     pa.field("driver_version", pa.string()),
     pa.field("cuda_version", pa.string()),

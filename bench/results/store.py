@@ -22,7 +22,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from bench.records import SCHEMA_VERSION
-from bench.results.schema import SCHEMAS, Kind
+from bench.results.schema import SCHEMAS, Kind, is_later
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,9 +169,9 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
 
 
 def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of a journal that fit the schema, and the others: of another version, or damaged."""
+    """The rows of a journal that fit the schema, and the others: of a newer version, or damaged."""
     rows = list(_journal_rows(path))
-    own = [row for row in rows if row["schema_version"] == SCHEMA_VERSION]
+    own = [row for row in rows if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
     try:
         _table(own, kind)
     except _NO_ROW:
@@ -232,11 +232,8 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
                 f"install {_writer(path, schema)}"
             )
         wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
-        if version < SCHEMA_VERSION:
-            table = _widened(pq.read_table(path), SCHEMAS[kind]).select(wanted.names)
-        else:
-            table = pq.read_table(path, columns=wanted.names)
-        table = table.cast(wanted)
+        known = [name for name in wanted.names if name in schema.names]
+        table = _widened(pq.read_table(path, columns=known), wanted).cast(wanted)
         table.validate(full=True)  # text that is none would be found out only when it is used
         return table
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -244,9 +241,11 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
 
 
 def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table of an older version in the columns of today: what it did not know yet is null."""
+    """A table in the columns of `schema`: those that its program did not know yet are null."""
     for column in schema:
         if column.name not in table.column_names:
+            if not is_later(column):
+                raise ValueError(f"{column.name} is missing")
             table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
     return table.select(schema.names)
 

@@ -577,9 +577,9 @@ MEASURED = dataclasses.replace(
 @pytest.mark.parametrize(
     ("case", "case_id", "boundary_id"),
     [
-        (CASE, "cc9f907e2d35c60e", "d1d698ca039457c2"),
-        (SIMULATED, "41693c41e9a4fd50", "310bd931b28d4325"),
-        (MEASURED, "f989e9f228b65faa", "deeab8eddfa17c2a"),
+        (CASE, "9a5b1d6597e7ae95", "4e881262b96a3cb8"),
+        (SIMULATED, "d84f4e3cc741d7d0", "65cec5386314beec"),
+        (MEASURED, "b6496f037578a691", "5a9ab8405db6c7c8"),
     ],
     ids=["plain", "simulated", "measured"],
 )
@@ -587,6 +587,22 @@ def test_ids_stay_what_they_are_in_rows_that_are_stored(case: Case, case_id: str
     """Where one must change, SCHEMA_VERSION says so, and everything is measured again."""
     assert case.case_id(VERSIONS) == case_id
     assert Cell(case).boundary_id(VERSIONS) == boundary_id
+
+
+def test_a_field_that_is_added_later_changes_no_id_but_where_it_is_used() -> None:
+    grown = dataclasses.make_dataclass("Grown", [("added", int, 7)], bases=(Case,), frozen=True)
+    values = {field.name: getattr(CASE, field.name) for field in dataclasses.fields(CASE)}
+    assert grown(**values).case_id(VERSIONS) == CASE.case_id(VERSIONS)
+    assert grown(**values, added=8).case_id(VERSIONS) != CASE.case_id(VERSIONS)
+
+
+def test_a_remark_on_a_card_or_its_place_among_others_is_no_part_of_the_id() -> None:
+    for remark in ({"context_basis": "x"}, {"workspace_basis": "x"}, {"index": 3}, {"full_name": "x"}):
+        told = dataclasses.replace(MEASURED, device=dataclasses.replace(MEASURED.device, **remark))  # type: ignore[arg-type]
+        assert told.case_id(VERSIONS) == MEASURED.case_id(VERSIONS)
+    for fact in ({"total_memory_bytes": 1 << 30}, {"uuid": "GPU-other"}, {"context_bytes": 1}, {"name": "other"}):
+        other = dataclasses.replace(MEASURED, device=dataclasses.replace(MEASURED.device, **fact))  # type: ignore[arg-type]
+        assert other.case_id(VERSIONS) != MEASURED.case_id(VERSIONS)
 
 
 def test_the_id_does_not_depend_on_the_order_of_keys() -> None:
