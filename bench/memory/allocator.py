@@ -286,12 +286,14 @@ def _give_row_back(state: State, row: int) -> None:
 class OutOfMemory(Exception):
     """The card is full: neither a free block nor a new segment can serve the request.
 
-    `requested_bytes` is the caller's request, `free_bytes` what the card had left for a new segment.
+    `requested_bytes` is the caller's request, `segment_bytes` the segment that was asked from the driver for it, and
+    `free_bytes` what the card had left.
     """
 
     def __init__(self, requested_bytes: int, free_bytes: int) -> None:
         super().__init__(f"{requested_bytes} bytes requested, {free_bytes} bytes free on the card")
         self.requested_bytes = requested_bytes
+        self.segment_bytes = int(segment_size(round_size(requested_bytes)))
         self.free_bytes = free_bytes
 
 

@@ -419,6 +419,13 @@ def test_every_model_composes_and_is_named_like_its_file() -> None:
     assert len({model.fingerprint for model in models}) == len(names)
 
 
+def test_cards_are_called_what_cuda_calls_them() -> None:
+    """Variants of one name are told apart by their memory, in the catalogue's own names."""
+    cells = plan_sweep(["device=rtx_3060_12gb,rtx_4060_8gb,rtx_4060_ti_16gb,t4"]).cells
+    names = [cell.longest.device.full_name for cell in cells]
+    assert names == [*(f"NVIDIA GeForce RTX {number}" for number in ("3060", "4060", "4060 Ti")), "Tesla T4"]
+
+
 def test_every_simulated_card_composes_and_is_named_like_its_file() -> None:
     names = [name for name in config.names("device") if name not in ("cuda", "auto")]
     cards = [cell.longest.device for cell in plan_sweep([f"device={','.join(names)}"]).cells]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from bench.worker.simulated import card
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
 Runner = Callable[[Case], Run]
+
+MIB = 1 << 20
 
 TINY = {
     "architectures": ["LlamaForCausalLM"],
@@ -111,6 +114,21 @@ def test_a_full_card_stops_the_engine_where_a_real_one_would(layouts: Path, spar
     with card.open_card(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         scenario.run(case, simulated, layouts, reports.append)
     assert [report.data["phase"] for report in reports if report.event == "enter"][-1] == phase
+
+
+def test_out_of_memory_prints_the_segment_that_was_asked_for(run: Runner) -> None:
+    """As PyTorch does: segments are whole pieces of 2 MiB, whatever the tensor's size."""
+    total_mib = run(made_up_case(TINY)).memory.peak_allocated_bytes // MIB - 4
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        run(made_up_case(TINY, total_bytes=total_mib * MIB))
+    said = re.fullmatch(
+        r"CUDA out of memory\. Tried to allocate (\d+)\.00 MiB\. GPU 0 \(simulated\) has a total capacity of "
+        rf"{total_mib}\.00 MiB of which [\d.]+ [KM]iB is free\. Of the allocated memory [\d.]+ MiB is allocated by "
+        r"PyTorch, and [\d.]+ [KM]iB is reserved by PyTorch but unallocated\.",
+        str(caught.value),
+    )
+    assert said is not None, str(caught.value)
+    assert int(said[1]) % 2 == 0
 
 
 def test_load_autosplit_says_insufficient_vram(run: Runner) -> None:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.memory.allocator import CachingAllocator, OutOfMemory
 from bench.memory.flash import Call
 from bench.memory.limits import Limits
+from bench.memory.oom_text import oom_text
 from bench.worker.simulated.attribution import WORKSPACE, part_of
 
 DEVICE = torch.device("cuda", 0)
@@ -153,16 +154,8 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             return Claim(self.allocator, self.allocator.malloc(size_bytes, self.stream, part))
         except OutOfMemory as error:
-            raise torch.OutOfMemoryError(self._oom_text(error)) from None
-
-    def _oom_text(self, error: OutOfMemory) -> str:
-        stats, mib = self.allocator.stats, 1 << 20
-        return (
-            f"CUDA out of memory. Tried to allocate {error.requested_bytes / mib:.2f} MiB. GPU 0 (simulated) has "
-            f"{self.allocator.limit_bytes / mib:.2f} MiB for PyTorch, of which {error.free_bytes / mib:.2f} MiB is "
-            f"free; {stats.allocated_bytes / mib:.2f} MiB is allocated by PyTorch, and "
-            f"{(stats.reserved_bytes - stats.allocated_bytes) / mib:.2f} MiB is reserved by PyTorch but unallocated."
-        )
+            text = oom_text(error, self.allocator.stats, self.limits.total_bytes)
+            raise torch.OutOfMemoryError(text) from None
 
     def fresh(self, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
         """A new tensor with memory of its own, in the shape of `meta`."""
