@@ -233,18 +233,18 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
             )
         wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
         known = [name for name in wanted.names if name in schema.names]
-        table = _widened(pq.read_table(path, columns=known), wanted).cast(wanted)
+        table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
         table.validate(full=True)  # text that is none would be found out only when it is used
         return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 
 
-def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
     """A table in the columns of `schema`: those that its program did not know yet are null."""
     for column in schema:
         if column.name not in table.column_names:
-            if not is_later(column):
+            if not (is_older and column.nullable) and not is_later(column):
                 raise ValueError(f"{column.name} is missing")
             table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
     return table.select(schema.names)
