@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bench.memory.limits import supports_flash_attention
+from bench.records import Case
+
 # The share of a card's bandwidth that decoding reaches: the median over the ten EXL2 rows of at least 3B parameters in
 # ExLlamaV2's README (373bcc1 of 2024-08-17, version 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
 EFFICIENCY = 0.71
@@ -41,6 +44,45 @@ class _Shape:
     mlp_matrices: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """The bytes that a step of decoding, a token of each sequence of a batch, moves through the card's memory."""
+
+    weights_bytes: float
+    cache_bytes: float  # of all sequences together, unpacked and copied as the attention needs it
+
+
+def step_of(case: Case) -> Step | None:
+    """The step of a case with its context full; None where its config lacks a size."""
+    shape = _read_shape(case.model.config)
+    if shape is None:
+        return None
+    weights_bytes = _weight_bytes(shape, case.bpw, case.head_bits, _experts_read(shape, case.batch_size))
+    cache_bytes = _cache_bytes(shape, case.cache, case.max_seq_len, _copies_for_each_head(case))
+    return Step(weights_bytes, case.batch_size * cache_bytes)
+
+
+def estimated_speed(case: Case) -> float | None:
+    """Tokens a second of a simulated card with its context full, estimated; None for a real one, which is measured."""
+    if case.device.kind != "simulated":
+        return None
+    return estimate(
+        case.model.config,
+        case.bpw,
+        case.head_bits,
+        case.cache,
+        case.max_seq_len,
+        case.batch_size,
+        case.device.memory_bandwidth_bytes_per_s,
+        copies_for_each_head=_copies_for_each_head(case),
+    )
+
+
+def _copies_for_each_head(case: Case) -> bool:
+    """Whether attention runs by other kernels than flash-attn's; `auto` is flash-attn where the card can run it."""
+    return case.attention != "flash" and not (case.attention == "auto" and supports_flash_attention(case.device))
+
+
 def estimate(
     config: dict[str, Any],
     bpw: float,
@@ -51,14 +93,16 @@ def estimate(
     memory_bandwidth_bytes_per_s: float | None,
     *,
     weight_bytes: float | None = None,
+    copies_for_each_head: bool = False,
     efficiency: float = EFFICIENCY,
 ) -> float | None:
     """Tokens per second of all sequences of a batch together, each with `tokens_in_context` tokens in its cache.
 
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
     (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
-    the card where a checkpoint's header tells them (without the embeddings; with all experts). With an efficiency of 1
-    it is the ideal that measured speeds are compared with. None where bandwidth is unknown or `config` lacks a size.
+    the card where a checkpoint's header tells them (without the embeddings; with all experts); `copies_for_each_head`
+    as for `cache_bytes_per_token`. With an efficiency of 1 it is the ideal that measured speeds are compared with. None
+    where bandwidth is unknown or `config` lacks a size.
     """
     shape = _read_shape(config)
     if shape is None or not memory_bandwidth_bytes_per_s:
@@ -66,7 +110,7 @@ def estimate(
     read_bytes = _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
     if weight_bytes is not None:
         read_bytes *= weight_bytes / _weight_bytes(shape, bpw, head_bits, shape.experts)
-    step_bytes = read_bytes + batch_size * _cache_bytes(shape, cache, tokens_in_context)
+    step_bytes = read_bytes + batch_size * _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
     return batch_size * efficiency * memory_bandwidth_bytes_per_s / step_bytes
 
 
@@ -84,15 +128,18 @@ def weight_bytes_per_step(
     return None if shape is None else _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
 
 
-def cache_bytes_per_token(config: dict[str, Any], cache: str, tokens_in_context: int) -> float | None:
+def cache_bytes_per_token(
+    config: dict[str, Any], cache: str, tokens_in_context: int, copies_for_each_head: bool = False
+) -> float | None:
     """Bytes that attention moves for one token of one sequence; None where `config` lacks a size.
 
     FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
     tensors, and those are read (exllamav2/attn.py, forward; cache.py, get_kv_state): more than FP16, not less. Writing
-    the token's own entry is left out.
+    the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that several
+    heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
     """
     shape = _read_shape(config)
-    return None if shape is None else _cache_bytes(shape, cache, tokens_in_context)
+    return None if shape is None else _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
 
 
 def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
@@ -110,14 +157,17 @@ def _experts_read(shape: _Shape, batch_size: int) -> float:
     return shape.experts * (1 - (1 - shape.active_experts / shape.experts) ** batch_size)
 
 
-def _cache_bytes(shape: _Shape, cache: str, tokens: int) -> float:
+def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
     elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
     fp16_bytes = 2 * elements * 2
+    copied_bytes = 0.0
+    if copies_for_each_head and shape.heads > shape.kv_heads:
+        copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
     if cache == "FP16":
-        return fp16_bytes
+        return fp16_bytes + copied_bytes
     packed_bytes = elements * sum(_CACHE_BITS[cache]) / 8
     scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
-    return packed_bytes + scale_bytes + 2 * fp16_bytes  # the pair is written, then read
+    return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
 
 
 def _read_shape(config: dict[str, Any]) -> _Shape | None:

@@ -17,12 +17,14 @@ from bench.report.render import as_markdown
 from bench.report.snippets import check_command, exllamav2, tabbyapi, weights
 from bench.results.folklore import Answer
 from bench.results.quality import with_quality
-from bench.results.recommend import Recommendation
+from bench.results.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
 
 _LEGEND = (
-    "quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it; "
-    "longest: the longest max_seq_len. All of them leave {headroom} of the card or more. rests on: a run that fits at "
-    "this length{certified}; fewer tokens are taken to need no more. tokens/s: decoding with the context full. "
+    "quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it, "
+    "where speeds that differ by less than their error ({errors}) count as equal: flash attention, load and the most "
+    "left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card or more. "
+    "rests on: a run that fits at this length{certified}; fewer tokens are taken to need no more. "
+    "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
 )
 _PLAIN = ["bpw", "cache", "how", "max_seq_len", "left, GiB", "tokens/s", "rests on"]
@@ -155,7 +157,14 @@ def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
 
 def _legend(answers: Sequence[Recommendation]) -> str:
     certified = ", + where it is certified that 256 more fail" if any(answer.fails_at for answer in answers) else ""
-    return _LEGEND.format(headroom=size(answers[0].demanded_headroom_bytes), certified=certified)
+    bases = {answer.tokens_per_s_basis for answer in answers} - {None}
+    errors = [f"estimated {ESTIMATE_ERROR:.0%}"] if "estimated" in bases or not bases else []
+    errors += [f"measured {MEASURED_ERROR:.0%}"] if bases - {"estimated"} else []
+    return _LEGEND.format(
+        headroom=size(answers[0].demanded_headroom_bytes),
+        certified=certified,
+        errors=", ".join(errors).replace("%", " %"),
+    )
 
 
 def _cells(answer: Recommendation) -> list[str]:

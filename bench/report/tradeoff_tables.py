@@ -50,10 +50,11 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:
         for row in rows
     ]
     told = "tokens/s: decoding with this context full" + (", estimated." if estimated else ".")
-    legend = f"{count['sum']} of {count['count']} settings and lengths: no other is better in VRAM, length or tokens/s "
-    legend += (
-        f"and worse in none of them. {told} More bpw count for nothing here; quality stands beside it where known."
+    legend = (
+        f"{count['sum']} of {count['count']} settings and lengths: of the others, each has one here that is as good in "
+        f"VRAM, max_seq_len, tokens/s and bits per weight, and better in one of them. {told}"
     )
+    legend += " quality: what others measured, noted below." if has_quality else ""
     skipped = count["size"] - count["count"]
     notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
     if has_quality:

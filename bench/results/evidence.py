@@ -24,7 +24,7 @@ _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on th
 CASE_COLUMNS = [
     *_SHARED,
     *("case_id", "started_at", "max_seq_len", "outcome", "peak_device_bytes", "peak_reserved_bytes", "context_bytes"),
-    *("weights_bytes", "cache_bytes"),
+    *("weights_bytes", "cache_bytes", "decode_weights_bytes", "decode_cache_bytes"),
     *_SPEEDS,
 ]
 _BOUNDARY_COLUMNS = [
@@ -32,6 +32,7 @@ _BOUNDARY_COLUMNS = [
     *("boundary_id", "finished_at", "fits_at", "fails_at", "certified", "contradictory", "peak_device_bytes"),
     *("headroom_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
 ]
+_WEIGHTS = ["model", "model_fingerprint", "bpw", "head_bits"]
 _LENGTH = [*QUESTION, *SETTING, "max_seq_len"]
 
 # Bytes that decoding moves through memory for each byte of cache: a quantised cache is unpacked into FP16 first
@@ -160,14 +161,12 @@ def speed_at(rows: pd.DataFrame, length: pd.Series[float]) -> tuple[pd.Series[fl
 
     `measured` at the row's own length; `interpolated` between the two measured speeds of a row, near the start of the
     context and at its end: a token takes longer by the same time for each token in the context. `estimated` from one
-    speed, by the bytes that decoding moves (docs/speed.md); of models with experts all weights count as moved. Null,
-    with an empty basis, where the row does not tell.
+    speed, by the bytes that decoding moves (docs/speed.md). Null, with an empty basis, where the row does not tell.
     """
     own = rows["max_seq_len"].eq(length)
     full, start = rows["decode_tokens_per_s_full"].astype(float), rows["decode_tokens_per_s"].astype(float)
     seconds = 1 / start + (1 / full - 1 / start) * length / rows["max_seq_len"]
-    weights = rows["weights_bytes"].astype(float)
-    cache = rows["cache_bytes"].astype(float) * rows["cache"].astype(object).map(_MOVED_PER_STORED).astype(float)
+    weights, cache = _moved(rows)
     scale = (weights + cache) / (weights + cache * length / rows["max_seq_len"])
     estimate = full.fillna(rows["estimated_decode_tokens_per_s"].astype(float)) * scale.where(~own, 1.0)
     speed = full.where(own & full.notna(), (1 / seconds).fillna(estimate))
@@ -175,3 +174,17 @@ def speed_at(rows: pd.DataFrame, length: pd.Series[float]) -> tuple[pd.Series[fl
     basis[seconds.notna()] = "interpolated"
     basis[own & full.notna()] = "measured"
     return speed, basis.where(speed.notna(), "")
+
+
+def _moved(rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
+    """The bytes of weights, and of the cache with the context full, that a step of decoding moves.
+
+    A row that does not tell (of an older version) has the parts alive at the peak, which may be before all of them are
+    made: the most that any row of the same weights shows is nearest. Of experts all count as moved then.
+    """
+    alive = rows["weights_bytes"].astype(float)
+    weights = alive.groupby([rows[name] for name in _WEIGHTS], dropna=False).transform("max")
+    cache = rows["cache_bytes"].astype(float) * rows["cache"].astype(object).map(_MOVED_PER_STORED).astype(float)
+    told = rows["decode_weights_bytes"].notna() & rows["decode_cache_bytes"].notna()
+    weights = rows["decode_weights_bytes"].astype(float).where(told, weights)
+    return weights, rows["decode_cache_bytes"].astype(float).where(told, cache)

@@ -20,13 +20,20 @@ from bench.results.evidence import CACHES, QUESTION, headroom_at, reach, speed_a
 # and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
 DEFAULT_HEADROOM_BYTES = 512 << 20
 DEFAULT_CONTEXTS = (8192, 32768, 131072)
+# By how much two speeds must differ to say which is faster: the worst error of an estimate that was checked
+# (docs/speed.md), and for measured ones what `compare` takes for noise by default.
+ESTIMATE_ERROR = 0.29
+MEASURED_ERROR = 0.05
+# Which attention is taken of settings that are as good: flash copies nothing and pages, SDPA of exllamav2 0.3.2 has no
+# causal mask.
+_ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
 
 
 class Policy(StrEnum):
     """What is best."""
 
     QUALITY = "quality"  # the highest bpw that gives the wanted context, then the finest cache
-    FASTEST = "fastest"  # the most tokens/s with the wanted context
+    FASTEST = "fastest"  # the most tokens/s with the wanted context, as far as the speeds can tell
     LONGEST = "longest"  # the longest context, then as QUALITY
 
 
@@ -96,7 +103,8 @@ def recommend(
 
     `shown_to_fit` is the `evidence` of the same rows. For each question: by quality and by speed for each of `contexts`
     (those beyond the model's own limit become that limit), and the longest. Of settings that are equally good, that
-    with the most headroom, and plain loading before lazy.
+    with flash attention, then with the most headroom, then with plain loading; of those that are fastest as far as one
+    can tell, plain loading comes before headroom.
     """
     questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "device_total_bytes", "native_max_seq_len"]]
     questions = questions.sort_values(QUESTION).reset_index(drop=True)
@@ -160,17 +168,32 @@ def _at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.DataFrame:
 
 def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
     """One row for each question that has any."""
-    fineness = rows["cache"].astype(object).map({cache: -i for i, cache in enumerate(CACHES)})
-    rows = rows.assign(fineness=fineness, eager=~rows["lazy"].astype(bool))
-    order = ["bpw", "fineness", "head_bits", "left", "eager", "max_input_len"]
+    rows = rows.assign(
+        fineness=rows["cache"].astype(object).map({cache: -i for i, cache in enumerate(CACHES)}),
+        kernels=rows["attention"].astype(object).map(_ATTENTION).fillna(0),
+        eager=~rows["lazy"].astype(bool),
+    )
+    finest = ["bpw", "fineness", "head_bits"]
+    order = [*finest, "kernels", "left", "eager", "max_input_len"]
     if policy is Policy.FASTEST:
-        rows = rows[rows["tokens_per_s"].notna()]
-        # Measured before estimated: the two are not compared.
-        rows = rows.assign(is_measured=rows["tokens_per_s_basis"].ne("estimated"))
-        order = ["is_measured", "tokens_per_s", *order]
+        rows = _as_fast(rows)
+        order = ["kernels", "eager", "left", "tokens_per_s", *finest, "max_input_len"]
     if policy is Policy.LONGEST:
         order = ["length", *order]
     return _first(rows, order, "question", ascending=False)
+
+
+def _as_fast(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fastest of each question, and those of which the speeds cannot tell that they are slower.
+
+    Where any is measured, those that are only estimated are left out: the two are not compared.
+    """
+    rows = rows[rows["tokens_per_s"].notna()]
+    measured = rows["tokens_per_s_basis"].ne("estimated")
+    rows = rows[measured | ~measured.groupby(rows["question"]).transform("any")]
+    error = rows["tokens_per_s_basis"].eq("estimated").map({True: ESTIMATE_ERROR, False: MEASURED_ERROR})
+    fastest = rows.groupby("question")["tokens_per_s"].transform("max")
+    return rows[rows["tokens_per_s"] * (1 + error) >= fastest]
 
 
 def _reason(summary: dict[Any, Any] | None, policy: Policy, wanted: int | None, longest: dict[str, Any] | None) -> str:

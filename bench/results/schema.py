@@ -97,6 +97,8 @@ _CASE_COLUMNS: list[pa.Field[Any]] = [
     pa.field("phase", pa.string(), nullable=False),
     *[pa.field(name, pa.int64()) for name in _SIZES],
     *[pa.field(name, pa.float64()) for name in _SPEEDS],
+    pa.field("decode_weights_bytes", pa.int64()),
+    pa.field("decode_cache_bytes", pa.int64()),
     pa.field("prefill_samples_s", pa.list_(pa.float64())),
     pa.field("decode_samples_s", pa.list_(pa.float64())),
     pa.field("decode_full_samples_s", pa.list_(pa.float64())),

@@ -1,7 +1,7 @@
-"""What each setting costs and gives: the Pareto front of VRAM, context and tokens/s over all that one can choose. Pure.
+"""What each setting costs and gives: the Pareto front of VRAM, context, tokens/s and bits per weight. Pure.
 
-The front is literal: of two settings with the same VRAM, context and speed, more bits per weight are no gain. So
-`quality` stands beside it, for whoever knows better.
+More bits count as better, as in a recommendation by quality: first those per weight, then those of the head. What the
+type of the cache is worth, only a figure of `quality` says.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def tradeoffs(shown_to_fit: pd.DataFrame) -> pd.DataFrame:
     """A row for each setting and length of the `evidence`, with `COLUMNS`.
 
     `tokens_per_s` is with the context full: measured where any row of the question is, then null in those that are not;
-    else estimated. `on_front`: no other row of its question is as good in VRAM, context and speed and better in one.
-    It is null, and the row not compared, where its VRAM is unknown, or its speed while that of others is known; where
-    no speed is known, VRAM and context alone count. `dominated_by` is the `place` among the rows of the question
-    of one on the front that is better.
+    else estimated. `on_front`: no other row of its question is as good in VRAM, context, speed and bits, and
+    better in one. It is null, and the row not compared, where its VRAM is unknown, or its speed while that of others is
+    known; where no speed is known, the others count. `dominated_by` is the `place` among the rows of the question of
+    one on the front that is better.
     """
     measured = shown_to_fit["decode_tokens_per_s_full"].astype(float)
     question = shown_to_fit["question"]
@@ -37,11 +37,13 @@ def tradeoffs(shown_to_fit: pd.DataFrame) -> pd.DataFrame:
     has_speed = rows["tokens_per_s"].notna().groupby(rows["question"]).transform("any").astype(bool)
     compared = rows["peak_device_bytes"].notna() & (rows["tokens_per_s"].notna() | ~has_speed)
     dominator = np.full(len(rows), -1)
+    bits = rows[["bpw", "head_bits"]].fillna(0)
     axes = np.column_stack(
         [
             -rows["peak_device_bytes"].to_numpy(float),
             rows["max_seq_len"].to_numpy(float),
             rows["tokens_per_s"].fillna(0).to_numpy(float),
+            bits.groupby(["bpw", "head_bits"]).ngroup().to_numpy(float),
         ]
     )
     positions = np.flatnonzero(compared)

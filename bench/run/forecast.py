@@ -17,7 +17,7 @@ from bench.plan.calibrate import Calibration
 from bench.plan.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.plan.search import grid
 from bench.plan.smaller import next_smaller, smaller, smallest
-from bench.plan.speed import estimate, weight_bytes_per_step
+from bench.plan.speed import estimated_speed, weight_bytes_per_step
 from bench.records import Case, Cell
 from bench.run.programs import Programs
 from bench.run.versions import installed_versions
@@ -200,21 +200,6 @@ class Forecaster:
             if len(self._replayers) > _KEPT_REPLAYERS:
                 self._replayers.popitem(last=False)
         return replayer
-
-
-def estimated_speed(case: Case) -> float | None:
-    """Tokens a second of a simulated card with its context full, estimated; None for a real one, which is measured."""
-    if case.device.kind != "simulated":
-        return None
-    return estimate(
-        case.model.config,
-        case.bpw,
-        case.head_bits,
-        case.cache,
-        case.max_seq_len,
-        case.batch_size,
-        case.device.memory_bandwidth_bytes_per_s,
-    )
 
 
 def _probes(work: Case | Cell, fits_at: int | None) -> int:

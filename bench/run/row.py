@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from bench.plan.models import native_max_seq_len
+from bench.plan.speed import step_of
 from bench.records import SCHEMA_VERSION, Case, Outcome
 from bench.run.forecast import Forecast
 from bench.run.isolate import Ending
@@ -45,6 +46,7 @@ def make_row(
         sampled_bytes = None if held_bytes is None else sampled_bytes - held_bytes
     if "properties" in reported:
         telemetry = {**(telemetry or {}), "properties": reported["properties"]}
+    step = step_of(case) if verdict.outcome is Outcome.FITS else None
     peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -92,6 +94,8 @@ def make_row(
         "estimated_decode_tokens_per_s": forecast.estimated_decode_tokens_per_s
         if verdict.outcome is Outcome.FITS
         else None,
+        "decode_weights_bytes": step and round(step.weights_bytes),
+        "decode_cache_bytes": step and round(step.cache_bytes),
         "prefill_samples_s": reported.get("prefill_s") or None,
         "decode_samples_s": reported.get("decode_s") or None,
         "decode_full_samples_s": reported.get("decode_full_s") or None,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 
 from bench.plan import config as catalogue
-from bench.plan.speed import EFFICIENCY, cache_bytes_per_token, estimate, weight_bytes_per_step
+from bench.plan.speed import (
+    EFFICIENCY,
+    cache_bytes_per_token,
+    estimate,
+    estimated_speed,
+    step_of,
+    weight_bytes_per_step,
+)
+from bench.records import Case
+from bench.results.recommend import ESTIMATE_ERROR
 from bench.worker.checkpoint import write_checkpoint
 from bench.worker.simulated import card
 from tests.worker.conftest import catalogue_case
@@ -245,6 +255,48 @@ def test_a_quantised_cache_is_not_faster_than_fp16() -> None:
     assert speeds == sorted(speeds, reverse=True)
 
 
+def test_other_attention_copies_what_heads_share() -> None:
+    shared = cache_bytes_per_token(LLAMA_3_8B, "FP16", 1, copies_for_each_head=True)
+    assert shared == 131_072 + 2 * 4 * 131_072  # read; written and read for each of 32 heads, of 8
+    assert cache_bytes_per_token(LLAMA_3_8B, "Q4", 1, True) == 32_768 + 4_096 + 2 * 131_072 + 2 * 4 * 131_072
+    assert cache_bytes_per_token(LLAMA_2_7B, "FP16", 1, True) == cache_bytes_per_token(LLAMA_2_7B, "FP16", 1)
+
+
+@given(
+    attention=st.sampled_from(["auto", "xformers", "sdpa", "matmul"]),
+    device=st.sampled_from(["t4", "rtx_4090", "a100_40gb"]),
+    model=st.sampled_from(["tinyllama_1_1b", "llama_3_1_8b", "gemma_2_9b"]),
+    cache=st.sampled_from(CACHES),
+    length=st.integers(1, 8192),
+)
+def test_no_attention_is_estimated_to_be_faster_than_flash(
+    attention: str, device: str, model: str, cache: str, length: int
+) -> None:
+    keys = (f"model={model}", f"device={device}", f"cache={cache}", "max_seq_len=512")
+    case = replace(_case(*keys), max_seq_len=length)
+    flash = estimated_speed(replace(case, attention="flash"))
+    other = estimated_speed(replace(case, attention=attention))
+    assert flash is not None
+    assert other is not None
+    # What `auto` runs depends on the card; more query heads than key heads make the difference.
+    assert other == flash if attention == "auto" and device != "t4" else other < flash
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_case_is_estimated_by_the_bytes_that_its_step_moves(batch_size: int) -> None:
+    case = _case("model=llama_3_1_8b", "device=rtx_4090", "max_seq_len=8192", f"batch_size={batch_size}")
+    step, bandwidth = step_of(case), case.device.memory_bandwidth_bytes_per_s
+    assert step is not None
+    assert bandwidth is not None
+    moved_bytes = step.weights_bytes + step.cache_bytes
+    assert estimated_speed(case) == pytest.approx(batch_size * EFFICIENCY * bandwidth / moved_bytes)
+
+
+@functools.cache
+def _case(*keys: str) -> Case:
+    return catalogue_case(*keys)
+
+
 @pytest.mark.parametrize("bandwidth", [None, 0.0])
 def test_without_a_bandwidth_there_is_no_estimate(bandwidth: float | None) -> None:
     assert estimate(LLAMA_3_8B, 4.0, 6, "FP16", 64, 1, bandwidth) is None
@@ -298,7 +350,7 @@ def test_the_efficiency_is_the_readmes() -> None:
 def test_the_documented_errors_hold() -> None:
     errors = [abs(row.error) for row in CALIBRATION]
     assert statistics.median(errors) <= 0.07
-    assert max(errors) <= 0.29
+    assert round(max(errors), 2) == ESTIMATE_ERROR
     assert all(0.90 <= row.error <= 1.65 for row in TINY)
 
 

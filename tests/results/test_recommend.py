@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.results.evidence import evidence, headroom_at, reach, speed_at
-from bench.results.recommend import Policy, Recommendation, recommend
+from bench.results.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Policy, Recommendation, recommend
 from tests.results.shown import GIB, MIB, boundaries_of, boundary, cases_of, fits, oom
 
 NO_CASES, NO_BOUNDARIES = cases_of(), boundaries_of()
@@ -196,6 +198,74 @@ def test_an_estimate_is_scaled_by_the_bytes_that_decoding_moves() -> None:
     # FP16: 4 + 8 GiB become 4 + 4. Q4 moves 4.5625 bytes an element: 4 + 18.25 GiB become 4 + 9.125.
     assert speed.tolist() == pytest.approx([own.iloc[0] * 12 / 8, own.iloc[1] * 22.25 / 13.125])
     assert basis.tolist() == ["estimated", "estimated"]
+
+
+@given(
+    others=st.lists(
+        st.tuples(
+            st.floats(1 / (1 + ESTIMATE_ERROR), 1 + ESTIMATE_ERROR, exclude_min=True, exclude_max=True),
+            st.sampled_from(["flash", "xformers", "matmul", "sdpa"]),
+            st.booleans(),
+            st.integers(0, 2 * GIB),
+        ),
+        max_size=6,
+    )
+)
+def test_an_estimate_never_decides_within_its_error(others: list[tuple[float, str, bool, int]]) -> None:
+    plain = fits(4096, estimated_decode_tokens_per_s=100.0, peak_device_bytes=9 * GIB)
+    rows = [plain]
+    for i, (ratio, attention, lazy, more) in enumerate(others):
+        row = {**plain, "attention": attention, "lazy": lazy, "max_input_len": i}
+        rows.append(row | {"peak_device_bytes": 9 * GIB + more, "estimated_decode_tokens_per_s": 100 * ratio})
+    fastest = max(row["estimated_decode_tokens_per_s"] for row in rows)
+    picked = by_policy(advise(*rows))[Policy.FASTEST]
+    if fastest <= 100 * (1 + ESTIMATE_ERROR):
+        assert (picked.attention, picked.lazy) == ("flash", False)
+        assert picked.headroom_bytes == 15 * GIB
+    assert picked.tokens_per_s is not None
+    assert picked.tokens_per_s * (1 + ESTIMATE_ERROR) >= fastest
+
+
+def test_estimates_that_differ_by_more_do_decide() -> None:
+    slow = fits(4096, bpw=2.5, estimated_decode_tokens_per_s=100.0)
+    quick = fits(4096, bpw=4.0, lazy=True, attention="matmul", estimated_decode_tokens_per_s=130.0)
+    assert by_policy(advise(slow, quick))[Policy.FASTEST].bpw == 4.0
+    assert by_policy(advise(slow, {**quick, "estimated_decode_tokens_per_s": 128.0}))[Policy.FASTEST].bpw == 2.5
+
+
+def test_measured_speeds_decide_beyond_their_noise() -> None:
+    real = {"device_kind": "cuda", "device_uuid": "GPU-1", "decode_tokens_per_s": None}
+    slow = fits(4096, decode_tokens_per_s_full=100.0, **real)
+    for factor, lazy in ((1 + MEASURED_ERROR - 0.001, False), (1 + MEASURED_ERROR + 0.001, True)):
+        quick = fits(4096, lazy=True, decode_tokens_per_s_full=100.0 * factor, **real)
+        assert by_policy(advise(slow, quick))[Policy.FASTEST].lazy is lazy
+
+
+def test_weights_that_were_not_all_alive_at_the_peak_still_count_as_a_whole() -> None:
+    """Loading lazily with matmul attention, the peak may be before the last layers are there."""
+    whole = fits(131072, attention="flash", cache="Q4")
+    part = {**whole, "attention": "matmul", "lazy": True, "weights_bytes": whole["weights_bytes"] - 11 * MIB}
+    for row in (whole, part):
+        row["estimated_decode_tokens_per_s"] = 50.0
+    rows = evidence(cases_of(whole, part), NO_BOUNDARIES)
+    speed, _ = speed_at(rows, pd.Series(8192.0, index=rows.index))
+    assert speed.iloc[0] == speed.iloc[1]
+    picked = by_policy(advise(whole, part, contexts=(8192,)))[Policy.FASTEST]
+    assert (picked.attention, picked.lazy) == ("flash", False)
+
+
+def test_what_a_row_says_that_decoding_moves_is_what_counts() -> None:
+    row = fits(8192, decode_weights_bytes=2 * GIB, decode_cache_bytes=6 * GIB, estimated_decode_tokens_per_s=10.0)
+    rows = evidence(cases_of(row), NO_BOUNDARIES)
+    speed, _ = speed_at(rows, pd.Series(4096.0, index=rows.index))
+    assert speed.tolist() == pytest.approx([10 * 8 / 5])
+
+
+def test_sdpa_without_its_causal_mask_is_the_last_choice() -> None:
+    rows = [fits(4096, attention=name) for name in ("sdpa", "matmul", "xformers", "flash")]
+    for count, expected in ((4, "flash"), (3, "xformers"), (2, "matmul"), (1, "sdpa")):
+        for policy, answer in by_policy(advise(*rows[:count])).items():
+            assert answer.attention == expected, policy
 
 
 def test_without_any_speed_fastest_has_a_reason() -> None:

@@ -47,7 +47,7 @@ def test_the_same_holds_for_rows_of_each_card(values: list[tuple[str, int, int, 
     points = tradeoffs(evidence(cases_of(*rows), NO_BOUNDARIES))
     assert len(points) == len(rows)
     for _, own in points.groupby("question"):
-        axes = own[["peak_device_bytes", "max_seq_len", "tokens_per_s"]].to_numpy(float) * [-1, 1, 1]
+        axes = own[["peak_device_bytes", "max_seq_len", "tokens_per_s", "bpw"]].to_numpy(float) * [-1, 1, 1, 1]
         places = own.set_index("place")
         for axis, (_, row) in zip(axes, own.iterrows(), strict=True):
             assert bool(row["on_front"]) is not any(better(other, axis) for other in axes)
@@ -55,6 +55,15 @@ def test_the_same_holds_for_rows_of_each_card(values: list[tuple[str, int, int, 
                 by = places.loc[row["dominated_by"]]
                 assert by["on_front"]
                 assert by["device_name"] == row["device_name"]
+
+
+def test_more_bits_are_worth_what_they_cost() -> None:
+    rows = [fits(4096, bpw=bpw) for bpw in (2.5, 4.0, 6.0)]
+    points = tradeoffs(evidence(cases_of(*rows, fits(4096, bpw=6.0, head_bits=8)), NO_BOUNDARIES))
+    assert points["on_front"].all()
+    worse = fits(4096, bpw=4.0, lazy=True, peak_device_bytes=20 * GIB)
+    points = tradeoffs(evidence(cases_of(*rows, worse), NO_BOUNDARIES))
+    assert points.loc[points["on_front"].eq(False), ["bpw", "lazy"]].to_numpy().tolist() == [[4.0, True]]
 
 
 def test_what_cannot_be_compared_is_neither_in_nor_out() -> None:
