@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.encoding import fall_back
 from bench.errors import BadInput, ExitCode
 
 _KEYS = """
@@ -66,6 +67,7 @@ _EXAMPLES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    fall_back()
     arguments = _parse(argv)
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)

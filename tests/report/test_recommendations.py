@@ -35,8 +35,9 @@ ROWS = (
 GOLDEN = """\
 ## card (simulated), 24.00 GiB
 
-quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it; \
-longest: the longest max_seq_len. All of them leave 1.00 GiB of the card or more. rests on: a run that fits at this \
+quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it, \
+where speeds that differ by less than their error (estimated 29 %) count as equal: flash attention, load and the most \
+left decide; longest: the longest max_seq_len. All of them leave 1.00 GiB of the card or more. rests on: a run that fits at this \
 length, + where it is certified that 256 more fail; fewer tokens are taken to need no more. tokens/s: decoding with \
 the context full. est.: estimated from that run, never measured.
 

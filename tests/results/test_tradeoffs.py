@@ -59,7 +59,8 @@ def test_the_same_holds_for_rows_of_each_card(values: list[tuple[str, int, int, 
 
 def test_more_bits_are_worth_what_they_cost() -> None:
     rows = [fits(4096, bpw=bpw) for bpw in (2.5, 4.0, 6.0)]
-    points = tradeoffs(evidence(cases_of(*rows, fits(4096, bpw=6.0, head_bits=8)), NO_BOUNDARIES))
+    finer = fits(4096, bpw=6.0, head_bits=8, peak_device_bytes=15 * GIB)
+    points = tradeoffs(evidence(cases_of(*rows, finer), NO_BOUNDARIES))
     assert points["on_front"].all()
     worse = fits(4096, bpw=4.0, lazy=True, peak_device_bytes=20 * GIB)
     points = tradeoffs(evidence(cases_of(*rows, worse), NO_BOUNDARIES))
