@@ -44,6 +44,7 @@ from platformdirs import user_cache_path
 
 from bench.errors import BadInput, nearest
 from bench.plan import skeleton
+from bench.plan.formats import is_weights_file
 from bench.records import Case, ModelSpec
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -199,10 +200,14 @@ def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginni
     names = [name for name in listing.sizes_bytes if name in _READ_BY_THE_ENGINE]
     if "config.json" not in names:
         raise BadInput(f"model.repo={repo}: no config.json at {listing.commit[:8]}; give a model's own repository")
-    names += [name for name in listing.sizes_bytes if name.endswith(".safetensors") and "/" not in name]
+    beside = [name for name in listing.sizes_bytes if "/" not in name]
+    weights = [name for name in beside if name.endswith(".safetensors")]
+    names += weights or [name for name in beside if is_weights_file(name)]  # of those the name is enough
 
     def read(name: str) -> skeleton.Beginning:
         size_bytes = listing.sizes_bytes[name]
+        if is_weights_file(name):
+            return skeleton.Beginning(b"", size_bytes)
         if name in _READ_BY_THE_ENGINE:
             return skeleton.Beginning(_read(repo, listing.commit, name, size_bytes), size_bytes)
         header = _read(repo, listing.commit, name, min(size_bytes, _FIRST_READ_BYTES))

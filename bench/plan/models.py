@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from bench.errors import BadInput
+from bench.plan import formats
 from bench.plan.settings import ModelSettings
 from bench.records import ModelSpec
 
@@ -20,7 +21,6 @@ from bench.records import ModelSpec
 _LENGTH_KEYS = ("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions")
 _DEFAULT_LENGTH = 2048
 
-_EXL2_PARTS = ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")
 _ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
 _FP16_BPW = 16.0
 _Tensor = tuple[list[int], str]
@@ -81,8 +81,9 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
     tensors: dict[str, _Tensor] = {}
     for file in sorted(path.glob("*.safetensors")):
         tensors.update(_read_header(file))
-    if any(name.endswith(".qweight") for name in tensors):
-        raise BadInput(f"{source}: GPTQ weights; vram-bench measures EXL2 and unquantised FP16 ones")
+    foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
+    if reason := formats.refusal(tensors, config, foreign):
+        raise BadInput(f"{source}: {reason}")
     text = json.dumps([config, tensors], sort_keys=True)
     return ModelSpec(path.resolve().name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
 
@@ -91,15 +92,23 @@ def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
     """The bpw that ExLlamaV2's converter would print: all bits of the quantised layers, the head left out."""
     bits = weights = 0
     for name in tensors:
-        if not name.endswith(".q_weight") or name.startswith("lm_head"):
+        layer, _, part = name.rpartition(".")
+        if part != "q_weight" or _is_head(layer):
             continue
-        layer = name.removesuffix("q_weight")
-        parts = [tensors.get(f"{layer}{part}") for part in _EXL2_PARTS]
+        parts = [tensors.get(f"{layer}.{part}") for part in formats.EXL2_PARTS]
         bits += sum(8 * math.prod(shape) * _ITEM_BYTES.get(dtype, 4) for shape, dtype in filter(None, parts))
-        weights += math.prod(tensors.get(f"{layer}q_invperm", ([0], ""))[0]) * tensors[name][0][1]
+        weights += math.prod(tensors.get(f"{layer}.q_invperm", ([0], ""))[0]) * tensors[name][0][1]
     if weights:
         return round(bits / weights, 2)
     return _FP16_BPW if tensors else None
+
+
+def _is_head(layer: str) -> bool:
+    """Whether a layer is the output layer: ExLlamaV2 calls it lm_head, below the prefix of the language model.
+
+    InternLM2's own name for it is mapped to that (exllamav2/architecture.py, internlm2_keymap).
+    """
+    return layer.rpartition(".")[2] == "lm_head" or layer == "output"
 
 
 def _read_header(path: Path) -> dict[str, _Tensor]:

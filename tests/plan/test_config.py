@@ -345,6 +345,14 @@ def test_the_head_does_not_count_towards_the_bpw(model_dir: Path, write_exl2: Ca
     assert _local(model_dir).bpw == BITS_PER_WEIGHT
 
 
+@pytest.mark.parametrize("head", ["language_model.lm_head", "model.language_model.lm_head", "output"])
+def test_the_head_is_known_under_any_prefix(head: str, model_dir: Path, write_exl2: Callable[..., None]) -> None:
+    layers = ("language_model.model.layers.0.mlp.up_proj", "model.layers.0.feed_forward.output")
+    write_exl2(model_dir, *layers)
+    write_exl2(model_dir, head, file="head.safetensors", bits=8)
+    assert _local(model_dir).bpw == BITS_PER_WEIGHT
+
+
 def test_the_bpw_is_taken_over_all_files(model_dir: Path, write_exl2: Callable[..., None]) -> None:
     write_exl2(model_dir, "model.layers.0.mlp.up_proj")
     write_exl2(model_dir, "model.layers.1.mlp.up_proj", file="output-2.safetensors", bits=8)

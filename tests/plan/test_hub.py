@@ -26,8 +26,10 @@ from bench.nvml import Gpu
 from bench.plan import devices, hub, models
 from bench.plan.cases import plan_sweep
 from bench.records import Case
+from tests.checkpoint import headers
 from tests.checkpoint.exl2 import read
 from tests.conftest import Program
+from tests.plan import test_formats as kinds
 from tests.plan.conftest import CONFIG
 from tests.plan.hub_server import TOKEN, Hub, Repository
 
@@ -198,11 +200,29 @@ def test_a_repository_with_only_a_config_is_asked_for_any_bits(served: Hub) -> N
     assert [case.bpw for case in _cases("bpw=3.0,4.0", repo="org/base")] == [3.0, 4.0]
 
 
-def test_a_repository_of_gptq_weights_is_refused(served: Hub, tmp_path: Path) -> None:
-    save_file({"model.layers.0.up_proj.qweight": np.ones((8, 8), np.int32)}, tmp_path / "model.safetensors")
-    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": tmp_path / "model.safetensors"}
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [(kinds.GPTQ, "GPTQ"), (kinds.AWQ, "AWQ"), (kinds.EXL3, "EXL3"), (kinds.FP8, "FP8"), (kinds.NF4, "bitsandbytes"),
+     (kinds.PACKED, "compressed-tensors"), (kinds.MLX, "MLX"), (kinds.AQLM, "AQLM"), (kinds.HQQ, "HQQ")],
+)  # fmt: skip
+def test_a_repository_of_weights_in_another_format_is_refused(served: Hub, tensors: Any, name: str) -> None:
+    files: dict[str, bytes | Path] = {
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.safetensors": headers.of({**kinds.NORM, **tensors}),
+    }
     served.repository(REPO).commit("main", files)
-    assert _refusal().startswith(f"model.repo={REPO}: GPTQ weights")
+    assert _refusal().startswith(f"model.repo={REPO}: {name} weights")
+    assert _refusal().startswith(f"model.repo={REPO}: {name} weights")  # what is kept of it says the same
+
+
+def test_a_repository_of_gguf_weights_alone_is_refused(served: Hub) -> None:
+    config = json.dumps(CONFIG).encode()
+    served.repository(REPO).commit("main", {"config.json": config, "model-Q4_K_M.gguf": b"x" * 100})
+    assert _refusal().startswith(f"model.repo={REPO}: GGUF weights")
+    assert not any("gguf" in request for request in served.requests)  # its name is enough
+    both = {"config.json": config, "model-F32.gguf": b"x", "model.safetensors": headers.of(kinds.NORM)}
+    served.repository("org/both").commit("main", both)
+    assert not _cases(repo="org/both")[0].model.has_weights
 
 
 def test_a_header_longer_than_the_first_request_is_read_whole(
