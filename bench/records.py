@@ -140,18 +140,6 @@ class Case:
         text = _SORTED_JSON.encode(determining)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def title(self) -> str:
-        """One line for people."""
-        return f"{self._setting()} {self.max_seq_len} {self._card()}"
-
-    def _setting(self) -> str:
-        return f"{self.model.name} {self.bpw:g} bpw {self.cache} {'lazy' if self.lazy else 'load'}"
-
-    def _card(self) -> str:
-        limit_bytes = self.vram_limit_bytes
-        limit = "" if limit_bytes is None else f" limited to {limit_bytes / (1 << 30):.2f} GiB"
-        return f"on {self.device.name}{limit}"
-
     @staticmethod
     def from_json(text: str) -> Case:
         fields = json.loads(text)
@@ -184,10 +172,6 @@ class Cell:
     def boundary_id(self, versions: dict[str, str | None]) -> str:
         """A hash of all that determines the boundary."""
         return self.at(0).case_id(versions)
-
-    def title(self) -> str:
-        """One line for people."""
-        return f"{self.longest._setting()} {self.longest._card()}"
 
 
 @dataclass(frozen=True)

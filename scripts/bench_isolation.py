@@ -20,6 +20,7 @@ from statistics import median
 
 from bench.plan.cases import plan_sweep
 from bench.records import Case
+from bench.report.work_names import WorkNames
 from bench.run.isolate import ForkServer, FreshInterpreter, Launcher, case_request, child_environment, run_isolated
 
 _ONE_PROCESS = """
@@ -99,7 +100,7 @@ def main() -> None:
     one.close()
     fork.close()
     base = median(times["one process"])
-    print(f"{case.title()}, {arguments.repeats} of each in turn, {cores} cores")
+    print(f"{WorkNames([case]).title(case)}, {arguments.repeats} of each in turn, {cores} cores")
     for name, samples in times.items():
         middle = median(samples)
         print(f"{name:18} median {middle:6.3f} s   overhead {1000 * (middle - base):+8.1f} ms   {middle / base:5.2f}x")

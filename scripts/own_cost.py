@@ -22,6 +22,7 @@ from typing import Any
 from bench.errors import BadInput
 from bench.plan.cases import plan_sweep
 from bench.records import Case
+from bench.report.work_names import WorkNames
 from bench.results.store import read_cases
 from bench.run.isolate import child_environment
 from bench.run.sweep import new_run_id, run_sweep
@@ -77,7 +78,7 @@ def _harness(case: Case, directory: Path) -> dict[str, Any]:
         raise KeyboardInterrupt
     (row,) = read_cases(finished.run_dir)[0].to_pylist()
     if row["outcome"] != "fits":
-        raise SystemExit(f"own_cost: {case.title()}: {row['outcome']}, {row['error']}")
+        raise SystemExit(f"own_cost: {WorkNames([case]).title(case)}: {row['outcome']}, {row['error']}")
     last = json.loads(row["phases"])[-1]["memory"]
     return {**row, "device_bytes": last["device_bytes"]}
 
@@ -85,7 +86,7 @@ def _harness(case: Case, directory: Path) -> dict[str, Any]:
 def _table(case: Case, plain: list[dict[str, Any]], rows: list[dict[str, Any]]) -> tuple[str, bool]:
     """Both side by side, and whether the harness is as fast as it should be, and held the same."""
     lines = [
-        f"{case.title()}, {rows[-1]['attention']}: medians of {_TIMES} runs each, in turn",
+        f"{WorkNames([case]).title(case)}, {rows[-1]['attention']}: medians of {_TIMES} runs each, in turn",
         "",
         "| figure | plain calls | harness | harness / plain |",
         "|---|---:|---:|---:|",

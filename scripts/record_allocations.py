@@ -18,6 +18,7 @@ from bench.errors import BadInput
 from bench.memory.recorded import Recording, replay
 from bench.plan.cases import plan_sweep
 from bench.records import Case, Report
+from bench.report.work_names import WorkNames
 from bench.run.isolate import child_environment
 from bench.run.versions import installed_versions
 
@@ -52,7 +53,7 @@ def record(directory: Path, overrides: list[str]) -> int:
     for case in cases:
         path = directory / f"{case.case_id(installed_versions())}.npz"
         if path.exists():
-            print(f"{case.title()}: recorded before")
+            print(f"{WorkNames([case]).title(case)}: recorded before")
             continue
         done = subprocess.run(
             [sys.executable, __file__, "one", str(path)],
@@ -62,7 +63,7 @@ def record(directory: Path, overrides: list[str]) -> int:
             check=False,
         )
         failed += done.returncode != 0
-        print(f"{case.title()}: {'recorded' if done.returncode == 0 else 'failed'}", flush=True)
+        print(f"{WorkNames([case]).title(case)}: {'recorded' if done.returncode == 0 else 'failed'}", flush=True)
     return int(failed > 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from bench.records import Case, Cell
 from bench.report.console import console_for
 from bench.report.format import duration, size, tokens
+from bench.report.work_names import WorkNames
 from bench.run.boundary import Row
 from bench.run.sweep import Watcher
 
@@ -23,22 +24,23 @@ _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 
 
 @contextmanager
-def watcher_for(stream: TextIO) -> Iterator[Watcher]:
-    """A watcher that suits `stream`."""
-    console = console_for(stream)
+def watcher_for(stream: TextIO, works: Sequence[Case | Cell]) -> Iterator[Watcher]:
+    """A watcher that suits `stream`; it names each of `works`, all that is to be done, by what tells it from others."""
+    console, names = console_for(stream), WorkNames(works)
     if console.is_terminal:
-        bar = _Bar(console)
+        bar = _Bar(console, names)
         with bar.live:
             yield bar
     else:
-        yield _Lines(console)
+        yield _Lines(console, names)
 
 
 class _Lines(Watcher):
     """One line for each case, those that were run for a boundary indented above it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, names: WorkNames) -> None:
         self._console = console
+        self._names = names
         self._total = self._done = 0
         self._quarters = 0
 
@@ -57,14 +59,14 @@ class _Lines(Watcher):
 
     def finish(self, case: Case, row: Row) -> None:
         self._done += 1
-        self._print(f"[{self._done}/{self._total}] {case.title()}: {describe(row)}")
+        self._print(f"[{self._done}/{self._total}] {self._names.title(case)}: {describe(row)}")
 
     def probe(self, case: Case, row: Row) -> None:
-        self._print(f"    {case.title()}: {describe(row)}")
+        self._print(f"    {self._names.title(case)}: {describe(row)}")
 
     def find(self, cell: Cell, boundary: Row) -> None:
         self._done += 1
-        self._print(f"[{self._done}/{self._total}] {cell.title()}: {describe_boundary(boundary)}")
+        self._print(f"[{self._done}/{self._total}] {self._names.title(cell)}: {describe_boundary(boundary)}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -73,8 +75,9 @@ class _Lines(Watcher):
 class _Bar(Watcher):
     """What is done, verdicts so far, time left, and the cases that run with their phases."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, names: WorkNames) -> None:
         self._console = console
+        self._names = names
         self._total = self._known = self._done = self._probes = 0
         self._counted = "recordings"
         self._verdicts: Counter[str] = Counter()
@@ -126,7 +129,7 @@ class _Bar(Watcher):
         if counts:
             grid.add_row(Text.assemble(*counts))
         for case, phase in list(self._running.values()):
-            text = Text(f"{phase:8}{case.title()}", style="bright_black", no_wrap=True, overflow="ellipsis")
+            text = Text(f"{phase:8}{self._names.title(case)}", style="bright_black", no_wrap=True, overflow="ellipsis")
             grid.add_row(text)
         return grid
 

@@ -29,7 +29,7 @@ def sweep(overrides: Sequence[str]) -> int:
 
         finished = launch(overrides, planned, results_dir)
     else:
-        with watcher_for(sys.stderr) as watcher:
+        with watcher_for(sys.stderr, [*planned.cells, *planned.cases]) as watcher:
             finished = run_sweep(
                 planned.cases,
                 planned.cells,

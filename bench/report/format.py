@@ -19,6 +19,16 @@ def gib(size_bytes: float | None, digits: int = 1) -> str:
     return "–" if size_bytes is None or math.isnan(size_bytes) else f"{size_bytes / GIB:.{digits}f}"
 
 
+def size_in_mib(size_bytes: float) -> str:
+    """`386.0 MiB`."""
+    return f"{size_bytes / (1 << 20):.1f} MiB"
+
+
+def exact_size(size_bytes: float) -> str:
+    """`25,297,027,072 B`, for sizes that look the same when they are rounded."""
+    return f"{size_bytes:,.0f} B"
+
+
 def size_change(change_bytes: int) -> str:
     """`+32.0 MiB`, `-512 B`: in a unit that suits it, so that no change is too small to be seen."""
     for unit, unit_bytes in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):

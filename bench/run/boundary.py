@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.plan.search import Bracket, Observation, found, next_probe
 from bench.records import SCHEMA_VERSION, Case, Cell, Outcome
+from bench.results.identity import IDENTITY
 from bench.run.forecast import Forecaster
 from bench.run.row import now
 
@@ -16,12 +17,10 @@ Row = Mapping[str, Any]
 # Verdicts on a length; a card that had to spill to the host did not hold it.
 _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
 # Columns that a boundary has from its cases, and from the one at `fits_at`.
-_IDENTITY = (
-    *("run_id", "host", "device_name", "device_kind", "device_uuid", "device_total_bytes", "vram_limit_bytes"),
-    *("vram_limit_by", "compute_capability", "driver_version", "cuda_version", "torch_version"),
-    *("exllamav2_version", "harness_version"),
-    *("model", "architecture", "model_fingerprint", "bpw", "head_bits", "cache", "lazy", "attention"),
-    *("attention_requested", "batch_size", "max_input_len", "native_max_seq_len"),
+_SHARED = (
+    *IDENTITY,
+    *("run_id", "host", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
+    *("architecture", "attention", "native_max_seq_len"),
 )
 _AT_THE_BOUNDARY = (
     *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
@@ -60,7 +59,7 @@ def find_boundary(
     answered = last["outcome"] in _ANSWERS
     at_fit = next((row for row in reversed(rows) if _observation(row) == Observation(bracket.fits_at or 0, True)), None)
     return {
-        **{name: _latest(rows, name) for name in _IDENTITY},
+        **{name: _latest(rows, name) for name in _SHARED},
         **{name: at_fit.get(name) if at_fit else None for name in _AT_THE_BOUNDARY},
         "schema_version": SCHEMA_VERSION,
         "boundary_id": boundary_id,

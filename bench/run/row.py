@@ -11,6 +11,7 @@ from typing import Any
 from bench.plan.models import native_max_seq_len
 from bench.plan.speed import step_of
 from bench.records import SCHEMA_VERSION, Case, Outcome
+from bench.results.identity import identity_of
 from bench.run.forecast import Forecast
 from bench.run.isolate import Ending
 from bench.run.judge import Verdict
@@ -39,6 +40,7 @@ def make_row(
         elif report.event in ("start", "versions", "result", "failure"):
             reported.update({name: value for name, value in report.data.items() if value is not None})
     memory = reported.get("memory") or {}
+    total_bytes = case.device.total_memory_bytes
     sampled_bytes = (telemetry or {}).get("peak_used_bytes")
     if case.vram_limit_by == "process" and sampled_bytes is not None:
         # Of a card that others hold the rest of, only what they left is the card.
@@ -54,31 +56,18 @@ def make_row(
         "case_id": case_id,
         "started_at": started_at.isoformat(),
         "host": socket.gethostname(),
-        "device_name": case.device.name,
-        "device_kind": case.device.kind,
-        "device_uuid": case.device.uuid,
-        "device_total_bytes": reported.get("device_total_bytes", case.device.total_memory_bytes),
-        "vram_limit_bytes": case.vram_limit_bytes,
-        "vram_limit_by": case.vram_limit_by,
-        "compute_capability": case.device.compute_capability,
+        **identity_of(case),
+        # CUDA's word: what the driver lists of a real card is more.
+        "device_total_bytes": reported.get("device_total_bytes", None if case.device.kind == "cuda" else total_bytes),
         "driver_version": case.device.driver_version,
         "cuda_version": reported.get("cuda_version"),
         "torch_version": reported.get("torch_version", versions["torch_version"]),
         "exllamav2_version": versions["exllamav2_version"],
         "harness_version": versions["harness_version"],
-        "model": case.model.name,
         "architecture": case.model.architecture,
-        "model_fingerprint": case.model.fingerprint,
         "native_max_seq_len": native_max_seq_len(case.model.config),
-        "bpw": case.bpw,
-        "head_bits": case.head_bits,
-        "cache": case.cache,
-        "lazy": case.lazy,
         "attention": reported.get("attention"),
-        "attention_requested": case.attention,
         "max_seq_len": case.max_seq_len,
-        "batch_size": case.batch_size,
-        "max_input_len": case.max_input_len,
         "outcome": verdict.outcome,
         "phase": verdict.phase,
         "error": verdict.error,

@@ -12,8 +12,10 @@ from rich.console import Console
 from bench.commands.progress import _Bar, _Lines, describe_boundary
 from bench.plan.cases import plan_sweep
 from bench.records import Cell
+from bench.report.work_names import WorkNames
 
 (CELL,) = plan_sweep(["model=phi_3_medium_128k", "device=rtx_4060_ti_16gb", "lazy=true"]).cells
+NAMES = WorkNames([CELL])
 FITS = {"outcome": "fits", "phase": "done", "peak_device_bytes": 5 << 30, "wall_s": 1.25, "error": None}
 FOUND = {
     "outcome": "fits",
@@ -49,13 +51,13 @@ def lines_of(console: Console) -> list[str]:
 )
 def test_it_begins_with_what_there_is_to_do(cells: int, cases: int, known: int, said: str) -> None:
     out = console()
-    _Lines(out).begin(cells, cases, known)
+    _Lines(out, NAMES).begin(cells, cases, known)
     assert lines_of(out) == [said]
 
 
 def test_of_many_recordings_some_lines_tell() -> None:
     out = console()
-    watcher = _Lines(out)
+    watcher = _Lines(out, NAMES)
     for done in range(41):
         watcher.prepare(done, 40)
     assert lines_of(out) == [
@@ -66,13 +68,13 @@ def test_of_many_recordings_some_lines_tell() -> None:
     ]
     one = console()
     for done in range(2):
-        _Lines(one).prepare(done, 1)
+        _Lines(one, NAMES).prepare(done, 1)
     assert lines_of(one) == ["1 recording made to predict with"]
 
 
 def test_probes_are_indented_above_their_boundary_and_long_lines_are_not_wrapped() -> None:
     out = console(width=40)
-    watcher = _Lines(out)
+    watcher = _Lines(out, NAMES)
     watcher.begin(1, 1, 0)
     watcher.probe(CELL.at(4096), FITS)
     watcher.probe(CELL.at(4352), {**FITS, "outcome": "oom", "phase": "cache"})
@@ -115,7 +117,7 @@ def shown(bar: _Bar, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
-    bar = _Bar(console(width, terminal=True))
+    bar = _Bar(console(width, terminal=True), NAMES)
     assert shown(bar, width) == ["getting ready"]
     bar.prepare(3, 400)
     (line,) = shown(bar, width)
@@ -145,13 +147,13 @@ def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
 
 @pytest.mark.parametrize(("cells", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])
 def test_the_bar_names_what_it_counts(cells: int, cases: int, named: str) -> None:
-    bar = _Bar(console(terminal=True))
+    bar = _Bar(console(terminal=True), NAMES)
     bar.begin(cells, cases, 0)
     assert f" 0/2 {named}, " in shown(bar, 80)[0]
 
 
 def test_in_a_narrow_terminal_the_names_are_cut() -> None:
-    bar = _Bar(console(40, terminal=True))
+    bar = _Bar(console(40, terminal=True), NAMES)
     bar.begin(1, 0, 0)
     bar.start(CELL.at(4096))
     *_, running = shown(bar, 40)

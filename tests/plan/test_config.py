@@ -650,10 +650,6 @@ def test_a_case_survives_json() -> None:
 def test_a_cell_is_told_by_all_but_its_length() -> None:
     cell = Cell(CASE)
     assert (cell.native_max_seq_len, cell.at(512)) == (4096, dataclasses.replace(CASE, max_seq_len=512))
-    assert CASE.title() == "tiny 4 bpw FP16 load 4096 on rtx_4090"
-    assert cell.title() == "tiny 4 bpw FP16 load on rtx_4090"
-    limited = dataclasses.replace(CASE, vram_limit_bytes=4 << 30)
-    assert limited.title() == "tiny 4 bpw FP16 load 4096 on rtx_4090 limited to 4.00 GiB"
     assert Case.from_json(json.dumps(json.loads(cell.to_json())["longest"])) == CASE
 
 

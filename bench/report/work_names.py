@@ -1,0 +1,32 @@
+"""What cases and cells are called before they have rows: one line each, and no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.records import Case, Cell
+from bench.report.axes import OPTIONAL, Axes
+from bench.report.names import Names
+from bench.results.identity import CARD, LIMIT, MODEL, identity_of
+
+
+class WorkNames:
+    """The names of `works`: the model, how it is run, the length of a case, and the card."""
+
+    def __init__(self, works: Iterable[Case | Cell]) -> None:
+        things = [_told(work) for work in works]
+        self._names = Names(things)
+        self._axes = Axes(things, (*OPTIONAL, "repeats"), beside=(*CARD, *LIMIT, *MODEL))
+
+    def title(self, work: Case | Cell) -> str:
+        """`tinyllama_1_1b 4 bpw FP16 load 2048 on rtx_3090 limited to 8.00 GiB`."""
+        thing = _told(work)
+        length = [str(work.max_seq_len)] if isinstance(work, Case) else []
+        setting = " ".join([self._axes.words(thing), *length])
+        return f"{self._names.model(thing)} {setting} on {self._names.card(thing)}"
+
+
+def _told(work: Case | Cell) -> dict[str, Any]:
+    case = work.longest if isinstance(work, Cell) else work
+    return {**identity_of(case), "repeats": case.repeats}
