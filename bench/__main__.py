@@ -44,7 +44,7 @@ can be measured without downloading it. Neither depends on the values; what such
   model             a name in conf/model; local with model.path=DIR, where a config.json is enough;
                     or hub with model.repo=ORG/NAME model.revision=REV. Where there are EXL2 weights, the shapes and
                     bits are theirs; of a hub, only the headers are downloaded
-  bpw               2.0 to 8.0 bits per weight, or 16 for unquantised FP16
+  bpw               2.0 to 8.0 bits per weight, or 16 for unquantised weights
   head_bits         those of the output layer: 2, 3, 4, 5, 6, 8
 
 The same command writes the same bytes, and goes on where it was interrupted.

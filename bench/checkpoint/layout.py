@@ -13,7 +13,7 @@ MADE_UP = "weights_made_up_by"
 
 SMALL_DEVIATION = 0.02  # of embeddings and biases; what most models are initialised with
 
-_ITEM_BYTES = {"F16": 2, "I16": 2, "I32": 4, "F32": 4}
+_ITEM_BYTES = {"F16": 2, "BF16": 2, "I16": 2, "I32": 4, "F32": 4}
 
 
 class Content(StrEnum):
@@ -24,7 +24,7 @@ class Content(StrEnum):
     PERMUTATION = "permutation"  # q_invperm: where each input went
     SCALES = "scales"  # q_scale: eight of 4 bits a word, one for each group and output
     LARGEST_SCALES = "largest_scales"  # q_scale_max: one for each group
-    NORMAL = "normal"  # FP16, normally distributed
+    NORMAL = "normal"  # normally distributed
     ONES = "ones"
     ZEROS = "zeros"
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
 
 _DOCUMENTS = ("config.json", "preprocessor_config.json")  # all that the engine reads without a tokenizer
+_FILLED = ("F16", "BF16", "F32")  # the unquantised types that there are random values of
 _PARTS = {
     "q_weight": Content.QUANTS,
     "q_invperm": Content.PERMUTATION,
@@ -29,7 +30,7 @@ class NoTwin(Exception):
 def lay_out_like(directory: Path) -> Layout:
     """Names, shapes and group tables of the checkpoint in `directory`; of its values only the tables are read.
 
-    Raises `NoTwin` for tensors that would have to be filled with numbers other than FP16.
+    Raises `NoTwin` for tensors that would have to be filled with numbers of another type than `_FILLED`.
     """
     documents = {
         name: json.loads((directory / name).read_text(encoding="utf-8"))
@@ -59,10 +60,10 @@ def _tensors(headers: dict[str, tuple[str, tuple[int, ...]]], tables: dict[str, 
 
 
 def _unquantised(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    if 0 in shape or dtype == "F32":  # no model computes in it: buffers that the engine makes itself
+    if 0 in shape:
         return {"content": Content.ZEROS}
-    if dtype != "F16":
-        raise NoTwin(f"{name} is {dtype}; made-up weights are EXL2 or FP16")
+    if dtype not in _FILLED:
+        raise NoTwin(f"{name} is {dtype}; made-up weights are EXL2, or of {', '.join(_FILLED)}")
     if name.endswith(".bias"):
         return {"content": Content.NORMAL, "deviation": SMALL_DEVIATION}
     if len(shape) == 1 or "norm" in name:

@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterator
 from functools import cached_property
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ _SCALES_MASK = 0x88888888  # s from 8 to 15: the largest weights of a group's co
 _LARGEST_DEVIATIONS = 2.8
 
 Words = npt.NDArray[np.uint32]
-Halves = npt.NDArray[np.float16]
+Floats = npt.NDArray[Any]  # of a tensor's own type; NumPy has no BF16, and its bits stand for it
 
 
 class Values:
@@ -42,7 +43,7 @@ class Values:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._quants: dict[int, Words] = {}
-        self._normals: dict[float, Halves] = {}
+        self._normals: dict[tuple[float, str], Floats] = {}
 
     def chunks(self, tensor: Tensor) -> Iterator[memoryview]:
         """The bytes of `tensor`, in pieces."""
@@ -64,9 +65,9 @@ class Values:
                 largest = {bits: tensor.deviation / _relative_deviation(bits) for bits in set(tensor.groups[::2])}
                 yield np.array([largest[bits] for bits in tensor.groups[::2]], "<f2")
             case Content.NORMAL:
-                yield from self._pieces(self._normal(tensor.deviation), tensor)
+                yield from self._pieces(self._normal(tensor.deviation, tensor.dtype), tensor)
             case Content.ONES:
-                yield np.ones(tensor.shape, "<f2")
+                yield _in_type(np.ones(tensor.shape, "<f2"), tensor.dtype)
             case Content.ZEROS:
                 yield np.zeros(tensor.size_bytes, "u1")
 
@@ -112,12 +113,13 @@ class Values:
             self._quants[bits] = block
         return self._quants[bits]
 
-    def _normal(self, deviation: float) -> Halves:
-        if deviation not in self._normals:
+    def _normal(self, deviation: float, dtype: str) -> Floats:
+        if (deviation, dtype) not in self._normals:
             normal = NormalDist(0.0, deviation)
             values = np.array([normal.inv_cdf((draw + 0.5) / _DRAWS) for draw in range(_DRAWS)], "<f2")
-            self._normals[deviation] = values[self._draws(f"normal {deviation}", _BLOCK_ITEMS)]
-        return self._normals[deviation]
+            block = _in_type(values, dtype)[self._draws(f"normal {deviation}", _BLOCK_ITEMS)]
+            self._normals[deviation, dtype] = block
+        return self._normals[deviation, dtype]
 
     @cached_property
     def _scales(self) -> Words:
@@ -131,6 +133,19 @@ class Values:
         """Its raw stream is the same in every version of NumPy; those of distributions are not."""
         digest = hashlib.sha256(struct.pack("<Q", self._seed) + purpose.encode()).digest()
         return np.random.PCG64(int.from_bytes(digest[:16], "little"))
+
+
+def _in_type(halves: npt.NDArray[np.float16], dtype: str) -> Floats:
+    """The same numbers in the safetensors type `dtype`: F16, BF16 or F32."""
+    match dtype:
+        case "F16":
+            return halves
+        case "F32":
+            return halves.astype("<f4")
+        case "BF16":  # the upper half of an F32, rounded to even
+            bits = halves.astype("<f4").view("<u4")
+            return ((bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)).astype("<u2")
+    raise ValueError(f"no values of type {dtype}")
 
 
 def quant_counts(bits: int) -> list[int]:

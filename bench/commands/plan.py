@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from bench.errors import ExitCode
+from bench.memory import dtypes
 from bench.memory.limits import attention_assumptions, origins
 from bench.plan.cases import plan_sweep
 from bench.plan.models import native_max_seq_len
@@ -156,7 +157,8 @@ def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
             assumed.append("workspace_bytes assumed until a case was measured on this GPU")
     else:
         assumed += [f"{name} assumed" for name, origin in origins(device).items() if origin == "assumed"]
-    return assumed + attention_assumptions(device)
+    weights = dtypes.assumptions(case.model.config, case.bpw, case.model.has_weights)
+    return assumed + attention_assumptions(device) + weights
 
 
 def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:

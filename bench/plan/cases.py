@@ -84,7 +84,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         )
     bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
     if model.bpw is None and _MAX_EXL2_BPW < bpw < _FP16_BPW:
-        raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised FP16")
+        raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
     vram_limit_bytes = _vram_limit(settings.vram_limit, device)

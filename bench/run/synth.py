@@ -66,7 +66,7 @@ class Recipe:
 def lay_out(case: Case) -> Layout:
     """The checkpoint of `case`'s model: as its weights have it, and without any as the engine would load it.
 
-    Raises `BadInput` for a model that the engine refuses, and for weights that are neither EXL2 nor FP16.
+    Raises `BadInput` for a model that the engine refuses, and for weights that there are no random values of.
     """
     if case.model.has_weights and case.model.path is not None:
         try:

@@ -13,11 +13,13 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.checkpoint.shards import tables_only, write_shard
+from bench.memory import dtypes
 from bench.records import Case
 
 _FP16_BPW = 16.0
@@ -35,8 +37,10 @@ def layout_of(case: Case, layouts: Path) -> Path:
 def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
 
-    `head_bits` are those of the output layer; None leaves it in FP16. The file is a valid safetensors file whose body
-    is a hole: it takes no space on disk, and only the group tables, which the loader reads, hold data.
+    `head_bits` are those of the output layer; None leaves it unquantised. An unquantised model is in the type that
+    `config` names (`bench.memory.dtypes`); what stays unquantised in an EXL2 one is FP16, as its converter writes it.
+    The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables,
+    which the loader reads, hold data.
 
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
     """
@@ -59,7 +63,10 @@ def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         for name, document in documents.items():
             (Path(folder) / name).write_text(json.dumps(document))
-        return Layout(documents, list(_tensors(Path(folder), bpw, head_bits)))
+        tensors = list(_tensors(Path(folder), bpw, head_bits))
+    if bpw == _FP16_BPW:
+        tensors = [replace(tensor, dtype=dtypes.unquantised(config)) for tensor in tensors]
+    return Layout(documents, tensors)
 
 
 def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +203,7 @@ def _small(name: str, *shape: int) -> Tensor:
 
 
 def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
-    """The tensors of one linear layer; `qparams` None leaves it in FP16."""
+    """The tensors of one linear layer; `qparams` None leaves it unquantised."""
     key, rows, columns = linear.key, linear.in_features, linear.out_features
     deviation = _deviation(rows)
     if qparams is None:

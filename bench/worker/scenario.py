@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.checkpoint.layout import MADE_UP
+from bench.memory import dtypes
 from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
@@ -35,7 +36,8 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         config.max_batch_size = case.batch_size
         config.max_input_len = case.max_input_len
         attention = choose_attention(config, case.attention, card)
-        emit(Report("start", {"attention": attention, **card.facts()}))
+        assumed = dtypes.assumptions(case.model.config, case.bpw, case.model.has_weights)
+        emit(Report("start", {"attention": attention, "notes": assumed or None, **card.facts()}))
         model = ExLlamaV2(config)
         make_cache = cache_class(case.cache)
         sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
@@ -69,6 +71,7 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
     notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
     notes += [MADE_UP_NOTE] if MADE_UP in case.model.config else []
+    notes += assumed
     parts = card.parts_at_peak(model, cache)
     emit(Report("result", {"parts": parts, "notes": notes, **card.facts()}))  # by now it knows more of itself
 

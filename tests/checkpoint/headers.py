@@ -27,3 +27,15 @@ def of(entries: Entries) -> bytes:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + bytes(end)
+
+
+def read(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Type, shape and bytes of each tensor of a file."""
+    data = path.read_bytes()
+    body = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:body])
+    header.pop("__metadata__", None)
+    return {
+        name: (entry["dtype"], tuple(entry["shape"]), data[slice(*(body + at for at in entry["data_offsets"]))])
+        for name, entry in header.items()
+    }

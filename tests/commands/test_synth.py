@@ -17,6 +17,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tests.checkpoint import headers
 from tests.checkpoint.exl2 import read
 from tests.conftest import Program
 
@@ -181,7 +182,38 @@ def test_a_twin_of_weights_in_another_format_is_refused(program: Program, tmp_pa
     save_file({"model.norm.weight": np.ones(8, np.float64)}, tmp_path / "small" / "model.safetensors")
     refused = program("synth", "model=local", model, "--out", "twin")
     assert refused.returncode == 2
-    assert "model.norm.weight is F64; made-up weights are EXL2 or FP16" in refused.stderr
+    assert "weights of type F64" in refused.stderr
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("F32", np.float32), ("BF16", np.uint16), ("F16", np.float16)])
+def test_a_twin_of_unquantised_weights_keeps_their_type_and_is_random(
+    program: Program, tmp_path: Path, kind: str, dtype: type
+) -> None:
+    """An FP32 checkpoint of ones; of BF16 the bits are compared."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": 1, "vocab_size": 256}))
+    linear = {"self_attn.q_proj": (256, 256), "self_attn.k_proj": (128, 256), "self_attn.v_proj": (128, 256)}
+    linear |= {"self_attn.o_proj": (256, 256), "mlp.gate_proj": (768, 256), "mlp.up_proj": (768, 256)}
+    shapes: dict[str, tuple[int, ...]] = {f"model.layers.0.{name}.weight": shape for name, shape in linear.items()}
+    shapes |= {"model.layers.0.mlp.down_proj.weight": (256, 768), "model.norm.weight": (256,)}
+    shapes |= {f"model.layers.0.{norm}.weight": (256,) for norm in ("input_layernorm", "post_attention_layernorm")}
+    shapes |= {"model.embed_tokens.weight": (256, 256), "lm_head.weight": (256, 256)}
+    headers.write_header(
+        tmp_path / "one" / "model.safetensors", {name: (kind, shape) for name, shape in shapes.items()}
+    )
+    made = program("synth", "model=local", "model.path=one", "--out", "twin")
+    assert made.returncode == 0, made.stderr
+    found = headers.read(tmp_path / "twin" / "model.safetensors")
+    assert {name: (of, shape) for name, (of, shape, _) in found.items()} == {
+        name: (kind, shape) for name, shape in shapes.items()
+    }
+    for name, (_, shape, data) in found.items():
+        values = np.frombuffer(data, dtype)
+        if len(shape) == 1:
+            assert (values == (0x3F80 if kind == "BF16" else 1)).all(), name
+        else:
+            numbers = (values.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else values
+            assert numbers.std() == pytest.approx(shape[-1] ** -0.5, rel=0.1), name
 
 
 def _rows(results_dir: Path) -> list[dict[str, Any]]:

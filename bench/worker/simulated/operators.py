@@ -42,6 +42,8 @@ def _copy_between_devices(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any
     source, device = args[0], kwargs.get("device")
     if type(source) is not SimulatedTensor:
         if not is_cuda_device(device):
+            if kwargs.get("dtype") is torch.float16 and source.dtype in (torch.bfloat16, torch.float32):
+                return _cast_weights(func, args, kwargs)
             return func(*args, **kwargs)
         values = None
         if source.numel() <= MAX_ELEMENTS_WITH_VALUES:
@@ -53,6 +55,15 @@ def _copy_between_devices(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any
     if device is None or is_cuda_device(device):
         return cuda.run_fresh(func, args, kwargs)
     return _to_host(cuda, source, kwargs.get("dtype") or source.dtype)
+
+
+def _cast_weights(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """To FP16 on the host, as weights are that stay there: of a large one nobody reads the values."""
+    source = args[0]
+    if source.numel() <= MAX_ELEMENTS_WITH_VALUES or not source.is_contiguous():
+        cast: torch.Tensor = func(*args, **kwargs)
+        return cast
+    return lazy_zeros(source.shape, torch.float16)
 
 
 def _to_host(cuda: SimulatedCuda, source: SimulatedTensor, dtype: torch.dtype) -> torch.Tensor:

@@ -101,7 +101,8 @@ class Recorder(CachingAllocator, Observer):
 
     def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
         read = self._on_host.pop(source.data_ptr(), None)
-        if read is not None and source.dtype == target.dtype:
+        # A slice of it, or a cast one, is of a size of its own.
+        if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
             self._name(target, read[1])
 
     def _name(self, target: SimulatedTensor, name: str) -> None:

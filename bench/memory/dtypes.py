@@ -1,0 +1,38 @@
+"""The type of a model's unquantised weights, as config.json has it: what `bpw=16` means.
+
+ExLlamaV2 computes in FP16. What is kept in another type is read onto the card as it is and cast there, tensor by tensor
+(exllamav2/module.py, load_weight): for a moment there are two copies, and the first leaves a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+ASSUMED = "BF16"  # what models are published in today
+UNQUANTISED_BPW = 16.0
+_TYPES = {"float16": "F16", "half": "F16", "bfloat16": "BF16", "float32": "F32", "float": "F32"}
+_KEYS = ("dtype", "torch_dtype")  # transformers 5 writes the first, earlier ones the second
+
+
+def told(config: Mapping[str, Any]) -> str | None:
+    """The safetensors type that config.json (parsed) names, for the whole model or for its text; None where neither."""
+    text = config.get("text_config")
+    for scope in (config, text if isinstance(text, dict) else {}):
+        for key in _KEYS:
+            kind = _TYPES.get(str(scope.get(key)).removeprefix("torch."))
+            if kind is not None:
+                return kind
+    return None
+
+
+def unquantised(config: Mapping[str, Any]) -> str:
+    """The same, or what is assumed."""
+    return told(config) or ASSUMED
+
+
+def assumptions(config: Mapping[str, Any], bpw: float, has_weights: bool) -> list[str]:
+    """What is taken for granted of the weights' type: nothing where they are there to be read, or quantised."""
+    if bpw != UNQUANTISED_BPW or has_weights or told(config) is not None:
+        return []
+    return [f"weights of {ASSUMED} assumed: config.json names no torch_dtype"]
