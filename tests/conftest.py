@@ -29,12 +29,13 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One cache for all tests of a session, theirs and their subprocesses': never that of the user."""
+    """One cache and no files of the user's own, for all tests of a session and their subprocesses."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all that share the session
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        environment.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         yield
 
 

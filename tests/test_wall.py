@@ -32,7 +32,7 @@ DOORS = {
     "itables": {"report/page_cases.py"},
     "jinja2": {"report/page.py"},
     "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py", "memory/sort.py"},
-    "hydra": {"plan/config.py", "run/hydra_launch.py"},
+    "hydra": {"plan/config.py", "plan/overrides.py", "run/hydra_launch.py"},
     "huggingface_hub": {"plan/hub.py"},
 }
 

@@ -1,17 +1,45 @@
-"""Sizes as people type them."""
+"""Sizes, rates and lengths as people type them."""
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_RATE_UNITS = {**_UNITS, "tb": 10**12, "tib": 1 << 40}
+_COUNTS = {"": 1, "k": 1 << 10, "ki": 1 << 10, "m": 1 << 20, "mi": 1 << 20}
+_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_MAX_BYTES = 1 << 50
+_MAX_TOKENS = 1 << 50
 
 
 def parse_size(text: str | int) -> int:
     """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed."""
-    match = _SIZE.fullmatch(str(text))
-    size_bytes = float(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0
-    if not 1 <= size_bytes < 1 << 50:
+    size_bytes = _amount(text, _UNITS)
+    if size_bytes is None or not 1 <= size_bytes < _MAX_BYTES:
         raise ValueError(f"{text!r} is not a size; write it as 24GiB, 512MiB or in bytes")
     return int(size_bytes)
+
+
+def parse_rate(text: str | float) -> float:
+    """Bytes a second of `936GB/s`, `3.35TB/s` or a plain number; raises ValueError with what is allowed."""
+    rate = text if isinstance(text, int | float) else _amount(str(text).strip().removesuffix("/s"), _RATE_UNITS)
+    if isinstance(rate, bool) or rate is None or not 0 < rate < _MAX_BYTES:
+        raise ValueError(f"{text!r} is not a bandwidth; write it as 936GB/s or in bytes per second")
+    return float(rate)
+
+
+def parse_tokens(text: str | int) -> int:
+    """Tokens of `32k`, `128K`, `1M` or a plain number, k being 1,024; raises ValueError with what is allowed."""
+    tokens = _amount(text, _COUNTS)
+    if tokens is None or tokens.denominator != 1 or tokens >= _MAX_TOKENS:
+        raise ValueError(f"{text!r} is not a number of tokens; write it as 8192 or 8k (k is 1,024)")
+    return int(tokens)
+
+
+def _amount(text: str | int, units: dict[str, int]) -> Fraction | None:
+    """The exact amount that `text` names in one of `units`; None where it names none."""
+    match = _AMOUNT.fullmatch(str(text))
+    if match is None or match[2].lower() not in units:
+        return None
+    return Fraction(match[1]) * units[match[2].lower()]

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from bench.plan import config
 from bench.plan.cases import Sweep, work_of
+from bench.plan.chosen import complete
+from bench.plan.typed import quoted
 from bench.records import Case, Cell
 from bench.results.store import compact
 from bench.run.sweep import Finished, new_run_id, run_sweep
@@ -27,7 +30,8 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
     Where the launcher itself fails, Hydra says why, and what was measured until then is kept.
     """
     run_id = planned.settings.run_id or new_run_id()
-    arguments = [*config.fold_lengths(overrides), f"run_id={run_id}"]
+    where = [f"run_id={quoted(run_id)}", f"results_dir={quoted(str(results_dir))}"]
+    arguments = [*config.fold_lengths(overrides), *where]
     config.register_schema()
     program = hydra.main(config_path=str(config.config_dir()), config_name="config", version_base="1.3")(run_cell)
     before, sys.argv = sys.argv, ["vram-bench", *arguments]
@@ -55,7 +59,9 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
 def run_cell(composed: DictConfig) -> None:
     """One Hydra job. Never raises for a case that fails: its row says so, and the batch goes on."""
     plain: Any = OmegaConf.to_container(composed, resolve=True)
-    settings = config.validate({key: value for key, value in plain.items() if key != "hydra"})
+    chosen = HydraConfig.get().runtime.choices
+    nodes = {group: complete(plain[group], chosen[group]) for group in ("model", "device")}
+    settings = config.validate({**{key: value for key, value in plain.items() if key != "hydra"}, **nodes})
     work = work_of(settings)
     finished = run_sweep(
         [asked for asked in work if isinstance(asked, Case)],
