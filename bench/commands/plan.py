@@ -23,6 +23,7 @@ from bench.records import ANSWERS, Case, Cell, Outcome
 from bench.report.console import console_for
 from bench.report.forecast_tables import show
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
+from bench.results.identity import CARD, MODEL, identity_of, key_of
 from bench.run.forecast import Forecast, Forecaster
 from bench.run.isolate import Launcher, make_launcher
 from bench.run.programs import Programs
@@ -69,18 +70,18 @@ def expect(rows: Sequence[ForecastRow], measured: Iterable[Mapping[str, Any]], j
     on a simulated card for which there are none an assumed time. Simulated cards run `jobs` cases at a time, a real GPU
     one, and the probes of a cell come one after the other.
     """
-    times: dict[tuple[str, ...], list[float]] = {}
+    times: dict[tuple[Any, ...], list[float]] = {}
     for seen in measured:
         if seen["outcome"] in ANSWERS and seen["wall_s"] is not None:
             times.setdefault((seen["device_kind"],), []).append(seen["wall_s"])
-            times.setdefault((seen["device_kind"], seen["device_name"], seen["model"]), []).append(seen["wall_s"])
+            times.setdefault(_card_and_model(seen), []).append(seen["wall_s"])
     probe_s = {key: median(values) for key, values in times.items()}
     probes, assumed = sum(row.probes for row in rows), False
     lanes: dict[str | None, list[float]] = {}
     for row in rows:
         if not row.probes:
             continue
-        seconds = probe_s.get((row.device_kind, row.device_name, row.model), probe_s.get((row.device_kind,)))
+        seconds = probe_s.get(_card_and_model(vars(row)), probe_s.get((row.device_kind,)))
         if seconds is None:
             if row.device_kind != "simulated":
                 return Expectation(probes, None)
@@ -88,6 +89,11 @@ def expect(rows: Sequence[ForecastRow], measured: Iterable[Mapping[str, Any]], j
         lanes.setdefault(row.device_uuid, []).append(row.probes * seconds)
     total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
     return Expectation(probes, total, assumed)
+
+
+def _card_and_model(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A real card is known by its number: CUDA and the driver do not agree on how much memory it has."""
+    return key_of(row, (*(CARD if row["device_uuid"] is None else ("device_uuid",)), *MODEL))
 
 
 def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> ForecastRow:
@@ -98,21 +104,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     is_cell = isinstance(work, Cell)
     length = None if is_cell else case.max_seq_len
     return ForecastRow(
-        device_name=device.name,
-        device_kind=device.kind,
-        device_uuid=device.uuid,
-        device_total_bytes=device.total_memory_bytes,
-        vram_limit_bytes=case.vram_limit_bytes,
-        vram_limit_by=case.vram_limit_by,
-        model=case.model.name,
-        model_fingerprint=case.model.fingerprint,
-        bpw=case.bpw,
-        head_bits=case.head_bits,
-        cache=case.cache,
-        lazy=case.lazy,
-        attention_requested=case.attention,
-        batch_size=case.batch_size,
-        max_input_len=case.max_input_len,
+        **identity_of(case),
         native_max_seq_len=native_max_seq_len(case.model.config),
         is_cell=is_cell,
         probes=0 if stored else forecast.probes,

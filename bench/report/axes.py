@@ -50,10 +50,7 @@ class Axes:
     def __init__(self, lines: Iterable[Row], optional: Sequence[str] = OPTIONAL, beside: Sequence[str] = ()) -> None:
         distinct = {key_of(line, (*ALWAYS, *optional, *beside)): line for line in lines}
         self.varying = telling(list(distinct.values()), optional, (*ALWAYS, *beside))
-        self._bits = texts_of(
-            (known(line["bpw"]) for line in distinct.values()),
-            (lambda bpw: f"{bpw:g}", lambda bpw: str(bpw).removesuffix(".0")),
-        )
+        self._bits = bits_of(known(line["bpw"]) for line in distinct.values())
 
     def bits(self, line: Row) -> str:
         """`4.25`; with all digits where two would look the same."""
@@ -63,14 +60,20 @@ class Axes:
         """What varies, a cell each."""
         return ["–" if (value := known(line.get(name))) is None else plain_number(value) for name in self.varying]
 
+    def others(self, line: Row) -> list[str]:
+        """The same with the name of each: `head_bits 8`."""
+        told = {name: known(line.get(name)) for name in self.varying}
+        return [f"{label(name)} {plain_number(value)}" for name, value in told.items() if value is not None]
+
     def words(self, line: Row) -> str:
         """`4 bpw Q4 lazy head_bits 8`."""
-        told = [
-            f"{label(name)} {plain_number(value)}"
-            for name in self.varying
-            if (value := known(line.get(name))) is not None
-        ]
-        return " ".join([f"{self.bits(line)} bpw", str(line["cache"]), how(line), *told])
+        cache = [] if line.get("cache") is None else [str(line["cache"])]
+        return " ".join([f"{self.bits(line)} bpw", *cache, how(line), *self.others(line)])
+
+
+def bits_of(widths: Iterable[float]) -> dict[float, str]:
+    """Bits per weight as text: `4.25`; with all digits where two would look the same."""
+    return texts_of(widths, (lambda bpw: f"{bpw:g}", lambda bpw: str(bpw).removesuffix(".0")))
 
 
 def plain_number(value: Any) -> str:

@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import pandas as pd
 
+from bench.report.axes import how
 from bench.report.card_table import (
     CACHES,
     CARD_AND_MODEL,
@@ -15,10 +16,10 @@ from bench.report.card_table import (
     CardTable,
     Row,
     card_tables,
-    how,
     lines_of,
 )
 from bench.report.format import tokens
+from bench.report.names import Names
 
 _LINE = ["bpw", "lazy", *OPTIONAL]
 
@@ -50,9 +51,9 @@ class BoundaryTable(CardTable):
     def body(self) -> list[list[str]]:
         return [
             [
-                f"{line['bpw']:g}",
+                self.axes.bits(line),
                 how(line),
-                *("–" if line[name] is None else str(line[name]) for name in self.varying),
+                *self.axes.cells(line),
                 *(_cell(cell) for cell in self.cells[i]),
             ]
             for i, line in enumerate(self.lines)
@@ -75,25 +76,25 @@ class BoundaryTable(CardTable):
         names = []
         for i in dict.fromkeys(i for i, _ in places):
             line, columns = self.lines[i], [j for place, j in places if place == i]
-            name = " ".join([f"{line['bpw']:g} bpw", how(line), *(f"{key} {line[key]}" for key in self.varying)])
+            name = self.axes.words(line)
             every = columns == [j for j, row in enumerate(self.cells[i]) if row]
             names.append(name if every else f"{name} ({', '.join(self.caches[j] for j in columns)})")
         return ", ".join(names) + ": "
 
 
-def boundary_tables(frame: pd.DataFrame, by_attention: bool = False) -> list[BoundaryTable]:
+def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None) -> list[BoundaryTable]:
     """One table for each card and model in `frame` (rows of boundaries): a model's cards together, small ones first."""
-    tables = card_tables(frame, "finished_at", _table, by_attention)
+    tables = card_tables(frame, "finished_at", _table, by_attention, names)
     return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
 
 
-def _table(rows: list[Row]) -> BoundaryTable:
+def _table(rows: list[Row], names: Names) -> BoundaryTable:
     lines = lines_of(rows, _LINE)
     caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
     line_of = itemgetter(*_LINE)
     found = {(line_of(row), row["cache"]): row for row in rows}
     cells = [[found.get((tuple(line.values()), cache)) for cache in caches] for line in lines]
-    return BoundaryTable(rows=rows, lines=lines, caches=caches, cells=cells)
+    return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 
 
 def _cell(row: Row | None) -> str:

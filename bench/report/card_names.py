@@ -54,9 +54,10 @@ def texts_of(values: Iterable[Any], ways: Iterable[Callable[[Any], str]]) -> dic
 
 
 class CardNames:
-    """The names of `cards`: rows, or whatever has the columns `CARD` and `LIMIT`."""
+    """The names of `cards`: rows, or whatever has the columns `CARD` and `LIMIT`; `real` is what real ones are called."""
 
-    def __init__(self, cards: Iterable[Row]) -> None:
+    def __init__(self, cards: Iterable[Row], real: str = "measured") -> None:
+        self._real = real
         distinct = {key_of(card, (*CARD, *LIMIT)): card for card in cards}
         groups: dict[tuple[Any, ...], list[Row]] = {}
         self._kinds: dict[str, set[str]] = {}
@@ -68,7 +69,7 @@ class CardNames:
     def short(self, card: Row) -> str:
         """`rtx_4090`; of several with that name `rtx_4090 (1.00 GiB)`; then the limit within it."""
         group = self._group(card)
-        kind = [kind_word(card)] if self._has_both_kinds(card) else []
+        kind = [self._kind(card)] if self._has_both_kinds(card) else []
         told = ", ".join([*kind, *group.told(card)])
         return " ".join([str(card["device_name"]), *([f"({told})"] if told else []), *group.end(card)])
 
@@ -77,12 +78,12 @@ class CardNames:
         group = self._group(card)
         total = group.text("device_total_bytes", card) or "–"
         facts = [total, *(fact for fact in group.told(card) if fact != total)]
-        return " ".join([f"{card['device_name']} ({kind_word(card)}), {', '.join(facts)}", *group.end(card)])
+        return " ".join([f"{card['device_name']} ({self._kind(card)}), {', '.join(facts)}", *group.end(card)])
 
     def slug(self, card: Row) -> str:
         """The same for the name of a file, without what a name there cannot have."""
         group, uuid, limit = self._group(card), card.get("device_uuid"), known(card.get("vram_limit_bytes"))
-        kind = [kind_word(card)] if self._has_both_kinds(card) and uuid is None else []
+        kind = [self._kind(card)] if self._has_both_kinds(card) and uuid is None else []
         parts = [str(card["device_name"]), *kind, *(fact.replace(" ", "") for fact in group.told(card))]
         if limit is not None:
             whole = texts_of(group.values["vram_limit_bytes"], (lambda n: f"{int(n) >> 20}mib", lambda n: f"{n:.0f}b"))
@@ -90,6 +91,9 @@ class CardNames:
         parts += ["capped"] if card.get("vram_limit_by") == "allocator" else []
         parts += [] if uuid is None else [str(group.text("device_uuid", card)).strip("[]")]
         return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+
+    def _kind(self, card: Row) -> str:
+        return "simulated" if card["device_kind"] == "simulated" else self._real
 
     def _group(self, card: Row) -> _Group:
         """Those of its name; a card that is not among them stands alone."""

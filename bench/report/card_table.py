@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from bench.report.format import size
-from bench.report.rows import plain, plain_groups
+from bench.report import axes
+from bench.report.axes import Axes
+from bench.report.names import Names
+from bench.report.rows import plain_groups
+from bench.results.identity import CARD, LIMIT, MODEL
 
 # What makes one table: rows that differ in any of these are never shown as one.
-CARD_AND_MODEL = [
-    *("device_kind", "device_name", "device_uuid", "vram_limit_bytes", "vram_limit_by", "model", "model_fingerprint")
-]
-# What tells lines apart, and is shown only where it differs within the table.
-OPTIONAL = ["attention", "head_bits", "batch_size", "max_input_len"]
+CARD_AND_MODEL = [*CARD, *LIMIT, *MODEL]
+# What tells lines apart, and is shown only where it differs within the table: the attention is the one that ran.
+OPTIONAL = ["attention" if name == "attention_requested" else name for name in axes.OPTIONAL]
 CACHES = ("FP16", "Q8", "Q6", "Q4")
 SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
 
@@ -29,14 +30,14 @@ Row = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class CardTable(ABC):
     """One card and one model. `rows` (never none) are in the order of their time; each of `lines` holds what its cells
-    have in common; `cells[i][j]` is the row of line i in column j, None where there is none. `marked`: named with the
-    model's fingerprint, because another model has the same name.
+    have in common; `cells[i][j]` is the row of line i in column j, None where there is none. `names` are those of all
+    cards and models that are shown together.
     """
 
     rows: list[Row]
     lines: list[Row]
     cells: list[list[Row | None]]
-    marked: bool = False
+    names: Names
 
     @property
     @abstractmethod
@@ -54,33 +55,25 @@ class CardTable(ABC):
     @abstractmethod
     def body(self) -> list[list[str]]: ...
 
-    def told_apart(self) -> Self:
-        return replace(self, marked=True)
-
     @property
     def title(self) -> str:
         attention = f", {self.attentions[0]} attention" if len(self.attentions) == 1 else ""
-        return f"{self.rows[0]['model']} on {self.card}{attention}{self.mark}"
+        return f"{self.model} on {self.card}{attention}"
+
+    @property
+    def model(self) -> str:
+        """`ORG/NAME`, with its fingerprint where several have that name."""
+        return self.names.model(self.rows[0])
 
     @property
     def card(self) -> str:
         """`rtx_4090 (simulated), 23.52 GiB`."""
-        first, limit = self.rows[0], self.rows[0]["vram_limit_bytes"]
-        what = "simulated" if self.simulated else "measured"
-        capped = " by PyTorch's allocator" if first["vram_limit_by"] == "allocator" else ""
-        limited = "" if limit is None else f" limited to {size(limit)}{capped}"
-        return f"{first['device_name']} ({what}), {size(first['device_total_bytes'])}{limited}"
-
-    @property
-    def slug(self) -> str:
-        parts = [self.rows[0]["model"], self.rows[0]["device_name"], *self.attentions, *self._told_by]
-        parts += [self._fingerprint] if self.marked else []
-        return "-".join(str(part) for part in parts)
+        return self.names.card_title(self.rows[0])
 
     @property
     def card_slug(self) -> str:
-        """The card's part of `slug`."""
-        return "-".join([self.rows[0]["device_name"], *self._told_by])
+        """The card for the name of a file."""
+        return self.names.card_slug(self.rows[0])
 
     @property
     def simulated(self) -> bool:
@@ -104,8 +97,13 @@ class CardTable(ABC):
 
     @property
     def varying(self) -> list[str]:
-        """Of what tells lines apart, what does so here. None, as the head_bits of unquantised weights, is no value."""
-        return [name for name in OPTIONAL if len({line[name] for line in self.lines} - {None}) > 1]
+        """Of what tells lines apart, what does so here."""
+        return self.axes.varying
+
+    @cached_property
+    def axes(self) -> Axes:
+        """How the lines are called."""
+        return Axes(self.lines, OPTIONAL)
 
     @property
     def assumptions(self) -> list[str]:
@@ -117,47 +115,31 @@ class CardTable(ABC):
         """The back ends that its rows ran with, or asked for."""
         return list(dict.fromkeys(row["attention"] or "unknown" for row in self.rows))
 
-    @property
-    def mark(self) -> str:
-        """What follows the model's name where another model has the same."""
-        return f" [{self._fingerprint}]" if self.marked else ""
-
-    @property
-    def _told_by(self) -> list[str]:
-        """What tells a card from others of its name."""
-        limit, uuid = self.rows[0]["vram_limit_bytes"], self.rows[0]["device_uuid"]
-        capped = ["capped"] if self.rows[0]["vram_limit_by"] == "allocator" else []
-        return ([] if limit is None else [f"{limit >> 20}mib"]) + capped + ([] if uuid is None else [uuid[-6:]])
-
-    @property
-    def _fingerprint(self) -> str:
-        return (self.rows[0]["model_fingerprint"] or "unknown")[:6]
-
 
 _Table = TypeVar("_Table", bound=CardTable)
 
 
 def card_tables(
-    frame: pd.DataFrame, moment: str, make: Callable[[list[Row]], _Table], by_attention: bool
+    frame: pd.DataFrame,
+    moment: str,
+    make: Callable[[list[Row], Names], _Table],
+    by_attention: bool,
+    names: Names | None = None,
 ) -> Iterator[_Table]:
     """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`.
 
-    With `by_attention` each attention back end has a table of its own.
+    With `by_attention` each attention back end has a table of its own. `names` where more is named than this frame has.
     """
     if frame.empty:
         return
+    names = names or Names.of_frames(frame)
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
     if not frame[moment].is_monotonic_increasing:
         frame = frame.sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
-    heads: dict[tuple[Any, ...], list[Row]] = {}
-    for row in plain(frame.drop_duplicates([*CARD_AND_MODEL, "attention"])):  # all that a name is made of
-        heads.setdefault(itemgetter(*keys)(row), []).append(row)
-    slugs = Counter(make(rows).slug for rows in heads.values())
     number = frame.groupby(keys, dropna=False, sort=True).ngroup().to_numpy()
     for rows in plain_groups(frame, number):
-        table = make(rows)
-        yield table if slugs[table.slug] == 1 else table.told_apart()
+        yield make(rows, names)
 
 
 def card_table_count(frame: pd.DataFrame) -> int:
@@ -177,8 +159,3 @@ def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:
         return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
 
     return sorted(lines, key=place)
-
-
-def how(line: Row) -> str:
-    """The two ways of loading, as columns name them."""
-    return "lazy" if line["lazy"] else "load"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.card_table import CACHES, CARD_AND_MODEL, how
+from bench.report.axes import OPTIONAL, Axes, how, label
+from bench.report.card_table import CACHES, CARD_AND_MODEL
 from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.format import duration, gib, rate, size, tokens
+from bench.report.names import Names
 from bench.report.parts_bar import PartsBar, legend, scale_for, segments
 
-# What tells lines apart, and is shown only where it differs within the table.
-_OPTIONAL = ["attention_requested", "head_bits", "batch_size", "max_input_len"]
-_LABELS = {"attention_requested": "attention"}
 # What a person reads on a screen; whoever redirects the output gets every row.
 _MOST_ROWS = 40
 _FITS, _OOM, _FAINT = "#009E73", "#D55E00", "bright_black"  # Okabe and Ito's green and vermilion
@@ -53,25 +52,27 @@ def summary(rows: Sequence[ForecastRow], expectation: Expectation) -> str:
 
 @dataclass(frozen=True)
 class ForecastTable:
-    """The cells, or the cases, of one card and one model. `marked` where another model has the same name."""
+    """The cells, or the cases, of one card and one model; `names` are those of all that is planned."""
 
     rows: list[ForecastRow]
-    marked: bool = False
+    names: Names
 
     @property
     def title(self) -> str:
         first = self.rows[0]
-        limited = "" if first.vram_limit_bytes is None else f" limited to {size(first.vram_limit_bytes)}"
         asked = {row.attention_requested for row in self.rows}
         attention = f", {first.attention_requested} attention" if len(asked) == 1 and asked != {"auto"} else ""
-        mark = f" [{first.model_fingerprint[:6]}]" if self.marked else ""
-        card = f"{first.device_name} ({first.device_kind}), {size(first.device_total_bytes)}{limited}"
-        return f"{first.model} on {card}{attention}{mark}: predicted"
+        return f"{self.names.model(vars(first))} on {self.names.card_title(vars(first))}{attention}: predicted"
 
     @property
     def varying(self) -> list[str]:
-        """Of what tells lines apart, what does so here. None, as the head_bits of unquantised weights, is no value."""
-        return [name for name in _OPTIONAL if len({getattr(row, name) for row in self.rows} - {None}) > 1]
+        """Of what tells lines apart, what does so here."""
+        return self.axes.varying
+
+    @cached_property
+    def axes(self) -> Axes:
+        """How the lines are called."""
+        return Axes(map(vars, self.rows))
 
     @property
     def notes(self) -> list[Text]:
@@ -90,9 +91,8 @@ class ForecastTable:
 
     def name(self, row: ForecastRow) -> str:
         """What tells a row from the others of the table."""
-        optional = [f"{_LABELS.get(key, key)} {getattr(row, key)}" for key in self.varying]
-        names = [f"{row.bpw:g} bpw", row.cache, how(vars(row)), *optional]
-        return " ".join(names if row.is_cell else [*names, tokens(row.max_seq_len)])
+        words = self.axes.words(vars(row))
+        return words if row.is_cell else f"{words} {tokens(row.max_seq_len)}"
 
     def _where(self, among: list[ForecastRow]) -> str:
         """`4 bpw FP16 load, 6 bpw FP16 load: `; empty for the whole table."""
@@ -113,9 +113,8 @@ def tables_of(rows: Sequence[ForecastRow]) -> list[ForecastTable]:
     for row in rows:
         key = (*(getattr(row, name) for name in CARD_AND_MODEL), row.is_cell)
         groups.setdefault(key, []).append(row)
-    tables = [ForecastTable(sorted(group, key=_place)) for group in groups.values()]
-    titles = Counter((table.title, table.rows[0].is_cell) for table in tables)
-    return [dataclasses.replace(table, marked=titles[table.title, table.rows[0].is_cell] > 1) for table in tables]
+    names = Names(map(vars, rows), real="cuda")
+    return [ForecastTable(sorted(group, key=_place), names) for group in groups.values()]
 
 
 def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
@@ -128,8 +127,8 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     for name in ("bpw", "cache", "how"):
         rich.add_column(name, justify="right" if name == "bpw" else "left", no_wrap=True)
     for name in table.varying:
-        label = _LABELS.get(name, name).replace("_", "_\n")
-        rich.add_column(label, justify="left" if name in _LABELS else "right", no_wrap=True)
+        is_word = name == "attention_requested"
+        rich.add_column(label(name).replace("_", "_\n"), justify="left" if is_word else "right", no_wrap=True)
     rich.add_column("fits up to" if table.rows[0].is_cell else "max_seq_len", justify="right", no_wrap=True)
     rich.add_column("peak\nGiB", justify="right", no_wrap=True)
     rich.add_column("left\nGiB", justify="right", no_wrap=True)
@@ -144,10 +143,10 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
         if row.parts is not None and row.needed_bytes is not None:
             bar = PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest))
         rich.add_row(
-            f"{row.bpw:g}",
+            table.axes.bits(vars(row)),
             row.cache,
             how(vars(row)),
-            *("–" if getattr(row, name) is None else str(getattr(row, name)) for name in table.varying),
+            *table.axes.cells(vars(row)),
             _length(row),
             gib(row.needed_bytes),
             gib(row.headroom_bytes),
@@ -183,7 +182,7 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
 
 def _place(row: ForecastRow) -> tuple[Any, ...]:
     """Few bits first, then the cache from large to small, then lazy loading last."""
-    optional = [getattr(row, name) for name in _OPTIONAL]
+    optional = [getattr(row, name) for name in OPTIONAL]
     known = [(value is not None, value) for value in optional]
     return row.bpw, CACHES.index(row.cache), row.lazy, *known, row.max_seq_len or 0
 

@@ -60,6 +60,11 @@ class ForecastRow:
     estimated_decode_tokens_per_s: float | None = None
     assumed: list[str] = field(default_factory=list)
     gains: list[Gain] | None = None
+    compute_capability: str | None = None
+    device_context_bytes: int | None = None
+    device_workspace_bytes: int | None = None
+    device_multi_processor_count: int | None = None
+    device_bandwidth_bytes_per_s: float | None = None
     advice: str | None = None
 
     @property

@@ -20,11 +20,14 @@ _MARK_DIGITS = range(6, 65)  # of a fingerprint: as few as tell all apart
 
 
 class Names:
-    """The names of whatever is among `things`: rows, or anything else with the columns of `results.identity`."""
+    """The names of whatever is among `things`: rows, or anything else with the columns of `results.identity`.
 
-    def __init__(self, things: Iterable[Row]) -> None:
+    `real` is what a card is called that is not simulated.
+    """
+
+    def __init__(self, things: Iterable[Row], real: str = "measured") -> None:
         things = list(things)
-        self._cards = CardNames(things)
+        self._cards = CardNames(things, real)
         prints: dict[str, set[str]] = {}
         for thing in things:
             prints.setdefault(thing["model"], set()).add(_fingerprint(thing))

@@ -48,6 +48,7 @@ class Content:
     advised: Sequence[Recommendation]
     folklore: Sequence[Answer]
     fronts: Sequence[PlainTable]
+    naming: advice.Naming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +63,29 @@ def as_html(content: Content) -> str:
     """The page; each part that has nothing to show says so in words."""
     found = [_boundary_section(table) for table in content.found[:MOST_TABLES]]
     verdicts = [_verdict_section(table) for table in content.verdicts]
-    advised = advice.recommendation_tables(content.advised)
-    case_table = page_cases.case_table(content.cases)
+    advised = advice.recommendation_tables(content.advised, content.naming)
+    case_table = page_cases.case_table(content.cases, content.naming.names)
     has_figures = any(section.figures for section in (*found, *verdicts))
     script, style = page_cases.library() if case_table.rows else ("", "")
     return _template().render(
         policy=_POLICY,
         made_at=datetime.now(UTC),
-        cards=cards(content.cases, content.boundaries),
+        cards=cards(content.cases, content.boundaries, content.naming.names),
         cases=len(content.cases),
         boundaries=len(content.boundaries),
         found=found,
         found_total=len(content.found),
         verdicts=verdicts,
         verdicts_total=content.verdicts_total,
-        advised=list(zip(advised, advice.copyables(content.advised), strict=True))[:MOST_TABLES],
+        advised=list(zip(advised, advice.copyables(content.advised, content.naming), strict=True))[:MOST_TABLES],
         advised_total=len(advised),
         advised_legend=advised[-1].legend if advised else "",
-        folklore=advice.folklore_table(content.folklore) if content.folklore else None,
+        folklore=advice.folklore_table(content.folklore, content.naming.names) if content.folklore else None,
         fronts=content.fronts[:MOST_TABLES],
         fronts_total=len(content.fronts),
         case_table=case_table,
         most_tables=MOST_TABLES,
-        environments=environments(content.cases, content.boundaries),
+        environments=environments(content.cases, content.boundaries, content.naming.names),
         plotly=_inline(page_figures.library()) if has_figures else "",
         datatables=_inline(script),
         datatables_style=Markup(style),
@@ -115,7 +116,7 @@ def _template() -> Template:
 
 
 def _badged(title: str) -> Markup:
-    """The title, with the kind of its card where `plain_table.card_title` says it, to be seen at a glance."""
+    """The title, with the kind of its card where `Names.card_title` says it, to be seen at a glance."""
     badge = r' <span class="kind \1">\1</span> '
     return Markup(re.sub(r" \((simulated|measured)\)(, |$)", badge, str(escape(title)), count=1))
 

@@ -13,8 +13,10 @@ from typing import Any
 import itables
 import pandas as pd
 
-from bench.report.card_table import OPTIONAL, SHORT, how
+from bench.report.axes import how
+from bench.report.card_table import OPTIONAL, SHORT
 from bench.report.format import GIB
+from bench.report.names import Names
 from bench.report.rows import plain
 
 # What a browser sorts and filters without being felt, and what a person may still look through.
@@ -49,11 +51,15 @@ class _Column:
     is_word: bool = False
 
 
-def case_table(cases: pd.DataFrame) -> CaseTable:
+def case_table(cases: pd.DataFrame, names: Names) -> CaseTable:
     """The `MOST_CASES` that were run last, the last first. Columns that say nothing here are left out."""
     rows = plain(cases.tail(MOST_CASES).iloc[::-1])
     varying = [name for name in OPTIONAL if name != "attention" and len({row[name] for row in rows}) > 1]
-    possible = [*_COLUMNS, *(_Column(name, _whole(name), digits=0) for name in varying)]
+    named = [
+        _Column("model", names.model, is_word=True),
+        _Column("card", names.card, is_word=True),
+    ]
+    possible = [*named, *_COLUMNS, *(_Column(name, _whole(name), digits=0) for name in varying)]
     columns = [column for column in possible if any(column.cell(row) is not None for row in rows)]
     return CaseTable(
         columns=[{"title": c.title, "digits": c.digits, "isWord": c.is_word} for c in columns],
@@ -81,8 +87,6 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 _COLUMNS = (
-    _Column("model", lambda row: row["model"], is_word=True),
-    _Column("card", lambda row: row["device_name"], is_word=True),
     _Column("kind", lambda row: "simulated" if row["device_kind"] == "simulated" else "measured", is_word=True),
     _Column("limit, GiB", _in_gib("vram_limit_bytes"), digits=2),
     _Column("bpw", _rounded("bpw")),

@@ -12,8 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from bench.report.axes import bits_of, how
 from bench.report.boundaries import BoundaryTable
-from bench.report.card_table import CACHES, CardTable, Row, how
+from bench.report.card_table import CACHES, CardTable, Row
 from bench.report.format import GIB, in_k, size, tokens
 from bench.report.tables import VerdictTable
 
@@ -32,7 +33,8 @@ def library() -> str:
 
 def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     """How far each cache type goes over bpw: a curve for each way to run it, crosses at the bottom where none fits."""
-    widths = [f"{bpw:g}" for bpw in sorted({line["bpw"] for line in table.lines})]
+    bits = bits_of(line["bpw"] for line in table.lines)
+    widths = [bits[bpw] for bpw in sorted(bits)]
     curves: dict[tuple[str, bool, str], list[Row]] = {}
     for line, cells in zip(table.lines, table.cells, strict=True):
         for cache, row in zip(table.caches, cells, strict=True):
@@ -41,7 +43,7 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     traces: list[go.Scatter] = []
     for (cache, lazy, others), rows in curves.items():
         name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
-        points = [(f"{row['bpw']:g}", row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
+        points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
         symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
         traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols)
     traces += _cross("nothing fits", traces)
@@ -81,7 +83,7 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
                 for n, row in zip(table.lengths, cells, strict=True)
                 if row and (height := _height(row, limit, above)) is not None
             ]
-            name = ", ".join(filter(None, [f"{line['bpw']:g} bpw", how(line), _others(table, line)]))
+            name = ", ".join(filter(None, [f"{table.axes.bits(line)} bpw", how(line), _others(table, line)]))
             traces += _curve(name, points, colours[line["bpw"]], line["lazy"], "diamond" if line["lazy"] else "circle")
         if not traces:
             continue
@@ -168,7 +170,7 @@ def _plain(figure: go.Figure) -> dict[str, Any]:
 
 def _others(table: CardTable, line: Row) -> str:
     """What else tells a curve apart; escaped, as plotly takes some of HTML's tags."""
-    named = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+    named = ", ".join(table.axes.others(line))
     return named.replace("&", "&amp;").replace("<", "&lt;")
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.plain_table import card_title
+from bench.report.names import Names
 from bench.report.rows import plain
-from bench.results.evidence import CARD
+from bench.results.identity import CARD, LIMIT, MODEL
 
 _SOFTWARE = ["exllamav2_version", "torch_version", "cuda_version", "driver_version", "harness_version"]
-_MACHINE = ["host", "device_kind", "device_name", "device_uuid", "compute_capability", *_SOFTWARE]
+_CARD = [*CARD, *LIMIT]
+_MACHINE = ["host", *CARD, *_SOFTWARE]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +41,20 @@ class Environment:
     rows: int
 
 
-def cards(cases: pd.DataFrame, boundaries: pd.DataFrame) -> list[Card]:
+def cards(cases: pd.DataFrame, boundaries: pd.DataFrame, names: Names) -> list[Card]:
     """Every card of the rows, real ones first, small ones before large ones."""
-    names = [*CARD, "device_total_bytes", "model"]
+    columns = [*_CARD, *MODEL]
     counted = pd.concat(
-        [_counted(cases, names, "started_at", "cases"), _counted(boundaries, names, "finished_at", "boundaries")]
+        [_counted(cases, columns, "started_at", "cases"), _counted(boundaries, columns, "finished_at", "boundaries")]
     )
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in plain(counted):
-        found.setdefault(tuple(row[name] for name in CARD), []).append(row)
+        found.setdefault(tuple(row[name] for name in _CARD), []).append(row)
     ordered = sorted(found.values(), key=_place)
-    return [_card(rows) for rows in ordered]
+    return [_card(rows, names) for rows in ordered]
 
 
-def environments(cases: pd.DataFrame, boundaries: pd.DataFrame) -> list[Environment]:
+def environments(cases: pd.DataFrame, boundaries: pd.DataFrame, names: Names) -> list[Environment]:
     """Every machine and set of versions of the rows, the most rows first."""
     counted = pd.concat(
         [_counted(cases, _MACHINE, "started_at", "rows"), _counted(boundaries, _MACHINE, "finished_at", "rows")]
@@ -66,7 +67,7 @@ def environments(cases: pd.DataFrame, boundaries: pd.DataFrame) -> list[Environm
         Environment(
             host=rows[0]["host"],
             simulated=rows[0]["device_kind"] == "simulated",
-            cards=sorted({_named(row) for row in rows}),
+            cards=sorted({_named(row, names) for row in rows}),
             versions={name.removesuffix("_version"): rows[0][name] for name in _SOFTWARE},
             rows=sum(row["rows"] for row in rows),
         )
@@ -92,14 +93,12 @@ def _place(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
     return first["device_kind"], total, first["device_name"], first["device_uuid"] or ""
 
 
-def _card(rows: list[dict[str, Any]]) -> Card:
+def _card(rows: list[dict[str, Any]], names: Names) -> Card:
     first = rows[0]
-    total = max((row["device_total_bytes"] for row in rows if row["device_total_bytes"] is not None), default=None)
-    named = (first["device_name"], first["device_kind"], total, first["vram_limit_bytes"], first["device_uuid"])
     return Card(
-        title=card_title(*named),
+        title=names.card_title(first),
         simulated=first["device_kind"] == "simulated",
-        models=sorted({row["model"] for row in rows}),
+        models=sorted({names.model(row) for row in rows}),
         cases=int(sum(row["cases"] or 0 for row in rows)),
         boundaries=int(sum(row["boundaries"] or 0 for row in rows)),
         first=min(row["first"] for row in rows),
@@ -107,6 +106,7 @@ def _card(rows: list[dict[str, Any]]) -> Card:
     )
 
 
-def _named(row: dict[str, Any]) -> str:
-    capability = "" if row["compute_capability"] is None else f", compute capability {row['compute_capability']}"
-    return f"{row['device_name']}{capability}"
+def _named(row: dict[str, Any], names: Names) -> str:
+    called = names.card(row)
+    capability = f"compute capability {row['compute_capability']}"
+    return called if row["compute_capability"] is None or capability in called else f"{called}, {capability}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bench.report.format import size
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlainTable:
@@ -24,11 +22,3 @@ class PlainTable:
 
     def body(self) -> list[list[str]]:
         return self.lines
-
-
-def card_title(name: str, kind: str, total_bytes: float | None, limit_bytes: float | None, uuid: str | None) -> str:
-    """`rtx_4090 (simulated), 23.52 GiB`; a real card by the end of its own number, as there may be two of a name."""
-    what = "simulated" if kind == "simulated" else "measured"
-    limited = "" if limit_bytes is None else f" limited to {size(limit_bytes)}"
-    mark = "" if uuid is None else f" [{uuid[-6:]}]"
-    return f"{name} ({what}), {size(total_bytes)}{limited}{mark}"

@@ -19,11 +19,12 @@ from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable, card_table_count
 from bench.report.console import console_for
+from bench.report.names import Names, distinct
 from bench.report.plain_table import PlainTable
 from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
-from bench.results.evidence import QUESTION, evidence
+from bench.results.evidence import QUESTION, SETTING, evidence
 from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
@@ -62,16 +63,17 @@ def publish(
     if not boundaries.empty and not cases.empty:
         asked = asked[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
-    found = boundary_report.boundary_tables(boundaries)
+    names = Names.of_frames(cases, boundaries)
+    found = boundary_report.boundary_tables(boundaries, names=names)
     console = console_for() if echo else None
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        with drawing(asked, cases, boundaries, out_dir) if plots else nullcontext(_no_pictures) as pictures:
-            files = [_tables(found, asked, out_dir / "tables.md", console)]
-            verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True))
+        with drawing(asked, cases, boundaries, out_dir, names) if plots else nullcontext(_no_pictures) as pictures:
+            files = [_tables(found, asked, out_dir / "tables.md", console, names)]
+            verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
-            told = _advice(cases, boundaries, out_dir, wishes or Wishes())
+            told = _advice(cases, boundaries, out_dir, wishes or Wishes(), names)
             files += told.files
             if not boundaries.empty:
                 files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
@@ -80,12 +82,13 @@ def publish(
             content = page.Content(
                 cases=cases,
                 boundaries=boundaries,
-                found=boundary_report.boundary_tables(boundaries, by_attention=True),
+                found=boundary_report.boundary_tables(boundaries, by_attention=True, names=names),
                 verdicts=verdicts,
                 verdicts_total=verdicts_total,
                 advised=told.advised,
                 folklore=told.folklore,
                 fronts=told.fronts,
+                naming=told.naming,
             )
             page_file = _write(out_dir / "report.html", page.as_html(content))
             drawn, untold = pictures()
@@ -97,7 +100,7 @@ def publish(
     for words in untold:
         print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
-        list(_echoed(advice.recommendation_tables(told.advised), console, out_dir / "recommendations.md"))
+        list(_echoed(advice.recommendation_tables(told.advised, told.naming), console, out_dir / "recommendations.md"))
         for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
     return files
@@ -113,38 +116,44 @@ class _Told:
 
     files: list[Path]
     advised: list[Recommendation]
+    naming: advice.Naming
     folklore: list[Answer]
     fronts: list[PlainTable]
 
 
-def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes) -> _Told:
+def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes, names: Names) -> _Told:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
     release_memory()
     shown_to_fit = evidence(cases, boundaries)
     release_memory()
-    files, fronts = _tradeoffs(shown_to_fit, out_dir, wishes.quality)
+    # Figures of quality are known by a model's name: where that stands for several, nobody knows whose they are.
+    quality = wishes.quality[~wishes.quality["model"].isin(names.shared)]
+    files, fronts = _tradeoffs(shown_to_fit, out_dir, quality, names)
     asked = pd.concat(
         [
-            frame.reindex(columns=[*QUESTION, "device_total_bytes", "native_max_seq_len"]).drop_duplicates(QUESTION)
+            frame.reindex(columns=[*QUESTION, "native_max_seq_len"]).drop_duplicates(QUESTION)
             for frame in (cases, boundaries)
         ],
         ignore_index=True,
     )
     advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
+    naming = advice.Naming.among(names, distinct(shown_to_fit, [*QUESTION, *SETTING]))
     said = answers(boundaries) if not boundaries.empty else []
-    text = advice.as_markdown_page(advised, said, wishes.quality, not boundaries.empty)
+    text = advice.as_markdown_page(advised, said, quality, not boundaries.empty, naming)
     told = [
         _write(out_dir / "recommendations.md", text),
-        _write(out_dir / "recommendations.csv", advice.as_frame(advised, wishes.quality).to_csv(index=False)),
+        _write(out_dir / "recommendations.csv", advice.as_frame(advised, quality).to_csv(index=False)),
     ]
     if said:
         told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
-    return _Told([*told, *files], advised, said, fronts)
+    return _Told([*told, *files], advised, naming, said, fronts)
 
 
-def _tradeoffs(shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame) -> tuple[list[Path], list[PlainTable]]:
+def _tradeoffs(
+    shown_to_fit: pd.DataFrame, out_dir: Path, quality: pd.DataFrame, names: Names
+) -> tuple[list[Path], list[PlainTable]]:
     points = with_quality(tradeoffs(shown_to_fit), quality)
-    fronts = tradeoff_tables.front_tables(points)
+    fronts = tradeoff_tables.front_tables(points, names)
     files = [_write(out_dir / "tradeoffs.md", tradeoff_tables.as_markdown_page(fronts, has_rows=len(points) > 0))]
     if not points.empty:
         chunks = (points.iloc[at : at + _CHUNK_ROWS] for at in range(0, len(points), _CHUNK_ROWS))
@@ -157,7 +166,7 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
 
 
 def _tables(
-    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, console: Console | None
+    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, console: Console | None, names: Names
 ) -> Path:
     """The boundaries first; headings where there are both, as both may speak of the same card and model.
 
@@ -166,7 +175,7 @@ def _tables(
     has_both = bool(found) and not asked.empty
     sections: list[tuple[str, Iterable[CardTable]]] = [
         ("How far it goes", found),
-        ("Case by case", verdict_report.verdict_tables(asked)),
+        ("Case by case", verdict_report.verdict_tables(asked, names=names)),
     ]
     separator = ""
     with path.open("w", encoding="utf-8") as file:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from bench.report.card_table import how
+from bench.report.axes import Axes, how
+from bench.report.card_names import kind_word
+from bench.report.card_table import OPTIONAL
 from bench.report.format import gib, rate, size, tokens
-from bench.report.plain_table import PlainTable, card_title
+from bench.report.names import Names
+from bench.report.plain_table import PlainTable
 from bench.report.render import as_markdown
 from bench.report.snippets import check_command, exllamav2, tabbyapi, weights
+from bench.results.evidence import QUESTION, SETTING
 from bench.results.folklore import Answer
+from bench.results.identity import CARD, LIMIT, MODEL, Row, key_of
 from bench.results.quality import with_quality
 from bench.results.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
 
@@ -27,7 +32,35 @@ _LEGEND = (
     "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
 )
-_PLAIN = ["bpw", "cache", "how", "max_seq_len", "left, GiB", "tokens/s", "rests on"]
+_PLAIN = ["max_seq_len", "left, GiB", "tokens/s", "rests on"]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What all answers are called: their `names`, and the `settings` that were asked for, by their question."""
+
+    names: Names
+    settings: Mapping[tuple[Any, ...], Sequence[Row]]
+
+    @classmethod
+    def of(cls, answers: Sequence[Recommendation]) -> Naming:
+        """Where nothing else was asked for."""
+        told = [vars(answer) for answer in answers]
+        return cls.among(Names(told), [row for row in told if row["max_seq_len"] is not None])
+
+    @classmethod
+    def among(cls, names: Names, settings: Sequence[Row]) -> Naming:
+        """`settings` have the columns QUESTION and SETTING of `results.evidence`."""
+        grouped: dict[tuple[Any, ...], list[Row]] = {}
+        for setting in settings:
+            grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
+        return cls(names, grouped)
+
+    def axes(self, answers: Sequence[Recommendation]) -> Axes:
+        """What tells the settings apart that were asked for where `answers` stand together."""
+        questions = dict.fromkeys(key_of(vars(answer), QUESTION) for answer in answers)
+        rows = [row for key in questions for row in self.settings.get(key, ())]
+        return Axes(rows, [name for name in OPTIONAL if name not in QUESTION], beside=MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,47 +76,56 @@ class Copyable:
     yaml: str
 
 
-def copyables(answers: Sequence[Recommendation]) -> list[list[Copyable]]:
+def copyables(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[list[Copyable]]:
     """What to copy, for each of `recommendation_tables` in their order."""
-    return [[_as_copyable(alike) for alike in _settings(group)] for group in _groups(answers, _model)]
+    naming = naming or Naming.of(answers)
+    return [[_as_copyable(alike, naming) for alike in _settings(group)] for group in _groups(answers, _model)]
 
 
-def recommendation_tables(answers: Sequence[Recommendation]) -> list[PlainTable]:
+def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[PlainTable]:
     """A table for each card and model, at home in 80 columns; how to read them stands under the last."""
     tables: list[PlainTable] = []
+    naming = naming or Naming.of(answers)
     for group in _groups(answers, _model):
-        where = f"{_model_name(group[0])} on {_card_title(group[0])}"
+        axes = naming.axes(group)
+        where = f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}"
         notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
-        lines = [[_wanted(answer), *_cells(answer)] for answer in group]
+        lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
         notes = [*_same_reason(notes, group), *_assumed(group)]
-        tables.append(PlainTable(title=where, legend="", columns=["for", *_PLAIN], lines=lines, notes=notes))
+        tables.append(PlainTable(title=where, legend="", columns=["for", *_columns(axes)], lines=lines, notes=notes))
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
 
 def as_markdown_page(
-    answers: Sequence[Recommendation], folklore: Sequence[Answer], quality: pd.DataFrame, has_boundaries: bool
+    answers: Sequence[Recommendation],
+    folklore: Sequence[Answer],
+    quality: pd.DataFrame,
+    has_boundaries: bool,
+    naming: Naming | None = None,
 ) -> str:
     """A table for each card with all its models, and below it each setting with what to copy."""
+    naming = naming or Naming.of(answers)
     known = _known_quality(answers, quality)
-    parts = ["# What to run on each card\n", folklore_section(folklore, has_boundaries)]
+    parts = ["# What to run on each card\n", folklore_section(folklore, has_boundaries, naming.names)]
     for group in _groups(answers, _card):
         has_quality = any(known[id(answer)] for answer in group)
-        columns = ["model", "for", *_PLAIN, *(["quality"] if has_quality else []), "basis"]
+        axes = naming.axes(group)
+        columns = ["model", "for", *_columns(axes), *(["quality"] if has_quality else []), "basis"]
         lines = [
             [
-                _model_name(answer),
+                _model_name(answer, naming),
                 _wanted(answer),
-                *_cells(answer),
+                *_cells(answer, axes),
                 *([known[id(answer)] or "–"] if has_quality else []),
                 answer.basis,
             ]
             for answer in group
         ]
-        notes = [f"{_model_name(a)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
-        title = _card_title(group[0])
+        notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
+        title = naming.names.card_title(vars(group[0]))
         table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
         parts.append(as_markdown(table).replace("### ", "## ", 1))
-        parts += [_copyable(alike) for alike in _settings(group)]
+        parts += [_copyable(alike, naming) for alike in _settings(group)]
     return "\n".join(parts)
 
 
@@ -105,23 +147,25 @@ def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.Dat
     return with_quality(frame.astype(dict.fromkeys(whole, "Int64")), quality)
 
 
-def folklore_section(answers: Sequence[Answer], has_boundaries: bool) -> str:
+def folklore_section(answers: Sequence[Answer], has_boundaries: bool, names: Names | None = None) -> str:
     """What people say of 24 GB and 40 GB cards, answered by certified boundaries; or why it is not."""
     if not answers:
         why = "none is of a 24 GB or a 40 GB card" if has_boundaries else "there are none among these rows"
         return f"## What people say\n\n24 GB: 2,048? 40 GB: 4,096 or more? Only certified boundaries answer; {why}.\n"
-    table = folklore_table(answers)
+    table = folklore_table(answers, names)
     return as_markdown(table).replace("### ", "## ", 1)
 
 
-def folklore_table(answers: Sequence[Answer]) -> PlainTable:
+def folklore_table(answers: Sequence[Answer], names: Names | None = None) -> PlainTable:
+    names = names or Names(answer.least for answer in answers)
+    axes = Axes((end for answer in answers for end in (answer.least, answer.most)), OPTIONAL)
     lines = [
         [
             str(answer.saying),
-            _folklore_card(answer),
-            str(answer.least["model"]),
-            _end(answer.least),
-            _end(answer.most),
+            f"{names.card(answer.least)} ({kind_word(answer.least)})",
+            names.model(answer.least),
+            _end(answer.least, axes),
+            _end(answer.most, axes),
             answer.verdict,
         ]
         for answer in answers
@@ -136,12 +180,11 @@ def folklore_table(answers: Sequence[Answer]) -> PlainTable:
 
 def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """The same for CSV, raw, with the rows that it rests on."""
-    named = ("device_kind", "device_name", "device_total_bytes", "vram_limit_bytes", "model", "model_fingerprint")
-    ends = ("fits_at", "bpw", "cache", "lazy", "run_id", "boundary_id")
+    ends = ("fits_at", *SETTING, "run_id", "boundary_id")
     records = [
         {
             "saying": str(answer.saying),
-            **{name: answer.least[name] for name in named},
+            **{name: answer.least[name] for name in QUESTION},
             "settings": answer.settings,
             "reaching": answer.reaching,
             "verdict": answer.verdict,
@@ -167,13 +210,18 @@ def _legend(answers: Sequence[Recommendation]) -> str:
     )
 
 
-def _cells(answer: Recommendation) -> list[str]:
+def _columns(axes: Axes) -> list[str]:
+    return ["bpw", "cache", "how", *axes.varying, *_PLAIN]
+
+
+def _cells(answer: Recommendation, axes: Axes) -> list[str]:
     if answer.max_seq_len is None:
-        return ["", "", "", "none", "", "", ""]
+        return ["", "", "", *("" for _ in axes.varying), "none", "", "", ""]
     return [
-        f"{answer.bpw:g}",
+        axes.bits(vars(answer)),
         str(answer.cache),
         how(vars(answer)),
+        *axes.cells(vars(answer)),
         tokens(answer.max_seq_len),
         _estimated(gib(answer.headroom_bytes), answer.headroom_basis == "estimated"),
         _estimated(rate(answer.tokens_per_s), answer.tokens_per_s_basis in ("estimated", "interpolated")),
@@ -199,9 +247,9 @@ def _assumed(group: Sequence[Recommendation]) -> list[str]:
     return sorted({note for answer in group for note in answer.assumed})
 
 
-def _copyable(alike: list[Recommendation]) -> str:
+def _copyable(alike: list[Recommendation], naming: Naming) -> str:
     """One setting at one length, the rows that it rests on, how to check it, and what to copy."""
-    told = _as_copyable(alike)
+    told = _as_copyable(alike, naming)
     return "\n".join(
         [
             f"### {told.title}\n",
@@ -216,14 +264,15 @@ def _copyable(alike: list[Recommendation]) -> str:
     )
 
 
-def _as_copyable(alike: list[Recommendation]) -> Copyable:
+def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
     answer = alike[0]
+    axes = naming.axes([answer])
+    told = [f"{axes.bits(vars(answer))} bpw", f"{answer.cache} cache", how(vars(answer)), *axes.others(vars(answer))]
     rows = [f"case {answer.case_id}"] if answer.case_id else []
     rows += [f"boundary {answer.boundary_id}"] if answer.boundary_id else []
     attention = answer.attention or "unknown"
     return Copyable(
-        title=f"{_model_name(answer)}: {answer.bpw:g} bpw, {answer.cache} cache, {how(vars(answer))}, "
-        f"{tokens(answer.max_seq_len)} tokens",
+        title=f"{_model_name(answer, naming)}: {', '.join(told)}, {tokens(answer.max_seq_len)} tokens",
         wanted="; ".join(_wanted(each) for each in alike),
         rests_on=f"{answer.basis}; {attention} attention; rows of run {answer.run_id}: {', '.join(rows) or 'unnamed'}",
         weights=weights(answer),
@@ -238,8 +287,7 @@ def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
     alike: dict[tuple[Any, ...], list[Recommendation]] = {}
     for answer in group:
         if answer.max_seq_len is not None:
-            setting = (answer.bpw, answer.head_bits, answer.cache, answer.lazy, answer.attention, answer.max_input_len)
-            alike.setdefault((*_model(answer), *setting, answer.max_seq_len), []).append(answer)
+            alike.setdefault(key_of(vars(answer), [*QUESTION, *SETTING, "max_seq_len"]), []).append(answer)
     return list(alike.values())
 
 
@@ -261,33 +309,21 @@ def _groups(answers: Sequence[Recommendation], key: Any) -> list[list[Recommenda
 
 def _card(answer: Recommendation) -> tuple[Any, ...]:
     limit = answer.vram_limit_bytes or answer.device_total_bytes
-    return answer.device_kind, limit, answer.device_name, answer.device_uuid, answer.vram_limit_bytes
+    return answer.device_kind, limit, *key_of(vars(answer), (*CARD, *LIMIT))
 
 
 def _model(answer: Recommendation) -> tuple[Any, ...]:
-    return (*_card(answer), answer.model, answer.model_fingerprint, answer.batch_size)
+    return (*_card(answer), *key_of(vars(answer), (*MODEL, "batch_size")))
 
 
-def _card_title(answer: Recommendation) -> str:
-    return card_title(
-        answer.device_name, answer.device_kind, answer.device_total_bytes, answer.vram_limit_bytes, answer.device_uuid
-    )
-
-
-def _model_name(answer: Recommendation) -> str:
+def _model_name(answer: Recommendation, naming: Naming) -> str:
     batch = "" if answer.batch_size in (None, 1) else f" (batch of {answer.batch_size})"
-    return answer.model + batch
+    return naming.names.model(vars(answer)) + batch
 
 
-def _folklore_card(answer: Answer) -> str:
-    row = answer.least
-    what = "simulated" if row["device_kind"] == "simulated" else "measured"
-    limit = "" if row["vram_limit_bytes"] is None else f", limited to {size(row['vram_limit_bytes'])}"
-    return f"{row['device_name']} ({what}{limit})"
-
-
-def _end(row: dict[str, Any]) -> str:
+def _end(row: dict[str, Any], axes: Axes) -> str:
+    setting = ", ".join([f"{axes.bits(row)} bpw", str(row["cache"]), how(row), *axes.others(row)])
     if row["fits_at"] is None:
-        return f"none ({row['bpw']:g} bpw, {row['cache']}, {how(row)})"
+        return f"none ({setting})"
     most = " max" if row["fits_at"] == row["native_max_seq_len"] else ""
-    return f"{tokens(row['fits_at'])}{most} ({row['bpw']:g} bpw, {row['cache']}, {how(row)})"
+    return f"{tokens(row['fits_at'])}{most} ({setting})"

@@ -8,6 +8,7 @@ from operator import itemgetter
 
 import pandas as pd
 
+from bench.report.axes import how
 from bench.report.card_table import (
     CARD_AND_MODEL,
     OPTIONAL,
@@ -15,16 +16,16 @@ from bench.report.card_table import (
     CardTable,
     Row,
     card_tables,
-    how,
     lines_of,
 )
 from bench.report.format import gib, tokens
+from bench.report.names import Names
 from bench.results.schema import DOCUMENTS
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _SHOWN = [
     *CARD_AND_MODEL,
-    *("started_at", "device_total_bytes", "native_max_seq_len", "attention_requested", "bpw", "cache", "lazy"),
+    *("started_at", "native_max_seq_len", "attention_requested", "bpw", "cache", "lazy"),
     *OPTIONAL,
     *("max_seq_len", "outcome", "phase", "peak_device_bytes", "notes", "error"),
 ]
@@ -52,10 +53,10 @@ class VerdictTable(CardTable):
     def body(self) -> list[list[str]]:
         return [
             [
-                f"{line['bpw']:g}",
+                self.axes.bits(line),
                 str(line["cache"]),
                 how(line),
-                *(str(line[name]) for name in self.varying),
+                *self.axes.cells(line),
                 *(_cell(cell) for cell in self.cells[i]),
                 self.fits_up_to(i),
             ]
@@ -73,9 +74,11 @@ class VerdictTable(CardTable):
         return tokens(fits) + ("" if any(n > fits and outcome == "oom" for n, outcome in row) else "+")
 
 
-def verdict_tables(frame: pd.DataFrame, by_attention: bool = False) -> Iterator[VerdictTable]:
+def verdict_tables(
+    frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None
+) -> Iterator[VerdictTable]:
     """One table at a time for each card and model in `frame` (rows of cases, each case once)."""
-    return card_tables(shown(frame), "started_at", _table, by_attention)
+    return card_tables(shown(frame), "started_at", _table, by_attention, names)
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +86,13 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if frame.empty else frame[_SHOWN]
 
 
-def _table(rows: list[Row]) -> VerdictTable:
+def _table(rows: list[Row], names: Names) -> VerdictTable:
     lines = lines_of(rows, _LINE)
     lengths = sorted({row["max_seq_len"] for row in rows})
     line_of = itemgetter(*_LINE)
     found = {(line_of(row), row["max_seq_len"]): row for row in rows}
     cells = [[found.get((tuple(line.values()), n)) for n in lengths] for line in lines]
-    return VerdictTable(rows=rows, lines=lines, lengths=lengths, cells=cells)
+    return VerdictTable(names=names, rows=rows, lines=lines, lengths=lengths, cells=cells)
 
 
 def _cell(row: Row | None) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.card_table import how
+from bench.report.axes import Axes, how
+from bench.report.card_table import OPTIONAL
 from bench.report.format import gib, rate, tokens
-from bench.report.plain_table import PlainTable, card_title
+from bench.report.names import Names
+from bench.report.plain_table import PlainTable
 from bench.report.render import as_markdown
 from bench.report.rows import plain_groups
 from bench.results.evidence import QUESTION
@@ -23,25 +25,27 @@ def as_markdown_page(tables: Sequence[PlainTable], has_rows: bool) -> str:
     return f"# What each setting costs and gives\n\nNothing to compare: {why}.\n"
 
 
-def front_tables(points: pd.DataFrame) -> list[PlainTable]:
+def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[PlainTable]:
     """A table for each question: what is on the front (`tradeoffs.tradeoffs`, with its quality)."""
+    names = names or Names.of_frames(points)
     front = points[points["on_front"].eq(True).fillna(False)]
     order = [*QUESTION, "max_seq_len", "peak_device_bytes"]
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()
-    return [_table(rows, counts[rows[0]["question"]]) for rows in plain_groups(front, number)]
+    return [_table(rows, counts[rows[0]["question"]], names) for rows in plain_groups(front, number)]
 
 
-def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:
-    first = rows[0]
+def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> PlainTable:
+    first, axes = rows[0], Axes(rows, OPTIONAL, beside=("max_seq_len",))
     has_quality = any(row["quality"] is not None for row in rows)
     estimated = any(row["tokens_per_s_basis"] == "estimated" for row in rows)
     lines = [
         [
-            f"{row['bpw']:g}",
+            axes.bits(row),
             str(row["cache"]),
             how(row),
+            *axes.cells(row),
             tokens(row["max_seq_len"]),
             gib(row["peak_device_bytes"], 2),
             rate(row["tokens_per_s"]) + (" est." if row["tokens_per_s_basis"] == "estimated" else ""),
@@ -60,18 +64,20 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int]) -> PlainTable:
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
     notes += sorted({str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else [])})
-    where = card_title(
-        first["device_name"],
-        first["device_kind"],
-        first["device_total_bytes"],
-        first["vram_limit_bytes"],
-        first["device_uuid"],
-    )
     batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
     return PlainTable(
-        title=f"{first['model']}{batch} on {where}",
+        title=f"{names.model(first)}{batch} on {names.card_title(first)}",
         legend=legend,
-        columns=["bpw", "cache", "how", "max_seq_len", "VRAM, GiB", "tokens/s", *(["quality"] if has_quality else [])],
+        columns=[
+            "bpw",
+            "cache",
+            "how",
+            *axes.varying,
+            "max_seq_len",
+            "VRAM, GiB",
+            "tokens/s",
+            *(["quality"] if has_quality else []),
+        ],
         lines=lines,
         notes=notes,
     )

@@ -16,7 +16,7 @@ class WorkNames:
 
     def __init__(self, works: Iterable[Case | Cell]) -> None:
         things = [_told(work) for work in works]
-        self._names = Names(things)
+        self._names = Names(things, real="cuda")
         self._axes = Axes(things, (*OPTIONAL, "repeats"), beside=(*CARD, *LIMIT, *MODEL))
 
     def title(self, work: Case | Cell) -> str:

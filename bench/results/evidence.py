@@ -9,16 +9,17 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-# One question: rows that differ in any of these are never compared. Simulated and real cards are apart by their kind.
-CARD = ["device_kind", "device_name", "device_uuid", "vram_limit_bytes", "vram_limit_by"]
-QUESTION = [*CARD, "model", "model_fingerprint", "batch_size"]
-# One answer: what a user can choose.
-SETTING = ["bpw", "head_bits", "cache", "lazy", "attention", "max_input_len"]
+from bench.results import identity
+
+# One question: rows that differ in any of these are never compared.
+QUESTION = [*identity.CARD, *identity.LIMIT, *identity.MODEL, "batch_size"]
+# One answer: what a user can choose, with the attention that ran.
+SETTING = ["attention" if name == "attention_requested" else name for name in identity.SETTING if name not in QUESTION]
 # From large to small: the finest first.
 CACHES = ("FP16", "Q8", "Q6", "Q4")
 PAGE_TOKENS = 256  # ExLlamaV2's page
 
-_SHARED = [*QUESTION, *SETTING, "attention_requested", "native_max_seq_len", "device_total_bytes", "run_id", "notes"]
+_SHARED = [*QUESTION, *SETTING, "attention_requested", "native_max_seq_len", "run_id", "notes"]
 _SPEEDS = ["decode_tokens_per_s", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"]
 _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on the harness
 CASE_COLUMNS = [

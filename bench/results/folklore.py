@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.results.evidence import CARD, QUESTION
+from bench.results.evidence import QUESTION
 
 _GIB = 1 << 30
 
@@ -72,7 +72,7 @@ def answers(boundaries: pd.DataFrame) -> list[Answer]:
     for saying in SAYINGS:
         sizes = usable["size_bytes"]
         own = usable[sizes.between((saying.card_gb - 2) * _GIB, saying.card_gb * _GIB)]
-        for _, rows in own.groupby([*CARD, *QUESTION[len(CARD) :]], dropna=False, sort=True):
+        for _, rows in own.groupby(QUESTION, dropna=False, sort=True):
             ends = rows.iloc[[0, -1]].to_dict("records")
             least, most = ({str(name): _plain(value) for name, value in end.items()} for end in ends)
             reaching = int((rows["length"] >= saying.claim).sum())

@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from bench.results.evidence import CACHES, QUESTION, headroom_at, reach, speed_at
+from bench.results.evidence import CACHES, QUESTION, SETTING, headroom_at, reach, speed_at
 
 # What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
 # and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
 DEFAULT_HEADROOM_BYTES = 512 << 20
 DEFAULT_CONTEXTS = (8192, 32768, 131072)
+_WHOLE = ("native_max_seq_len", "batch_size", "device_multi_processor_count")
 # By how much two speeds must differ to say which is faster: the worst error of an estimate that was checked
 # (docs/speed.md), and for measured ones what `compare` takes for noise by default.
 ESTIMATE_ERROR = 0.29
@@ -80,6 +81,11 @@ class Recommendation:
     case_id: str | None = None
     boundary_id: str | None = None
     assumed: tuple[str, ...] = ()
+    compute_capability: str | None = None
+    device_context_bytes: int | None = None
+    device_workspace_bytes: int | None = None
+    device_multi_processor_count: int | None = None
+    device_bandwidth_bytes_per_s: float | None = None
 
     @property
     def basis(self) -> str:
@@ -106,7 +112,7 @@ def recommend(
     with flash attention, then with the most headroom, then with plain loading; of those that are fastest as far as one
     can tell, plain loading comes before headroom.
     """
-    questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "device_total_bytes", "native_max_seq_len"]]
+    questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "native_max_seq_len"]]
     questions = questions.sort_values(QUESTION).reset_index(drop=True)
     keys = {_key(row): number for number, row in enumerate(questions[QUESTION].to_dict("records"))}
     rows = shown_to_fit.assign(reach=reach(shown_to_fit, headroom_bytes))
@@ -210,21 +216,19 @@ def _reason(summary: dict[Any, Any] | None, policy: Policy, wanted: int | None, 
 
 
 def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated: dict[str, Any]) -> Recommendation:
-    whole = ("device_total_bytes", "vram_limit_bytes", "native_max_seq_len", "batch_size")
     where: dict[str, Any] = {str(name): None if _missing(value) else value for name, value in question.items()}
-    where |= {name: _whole(where[name]) for name in whole}
+    where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
     if row is None:
         return Recommendation(**where, **stated)
     known = {str(name): value for name, value in row.items() if name == "notes" or not _missing(value)}
-    texts = ("cache", "attention", "attention_requested", "run_id", "case_id", "boundary_id", "tokens_per_s")
+    texts = ("attention_requested", "run_id", "case_id", "boundary_id", "tokens_per_s")
     told: dict[str, Any] = {name: known.get(name) for name in texts}
-    told |= {name: _whole(known.get(name)) for name in ("head_bits", "max_input_len", "fails_at")}
+    told |= {name: _plain(known.get(name)) for name in SETTING} | {"bpw": float(row["bpw"])}
     return Recommendation(
         **where,
         **stated,
         **told,
-        bpw=float(row["bpw"]),
-        lazy=bool(row["lazy"]),
+        fails_at=_whole(known.get("fails_at")),
         max_seq_len=int(row["length"]),
         headroom_bytes=_whole(known.get("left")),
         headroom_basis=None if "left" not in known else _kind(row) if row["is_own"] else "estimated",
@@ -242,6 +246,12 @@ def _kind(row: dict[Any, Any]) -> str:
 def assumptions(notes: Any) -> tuple[str, ...]:
     """The notes of a row, which may have none."""
     return () if notes is None or isinstance(notes, float) else tuple(str(note) for note in notes)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Python has it; a whole number whole, which pandas loses beside a null."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value == int(value) else value
 
 
 def _whole(value: Any) -> int | None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.results.evidence import QUESTION, SETTING
 
-_KEPT = [*QUESTION, *SETTING, "device_total_bytes", "max_seq_len", "peak_device_bytes", "headroom_bytes", "certified"]
+_KEPT = [*QUESTION, *SETTING, "max_seq_len", "peak_device_bytes", "headroom_bytes", "certified"]
 _ROW = ["run_id", "case_id", "boundary_id", "notes"]
 _USED = ["question", *_KEPT, *_ROW]
 COLUMNS = ["question", *_KEPT, "tokens_per_s", "tokens_per_s_basis", "on_front", "dominated_by", *_ROW, "place"]

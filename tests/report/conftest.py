@@ -46,6 +46,10 @@ ANOTHER_CARD_OR_MODEL = pytest.mark.parametrize(
     [
         {"device_name": "l4"},
         {"device_uuid": "GPU-2"},
+        {"device_total_bytes": 24 * GIB - (128 << 20)},
+        {"compute_capability": "8.9"},
+        {"device_context_bytes": 500 << 20},
+        {"device_bandwidth_bytes_per_s": 1e12},
         {"vram_limit_bytes": 8 * GIB},
         {"model": "other"},
         {"model_fingerprint": "f2"},

@@ -205,7 +205,7 @@ def test_another_card_or_model_is_another_table_with_a_file_of_its_own(
 ) -> None:
     tables = boundary_tables(boundaries_of(ends(2048), ends(4096, **difference)))
     assert sorted(table.body()[0][2] for table in tables) == ["2,048", "4,096"]
-    assert len({table.slug for table in tables}) == 2
+    assert len({table.title for table in tables}) == 2
 
 
 def test_a_models_cards_stand_together_small_ones_first(boundaries_of: FrameOf) -> None:
@@ -230,7 +230,7 @@ def test_attention_is_one_table_for_reading_and_several_for_plots(boundaries_of:
     assert _body(frame) == [["4", "load", "flash", "8,192"], ["4", "load", "matmul", "4,096"]]
     apart = boundary_tables(frame, by_attention=True)
     assert [table.title.split(", ")[-1] for table in apart] == ["flash attention", "matmul attention"]
-    assert len({table.slug for table in apart}) == 2
+    assert len({table.title for table in apart}) == 2
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ def test_a_simulated_and_a_measured_card_of_one_name_keep_their_files_apart(
 ) -> None:
     files = publish(NONE, boundaries_of(ends(4096), ends(8192, device_kind="cuda")), tmp_path, echo=False)
     assert [file.name for file in files if file.suffix == ".svg"] == [
-        "rtx_4090-boundary.svg",
-        "rtx_4090-boundary-2.svg",
+        "rtx_4090-measured-boundary.svg",
+        "rtx_4090-simulated-boundary.svg",
     ]
 
 

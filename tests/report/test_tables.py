@@ -107,7 +107,7 @@ def test_another_card_or_model_is_another_table_with_a_file_of_its_own(
 ) -> None:
     tables = list(verdict_tables(frame_of(fits(2048, 5.0), fits(4096, 6.0, **difference))))
     assert sorted(table.lengths for table in tables) == [[2048], [4096]]
-    assert len({table.slug for table in tables}) == 2
+    assert len({table.title for table in tables}) == 2
 
 
 def test_attention_is_one_table_for_reading_and_several_for_plots(frame_of: FrameOf) -> None:
@@ -117,7 +117,7 @@ def test_attention_is_one_table_for_reading_and_several_for_plots(frame_of: Fram
     assert [row[3:5] for row in both.body()] == [["flash", "4.0"], ["matmul", "5.0"]]
     apart = list(verdict_tables(frame, by_attention=True))
     assert [table.title.split(", ")[-1] for table in apart] == ["flash attention", "matmul attention"]
-    assert len({table.slug for table in apart}) == 2
+    assert len({table.title for table in apart}) == 2
 
 
 def test_where_no_attention_was_chosen_the_one_asked_for_is_shown(frame_of: FrameOf) -> None:

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from bench.records import PAGE
+from bench.report.axes import bits_of
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import Row
 from bench.report.format import in_k, tokens
@@ -65,7 +66,7 @@ def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: floa
         say(axes, "no length is known")
     # Evenly spaced, as widths such as 2.25, 2.5 and 16 would crowd at one end.
     few = len(widths) <= width_pt / 16
-    axes.set_xticks(range(len(widths)), [f"{bpw:g}" for bpw in widths], rotation=0 if few else 90)
+    axes.set_xticks(range(len(widths)), [bits_of(widths)[bpw] for bpw in widths], rotation=0 if few else 90)
     axes.set_xlim(-0.5, len(widths) - 0.5)
     axes.set_xlabel("bits per weight", fontsize=USUAL)
 
@@ -94,7 +95,7 @@ def _curves(table: BoundaryTable, widths: list[float]) -> list[_Curve]:
         for line, cells in zip(table.lines, table.cells, strict=True):
             row = cells[j]
             if row is not None:
-                name = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+                name = ", ".join(table.axes.others(line))
                 curves.setdefault((cache, line["lazy"], name), []).append((widths.index(line["bpw"]), row))
     return [_Curve(*key, points) for key, points in curves.items()]
 

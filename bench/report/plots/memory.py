@@ -11,6 +11,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bench.report.axes import bits_of
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import SHORT, Row
 from bench.report.format import GIB, size, tokens
@@ -121,7 +122,8 @@ def draw_memory(card: Card[BoundaryTable]) -> Figure | None:
     figure, axes = draw_grid(card, draw, "bits per weight", "GiB")
     tallest = max(sum(bar.stack.values()) for bar in every)
     axes[0][0].set_ylim(0, max(tallest, card.tables[0].limit_bytes or 0) / GIB * (1 + over))
-    axes[0][0].set_xticks(range(len(groups)), [", ".join(filter(None, (f"{bpw:g}", n))) for bpw, n in groups])
+    bits = bits_of(bpw for bpw, _ in groups)
+    axes[0][0].set_xticks(range(len(groups)), [", ".join(filter(None, (bits[bpw], n))) for bpw, n in groups])
     axes[0][0].set_xlim(-0.6, len(groups) - 0.4)
     if room_pt < 16 or any(named for _, named in groups):
         for panel in axes[-1]:
@@ -137,7 +139,7 @@ def _bars(table: BoundaryTable) -> dict[str, list[_Bar]]:
     """The bars of each cache type, the longest of those of one place in front."""
     bars: dict[str, list[_Bar]] = {}
     for line, cells in zip(table.lines, table.cells, strict=True):
-        named = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+        named = ", ".join(table.axes.others(line))
         for cache, row in zip(table.caches, cells, strict=True):
             if row is not None:
                 bars.setdefault(cache, []).append(_Bar((line["bpw"], named), line["lazy"], row, stack_of(row)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,8 +9,11 @@ from typing import Generic, TypeVar
 import pandas as pd
 
 from bench.report.card_table import CARD_AND_MODEL, CardTable
+from bench.report.names import Names
+from bench.report.rows import plain
+from bench.results.identity import CARD, LIMIT, MODEL
 
-_CARD = [name for name in CARD_AND_MODEL if not name.startswith("model")]
+_CARD = [*CARD, *LIMIT]
 _PANEL = [*CARD_AND_MODEL, "attention"]
 _ANSWERS = ("fits", "oom")
 
@@ -37,14 +39,14 @@ class Card(Generic[Table]):
     @property
     def title(self) -> str:
         """What the panels have in common."""
-        of = "" if self._models_vary else f"{_model(self.tables[0])} on "
+        of = "" if self._models_vary else f"{self.tables[0].model} on "
         attention = "" if self._attention_varies else f", {self.tables[0].attentions[0]} attention"
         return f"{of}{self.tables[0].card}{attention}"
 
     @property
     def slug(self) -> str:
         """The card's name as a file's."""
-        return re.sub(r"[^\w.-]+", "_", self.tables[0].card_slug)
+        return self.tables[0].card_slug
 
     @property
     def simulated(self) -> bool:
@@ -52,24 +54,20 @@ class Card(Generic[Table]):
 
     def name(self, table: Table) -> str:
         """What tells a panel from the others; empty where there are none."""
-        model = [_model(table)] if self._models_vary else []
+        model = [table.model] if self._models_vary else []
         return ", ".join(model + [f"{table.attentions[0]} attention"] * self._attention_varies)
 
     @property
     def _models_vary(self) -> bool:
-        return len({_model(table) for table in self.tables}) > 1
+        return len({table.model for table in self.tables}) > 1
 
     @property
     def _attention_varies(self) -> bool:
         return len({table.attentions[0] for table in self.tables}) > 1
 
 
-def _model(table: CardTable) -> str:
-    return f"{table.rows[0]['model']}{table.mark}"
-
-
 def cards(
-    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most: Most
+    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most: Most, names: Names | None = None
 ) -> tuple[Iterator[Card[Table]], list[str]]:
     """The cards of `frame`, one at a time, and what is left out altogether, in words.
 
@@ -78,33 +76,36 @@ def cards(
     """
     if frame.empty:
         return iter(()), []
+    names = names or Names.of_frames(frame)
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
     number = frame.groupby(_PANEL, dropna=False, sort=True).ngroup()
     answered = set(number[frame["outcome"].isin(_ANSWERS)])
     heads = frame.assign(panel=number).drop_duplicates("panel").sort_values("panel")
     groups = [group for _, group in heads.groupby(_CARD, dropna=False, sort=True)]
+
+    def called(group: pd.DataFrame) -> str:
+        return names.card(plain(group.iloc[:1])[0])
+
     told = [group for group in groups if answered & set(group["panel"])]
-    silent = [_device(group) for group in groups if not answered & set(group["panel"])]
+    silent = [called(group) for group in groups if not answered & set(group["panel"])]
     words = [f"no plot for {_some(silent)}: no row has an answer"] if silent else []
     if told[most.cards :]:
-        left_out = _some([_device(group) for group in told[most.cards :]])
+        left_out = _some([called(group) for group in told[most.cards :]])
         words.append(f"plots for {most.cards} of {len(told)} cards, not for {left_out}")
     most_panels = max(1, min(most.panels, most.panels_in_all // min(most.cards, len(told) or 1)))
 
     def card(group: pd.DataFrame) -> Card[Table]:
         has_answer = group["panel"].isin(answered)
-        drawn, empty = group.loc[has_answer, "panel"].tolist(), group.loc[~has_answer, "model"]
-        left_out = [f"No answer for {_some(list(dict.fromkeys(empty)))}."] if len(empty) else []
+        drawn = group.loc[has_answer, "panel"].tolist()
+        empty = [names.model(row) for row in plain(group[~has_answer])]
+        left_out = [f"No answer for {_some(list(dict.fromkeys(empty)))}."] if empty else []
         if drawn[most_panels:]:
-            what = "models" if group.loc[has_answer, "model"].is_unique else "models with their attention"
+            several = group[has_answer].duplicated([*MODEL]).any()
+            what = "models with their attention" if several else "models"
             left_out.append(f"{most_panels} of {len(drawn)} {what} are drawn; all are in tables.md.")
         return Card(list(tables_of(frame[number.isin(drawn[:most_panels])])), left_out)
 
     return map(card, told[: most.cards]), words
-
-
-def _device(group: pd.DataFrame) -> str:
-    return str(group["device_name"].iloc[0])
 
 
 def _some(names: list[str]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from bench.report.axes import bits_of
 from bench.report.card_table import Row
 from bench.report.format import GIB, in_k, size
 from bench.report.plots.grid import draw_grid
@@ -84,7 +85,7 @@ def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str
 
 def _name(axes: Axes, table: VerdictTable, line: Row, end: tuple[int, float], colour: str) -> None:
     """Names a line by the other keys that tell it apart."""
-    text = ", ".join(f"{key} {line[key]}" for key in table.varying if line[key] is not None)
+    text = ", ".join(table.axes.others(line))
     if text:
         axes.annotate(text, end, (2, 3), textcoords="offset points", ha="right", fontsize=SMALL, color=colour)
 
@@ -100,8 +101,9 @@ def _ticks(lengths: list[int]) -> list[int]:
 def _explain(figure: Figure, card: Card[VerdictTable], colours: dict[float, str]) -> None:
     """Only of what is there."""
     rows = list(chain.from_iterable(table.rows for table in card.tables))
+    bits = bits_of(colours)
     handles: list[Artist] = [
-        Line2D([], [], color=colour, lw=3, label=f"{bpw:g} bpw") for bpw, colour in colours.items()
+        Line2D([], [], color=colour, lw=3, label=f"{bits[bpw]} bpw") for bpw, colour in colours.items()
     ]
     ways = {row["lazy"] for row in rows}
     if False in ways:

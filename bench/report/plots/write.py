@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.boundaries import boundary_tables
+from bench.report.names import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory, with_parts
@@ -33,19 +34,20 @@ Pictures = tuple[list[Path], list[str]]
 
 @contextmanager
 def drawing(
-    asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path
+    asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, names: Names | None = None
 ) -> Iterator[Callable[[], Pictures]]:
     """Draws three kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary` and
     `CARD-memory` of `boundaries` (with what `cases` know of them), `CARD-peaks` of `asked`, the cases that are shown
     one by one. Gives what waits for them: the files, and in words what has no picture.
     """
-    plan = _Plan(out_dir)
+    names = names or Names.of_frames(cases, boundaries)
+    plan = _Plan(out_dir, names)
     boundaries = with_parts(boundaries, cases)
-    to_tables = partial(boundary_tables, by_attention=True)
+    to_tables = partial(boundary_tables, by_attention=True, names=names)
     planned = chain(
         plan.pictures(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary"),
         plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
-        plan.pictures(asked, partial(verdict_tables, by_attention=True), MOST_ROWS, draw_peaks, "peaks"),
+        plan.pictures(asked, partial(verdict_tables, by_attention=True, names=names), MOST_ROWS, draw_peaks, "peaks"),
     )
     del asked, cases, boundaries  # nothing here may outlive its use: there may be a million rows
     first = list(islice(planned, _FEW + 1))
@@ -86,8 +88,9 @@ def _result(waited: Future[Pictures]) -> Pictures:
 class _Plan:
     """What is to be drawn, no file twice, and what is not, in words."""
 
-    def __init__(self, out_dir: Path) -> None:
+    def __init__(self, out_dir: Path, names: Names) -> None:
         self._out_dir = out_dir
+        self._names = names
         self._stems: set[Path] = set()
         self._words: list[str] = []
 
@@ -100,7 +103,7 @@ class _Plan:
         kind: str,
     ) -> Iterator[Callable[[], Pictures]]:
         """What draws each picture of one kind, here or in another process."""
-        drawn, words = cards(frame, tables_of, most)
+        drawn, words = cards(frame, tables_of, most, self._names)
         self._words += words
         for card in drawn:
             yield partial(_draw, draw, card, kind, self._free(f"{card.slug}-{kind}"))
@@ -125,5 +128,5 @@ def _draw(draw: Callable[[Card[Any]], Figure | None], card: Card[Any], kind: str
     if figure is not None:
         return save(figure, stem), []
     if any(pd.notna(row.get("fits_at", 0)) for table in card.tables for row in table.rows):
-        return [], [f"no {kind} plot for {card.tables[0].rows[0]['device_name']}: no row tells the memory"]
+        return [], [f"no {kind} plot for {card.tables[0].names.card(card.tables[0].rows[0])}: no row tells the memory"]
     return [], []
