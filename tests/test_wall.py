@@ -20,7 +20,7 @@ ALLOWED = {
     "worker": {"checkpoint", "memory", "nvml", "records"},
     "results": {"records"},
     "report": {"errors", "records", "results"},
-    "commands": {"errors", "nvml", "plan", "records", "report", "results", "run"},
+    "commands": {"errors", "memory", "nvml", "plan", "records", "report", "results", "run"},
 }
 # Packages with one door each.
 DOORS = {

@@ -29,6 +29,7 @@ from bench.run.isolate import Launcher, make_launcher
 from bench.run.programs import Programs
 from bench.run.sweep import Stored
 from bench.run.versions import installed_versions
+from bench.run.whole import require_whole
 
 # Short simulated cases took 0.8 to 1.8 s on two cores; only until rows say better.
 ASSUMED_PROBE_S = 1.0
@@ -40,6 +41,7 @@ Tell = Callable[[str], None]
 def plan(overrides: Sequence[str], as_json: bool) -> int:
     """Says what `sweep` would do with the same `overrides`; returns the exit code."""
     planned = plan_sweep(overrides)
+    require_whole([*(cell.longest for cell in planned.cells), *planned.cases])
     settings = planned.settings
     jobs = settings.jobs or os.cpu_count() or 1
     works: list[Case | Cell] = [*planned.cells, *planned.cases]

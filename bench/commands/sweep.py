@@ -16,11 +16,13 @@ from bench.report.rows import latest
 from bench.results.store import read_boundaries, read_cases
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, new_run_id, run_sweep
+from bench.run.whole import require_whole
 
 
 def sweep(overrides: Sequence[str]) -> int:
     """Measures what `overrides` ask for and shows it; returns the exit code."""
     planned = plan_sweep(overrides)
+    require_whole([*(cell.longest for cell in planned.cells), *planned.cases])
     settings = planned.settings
     results_dir = Path(settings.results_dir)
     launcher = config.launcher_override(overrides)

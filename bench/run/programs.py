@@ -39,7 +39,7 @@ class Programs:
         self._launcher: Launcher | None = None
         self._scratch = scratch
         self._jobs = jobs or os.cpu_count() or 1
-        self._dir = user_cache_path("vram-bench") / "programs" / _engine_digest()
+        self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
         # Cells that differ in their tensors alone share a program.
         self._load = lru_cache(_KEPT_PROGRAMS)(lambda path, cache: with_cache(Program.load(path).deepened(), cache))
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
@@ -137,7 +137,7 @@ class Programs:
             one_more()
 
 
-def _engine_digest() -> str:
+def engine_digest() -> str:
     """Changes with anything that decides what a case allocates: the engine, PyTorch, and this program's own rules."""
     digest = hashlib.sha256(json.dumps(installed_versions(), sort_keys=True).encode())
     package = Path(bench.__file__).parent

@@ -23,6 +23,7 @@ from bench.errors import BadInput
 from bench.records import Case
 from bench.run.isolate import case_request, make_launcher, run_isolated
 from bench.run.versions import installed_versions
+from bench.run.whole import require_whole
 
 SIGN = "synthetic.json"  # says what is in the directory; real checkpoints have no such file
 _MAKER = "vram-bench synth"
@@ -69,6 +70,7 @@ def lay_out(case: Case) -> Layout:
     Raises `BadInput` for a model that the engine refuses, and for weights that there are no random values of.
     """
     if case.model.has_weights and case.model.path is not None:
+        require_whole([case], to_be_read=True)
         try:
             return lay_out_like(Path(case.model.path))
         except NoTwin as error:

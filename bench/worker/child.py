@@ -33,7 +33,8 @@ def preload(kind: str) -> None:
 def run_request(request: dict[str, Any], records_fd: int) -> int:
     """Does what `request` asks for, and returns the exit code; `layouts` names a directory for checkpoints.
 
-    A `case` alone is to be run; with `layout`, what is in its checkpoint goes to that path; `wanted` are recordings.
+    A `case` alone is to be run; with `layout`, what is in its checkpoint goes to that path, with `missing`, what it
+    lacks; `wanted` are recordings.
 
     Every record is one line on `records_fd`, written whole and at once: what was reported survives any death.
     """
@@ -43,6 +44,8 @@ def run_request(request: dict[str, Any], records_fd: int) -> int:
 
     if "layout" in request:
         return _lay_out(request, emit)
+    if "missing" in request:
+        return _inspect(request, emit)
     return _run_case(request, emit) if "case" in request else _record(request, emit)
 
 
@@ -68,16 +71,39 @@ def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
 def _lay_out(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
     """Writes what is in the checkpoint of a case (`case` as JSON) to `request["layout"]`."""
     from bench.worker import checkpoint
-    from bench.worker.engine import require_known_architecture
+    from bench.worker.readable import read_config
 
     case = Case.from_json(request["case"])
     try:
         with _open_card(case):
-            require_known_architecture(case.model.config)
+            read_config(case.model.config)
             layout = checkpoint.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
         return _failed(error, None, emit)
     Path(request["layout"]).write_text(layout.to_json())
+    return EXIT_DONE
+
+
+def _inspect(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
+    """Writes what the checkpoint of a case (`case` as JSON) lacks to `request["missing"]`.
+
+    Of a model that the engine refuses nothing is known to be missing; why it does is written there, too.
+    """
+    from bench.worker.engine import Unsupported
+    from bench.worker.inspection import missing_tensors
+
+    case = Case.from_json(request["case"])
+    assert case.model.path is not None
+    missing: list[str] = []
+    refused: str | None = None
+    try:
+        with _open_card(case):
+            missing = missing_tensors(Path(case.model.path), case.model.config)
+    except Unsupported as error:
+        refused = str(error)
+    except Exception as error:
+        return _failed(error, None, emit)
+    Path(request["missing"]).write_text(json.dumps({"missing": missing, "refused": refused}))
     return EXIT_DONE
 
 

@@ -19,7 +19,8 @@ from bench.memory import dtypes
 from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
-from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention, require_known_architecture
+from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention
+from bench.worker.readable import read_config, refusals_explained
 
 Emit = Callable[[Report], None]
 
@@ -29,9 +30,11 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
     from exllamav2.config import ExLlamaV2Config
     from exllamav2.model import ExLlamaV2
 
-    require_known_architecture(case.model.config)
+    read_config(case.model.config)
     with _phase(Phase.LOAD, card, emit) as load:
-        config = ExLlamaV2Config(str(card.model_dir(case, layouts)))
+        directory = card.model_dir(case, layouts)
+        with refusals_explained():
+            config = ExLlamaV2Config(str(directory))
         config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
         config.max_batch_size = case.batch_size
         config.max_input_len = case.max_input_len

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +27,8 @@ from bench.memory.solve import solve
 from bench.memory.trace import Event, Op, Recording, Section, Size
 from bench.records import Case, Phase, Report
 from bench.worker import scenario
-from bench.worker.engine import choose_attention, require_known_architecture
+from bench.worker.engine import choose_attention
+from bench.worker.readable import read_config
 from bench.worker.simulated import card
 from bench.worker.simulated.attribution import SCRATCH, WORKSPACE
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
@@ -116,10 +116,10 @@ class Recorder(CachingAllocator, Observer):
 def make_program(case: Case, layouts: Path) -> Program:
     """The program of `case`'s cell; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
     card.preload()
-    config = _engine_config(case.model.config)
+    config = read_config(case.model.config)
     setup = _setup(case, config)
     shallow, period = _shallow(case, config)
-    num_layers = _engine_config(shallow.model.config).num_hidden_layers
+    num_layers = read_config(shallow.model.config).num_hidden_layers
 
     def record_at(max_seq_len: int, extra: Sequence[Pass] | None) -> Recording:
         return record(dataclasses.replace(shallow, max_seq_len=max_seq_len), layouts, extra, num_layers, period)
@@ -173,19 +173,6 @@ def record(
             with suppress(_Loaded):
                 scenario.run(case, simulated, layouts, on_report)
     return recording
-
-
-def _engine_config(config: dict[str, Any]) -> Any:
-    """The ExLlamaV2Config that the engine reads out of a config.json."""
-    from exllamav2.config import ExLlamaV2Config
-
-    require_known_architecture(config)
-    with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "config.json").write_text(json.dumps(config))
-        read = ExLlamaV2Config()
-        read.model_dir = directory
-        read.prepare(no_tensors=True)
-    return read
 
 
 def _setup(case: Case, config: Any) -> Setup:

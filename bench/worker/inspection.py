@@ -1,0 +1,94 @@
+"""What a checkpoint lacks of the tensors that ExLlamaV2 would look for: in its headers, never in an index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from bench.worker.readable import read_config, refusals_explained
+
+_NOT_FOUND = re.compile(r"Could not find (.*)\.\* in model")
+_MOST = 64  # that the engine's own check is asked for, one after the other, beyond what its modules name
+_EXL2_PARTS = ("q_invperm", "q_scale", "q_scale_max", "q_groups")
+_FUSED_MLP = "model.layers.0.mlp.swiglu.w12.weight"
+
+
+def missing_tensors(directory: Path, config: dict[str, Any]) -> list[str]:
+    """Names of what no safetensors file of `directory` has, as the engine calls them; `NAME.*` for a whole layer.
+
+    `config` is the config.json in it, parsed. Raises `Unsupported` where the engine refuses that.
+    """
+    from exllamav2.model import ExLlamaV2
+    from exllamav2.stloader import STFile, cleanup_stfiles
+
+    read = read_config(config)
+    cleanup_stfiles()  # type: ignore[no-untyped-call]
+    names: set[str] = set()
+    for file in sorted(directory.glob("*.safetensors")):
+        names.update(STFile.open(str(file), keymap=read.arch.keymap).get_dict())
+    missing: dict[str, None] = {}  # in order
+    if _FUSED_MLP not in names:  # of those the modules do not name what they load
+        for module in _leaves(ExLlamaV2(read).modules):
+            missing.update(dict.fromkeys(_lacking(module, names)))
+    try:
+        missing.update(dict.fromkeys(_found_by_the_engine(directory, list(missing))))
+    finally:
+        cleanup_stfiles()  # type: ignore[no-untyped-call]
+    return list(missing)
+
+
+def _leaves(modules: list[Any]) -> Iterator[Any]:
+    for module in modules:
+        if module.submodules:
+            yield from _leaves(module.submodules)
+        else:
+            yield module
+
+
+def _lacking(module: Any, names: set[str]) -> list[str]:
+    """What `module` would load and is not in `names` (ExLlamaV2Module.load_weight, load_weight_fused)."""
+    fused = getattr(module, "f_key", None)
+    if fused and not names.isdisjoint((fused, f"{fused}.weight")):
+        return []
+    has_bias = getattr(module, "has_bias", False)
+    for key in filter(None, (module.key, module.alt_key)):
+        if f"{key}.q_weight" in names:
+            parts = [*_EXL2_PARTS, *(["bias"] if has_bias else [])]
+        elif f"{key}.weight" in names:
+            parts = ["bias"] if has_bias else []
+        else:
+            continue
+        return [f"{key}.{part}" for part in parts if f"{key}.{part}" not in names]
+    return [f"{module.key}.*"]
+
+
+def _found_by_the_engine(directory: Path, known: list[str]) -> list[str]:
+    """What the engine's own check names beyond `known`: the vision tower's, for one, which it wants to be there."""
+    from exllamav2.config import ExLlamaV2Config
+    from exllamav2.stloader import STFile
+
+    found: list[str] = []
+    read_names = STFile.get_dict
+
+    def completed(file: Any) -> dict[str, Any]:
+        pretended = (name.removesuffix(".*") for name in [*known, *found] if name.endswith(".*"))
+        return {**read_names(file), **{f"{name}.weight": {} for name in pretended}}
+
+    with mock.patch.object(STFile, "get_dict", completed):
+        while len(found) < _MOST:
+            config = ExLlamaV2Config()
+            config.model_dir = str(directory)
+            try:
+                with refusals_explained():
+                    config.prepare()
+            except ValueError as error:
+                name = _NOT_FOUND.search(str(error))
+                if name is None:
+                    raise
+                found.append(f"{name[1]}.*")
+            else:
+                break
+    return found

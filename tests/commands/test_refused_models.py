@@ -1,0 +1,161 @@
+"""Checkpoints that lack tensors, and configurations that the engine refuses: told before anything runs, by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.results.store import read_cases
+from tests.checkpoint import headers
+from tests.conftest import Program
+
+SMALL: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1024,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+}
+CARD = "device=rtx_3060_12gb"
+
+
+def _directory(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**SMALL, **changes}))
+    return folder
+
+
+def _refused_by_all(program: Program, tmp_path: Path, folder: str, said: str, *, first: str = "plan") -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    commands = {
+        "plan": ("plan", f"model.path={folder}", CARD),
+        "sweep": ("sweep", f"model.path={folder}", CARD, "results_dir=r"),
+        "synth": ("synth", f"model.path={folder}", "--out", "twin", "--sparse"),
+    }
+    for command in sorted(commands, key=lambda name: name != first):
+        refused = program(*commands[command])
+        assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+        assert said in refused.stderr
+        assert refused.stderr.splitlines()[-1].endswith("download it again")
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def _made(program: Program, tmp_path: Path, bpw: str = "4.0") -> Path:
+    """A whole checkpoint in two files or more, with an index as the original's would be."""
+    _directory(tmp_path / "given")
+    made = program("synth", "model.path=given", f"bpw={bpw}", "--out", "whole", "--sparse", "--shard-size", "1MiB")
+    assert made.returncode == 0, made.stderr
+    return tmp_path / "whole"
+
+
+def test_a_shard_that_was_never_downloaded(program: Program, tmp_path: Path) -> None:
+    """The index names all tensors, also those of the file that is not there: it is not asked."""
+    whole = _made(program, tmp_path, "16")
+    shards = sorted(whole.glob("*.safetensors"))
+    lost = next(shard for shard in shards if any("layers.1.mlp" in name for name in headers.read(shard)))
+    names = headers.read(lost)
+    lost.unlink()
+    assert len(shards) > 2
+    assert (whole / "model.safetensors.index.json").exists()
+    rest = f" (and {len(names) - 1} more) are" if len(names) > 1 else " is"
+    _refused_by_all(program, tmp_path, "whole", f"{rest} in none of its files")
+
+
+def test_an_exl2_layer_of_which_a_part_is_missing(program: Program, tmp_path: Path) -> None:
+    """As of a head that was cut in two by a shard that is not there."""
+    whole = _made(program, tmp_path)
+    for shard in whole.glob("*.safetensors"):
+        entries = {name: (kind, shape) for name, (kind, shape, _) in headers.read(shard).items()}
+        kept = {name: entry for name, entry in entries.items() if name not in ("lm_head.q_scale", "lm_head.q_groups")}
+        if kept != entries:
+            headers.write_header(shard, kept)
+    _refused_by_all(program, tmp_path, "whole", "lm_head.q_scale (and 1 more) are in none of its files")
+
+
+def test_the_answer_is_kept_and_a_whole_checkpoint_passes(program: Program, tmp_path: Path) -> None:
+    _made(program, tmp_path)
+    own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert program("plan", "model.path=whole", CARD, **own).returncode == 0
+    kept = list((tmp_path / "cache" / "vram-bench" / "whole").rglob("*.json"))
+    assert [json.loads(path.read_text()) for path in kept] == [{"missing": [], "refused": None}]
+    stamp = kept[0].stat().st_mtime_ns
+    shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+    assert program("plan", "model.path=copy", CARD, **own).returncode == 0
+    assert [path.stat().st_mtime_ns for path in kept] == [stamp]
+    assert len(list((tmp_path / "cache" / "vram-bench" / "whole").rglob("*.json"))) == 1
+
+
+REFUSED = [
+    (
+        {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 2.0}},
+        ["rope_scaling has both `type` and `rope_type`", "take one of the two out"],
+    ),
+    ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, ["yarn has no original_max_position_embeddings", "add it"]),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, ["llama3 has no low_freq_factor", "add it"]),
+    ({"rope_scaling": {"type": "linear"}}, ["'factor' missing from 'rope_scaling'"]),
+    ({"rope_theta": "10000.0"}, ['rope_theta is "10000.0"', "write a number there"]),
+    ({"num_key_value_heads": "2"}, ['num_key_value_heads is "2"', "write a whole number there"]),
+    ({"num_key_value_heads": 0}, ["num_key_value_heads"]),
+    ({"hidden_size": None}, ["no hidden_size or d_model"]),
+]
+
+
+def test_a_configuration_that_the_engine_refuses_is_unsupported(program: Program, tmp_path: Path) -> None:
+    folders = []
+    for number, (changes, _) in enumerate(REFUSED):
+        folders.append(f"m{number}")
+        _directory(tmp_path / folders[-1], **changes)
+    models = f"model.path={','.join(folders)}"
+    command = ("sweep", "model=local", models, CARD, "max_seq_len=512", "results_dir=r")
+    swept = program(*command)
+    assert swept.returncode == 0, swept.stderr
+    rows = {row["model"]: row for row in read_cases(tmp_path / "r")[0].to_pylist()}
+    for folder, (_, words) in zip(folders, REFUSED, strict=True):
+        assert rows[folder]["outcome"] == "unsupported", rows[folder]["error"]
+        assert rows[folder]["error"].startswith("ExLlamaV2 cannot read config.json: ")
+        for word in words:
+            assert word in rows[folder]["error"]
+    again = program(*command)
+    assert again.returncode == 0
+    assert len(read_cases(tmp_path / "r")[0]) == len(REFUSED)  # an answer is not asked for twice
+    planned = program("plan", "model=local", f"model.path={folders[0]}", CARD, "--json")
+    (cell,) = json.loads(planned.stdout)["cells"]
+    assert REFUSED[0][1][0] in cell["reason"]
+
+
+def test_synth_refuses_what_the_engine_cannot_read(program: Program, tmp_path: Path) -> None:
+    _directory(tmp_path / "m", rope_theta="10000.0")
+    refused = program("synth", "model.path=m", "--out", "twin")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "rope_theta" in refused.stderr
+    assert not (tmp_path / "twin").exists()
+
+
+@pytest.mark.parametrize("lost", ["hidden_act", "num_attention_heads"])
+def test_a_key_of_the_vision_tower_is_told(program: Program, tmp_path: Path, lost: str) -> None:
+    vision = {
+        "model_type": "pixtral", "head_dim": 64, "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096,
+        "num_attention_heads": 16, "num_hidden_layers": 2, "patch_size": 14, "rope_theta": 10000.0,
+    }  # fmt: skip
+    del vision[lost]
+    text = {key: value for key, value in SMALL.items() if key != "architectures"}
+    config = {
+        "architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3", "vision_feature_layer": -1,
+        "multimodal_projector_bias": False, "spatial_merge_size": 2, "text_config": {**text, "head_dim": 64},
+        "vision_config": vision,
+    }  # fmt: skip
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    swept = program("sweep", "model.path=m", CARD, "max_seq_len=512", "results_dir=r")
+    assert swept.returncode == 0, swept.stderr
+    (row,) = read_cases(tmp_path / "r")[0].to_pylist()
+    assert (row["outcome"], f"vision_config.{lost}" in row["error"]) == ("unsupported", True), row["error"]
