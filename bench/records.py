@@ -45,6 +45,15 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
+class LimitBasis(StrEnum):
+    """What tells a model's own limit in tokens. `ENGINE_DEFAULT`: nothing does; there is only what the engine takes."""
+
+    CONFIG = "config.json"
+    ROPE_SCALING = "rope scaling"
+    FAMILY = "family"
+    ENGINE_DEFAULT = "engine default"
+
+
 # Verdicts that answer the question; the others mean that the case should be looked at (exit code 1).
 ANSWERS = frozenset({Outcome.FITS, Outcome.OOM, Outcome.UNSUPPORTED, Outcome.DEGRADED})
 
@@ -154,12 +163,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Cell:
-    """Every axis but the length: how far does it go? `longest` is its case at the model's own limit."""
+    """Every axis but the length: how far does it go? `longest` is its case where the search ends."""
 
     longest: Case
 
     @property
-    def native_max_seq_len(self) -> int:
+    def search_end(self) -> int:
+        """The longest length of the search: the model's own limit, unless told otherwise."""
         return self.longest.max_seq_len
 
     def at(self, max_seq_len: int) -> Case:
@@ -170,8 +180,8 @@ class Cell:
         return f'{{"longest": {self.longest.to_json()}}}'
 
     def boundary_id(self, versions: dict[str, str | None]) -> str:
-        """A hash of all that determines the boundary."""
-        return self.at(0).case_id(versions)
+        """A hash of all that determines the boundary, the end of the search among it."""
+        return hashlib.sha256(f"{self.at(0).case_id(versions)} {self.search_end}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

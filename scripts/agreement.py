@@ -113,7 +113,7 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
         cache=row["cache"],
         lazy=row["lazy"],
         attention=row["attention"] or row["attention_requested"],  # what ran there, not what `auto` would choose here
-        max_seq_len=row.get("max_seq_len", row["native_max_seq_len"]),
+        max_seq_len=row.get("max_seq_len") or row.get("searched_up_to") or row["native_max_seq_len"],
         batch_size=row["batch_size"],
         max_input_len=row["max_input_len"],
         vram_limit_bytes=row["vram_limit_bytes"],

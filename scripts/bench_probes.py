@@ -111,7 +111,7 @@ def count(cells: list[Cell], programs: Programs) -> None:
     cells = sorted(cells, key=lambda cell: programs.cell_key(cell.longest))
     key, replayer = "", None
     for cell in cells:
-        case, native = cell.longest, cell.native_max_seq_len
+        case, native = cell.longest, cell.search_end
         try:
             if programs.cell_key(case) != key:
                 key, replayer = programs.cell_key(case), programs.replayer(case)

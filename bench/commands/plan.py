@@ -17,7 +17,7 @@ from bench.errors import ExitCode
 from bench.memory import dtypes
 from bench.memory.limits import attention_assumptions, origins
 from bench.plan.cases import plan_sweep
-from bench.plan.models import native_max_seq_len
+from bench.plan.lengths import lengths_of
 from bench.plan.predict import Prediction
 from bench.records import ANSWERS, Case, Cell, Outcome
 from bench.report.console import console_for
@@ -105,9 +105,12 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
     is_cell = isinstance(work, Cell)
     length = None if is_cell else case.max_seq_len
+    lengths = lengths_of(case.model.config)
     return ForecastRow(
         **identity_of(case),
-        native_max_seq_len=native_max_seq_len(case.model.config),
+        native_max_seq_len=lengths.limit,
+        native_max_seq_len_basis=lengths.basis,
+        searched_up_to=work.search_end if isinstance(work, Cell) else None,
         is_cell=is_cell,
         probes=0 if stored else forecast.probes,
         stored=stored,
@@ -116,6 +119,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         predicted_fits_at=forecast.fits_at or None,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
         assumed=_assumptions(case, seen) if prediction else [],
+        notes=lengths.notes((forecast.fits_at or 0) if is_cell else case.max_seq_len),
     )
 
 
@@ -157,7 +161,7 @@ def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
 
 def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:
     """The row with what would change its answer, where something could."""
-    if forecast.prediction is None or row.is_native or (row.fits and not row.is_cell):
+    if forecast.prediction is None or row.is_at_end or (row.fits and not row.is_cell):
         return replace(row, gains=[])
     cell = Cell(forecast.case)  # of a case: how far it would go, up to its own length
     fits_at = forecast.fits_at if row.is_cell else forecaster.fits_at(cell)

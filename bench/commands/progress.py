@@ -15,6 +15,7 @@ from rich.text import Text
 
 from bench.records import Case, Cell
 from bench.report.console import console_for
+from bench.report.ends import is_lower_bound, is_own_limit
 from bench.report.format import duration, size, tokens
 from bench.report.work_names import WorkNames
 from bench.run.boundary import Row
@@ -150,9 +151,19 @@ def describe_boundary(boundary: Row) -> str:
         return "; ".join([f"{boundary['outcome']}: {boundary.get('error')}", *known])
     if fits_at is None:
         return "; ".join(["nothing fits", *filter(None, [boundary.get("advice")])])
-    end = "the model's own limit" if fails_at is None else f"fails at {tokens(fails_at)}"
     doubt = ["contradictory"] if boundary["contradictory"] else []
-    return "; ".join([f"fits up to {tokens(fits_at)}, {end}", _count(boundary["probes"], "probe"), *doubt])
+    return "; ".join([_reach(boundary), _count(boundary["probes"], "probe"), *doubt])
+
+
+def _reach(boundary: Row) -> str:
+    fits_at, fails_at = tokens(boundary["fits_at"]), boundary["fails_at"]
+    if fails_at is not None:
+        return f"fits up to {fits_at}, fails at {tokens(fails_at)}"
+    if is_lower_bound(boundary):
+        return f"fits up to {fits_at} at least, where the search ended"
+    return (
+        f"fits up to {fits_at}, the model's own limit" if is_own_limit(boundary) else f"fits up to {fits_at} at least"
+    )
 
 
 def describe(row: Row) -> str:

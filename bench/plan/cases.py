@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BadInput
 from bench.plan import config
 from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
-from bench.plan.models import native_max_seq_len, resolve_model
-from bench.plan.settings import AUTO, HEAD_BITS, MIN_SEQ_LEN, Settings
+from bench.plan.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.plan.models import resolve_model
+from bench.plan.settings import AUTO, HEAD_BITS, Settings
 from bench.plan.units import parse_size
-from bench.records import Case, Cell, DeviceSpec, ModelSpec
+from bench.records import PAGE, Case, Cell, DeviceSpec, ModelSpec
 
 _FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
 _OF_A_CHECKPOINT = ("bpw", "head_bits")
-_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id")
+_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
         key = text.partition("=")[0]
         if key.partition(".")[0] != "model" and key not in _OF_A_CHECKPOINT:
             raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(_OF_A_CHECKPOINT)} alone")
-    settings, *more = config.validate_all(config.combinations([*overrides, f"device={DEFAULT_SIMULATED}"]))
+    unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={MIN_SEQ_LEN}"]
+    settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
     model = resolve_model(settings.model, settings.bpw)
-    (cell,) = _work_on(settings, model, resolve_device(settings.device))
-    assert isinstance(cell, Cell)
-    return cell.longest
+    (case,) = _work_on(settings, model, resolve_device(settings.device))
+    assert isinstance(case, Case)
+    return case
 
 
 def work_of(settings: Settings) -> list[Case | Cell]:
@@ -89,41 +91,74 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
     vram_limit_bytes = _vram_limit(settings.vram_limit, device)
     limited = vram_limit_bytes is not None
-    native = native_max_seq_len(model.config)
-    cell = Cell(
-        Case(
-            model=model,
-            device=device,
-            bpw=bpw,
-            # Weights that are there have their own head, and an unquantised model has none of these.
-            head_bits=None if model.has_weights or bpw == _FP16_BPW else settings.head_bits,
-            cache=settings.cache.name,
-            lazy=settings.lazy,
-            attention=settings.attention.name,
-            max_seq_len=native,
-            batch_size=settings.batch_size,
-            max_input_len=settings.max_input_len,
-            vram_limit_bytes=vram_limit_bytes,
-            vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
-            repeats=settings.repeats if device.kind == "cuda" else 1,
+    known = lengths_of(model.config)
+    lengths = _lengths(settings.max_seq_len, known, model.name)
+    end = _search_end(settings.auto_up_to, known, model.name) if AUTO in lengths else None
+    if end is None and settings.auto_up_to is not None:
+        raise BadInput(
+            f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
         )
+    case = Case(
+        model=model,
+        device=device,
+        bpw=bpw,
+        # Weights that are there have their own head, and an unquantised model has none of these.
+        head_bits=None if model.has_weights or bpw == _FP16_BPW else settings.head_bits,
+        cache=settings.cache.name,
+        lazy=settings.lazy,
+        attention=settings.attention.name,
+        max_seq_len=end or MIN_SEQ_LEN,
+        batch_size=settings.batch_size,
+        max_input_len=settings.max_input_len,
+        vram_limit_bytes=vram_limit_bytes,
+        vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
+        repeats=settings.repeats if device.kind == "cuda" else 1,
     )
-    lengths = _lengths(settings.max_seq_len, native, model.name)
-    return [cell if length == AUTO else cell.at(length) for length in lengths]
+    return [Cell(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
 
 
-def _lengths(value: Any, native: int, model: str) -> list[Any]:
+def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
+    """The lengths asked for, each a number of tokens or `auto`. One beyond the model's own limit is none to refuse."""
     lengths = value if isinstance(value, list) else [value]
     if not lengths:
-        raise BadInput(f"max_seq_len=[]: give at least one number of tokens from {MIN_SEQ_LEN} on, or {AUTO}")
-    for length in lengths:
-        if length == AUTO:
-            continue
-        if isinstance(length, bool) or not isinstance(length, int) or length < MIN_SEQ_LEN:
-            raise BadInput(f"max_seq_len={length}: give a number of tokens from {MIN_SEQ_LEN} on, or {AUTO}")
-        if length > native:
-            raise BadInput(f"max_seq_len={length}: {model} goes up to its own limit of {native} tokens")
-    return lengths
+        raise BadInput(f"max_seq_len=[]: {_allowed_tokens()}, or {AUTO}")
+    return [
+        length if length == AUTO else _tokens("max_seq_len", length, known, model, f", or {AUTO}") for length in lengths
+    ]
+
+
+def _search_end(value: Any, known: Lengths, model: str) -> int:
+    """Where the search of a cell ends: at the model's own limit, or where it was told to, in whole pages."""
+    if value is None:
+        if known.engine_default is not None and not is_plausible(known.engine_default):
+            raise BadInput(
+                f"max_seq_len={AUTO}: {known.engine_key} in the config.json of {model} is "
+                f"{_number(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
+                "give max_seq_len=N, or auto_up_to=N to search up to there"
+            )
+        return known.limit or ENGINE_DEFAULT  # where the engine refuses what config.json says, the first case tells
+    end = _tokens("auto_up_to", value, replace(known, is_hard=False), model)
+    if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
+        return known.limit
+    return -(-end // PAGE) * PAGE
+
+
+def _tokens(key: str, value: Any, known: Lengths, model: str, otherwise: str = "") -> int:
+    """A number of tokens as it was given for `key`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not is_plausible(value):
+        raise BadInput(f"{key}={value}: {_allowed_tokens()}{otherwise}")
+    if known.is_hard and known.limit is not None and value > known.limit:
+        raise BadInput(f"{key}={value}: {model} has learned {known.limit:,} positions, and there are none beyond")
+    return value
+
+
+def _number(value: int) -> str:
+    """`-5`, `1,000`, or `about 10^30`."""
+    return f"{value:,}" if abs(value) < 10**15 else f"about {'-' if value < 0 else ''}10^{len(str(abs(value))) - 1}"
+
+
+def _allowed_tokens() -> str:
+    return f"give a number of tokens from {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,}"
 
 
 def _vram_limit(value: Any, device: DeviceSpec) -> int | None:

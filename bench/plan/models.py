@@ -8,7 +8,6 @@ import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,10 +15,6 @@ from bench.errors import BadInput
 from bench.plan import formats
 from bench.plan.settings import ModelSettings
 from bench.records import ModelSpec
-
-# Where ExLlamaV2Config.prepare looks for the context length, in its order, and what it takes where it finds none.
-_LENGTH_KEYS = ("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions")
-_DEFAULT_LENGTH = 2048
 
 _ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
 _FP16_BPW = 16.0
@@ -118,16 +113,6 @@ def _read_header(path: Path) -> dict[str, _Tensor]:
             return {name: (s.get_shape(), s.get_dtype()) for name in file.keys() for s in [file.get_slice(name)]}
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path}: broken safetensors header ({error}); download the file again") from None
-
-
-def native_max_seq_len(config: dict[str, Any]) -> int:
-    """The model's own context length, read as ExLlamaV2Config.prepare reads it."""
-    for key in _LENGTH_KEYS:
-        for scope in (config, config.get("text_config")):
-            value = scope.get(key) if isinstance(scope, dict) else None
-            if isinstance(value, int | float) and math.isfinite(value) and value == int(value):
-                return int(value)
-    return _DEFAULT_LENGTH
 
 
 def _fingerprint(text: str) -> str:

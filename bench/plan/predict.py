@@ -36,24 +36,24 @@ def predict(replayer: Replayer, limits: Limits, max_seq_len: int) -> Prediction:
     return _prediction(replayer, limits, max_seq_len, replayer.replay(max_seq_len, limits))
 
 
-def predict_boundary(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> Prediction:
+def predict_boundary(replayer: Replayer, limits: Limits, search_end: int) -> Prediction:
     """The longest case, in pages, that fits a card; the shortest, which does not, where nothing fits.
 
     Raises `Unpredictable`.
     """
-    guess = _estimate(replayer, limits, native_max_seq_len)
+    guess = _estimate(replayer, limits, search_end)
     replays: dict[int, Replay] = {}
     observations: list[Observation] = []
-    while (length := next_probe(native_max_seq_len, guess, observations)) is not None:
+    while (length := next_probe(search_end, guess, observations)) is not None:
         replays[length] = replayer.replay(length, limits)
         observations.append(Observation(length, replays[length].fits))
-    length = found(native_max_seq_len, observations).fits_at or grid(native_max_seq_len)[0]
+    length = found(search_end, observations).fits_at or grid(search_end)[0]
     return _prediction(replayer, limits, length, replays[length])
 
 
-def predict_fits_at(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
+def predict_fits_at(replayer: Replayer, limits: Limits, search_end: int) -> int:
     """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `Unpredictable`."""
-    boundary = predict_boundary(replayer, limits, native_max_seq_len)
+    boundary = predict_boundary(replayer, limits, search_end)
     return boundary.max_seq_len if boundary.fits else 0
 
 
@@ -70,9 +70,9 @@ def _prediction(replayer: Replayer, limits: Limits, max_seq_len: int, limited: R
     )
 
 
-def _estimate(replayer: Replayer, limits: Limits, native_max_seq_len: int) -> int:
+def _estimate(replayer: Replayer, limits: Limits, search_end: int) -> int:
     """Where the line through two lengths crosses the card's limit: near the boundary, but for fragmentation."""
-    short, long = min(PAGE, native_max_seq_len), native_max_seq_len
+    short, long = min(PAGE, search_end), search_end
     least, most = (replayer.needed_bytes(length, limits) for length in (short, long))
     if most <= limits.torch_bytes:
         return long

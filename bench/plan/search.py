@@ -1,7 +1,7 @@
 """`max_seq_len=auto`: which length to measure next, to find the longest that fits with few measurements.
 
 Pure functions of what has been measured, so a search goes on from stored rows as if it had never stopped. They count in
-pages: page n is the length of n pages of tokens, the last page is the model's own limit. Page 0 is nothing and always
+pages: page n is the length of n pages of tokens, the last page is where the search ends. Page 0 is nothing and always
 fits, the page after the last never does; the boundary is between the highest page that fits and the lowest that fails.
 """
 
@@ -41,21 +41,19 @@ class Bracket:
     contradictory: bool
 
 
-def grid(native_max_seq_len: int) -> list[int]:
-    """The lengths that a search may measure: whole pages, and the model's own limit."""
-    if native_max_seq_len < 1:
-        raise ValueError(f"a model cannot have a limit of {native_max_seq_len} tokens")
-    return [*range(PAGE, native_max_seq_len, PAGE), native_max_seq_len]
+def grid(search_end: int) -> list[int]:
+    """The lengths that a search may measure: whole pages, and its end."""
+    if search_end < 1:
+        raise ValueError(f"a search cannot end at {search_end} tokens")
+    return [*range(PAGE, search_end, PAGE), search_end]
 
 
-def next_probe(
-    native_max_seq_len: int, predicted_fits_at: int | None, observations: Sequence[Observation]
-) -> int | None:
+def next_probe(search_end: int, predicted_fits_at: int | None, observations: Sequence[Observation]) -> int | None:
     """The next length to measure; None when the boundary is certified.
 
     `predicted_fits_at` is the longest length thought to fit, 0 for none, None for no idea; it may change between calls.
     """
-    lengths = grid(native_max_seq_len)
+    lengths = grid(search_end)
     known = _Known(lengths, observations)
     if known.disputed:
         page = known.fails
@@ -71,9 +69,9 @@ def next_probe(
     return lengths[page - 1]
 
 
-def found(native_max_seq_len: int, observations: Sequence[Observation]) -> Bracket:
+def found(search_end: int, observations: Sequence[Observation]) -> Bracket:
     """What is known of the boundary, at any time."""
-    lengths = grid(native_max_seq_len)
+    lengths = grid(search_end)
     known = _Known(lengths, observations)
     longest_fit = max((o.max_seq_len for o in observations if o.fits), default=None)
     shortest_failure = min((o.max_seq_len for o in observations if not o.fits), default=None)
@@ -117,9 +115,9 @@ class _Known:
 
 def _page(lengths: list[int], max_seq_len: int, fits: bool) -> int:
     """The highest page that fits if `max_seq_len` does, or the lowest that fails if it does not."""
-    native = lengths[-1]
-    if max_seq_len >= native:
-        return len(lengths) + (max_seq_len > native and not fits)
+    end = lengths[-1]
+    if max_seq_len >= end:
+        return len(lengths) + (max_seq_len > end and not fits)
     return max(0, max_seq_len // PAGE if fits else -(-max_seq_len // PAGE))
 
 
@@ -131,7 +129,7 @@ def _between(fits: int, fails: int, last: int, prediction: int | None) -> int:
     if fits < prediction < fails:
         return prediction
     if prediction <= fits:
-        # Up to the first failure nothing says where to stop, and many a card takes all that the model has.
+        # Up to the first failure nothing says where to stop, and many a card takes all that is asked.
         farthest = last if fails > last else middle
         return min(prediction + max(1, _STRIDE * (fits - prediction)), farthest)
     return max(prediction - max(1, _STRIDE * (prediction - fails)), middle)

@@ -45,7 +45,6 @@ class LimitBy(Enum):
 
 
 HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
-MIN_SEQ_LEN = 64
 AUTO = "auto"  # the length for which the boundary is to be found
 
 # Other names of ExLlamaV2's attention back ends: of packages, of transformers' attn_implementation, of PyTorch.
@@ -182,6 +181,7 @@ class Settings:
     ] = 4.0
     head_bits: Annotated[int, BeforeValidator(_no_flag), Allowed(", ".join(map(str, HEAD_BITS)))] = 6
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
+    auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
     cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed("FP16, Q8, Q6, Q4")] = Cache.FP16
     lazy: Annotated[bool, Allowed("true or false")] = False
     attention: Annotated[

@@ -18,6 +18,7 @@ from bench.report.card_table import (
     card_tables,
     lines_of,
 )
+from bench.report.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
 from bench.report.format import tokens
 from bench.report.names import Names
 
@@ -37,8 +38,10 @@ class BoundaryTable(CardTable):
         parts = ["The largest max_seq_len that fits."]
         if any(row["certified"] and row["fits_at"] and row["fails_at"] for row in shown):
             parts[0] += " Certified by two runs: it fits there, and 256 tokens further it fails."
-        if any(_is_native(row) for row in shown):
-            parts.append("max: the model's own limit.")
+        if any(is_own_limit(row) for row in shown):
+            parts.append(OWN_LIMIT)
+        if any(is_lower_bound(row) for row in shown):
+            parts.append(LOWER_BOUND)
         if any(row["outcome"] == "oom" for row in shown):
             parts.append("none: not even 256 tokens.")
         if any(_mark(row) for row in shown):
@@ -102,17 +105,12 @@ def _cell(row: Row | None) -> str:
         return ""
     if row["fits_at"] is None and row["outcome"] != "oom":
         return SHORT.get(row["outcome"], str(row["outcome"]))
-    length = "none" if row["fits_at"] is None else tokens(row["fits_at"])
-    return f"{length} max" if _is_native(row) else length + _mark(row)
-
-
-def _is_native(row: Row) -> bool:
-    return row["fits_at"] is not None and bool(row["fits_at"] == row["native_max_seq_len"])
+    return ("none" if row["fits_at"] is None else reach(row)) + _mark(row)
 
 
 def _mark(row: Row) -> str:
     answered = row["fits_at"] is not None or row["outcome"] == "oom"
-    return "?" if answered and not row["certified"] else ""
+    return "?" if answered and not row["certified"] and not is_lower_bound(row) else ""
 
 
 def _remarks(row: Row) -> list[str]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench.report import axes
 from bench.report.axes import Axes
+from bench.report.ends import own_limit
 from bench.report.names import Names
 from bench.report.rows import plain_groups
 from bench.results.identity import CARD, LIMIT, MODEL
@@ -86,9 +87,9 @@ class CardTable(ABC):
         return limit
 
     @property
-    def native_max_seq_len(self) -> int | None:
-        native: int | None = self.rows[0]["native_max_seq_len"]
-        return native
+    def own_limit(self) -> int | None:
+        """The model's own limit in tokens; None where nothing tells it."""
+        return own_limit(self.rows[0])
 
     @property
     def answered(self) -> bool:

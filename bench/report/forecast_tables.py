@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bench.report.axes import OPTIONAL, Axes, how, label
 from bench.report.card_table import CACHES, CARD_AND_MODEL
+from bench.report.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.format import duration, gib, rate, size, tokens
 from bench.report.names import Names
@@ -86,6 +87,11 @@ class ForecastTable:
             for reason, among in reasons.items()
         ]
         notes += [self._said(row) for row in self.rows if row.gains or row.advice]
+        of_rows: dict[str, list[ForecastRow]] = {}
+        for row in self.rows:
+            for note in row.notes:
+                of_rows.setdefault(note, []).append(row)
+        notes += [Text(f"{self._where(among)}{note}") for note, among in of_rows.items()]
         assumed = sorted({note for row in self.rows for note in row.assumed})
         return notes + [Text(note, _FAINT) for note in assumed]
 
@@ -169,8 +175,10 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
     )
     if any(row.estimated_decode_tokens_per_s is not None for row in rows):
         text += " est. tok/s: decoding with the context full, estimated from memory bandwidth."
-    if any(row.is_native for row in rows):
-        text += " max: the model's own limit."
+    if any(row.is_own_limit for row in rows):
+        text += f" {OWN_LIMIT}"
+    if any(row.is_at_end and not row.is_own_limit for row in rows):
+        text += f" {LOWER_BOUND}"
     if any(row.is_cell and row.fits is False for row in rows):
         text += " none: not even the shortest, whose peak is shown."
     if any(row.stored for row in rows):
@@ -192,7 +200,9 @@ def _length(row: ForecastRow) -> Text:
         return Text(tokens(row.max_seq_len))
     if row.fits is False:
         return Text("none", _OOM)
-    return Text(f"{tokens(row.predicted_fits_at)} max" if row.is_native else tokens(row.predicted_fits_at))
+    if row.is_at_end and row.predicted_fits_at is not None and not row.is_own_limit:
+        return Text(at_least(row.predicted_fits_at))
+    return Text(f"{tokens(row.predicted_fits_at)} max" if row.is_own_limit else tokens(row.predicted_fits_at))
 
 
 def _verdict(row: ForecastRow) -> Text:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.records import LimitBasis
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -43,7 +45,7 @@ class ForecastRow:
     attention_requested: str
     batch_size: int
     max_input_len: int
-    native_max_seq_len: int
+    native_max_seq_len: int | None
     is_cell: bool
     probes: int
     stored: bool
@@ -59,6 +61,9 @@ class ForecastRow:
     headroom_bytes: int | None = None
     estimated_decode_tokens_per_s: float | None = None
     assumed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    native_max_seq_len_basis: str | None = None
+    searched_up_to: int | None = None
     gains: list[Gain] | None = None
     compute_capability: str | None = None
     device_context_bytes: int | None = None
@@ -78,9 +83,16 @@ class ForecastRow:
         return self.predicted_peak_device_bytes if self.fits or self.parts is None else sum(self.parts.values())
 
     @property
-    def is_native(self) -> bool:
-        """Whether the model's own limit is what ends it."""
-        return self.is_cell and self.predicted_fits_at == self.native_max_seq_len
+    def is_at_end(self) -> bool:
+        """Whether all fits, up to where the search ends."""
+        end = self.searched_up_to or self.native_max_seq_len
+        return self.is_cell and self.predicted_fits_at is not None and self.predicted_fits_at == end
+
+    @property
+    def is_own_limit(self) -> bool:
+        """Whether that end is the model's own limit."""
+        is_told = self.native_max_seq_len_basis != LimitBasis.ENGINE_DEFAULT
+        return self.is_at_end and is_told and self.predicted_fits_at == self.native_max_seq_len
 
     def to_json(self) -> dict[str, Any]:
         values = {**vars(self), "gains": None if self.gains is None else [vars(gain) for gain in self.gains]}

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from bench.report.axes import bits_of, how
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import CACHES, CardTable, Row
+from bench.report.ends import is_lower_bound, reach
 from bench.report.format import GIB, in_k, size, tokens
 from bench.report.tables import VerdictTable
 
@@ -47,10 +48,10 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
         traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols)
     traces += _cross("nothing fits", traces)
-    native = table.native_max_seq_len
+    limit = table.own_limit
     longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
     # Where the model's own limit is far above, all would lie flat at the bottom.
-    top = (longest if native is None or 0 < longest < native / 3 else native) or 256
+    top = (longest if limit is None or 0 < longest < limit / 3 else max(limit, longest)) or 256
     step = 2 ** math.ceil(math.log2(top / _MOST_TICKS))
     heights = list(range(0, int(1.1 * top) + 1, step))
     figure = _figure(table, traces)
@@ -62,8 +63,8 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         tickvals=heights,
         ticktext=[in_k(height) for height in heights],
     )
-    if native is not None and native == top:
-        _level(figure, native, f"the model's own limit, {tokens(native)}")
+    if limit is not None and limit <= top:
+        _level(figure, limit, f"the model's own limit, {tokens(limit)}")
     return _plain(figure)
 
 
@@ -181,8 +182,7 @@ def _symbol(row: Row) -> str:
 def _end(row: Row) -> str:
     if row["fits_at"] is None:
         return "nothing fits" if row["certified"] else "nothing fits, not certified"
-    native = " max" if row["fits_at"] == row["native_max_seq_len"] else ""
-    return tokens(row["fits_at"]) + native + ("" if row["certified"] else ", not certified")
+    return reach(row) + ("" if row["certified"] or is_lower_bound(row) else ", not certified")
 
 
 def _height(row: Row, limit: float | None, above: int) -> float | None:

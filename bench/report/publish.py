@@ -24,7 +24,7 @@ from bench.report.plain_table import PlainTable
 from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
-from bench.results.evidence import QUESTION, SETTING, evidence
+from bench.results.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
 from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
@@ -130,16 +130,13 @@ def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes
     quality = wishes.quality[~wishes.quality["model"].isin(names.shared)]
     files, fronts = _tradeoffs(shown_to_fit, out_dir, quality, names)
     asked = pd.concat(
-        [
-            frame.reindex(columns=[*QUESTION, "native_max_seq_len"]).drop_duplicates(QUESTION)
-            for frame in (cases, boundaries)
-        ],
+        [frame.reindex(columns=[*QUESTION, *LENGTH_LIMIT]).drop_duplicates(QUESTION) for frame in (cases, boundaries)],
         ignore_index=True,
     )
-    advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes)
+    advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes, untried(cases, boundaries))
     naming = advice.Naming.among(names, distinct(shown_to_fit, [*QUESTION, *SETTING]))
     said = answers(boundaries) if not boundaries.empty else []
-    text = advice.as_markdown_page(advised, said, quality, not boundaries.empty, naming)
+    text = advice.as_markdown_page(advised, said, quality, naming)
     told = [
         _write(out_dir / "recommendations.md", text),
         _write(out_dir / "recommendations.csv", advice.as_frame(advised, quality).to_csv(index=False)),

@@ -13,13 +13,15 @@ import pandas as pd
 from bench.report.axes import Axes, how
 from bench.report.card_names import kind_word
 from bench.report.card_table import OPTIONAL
+from bench.report.ends import at_least, reach
 from bench.report.format import gib, rate, size, tokens
 from bench.report.names import Names
 from bench.report.plain_table import PlainTable
 from bench.report.render import as_markdown
 from bench.report.snippets import check_command, exllamav2, tabbyapi, weights
 from bench.results.evidence import QUESTION, SETTING
-from bench.results.folklore import Answer
+from bench.results.folklore import MODEL as SAID_OF
+from bench.results.folklore import SOURCE, Answer, is_about
 from bench.results.identity import CARD, LIMIT, MODEL, Row, key_of
 from bench.results.quality import with_quality
 from bench.results.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
@@ -32,6 +34,7 @@ _LEGEND = (
     "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
 )
+_LOWER_BOUND = "longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto"
 _PLAIN = ["max_seq_len", "left, GiB", "tokens/s", "rests on"]
 
 
@@ -91,7 +94,7 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
         where = f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}"
         notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
-        notes = [*_same_reason(notes, group), *_assumed(group)]
+        notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
         tables.append(PlainTable(title=where, legend="", columns=["for", *_columns(axes)], lines=lines, notes=notes))
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
@@ -100,13 +103,14 @@ def as_markdown_page(
     answers: Sequence[Recommendation],
     folklore: Sequence[Answer],
     quality: pd.DataFrame,
-    has_boundaries: bool,
     naming: Naming | None = None,
 ) -> str:
     """A table for each card with all its models, and below it each setting with what to copy."""
     naming = naming or Naming.of(answers)
     known = _known_quality(answers, quality)
-    parts = ["# What to run on each card\n", folklore_section(folklore, has_boundaries, naming.names)]
+    parts = ["# What to run on each card\n"]
+    if any(is_about(answer.model) for answer in answers):
+        parts.append(folklore_section(folklore, naming.names))
     for group in _groups(answers, _card):
         has_quality = any(known[id(answer)] for answer in group)
         axes = naming.axes(group)
@@ -122,6 +126,7 @@ def as_markdown_page(
             for answer in group
         ]
         notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
+        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound]
         title = naming.names.card_title(vars(group[0]))
         table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
         parts.append(as_markdown(table).replace("### ", "## ", 1))
@@ -147,11 +152,13 @@ def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.Dat
     return with_quality(frame.astype(dict.fromkeys(whole, "Int64")), quality)
 
 
-def folklore_section(answers: Sequence[Answer], has_boundaries: bool, names: Names | None = None) -> str:
-    """What people say of 24 GB and 40 GB cards, answered by certified boundaries; or why it is not."""
+def folklore_section(answers: Sequence[Answer], names: Names | None = None) -> str:
+    """What people say of one model on 24 GB and 40 GB cards, answered by its certified boundaries; or why it is not."""
     if not answers:
-        why = "none is of a 24 GB or a 40 GB card" if has_boundaries else "there are none among these rows"
-        return f"## What people say\n\n24 GB: 2,048? 40 GB: 4,096 or more? Only certified boundaries answer; {why}.\n"
+        return (
+            f"## What people say\n\nOf {SAID_OF}: 24 GB: 2,048? 40 GB: 4,096 or more? Only certified boundaries on "
+            "such cards answer; there are none among these rows: use max_seq_len=auto.\n"
+        )
     table = folklore_table(answers, names)
     return as_markdown(table).replace("### ", "## ", 1)
 
@@ -172,7 +179,8 @@ def folklore_table(answers: Sequence[Answer], names: Names | None = None) -> Pla
     ]
     return PlainTable(
         title="What people say",
-        legend="The largest max_seq_len of the settings that were searched, each certified: the least and the most.",
+        legend=f"Of {SAID_OF} alone, after {SOURCE}. The largest max_seq_len of the settings that were searched, each "
+        "certified: the least and the most.",
         columns=["saying", "card", "model", "least", "most", "so the saying"],
         lines=lines,
     )
@@ -222,7 +230,7 @@ def _cells(answer: Recommendation, axes: Axes) -> list[str]:
         str(answer.cache),
         how(vars(answer)),
         *axes.cells(vars(answer)),
-        tokens(answer.max_seq_len),
+        at_least(answer.max_seq_len) if answer.is_lower_bound else tokens(answer.max_seq_len),
         _estimated(gib(answer.headroom_bytes), answer.headroom_basis == "estimated"),
         _estimated(rate(answer.tokens_per_s), answer.tokens_per_s_basis in ("estimated", "interpolated")),
         tokens(answer.row_max_seq_len) + ("+" if answer.fails_at else ""),
@@ -241,6 +249,10 @@ def _same_reason(notes: list[str], group: Sequence[Recommendation]) -> list[str]
     """One line where the whole table has no answer, for one reason."""
     reasons = {answer.reason for answer in group}
     return [str(group[0].reason)] if len(reasons) == 1 and len(notes) > 1 else notes
+
+
+def _untried(group: Sequence[Recommendation]) -> list[str]:
+    return [_LOWER_BOUND] if any(answer.is_lower_bound for answer in group) else []
 
 
 def _assumed(group: Sequence[Recommendation]) -> list[str]:
@@ -325,5 +337,4 @@ def _end(row: dict[str, Any], axes: Axes) -> str:
     setting = ", ".join([f"{axes.bits(row)} bpw", str(row["cache"]), how(row), *axes.others(row)])
     if row["fits_at"] is None:
         return f"none ({setting})"
-    most = " max" if row["fits_at"] == row["native_max_seq_len"] else ""
-    return f"{tokens(row['fits_at'])}{most} ({setting})"
+    return f"{reach(row)} ({setting})"

@@ -20,6 +20,7 @@ _WHOLE = {
     "fits_at",
     "fails_at",
     "predicted_fits_at",
+    "searched_up_to",
     "probes",
     "exit_code",
     "signal",

@@ -8,6 +8,7 @@ from operator import itemgetter
 
 import pandas as pd
 
+from bench.records import PAGE
 from bench.report.axes import how
 from bench.report.card_table import (
     CARD_AND_MODEL,
@@ -18,6 +19,7 @@ from bench.report.card_table import (
     card_tables,
     lines_of,
 )
+from bench.report.ends import OWN_LIMIT, at_least
 from bench.report.format import gib, tokens
 from bench.report.names import Names
 from bench.results.schema import DOCUMENTS
@@ -25,7 +27,7 @@ from bench.results.schema import DOCUMENTS
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _SHOWN = [
     *CARD_AND_MODEL,
-    *("started_at", "native_max_seq_len", "attention_requested", "bpw", "cache", "lazy"),
+    *("started_at", "native_max_seq_len", "native_max_seq_len_basis", "attention_requested", "bpw", "cache", "lazy"),
     *OPTIONAL,
     *("max_seq_len", "outcome", "phase", "peak_device_bytes", "notes", "error"),
 ]
@@ -39,7 +41,19 @@ class VerdictTable(CardTable):
 
     @property
     def legend(self) -> str:
-        return "Peak VRAM in GiB, or the phase that ran out. max: the model's own limit; +: not seen to fail."
+        """Speaks only of what the table shows."""
+        ends = [self.fits_up_to(i) for i in range(len(self.lines))]
+        parts = ["Peak VRAM in GiB, or the phase that ran out."]
+        if any(end.endswith("max") for end in ends):
+            parts.append(OWN_LIMIT)
+        if any(end.startswith("≥") for end in ends):
+            parts.append(
+                "≥: the longest of the lengths tried that fits, and no more than that: max_seq_len=auto finds how far "
+                "it goes."
+            )
+        if "none" in ends:
+            parts.append("none: none of the lengths tried.")
+        return " ".join(parts)
 
     @property
     def notes(self) -> list[str]:
@@ -64,14 +78,15 @@ class VerdictTable(CardTable):
         ]
 
     def fits_up_to(self, index: int) -> str:
-        """The longest length of a line that was seen to fit."""
+        """How far a line goes by the lengths that were tried: a lower bound, unless a page further was seen to fail."""
         row = [(n, cell["outcome"]) for n, cell in zip(self.lengths, self.cells[index], strict=True) if cell]
         fits = max((n for n, outcome in row if outcome == "fits"), default=None)
         if fits is None:
             return "none" if any(outcome == "oom" for _, outcome in row) else "–"
-        if fits == self.native_max_seq_len:
+        if fits == self.own_limit:
             return f"{tokens(fits)} max"
-        return tokens(fits) + ("" if any(n > fits and outcome == "oom" for n, outcome in row) else "+")
+        is_end = any(fits < n <= fits + PAGE and outcome in ("oom", "degraded") for n, outcome in row)
+        return tokens(fits) if is_end else at_least(fits)
 
 
 def verdict_tables(

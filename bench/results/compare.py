@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from bench.records import ANSWERS, PAGE, Outcome
+from bench.records import ANSWERS, PAGE, LimitBasis, Outcome
 from bench.results.pairing import CARD, Joined, Pair, Refusal, Row, join
 from bench.results.schema import Kind
 from bench.results.speeds import SPEEDS, Speeds, compare_speeds
@@ -136,8 +136,13 @@ def _probes(boundaries: Iterable[Row]) -> frozenset[str]:
 def reach(boundary: Row) -> tuple[int, int | None]:
     """The shortest and the longest that `fits_at` can be, in tokens, by what was run; None where nothing failed."""
     low = boundary.get("fits_at") or 0
-    fails_at = boundary.get("fails_at")
-    high = boundary.get("native_max_seq_len") if fails_at is None else (fails_at - 1) // PAGE * PAGE
+    fails_at, native = boundary.get("fails_at"), boundary.get("native_max_seq_len")
+    if fails_at is not None:
+        high = (fails_at - 1) // PAGE * PAGE
+    elif boundary.get("native_max_seq_len_basis") == LimitBasis.ENGINE_DEFAULT:
+        high = None  # the search ended where the engine's default does, which ends nothing else
+    else:
+        high = None if (boundary.get("searched_up_to") or 0) > (native or 0) else native
     return low, None if high is None else max(low, high)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from bench.records import LimitBasis
 from bench.results import identity
 
 # One question: rows that differ in any of these are never compared.
@@ -19,7 +20,10 @@ SETTING = ["attention" if name == "attention_requested" else name for name in id
 CACHES = ("FP16", "Q8", "Q6", "Q4")
 PAGE_TOKENS = 256  # ExLlamaV2's page
 
-_SHARED = [*QUESTION, *SETTING, "attention_requested", "native_max_seq_len", "run_id", "notes"]
+# What tells up to where a question goes.
+LENGTH_LIMIT = ["native_max_seq_len", "native_max_seq_len_basis"]
+
+_SHARED = [*QUESTION, *SETTING, "attention_requested", *LENGTH_LIMIT, "run_id", "notes"]
 _SPEEDS = ["decode_tokens_per_s", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"]
 _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on the harness
 CASE_COLUMNS = [
@@ -72,9 +76,43 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     ).drop(columns=_USED_UP)
 
 
+def untried(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
+    """The questions of which some setting may go further than it was seen to fit, as nothing between was tried.
+
+    `untried_up_to` is the longest such length: the last page below the shortest that failed, else the model's own
+    limit, or infinity where nothing tells that.
+    """
+    columns = [*QUESTION, *SETTING, "attention_requested", *LENGTH_LIMIT]
+    cases = _with_attention(cases, [*columns, "max_seq_len", "outcome"])
+    answered = cases[cases["outcome"].isin(("fits", *_FAILED))]
+    length, fits = answered["max_seq_len"].astype(float), answered["outcome"].eq("fits")
+    tried = answered.assign(fits_at=length.where(fits), fails_at=length.where(~fits))
+    ends = _with_attention(boundaries, [*columns, "fits_at", "fails_at"])
+    rows = pd.concat([tried, ends[ends["fits_at"].notna() | ends["fails_at"].notna()]], ignore_index=True)
+    rows = rows.assign(question=_numbered([rows], QUESTION), setting=_numbered([rows], [*QUESTION, *SETTING]))
+    of_setting = rows.astype(dict.fromkeys(("fits_at", "fails_at", "native_max_seq_len"), float)).groupby("setting")
+    known = of_setting.agg(
+        question=("question", "first"),
+        fits_at=("fits_at", "max"),
+        fails_at=("fails_at", "min"),
+        limit=("native_max_seq_len", "max"),
+    )
+    below = (known["fails_at"] - 1) // PAGE_TOKENS * PAGE_TOKENS
+    most = below.where(known["fails_at"].notna(), known["limit"].fillna(np.inf))
+    open_to = most.where(most > known["fits_at"].fillna(0)).groupby(known["question"]).max().dropna()
+    first = rows.drop_duplicates("question").set_index("question")
+    return first.loc[open_to.index, QUESTION].assign(untried_up_to=open_to)
+
+
+def without_defaults(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with no limit where nothing tells the model's own: what the engine takes by default is none."""
+    told = frame["native_max_seq_len_basis"].ne(LimitBasis.ENGINE_DEFAULT).fillna(True).astype(bool)
+    return frame.assign(native_max_seq_len=frame["native_max_seq_len"].where(told))
+
+
 def _with_attention(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The columns that count; a case that ended before it told its attention has the one that was asked for."""
-    frame = frame.reindex(columns=columns)
+    frame = without_defaults(frame.reindex(columns=columns))
     return frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
 
 

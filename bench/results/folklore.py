@@ -1,8 +1,9 @@
-"""What people say a card can do, against the boundaries that were certified on cards of that size. Pure."""
+"""What people say of one model on cards of a size, against boundaries of that model that were certified there. Pure."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Saying:
-    """`claim` tokens on a card that is sold with `card_gb`: a ceiling, or with `or_more` a floor."""
+    """`claim` tokens of the one model on a card that is sold with `card_gb`: a ceiling, or with `or_more` a floor."""
 
     card_gb: int
     claim: int
@@ -29,6 +30,10 @@ class Saying:
         return f"{self.card_gb} GB: {self.claim:,}{' or more' if self.or_more else ''}"
 
 
+# The one model, and where it is asked about: a 2-bit one that does not load in 40 GB, and max_seq_len=2048 as the way
+# out. Who drew the two sayings from such advice is not known.
+MODEL = "Phi-3-medium-128k"
+SOURCE = "https://github.com/turboderp-org/exllamav2/issues/665"
 SAYINGS = (Saying(24, 2048, or_more=False), Saying(40, 4096, or_more=True))
 
 
@@ -59,12 +64,13 @@ class Answer:
 
 
 def answers(boundaries: pd.DataFrame) -> list[Answer]:
-    """An answer for each saying, and each card and model with a certified boundary that it speaks of.
+    """An answer for each saying, and each card with a certified boundary of the model that it speaks of.
 
     A smaller card inside a larger one (`vram_limit_bytes`) counts by its limit.
     """
     usable = boundaries[boundaries["certified"].eq(True) & boundaries["contradictory"].eq(False)]
     usable = usable[usable["outcome"].isin(["fits", "oom"])]
+    usable = usable[usable["model"].map(is_about).astype(bool)]
     total, limit = usable["device_total_bytes"].astype(float), usable["vram_limit_bytes"].astype(float)
     usable = usable.assign(size_bytes=total.where(~(limit < total), limit), length=usable["fits_at"].fillna(0))
     usable = usable.sort_values(["length", "bpw"], ascending=[True, False], kind="stable")
@@ -78,6 +84,15 @@ def answers(boundaries: pd.DataFrame) -> list[Answer]:
             reaching = int((rows["length"] >= saying.claim).sum())
             found.append(Answer(saying=saying, settings=len(rows), reaching=reaching, least=least, most=most))
     return found
+
+
+def is_about(model: str) -> bool:
+    """Whether the sayings are about a model of this name, however it is spelt: `phi_3_medium_128k` is that one."""
+    return _letters(MODEL) in _letters(model)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _plain(value: Any) -> Any:

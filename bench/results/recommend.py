@@ -14,7 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from bench.results.evidence import CACHES, QUESTION, SETTING, headroom_at, reach, speed_at
+from bench.results.evidence import (
+    CACHES,
+    LENGTH_LIMIT,
+    QUESTION,
+    SETTING,
+    headroom_at,
+    reach,
+    speed_at,
+    without_defaults,
+)
 
 # What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
 # and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
@@ -46,6 +55,7 @@ class Recommendation:
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
     longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The
     row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
+    `is_lower_bound` of the longest: some setting may go further, but was not tried there.
     """
 
     device_kind: str
@@ -86,6 +96,7 @@ class Recommendation:
     device_workspace_bytes: int | None = None
     device_multi_processor_count: int | None = None
     device_bandwidth_bytes_per_s: float | None = None
+    is_lower_bound: bool = False
 
     @property
     def basis(self) -> str:
@@ -104,14 +115,16 @@ def recommend(
     asked: pd.DataFrame,
     contexts: Sequence[int] = DEFAULT_CONTEXTS,
     headroom_bytes: int = DEFAULT_HEADROOM_BYTES,
+    untried: pd.DataFrame | None = None,
 ) -> list[Recommendation]:
     """What is best for each question of `asked` (rows of cases and boundaries, whatever their verdict).
 
-    `shown_to_fit` is the `evidence` of the same rows. For each question: by quality and by speed for each of `contexts`
-    (those beyond the model's own limit become that limit), and the longest. Of settings that are equally good, that
-    with flash attention, then with the most headroom, then with plain loading; of those that are fastest as far as one
-    can tell, plain loading comes before headroom.
+    `shown_to_fit` is the `evidence` of the same rows, and `untried` what they leave open. For each question: by quality
+    and by speed for each of `contexts` (those beyond the model's own limit become that limit), and the longest. Of
+    settings that are equally good, that with flash attention, then with the most headroom, then with plain loading; of
+    those that are fastest as far as one can tell, plain loading comes before headroom.
     """
+    asked = without_defaults(asked.reindex(columns=[*QUESTION, *LENGTH_LIMIT]))
     questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "native_max_seq_len"]]
     questions = questions.sort_values(QUESTION).reset_index(drop=True)
     keys = {_key(row): number for number, row in enumerate(questions[QUESTION].to_dict("records"))}
@@ -121,6 +134,8 @@ def recommend(
     rows = rows.assign(question=rows["question"].map({number: keys[_key(row)] for number, row in numbered}))
     summed = rows.groupby("question").agg(told=("headroom_bytes", "count"), reach=("reach", "max"))
     summary = dict(zip(summed.index, summed.to_dict("records"), strict=True))
+    gaps = [] if untried is None else untried.to_dict("records")
+    open_to = {keys[_key(row)]: float(row["untried_up_to"]) for row in gaps}
     picked: dict[tuple[int, Policy, int | None], dict[Any, Any]] = {}
     for wanted in contexts:
         length = rows["native_max_seq_len"].astype(float).fillna(math.inf).clip(upper=wanted)
@@ -140,9 +155,12 @@ def recommend(
         asks = [(policy, n) for policy in (Policy.QUALITY, Policy.FASTEST) for n in sorted(lengths)]
         for policy, n in [*asks, (Policy.LONGEST, None)]:
             best = picked.get((number, policy, None if n is None else lengths[n]))
-            stated = {"policy": policy, "wanted_context": n, "demanded_headroom_bytes": headroom_bytes}
-            reason = None if best else _reason(summary.get(number), policy, n, longest)
-            answers.append(_recommendation(question, best, {**stated, "reason": reason}))
+            stated: dict[str, Any] = {"policy": policy, "wanted_context": n, "demanded_headroom_bytes": headroom_bytes}
+            untried_up_to = open_to.get(number, 0.0)
+            reason = None if best else _reason(summary.get(number), policy, n, longest, untried_up_to)
+            is_lower_bound = n is None and best is not None and untried_up_to > best["length"]
+            stated |= {"reason": reason, "is_lower_bound": is_lower_bound}
+            answers.append(_recommendation(question, best, stated))
     return answers
 
 
@@ -202,16 +220,28 @@ def _as_fast(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["tokens_per_s"] * (1 + error) >= fastest]
 
 
-def _reason(summary: dict[Any, Any] | None, policy: Policy, wanted: int | None, longest: dict[str, Any] | None) -> str:
+def _reason(
+    summary: dict[Any, Any] | None,
+    policy: Policy,
+    wanted: int | None,
+    longest: dict[str, Any] | None,
+    untried_up_to: float,
+) -> str:
     """Why there is no answer; `summary` of the rows that fit, None where there are none."""
     if summary is None:
-        return "no row shows that anything fits"
+        untried = ", and shorter lengths were not tried: use max_seq_len=auto" if untried_up_to else ""
+        return f"no row shows that anything fits{untried}"
     if not summary["told"]:
         return "the rows do not tell what was left of the card"
     if longest is None:
         return "nothing that was run leaves that headroom"
     if policy is Policy.FASTEST and wanted is not None and summary["reach"] >= wanted:
         return "the rows tell no tokens/s"
+    if wanted is not None and untried_up_to >= wanted:
+        return (
+            f"not known: {int(longest['length']):,} is the longest of the lengths tried that leaves that headroom, "
+            "and others were not tried: use max_seq_len=auto"
+        )
     return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}"
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.plan.lengths import Lengths, lengths_of
 from bench.plan.search import Bracket, Observation, found, next_probe
 from bench.records import SCHEMA_VERSION, Case, Cell, Outcome
 from bench.results.identity import IDENTITY
@@ -20,7 +21,7 @@ _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
 _SHARED = (
     *IDENTITY,
     *("run_id", "host", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
-    *("architecture", "attention", "native_max_seq_len"),
+    *("architecture", "attention", "native_max_seq_len", "native_max_seq_len_basis"),
 )
 _AT_THE_BOUNDARY = (
     *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
@@ -44,7 +45,7 @@ def find_boundary(
     observations = [_observation(row) for row in known]
     rows: list[Row] = []
     first_prediction = predicted = forecaster.fits_at(cell)
-    while (length := next_probe(cell.native_max_seq_len, predicted, observations)) is not None:
+    while (length := next_probe(cell.search_end, predicted, observations)) is not None:
         row = measure(cell.at(length), any(seen.max_seq_len == length for seen in observations))
         if row is None:
             return None
@@ -53,7 +54,8 @@ def find_boundary(
             break  # a verdict on the cell, or on the harness: another length would say the same
         observations.append(_observation(row))
         predicted = forecaster.fits_at(cell)
-    bracket = found(cell.native_max_seq_len, observations)
+    bracket = found(cell.search_end, observations)
+    lengths = lengths_of(cell.longest.model.config)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS
@@ -67,14 +69,15 @@ def find_boundary(
         "fits_at": bracket.fits_at,
         "fails_at": bracket.fails_at,
         "predicted_fits_at": first_prediction,
-        "certified": bracket.certified,
+        "searched_up_to": cell.search_end,
+        "certified": bracket.certified and not _is_cut_short(bracket, cell, lengths),
         "contradictory": bracket.contradictory,
         "probes": len(rows),
         "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
         "headroom_bytes": _headroom(at_fit),
         "error": None if answered else last.get("error"),
         "advice": forecaster.advise(cell) if answered and bracket.fits_at is None else None,
-        "notes": sorted({note for row in rows for note in row.get("notes") or []}),
+        "notes": _notes(rows, bracket.fits_at, lengths),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
     }
@@ -82,7 +85,21 @@ def find_boundary(
 
 def settled(boundary: Mapping[Any, Any]) -> bool:
     """Whether there is nothing more to find out: another search would end as this one did."""
-    return bool(boundary["certified"] or boundary["outcome"] == Outcome.UNSUPPORTED)
+    is_at_its_end = boundary["fits_at"] is not None and boundary["fits_at"] == boundary["searched_up_to"]
+    return bool(boundary["certified"] or is_at_its_end or boundary["outcome"] == Outcome.UNSUPPORTED)
+
+
+def _is_cut_short(bracket: Bracket, cell: Cell, lengths: Lengths) -> bool:
+    """Whether all fitted up to an end that is not the model's own limit: how far it goes is not known then."""
+    is_own_limit = lengths.is_limit_known and cell.search_end == lengths.limit
+    return bracket.fits_at == cell.search_end and not is_own_limit
+
+
+def _notes(rows: Sequence[Row], fits_at: int | None, lengths: Lengths) -> list[str]:
+    """What the rows note; of their lengths, only what is so of the boundary."""
+    noted = {note for row in rows for note in row.get("notes") or []}
+    of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
+    return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))
 
 
 def _observation(row: Row) -> Observation:

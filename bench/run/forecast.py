@@ -86,7 +86,7 @@ class Forecaster:
         if isinstance(replayer, str):
             return None
         try:
-            return predict_fits_at(replayer, self._calibration.limits(cell.longest), cell.native_max_seq_len)
+            return predict_fits_at(replayer, self._calibration.limits(cell.longest), cell.search_end)
         except Unpredictable:
             return None
 
@@ -124,7 +124,7 @@ class Forecaster:
         limits = self._calibration.limits(_longest(work))
         try:
             if isinstance(work, Cell):
-                return _Said(asdict(predict_boundary(replayer, limits, work.native_max_seq_len)), None)
+                return _Said(asdict(predict_boundary(replayer, limits, work.search_end)), None)
             return _Said(asdict(predict(replayer, limits, work.max_seq_len)), None)
         except Unpredictable as reason:
             return _Said(None, str(reason))
@@ -203,12 +203,12 @@ class Forecaster:
 
 
 def _probes(work: Case | Cell, fits_at: int | None) -> int:
-    """A right prediction is certified by two cases, or by one at the model's own limit or where nothing fits."""
+    """A right prediction is certified by two cases, or by one at the end of the search or where nothing fits."""
     if isinstance(work, Case):
         return 1
     if fits_at is None:
-        return max(1, len(grid(work.native_max_seq_len)).bit_length())
-    return 1 if fits_at in (0, work.native_max_seq_len) else 2
+        return max(1, len(grid(work.search_end)).bit_length())
+    return 1 if fits_at in (0, work.search_end) else 2
 
 
 def _shortest(case: Case) -> Case:

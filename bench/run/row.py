@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from bench.plan.models import native_max_seq_len
+from bench.plan.lengths import lengths_of
 from bench.plan.speed import step_of
 from bench.records import SCHEMA_VERSION, Case, Outcome
 from bench.results.identity import identity_of
@@ -50,6 +50,8 @@ def make_row(
         telemetry = {**(telemetry or {}), "properties": reported["properties"]}
     step = step_of(case) if verdict.outcome is Outcome.FITS else None
     peak_device_bytes = max(filter(None, [memory.get("peak_device_bytes"), sampled_bytes]), default=None)
+    lengths = lengths_of(case.model.config)
+    notes = [*(reported.get("notes") or []), *lengths.notes(case.max_seq_len)]
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
@@ -65,7 +67,8 @@ def make_row(
         "exllamav2_version": versions["exllamav2_version"],
         "harness_version": versions["harness_version"],
         "architecture": case.model.architecture,
-        "native_max_seq_len": native_max_seq_len(case.model.config),
+        "native_max_seq_len": lengths.limit,
+        "native_max_seq_len_basis": lengths.basis,
         "attention": reported.get("attention"),
         "max_seq_len": case.max_seq_len,
         "outcome": verdict.outcome,
@@ -92,7 +95,7 @@ def make_row(
         "wall_s": ending.wall_s,
         "exit_code": ending.exit_code,
         "signal": ending.signal,
-        "notes": reported.get("notes"),
+        "notes": notes or reported.get("notes"),
         "phases": json.dumps(phases),
         "telemetry": telemetry and json.dumps(telemetry),
         "environment": json.dumps(environment),

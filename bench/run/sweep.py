@@ -179,7 +179,7 @@ class Stored:
         rows = read_cases(results_dir)[0].sort_by("started_at").to_pylist()
         if rerun:
             return Stored({}, set(), rows)
-        columns = ["boundary_id", "finished_at", "certified", "outcome"]
+        columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to"]
         boundaries = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at").to_pylist()
         cases = {str(row["case_id"]): row for row in rows}
         found = {str(row["boundary_id"]): row for row in boundaries}

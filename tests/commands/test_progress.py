@@ -93,7 +93,18 @@ def test_probes_are_indented_above_their_boundary_and_long_lines_are_not_wrapped
     ("changed", "said"),
     [
         ({}, "fits up to 4,096, fails at 4,352; 2 probes"),
-        ({"fails_at": None, "probes": 1}, "fits up to 4,096, the model's own limit; 1 probe"),
+        (
+            {"fails_at": None, "probes": 1, "native_max_seq_len": 4096},
+            "fits up to 4,096, the model's own limit; 1 probe",
+        ),
+        (
+            {"fails_at": None, "native_max_seq_len": 131072, "searched_up_to": 4096},
+            "fits up to 4,096 at least, where the search ended; 2 probes",
+        ),
+        (
+            {"fails_at": None, "native_max_seq_len": 4096, "native_max_seq_len_basis": "engine default"},
+            "fits up to 4,096 at least, where the search ended; 2 probes",
+        ),
         ({"contradictory": True, "probes": 5}, "fits up to 4,096, fails at 4,352; 5 probes; contradictory"),
         ({"outcome": "oom", "fits_at": None, "advice": "bpw=2 would fit"}, "nothing fits; bpw=2 would fit"),
         ({"outcome": "oom", "fits_at": None}, "nothing fits"),

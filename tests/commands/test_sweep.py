@@ -103,7 +103,7 @@ def test_unsupported_is_answered_in_a_row(program: Program, tmp_path: Path) -> N
         ("cache=Q5", "FP16, Q8, Q6, Q4"),
         ("bpw=99", "bpw=99"),
         ("max_seq_len=-3", "max_seq_len=-3"),
-        ("max_seq_len=4096", "its own limit of 2048"),
+        ("max_seq_len=32", "from 64 to 16,777,216"),
         ("model=tinylama_1_1b", "tinyllama_1_1b"),
         ("device=rtx4090", "rtx_4090"),
         ("max_sequence_len=2048", "max_seq_len"),

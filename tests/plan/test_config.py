@@ -20,7 +20,8 @@ from bench.errors import BadInput
 from bench.nvml import Gpu
 from bench.plan import config, devices
 from bench.plan.cases import plan_sweep, work_of
-from bench.plan.models import native_max_seq_len, resolve_model
+from bench.plan.lengths import lengths_of
+from bench.plan.models import resolve_model
 from bench.plan.settings import ModelSettings, Settings
 from bench.plan.units import parse_size
 from bench.records import Case, Cell, DeviceSpec, ModelSpec
@@ -152,12 +153,12 @@ def test_a_cell_of_weights_that_are_there_is_one_whatever_the_bpw_asked_for(
 ) -> None:
     write_exl2(model_dir, "model.layers.0.mlp.up_proj")
     (cell,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.0,6.0"]).cells
-    assert (cell.longest.bpw, cell.native_max_seq_len) == (BITS_PER_WEIGHT, 4096)
+    assert (cell.longest.bpw, cell.search_end) == (BITS_PER_WEIGHT, 4096)
 
 
 def test_a_cell_goes_up_to_the_limit_of_its_model() -> None:
     cells = plan_sweep(["model=phi_3_medium_128k,tinyllama_1_1b"]).cells
-    assert [cell.native_max_seq_len for cell in cells] == [131072, 2048]
+    assert [cell.search_end for cell in cells] == [131072, 2048]
 
 
 # Choices of models and devices
@@ -327,7 +328,7 @@ def test_a_directory_with_only_a_config_is_a_model_without_weights(model_dir: Pa
     (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.5", "max_seq_len=4096"]).cases
     assert (case.model.name, case.model.path) == ("tiny", str(model_dir))
     assert (case.model.has_weights, case.bpw) == (False, 3.5)
-    assert native_max_seq_len(case.model.config) == 4096
+    assert lengths_of(case.model.config).limit == 4096
 
 
 def test_the_bits_of_weights_that_are_there_win_over_the_bpw_asked_for(
@@ -423,7 +424,7 @@ def test_every_model_composes_and_is_named_like_its_file() -> None:
     composed = config.combinations([f"model={','.join(names)}"])
     models = [resolve_model(config.validate(plain).model) for plain in composed]
     assert [model.name for model in models] == names
-    assert [model.name for model in models if native_max_seq_len(model.config) < 2048 or model.has_weights] == []
+    assert [model.name for model in models if (lengths_of(model.config).limit or 0) < 2048 or model.has_weights] == []
     assert len({model.fingerprint for model in models}) == len(names)
 
 
@@ -442,23 +443,6 @@ def test_every_simulated_card_composes_and_is_named_like_its_file() -> None:
     assert [card.name for card in cards if not 4 * GIB < card.total_memory_bytes < 200 * GIB] == []
     assert [card.name for card in cards if not card.context_bytes or card.context_bytes > GIB] == []
     assert [card.name for card in cards if card.compute_capability is None] == []
-
-
-@pytest.mark.parametrize(
-    ("config_json", "length"),
-    [
-        ({"max_position_embeddings": 4096}, 4096),
-        ({"max_position_embeddings": 4096, "max_sequence_length": 8192}, 8192),
-        ({"model_max_length": 8192.0, "max_position_embeddings": 4096}, 8192),
-        ({"max_position_embeddings": 4096, "text_config": {"max_position_embeddings": 8192}}, 4096),
-        ({"text_config": {"max_position_embeddings": 32768}}, 32768),
-        ({"n_positions": 1024}, 1024),
-        ({"max_position_embeddings": None}, 2048),
-        ({}, 2048),
-    ],
-)
-def test_a_models_own_length_is_read_as_the_engine_reads_it(config_json: dict[str, Any], length: int) -> None:
-    assert native_max_seq_len(config_json) == length
 
 
 # Real GPUs
@@ -649,7 +633,7 @@ def test_a_case_survives_json() -> None:
 
 def test_a_cell_is_told_by_all_but_its_length() -> None:
     cell = Cell(CASE)
-    assert (cell.native_max_seq_len, cell.at(512)) == (4096, dataclasses.replace(CASE, max_seq_len=512))
+    assert (cell.search_end, cell.at(512)) == (4096, dataclasses.replace(CASE, max_seq_len=512))
     assert Case.from_json(json.dumps(json.loads(cell.to_json())["longest"])) == CASE
 
 

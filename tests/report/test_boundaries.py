@@ -264,7 +264,7 @@ def test_a_single_row_of_nulls_still_says_what_it_can(
 ) -> None:
     (table,) = boundary_tables(bare_boundaries_of(row))
     assert table.body() == [["4", "load", shown]]
-    assert table.native_max_seq_len is None
+    assert table.own_limit is None
     text = as_markdown(table).lower()
     assert "nan" not in text
     assert "none attention" not in text

@@ -37,9 +37,9 @@ GOLDEN = """\
 
 quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it, \
 where speeds that differ by less than their error (estimated 29 %) count as equal: flash attention, load and the most \
-left decide; longest: the longest max_seq_len. All of them leave 1.00 GiB of the card or more. rests on: a run that fits at this \
-length, + where it is certified that 256 more fail; fewer tokens are taken to need no more. tokens/s: decoding with \
-the context full. est.: estimated from that run, never measured.
+left decide; longest: the longest max_seq_len. All of them leave 1.00 GiB of the card or more. rests on: a run that \
+fits at this length, + where it is certified that 256 more fail; fewer tokens are taken to need no more. tokens/s: \
+decoding with the context full. est.: estimated from that run, never measured.
 
 | model | for | bpw | cache | how | max_seq_len | left, GiB | tokens/s | rests on | basis |
 | --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |
@@ -51,8 +51,10 @@ tokens/s estimated, context_bytes assumed |
 headroom estimated, tokens/s estimated, context_bytes assumed |
 | tiny | fastest, 16,384 | 4 | FP16 | load | 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
 tokens/s estimated, context_bytes assumed |
-| tiny | longest | 4 | FP16 | load | 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
+| tiny | longest | 4 | FP16 | load | ≥ 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
 tokens/s estimated, context_bytes assumed |
+
+- tiny, longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto
 """
 FRONT = """\
 | bpw | cache | how | max_seq_len | VRAM, GiB | tokens/s |
@@ -74,7 +76,7 @@ def test_the_page_of_recommendations(tmp_path: Path) -> None:
     text = (out / "recommendations.md").read_text()
     assert GOLDEN in text
     assert "case c0, boundary b0" in text
-    assert "too low: all 1 settings reach 2,048" in text
+    assert "What people say" not in text  # of another model
 
 
 def test_the_page_of_tradeoffs(tmp_path: Path) -> None:
@@ -188,9 +190,40 @@ def test_rows_with_nulls_everywhere_are_told_and_make_no_empty_table(
     out = published(tmp_path, bare_frame_of({}, {"cache": "Q4", "outcome": "crash"}), bare_boundaries_of({}))
     page = (out / "recommendations.md").read_text()
     assert "the rows do not tell what was left of the card" in page
-    assert "none is of a 24 GB or a 40 GB card" in page
     assert "no row tells the VRAM of a setting that fits" in (out / "tradeoffs.md").read_text()
     assert pd.read_csv(out / "recommendations.csv")["reason"].notna().all()
+
+
+def test_what_people_say_is_told_of_the_model_that_it_is_about(tmp_path: Path) -> None:
+    about = {"model": "phi_3_medium_128k"}
+    out = published(tmp_path, cases_of(fits(16384, **about)), boundaries_of(boundary(16384, **about)))
+    text = (out / "recommendations.md").read_text()
+    assert "Of Phi-3-medium-128k alone" in text
+    assert "too low: all 1 settings reach 2,048" in text
+
+
+def test_lengths_that_were_chosen_answer_for_no_others(tmp_path: Path) -> None:
+    """Up to 4,096 fits and 131,072 does not: what lies between is not known, and nothing says that it does not fit."""
+    about = {"model": "phi_3_medium_128k"}
+    rows = cases_of(fits(2048, **about), fits(4096, **about), oom(131072, **about))
+    out = published(tmp_path, rows, boundaries_of(), Wishes(contexts=(8192,), headroom_bytes=0))
+    page = (out / "recommendations.md").read_text()
+    assert "quality, 8192" not in page
+    assert "quality, 8,192: not known: 4,096 is the longest of the lengths tried" in page
+    assert "others were not tried: use max_seq_len=auto" in page
+    assert "| longest | 4 | FP16 | load | ≥ 4,096 |" in page
+    assert "Only certified boundaries on such cards answer; there are none among these rows" in page
+    assert "≥ 4,096" in (out / "tables.md").read_text()
+    answers = pd.read_csv(out / "recommendations.csv").set_index("policy")
+    assert answers.loc["longest", "is_lower_bound"]
+
+
+def test_a_certified_end_of_every_setting_leaves_nothing_open(tmp_path: Path) -> None:
+    out = published(tmp_path, cases_of(fits(4096), oom(4352)), boundaries_of(boundary(4096)))
+    page = (out / "recommendations.md").read_text()
+    assert "≥" not in page
+    assert "not tried" not in page
+    assert "no setting that was run reaches it" in page
 
 
 def test_a_single_row_that_failed_is_told(tmp_path: Path) -> None:
@@ -201,7 +234,7 @@ def test_a_single_row_that_failed_is_told(tmp_path: Path) -> None:
 
 def test_a_single_row_that_fits_is_enough(tmp_path: Path) -> None:
     out = published(tmp_path, cases_of(fits(4096)), boundaries_of())
-    assert "| tiny | longest | 4 | FP16 | load | 4,096 |" in (out / "recommendations.md").read_text()
+    assert "| tiny | longest | 4 | FP16 | load | ≥ 4,096 |" in (out / "recommendations.md").read_text()
     assert "1 of 1 settings and lengths" in (out / "tradeoffs.md").read_text()
 
 

@@ -16,14 +16,15 @@ from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, fits, oom
 GOLDEN = """\
 ### tiny on rtx_4090 (simulated), 24.00 GiB, matmul attention
 
-Peak VRAM in GiB, or the phase that ran out. max: the model's own limit; +: not seen to fail.
+Peak VRAM in GiB, or the phase that ran out. max: the model's own limit. ≥: the longest of the lengths tried that \
+fits, and no more than that: max_seq_len=auto finds how far it goes. none: none of the lengths tried.
 
 | bpw | cache | how | 2,048 | 32,768 | 131,072 | fits up to |
 | ---: | --- | --- | ---: | ---: | ---: | ---: |
-| 2.5 | FP16 | load | 5.7 | 12.3 | OOM cache | 32,768 |
-| 2.5 | FP16 | lazy | 5.8 | 12.4 | OOM load | 32,768 |
+| 2.5 | FP16 | load | 5.7 | 12.3 | OOM cache | ≥ 32,768 |
+| 2.5 | FP16 | lazy | 5.8 | 12.4 | OOM load | ≥ 32,768 |
 | 2.5 | Q4 | load | 5.1 |  | 9.0 | 131,072 max |
-| 4.25 | FP16 | load | 8.0 | 15.0 |  | 32,768+ |
+| 4.25 | FP16 | load | 8.0 | 15.0 |  | ≥ 32,768 |
 | 16 | FP16 | load | OOM load | OOM load | OOM load | none |
 
 - context size assumed
@@ -76,9 +77,10 @@ def test_other_outcomes_are_named_and_explained(frame_of: FrameOf, outcome: str,
 @pytest.mark.parametrize(
     ("rows", "shown"),
     [
-        ([fits(2048, 5.0), oom(8192)], "2,048"),
-        ([fits(2048, 5.0), fits(8192, 6.0)], "8,192+"),
-        ([fits(2048, 5.0), {"max_seq_len": 8192, "outcome": "timeout", "phase": "prefill"}], "2,048+"),
+        ([fits(2048, 5.0), oom(8192)], "≥ 2,048"),
+        ([fits(2048, 5.0), oom(2304)], "2,048"),
+        ([fits(2048, 5.0), fits(8192, 6.0)], "≥ 8,192"),
+        ([fits(2048, 5.0), {"max_seq_len": 8192, "outcome": "timeout", "phase": "prefill"}], "≥ 2,048"),
         ([fits(2048, 5.0), fits(131072, 6.0)], "131,072 max"),
         ([oom(2048), oom(8192)], "none"),
         ([oom(2048), {"max_seq_len": 8192, "outcome": "crash", "phase": "load"}], "none"),

@@ -1,4 +1,4 @@
-"""Tables that older versions of the program wrote, kept for ever: whoever has such rows can still read and compare them."""
+"""Tables that older versions of the program wrote, kept for ever: whoever has them can still read and compare them."""
 
 from __future__ import annotations
 

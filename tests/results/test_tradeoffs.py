@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,19 @@ def test_measured_and_estimated_speeds_are_not_compared() -> None:
     assert points["on_front"].isna().tolist() == [False, True]
 
 
+def said_of(fits_at: int | None, **values: Any) -> dict[str, Any]:
+    """A boundary of the model that the sayings are about."""
+    return boundary(fits_at, **{"model": "phi_3_medium_128k", **values})
+
+
+@pytest.mark.parametrize(
+    ("model", "counts"),
+    [("Phi-3-medium-128k-instruct-exl2@2.5", 1), ("phi_3_mini_128k", 0), ("qwen2_5_32b", 0), ("phi_3_medium_4k", 0)],
+)
+def test_folklore_speaks_of_one_model(model: str, counts: int) -> None:
+    assert len(answers(boundaries_of(said_of(8192, device_total_bytes=24 * GIB, model=model)))) == counts
+
+
 @pytest.mark.parametrize(
     ("total_gib", "lengths", "verdict"),
     [
@@ -101,22 +115,22 @@ def test_measured_and_estimated_speeds_are_not_compared() -> None:
     ],
 )
 def test_folklore_is_answered_by_boundaries(total_gib: float, lengths: list[int | None], verdict: str) -> None:
-    rows = [boundary(n, bpw=2.0 + i, device_total_bytes=int(total_gib * GIB)) for i, n in enumerate(lengths)]
+    rows = [said_of(n, bpw=2.0 + i, device_total_bytes=int(total_gib * GIB)) for i, n in enumerate(lengths)]
     (answer,) = answers(boundaries_of(*rows))
     assert answer.verdict == verdict
     assert (answer.least["fits_at"], answer.most["fits_at"]) == (lengths[0], lengths[-1])
 
 
 def test_folklore_speaks_of_no_other_card_and_of_no_doubtful_boundary() -> None:
-    other = boundary(8192, device_total_bytes=16 * GIB)
-    open_end = boundary(8192, device_total_bytes=24 * GIB, certified=False)
+    other = said_of(8192, device_total_bytes=16 * GIB)
+    open_end = said_of(8192, device_total_bytes=24 * GIB, certified=False)
     assert answers(boundaries_of(other, open_end)) == []
-    inside = boundary(8192, device_total_bytes=80 * GIB, vram_limit_bytes=24 * GIB)
+    inside = said_of(8192, device_total_bytes=80 * GIB, vram_limit_bytes=24 * GIB)
     assert len(answers(boundaries_of(inside))) == 1
 
 
 def test_simulated_and_real_cards_have_answers_of_their_own() -> None:
-    rows = (boundary(1024), boundary(8192, device_kind="cuda", device_uuid="GPU-1"))
+    rows = (said_of(1024), said_of(8192, device_kind="cuda", device_uuid="GPU-1"))
     assert [answer.least["fits_at"] for answer in answers(boundaries_of(*rows))] == [8192, 1024]
 
 

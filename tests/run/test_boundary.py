@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -316,3 +317,45 @@ def test_headroom_is_what_was_left_of_the_card_or_of_the_limit(changed: Row, hea
     row = search(oracle, measure)
     assert row is not None
     assert row["headroom_bytes"] == headroom
+
+
+# An end of the search that is not the model's own limit
+
+
+def up_to(search_end: int, oracle: Oracle, card: Card, **config: Any) -> Row:
+    """The boundary of a search that ends there; `config` is more of config.json, which says 8,192."""
+    model = replace(CELL.longest.model, config={"max_position_embeddings": NATIVE, **config})
+    cell = Cell(replace(CELL.longest, model=model, max_seq_len=search_end))
+    row = find_boundary(cell, "b", card, cast(Forecaster, oracle))
+    assert row is not None
+    return row
+
+
+def test_where_all_fits_up_to_an_end_that_was_given_nothing_is_certified_and_nothing_left_to_find() -> None:
+    oracle = Oracle(4096)
+    row = up_to(4096, oracle, Card(1 << 20, oracle))
+    assert span(row)[:5] == ("fits", 4096, None, False, False)
+    assert (row["searched_up_to"], settled(row)) == (4096, True)
+
+
+def test_an_end_beyond_the_models_own_limit_is_noted_where_it_goes_beyond() -> None:
+    note = "beyond the model's own limit of 8,192: memory is right, outputs may not be"
+    oracle = Oracle(16384)
+    beyond = up_to(32768, oracle, Card(16384, oracle))
+    assert span(beyond)[:5] == ("fits", 16384, 16640, True, False)
+    assert note in beyond["notes"]
+    within = up_to(32768, oracle, Card(NATIVE, oracle))
+    assert span(within)[:5] == ("fits", NATIVE, NATIVE + 256, True, False)
+    assert note not in within["notes"]
+
+
+def test_the_engines_default_is_no_limit_of_the_model() -> None:
+    oracle = Oracle(2048)
+    row = up_to(2048, oracle, Card(1 << 20, oracle), max_position_embeddings=None)
+    assert (*span(row)[:5], settled(row)) == ("fits", 2048, None, False, False, True)
+    assert "config.json names no limit; ExLlamaV2 takes 2,048 by default" in row["notes"]
+
+
+def test_searches_with_other_ends_are_other_boundaries() -> None:
+    ends = [Cell(CELL.at(length)).boundary_id({}) for length in (NATIVE, 4096, 4096)]
+    assert ends[0] != ends[1] == ends[2]

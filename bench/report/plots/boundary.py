@@ -16,6 +16,7 @@ from bench.records import PAGE
 from bench.report.axes import bits_of
 from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import Row
+from bench.report.ends import own_limit
 from bench.report.format import in_k, tokens
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, key, name, panels, say
@@ -115,7 +116,10 @@ def _gap(row: Row) -> tuple[int, int | None] | None:
     fits_at, fails_at = row["fits_at"], row["fails_at"]
     if row["certified"] or (fits_at is None and fails_at is None):
         return None
-    low, high = fits_at or 0, fails_at if fails_at is not None else row["native_max_seq_len"]
+    low, high = fits_at or 0, fails_at
+    if high is None:
+        limit = own_limit(row)
+        high = limit if limit is not None and limit > low else None
     return None if high is not None and high - low <= PAGE else (low, high)
 
 
@@ -162,23 +166,23 @@ def _lengths(axes: Axes, table: BoundaryTable) -> None:
     """The axis from nothing to the model's own limit, which is a line; only to the longest that fits where that is far
     less, as all would lie flat at the bottom.
     """
-    native = table.native_max_seq_len
+    limit = table.own_limit
     rows = [row for cells in table.cells for row in cells if row]
     longest = max((length for row in rows for length in (row["fits_at"], _seen_to_fail(row)) if length), default=0)
-    far = native is not None and 0 < longest < native / 3
-    top = (longest if far else max(native or 0, longest)) or PAGE
+    far = limit is not None and 0 < longest < limit / 3
+    top = (longest if far else max(limit or 0, longest)) or PAGE
     axes.set_ylim(0, (1.25 if far else 1.14) * top)
     axes.set_yticks(range(0, top + 1, 2 ** math.ceil(math.log2(top / 8))))
     axes.yaxis.set_major_formatter(FuncFormatter(in_k))
-    if native is None:
+    if limit is None:
         return
-    text = f"the model's own limit, {tokens(native)}"
+    text = f"the model's own limit, {tokens(limit)}"
     if far:
         axes.annotate(f"{text},\nis far above", (0.01, 1), xycoords="axes fraction", va="top", fontsize=SMALL)
     else:
-        axes.axhline(native, color=GREY, lw=1, zorder=1)
+        axes.axhline(limit, color=GREY, lw=1, zorder=1)
         where = axes.get_yaxis_transform()
-        axes.annotate(text, (0.01, native), (0, 5), xycoords=where, textcoords="offset points", fontsize=SMALL)
+        axes.annotate(text, (0.01, limit), (0, 5), xycoords=where, textcoords="offset points", fontsize=SMALL)
 
 
 def _seen_to_fail(row: Row) -> int | None:

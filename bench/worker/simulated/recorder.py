@@ -179,14 +179,16 @@ def _setup(case: Case, config: Any) -> Setup:
     with card.open_card(case) as simulated:
         attention = choose_attention(config, case.attention, simulated)
     slides = config.arch.lm.swa or config.arch.lm.alternating_swa
+    rope_limit = config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None
     return Setup(
         lazy=case.lazy,
         max_input_len=case.max_input_len,
         batch_size=case.batch_size,
         attention=attention,
-        native_max_seq_len=config.max_seq_len,
+        # Beyond the engine's default other tables may be made; what is recorded must show them.
+        native_max_seq_len=max(config.max_seq_len, 2 * (rope_limit or 0)),
         window=config.sliding_window or None if slides else None,
-        rope_limit=config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None,
+        rope_limit=rope_limit,
         num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,
         experts_per_token=config.num_experts_per_token or 1,
     )
