@@ -29,11 +29,12 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
     A model that the engine refuses for another reason is let through, because its cases will say so; `to_be_read` ones
     have no cases, and are refused with that reason.
     """
-    models = {case.model.fingerprint: case for case in cases if _has_tensors(case.model)}
+    asked = {case.model.fingerprint: case for case in cases}  # of thousands of cases, few are of different models
+    models = [case for case in asked.values() if _has_tensors(case.model)]
     folder = user_cache_path("vram-bench") / "whole" / engine_digest() if models else Path()
     launcher: Launcher | None = None
     try:
-        for case in models.values():
+        for case in models:
             path = folder / f"{_key(case.model)}.json"
             if not path.exists():
                 launcher = launcher or make_launcher("simulated", None)

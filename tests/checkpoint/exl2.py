@@ -14,15 +14,23 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 
+from tests.checkpoint import headers
+
 Array = npt.NDArray[Any]
 
 
 def read(directory: Path) -> dict[str, Array]:
-    """Every tensor of a model directory."""
-    tensors = {}
+    """Every tensor of a model directory; those of BF16, which NumPy has not, as FP32."""
+    tensors: dict[str, Array] = {}
     for path in sorted(directory.glob("*.safetensors")):
+        raw = headers.read(path)
         with safe_open(path, framework="numpy") as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys()})
+            for name, (kind, shape, data) in raw.items():
+                if kind == "BF16":
+                    bits = np.frombuffer(data, "<u2").astype("<u4") << np.uint32(16)
+                    tensors[name] = bits.view(np.float32).reshape(shape)
+                else:
+                    tensors[name] = file.get_tensor(name)
     return tensors
 
 

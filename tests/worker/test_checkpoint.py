@@ -115,7 +115,7 @@ def _check(tensors: dict[str, Any], config: dict[str, Any]) -> None:
     """Every tensor is finite; every EXL2 layer is valid, and some are dequantised."""
     gemma = "Gemma" in config["architectures"][0]
     for name, values in tensors.items():
-        if values.dtype == np.float16:
+        if values.dtype in (np.float16, np.float32):
             assert np.isfinite(values).all(), name
         if "norm" in name and name.endswith(".weight"):
             assert (values == (0 if gemma else 1)).all(), name  # the engine adds 1 to those of Gemma
