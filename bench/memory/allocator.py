@@ -39,9 +39,11 @@ ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
     NUM_OOMS,
     NEXT_ADDRESS,
     NUM_UNUSED,
-) = range(12)
+    FREE_MARK,
+) = range(13)
 
 FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
+_MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a hash, which wraps at 64 bits
 FULL = -1  # what `malloc` answers when the card is full
 
 
@@ -51,6 +53,7 @@ class State(NamedTuple):
     `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
     stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address.
     `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
+    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
     """
 
     blocks: NDArray[np.int64]
@@ -69,7 +72,7 @@ def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: in
         free=np.zeros((2 * num_streams, max_blocks), np.int64),
         num_free=np.zeros(2 * num_streams, np.int64),
         parts=np.zeros((2, num_parts), np.int64),
-        counters=np.zeros(12, np.int64),
+        counters=np.zeros(13, np.int64),
     )
     state.counters[LIMIT] = limit_bytes
     state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
@@ -169,6 +172,7 @@ def empty_cache(state: State) -> None:
             if blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
                 state.counters[RESERVED] -= blocks[row, SIZE]
                 state.counters[NUM_SEGMENTS] -= 1
+                state.counters[FREE_MARK] -= _mark_of(state, row)
                 _give_row_back(state, row)
             else:
                 state.free[pool, kept] = row
@@ -254,6 +258,7 @@ def _remember_free(state: State, row: int) -> None:
         state.free[pool, i] = state.free[pool, i - 1]
     state.free[pool, index] = row
     state.num_free[pool] += 1
+    state.counters[FREE_MARK] += _mark_of(state, row)
 
 
 @njit(cache=True, nogil=True)
@@ -266,9 +271,19 @@ def _forget_free(state: State, row: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _remove_free(state: State, pool: int, index: int) -> None:
+    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, index])
     state.num_free[pool] -= 1
     for i in range(index, state.num_free[pool]):
         state.free[pool, i] = state.free[pool, i + 1]
+
+
+@njit(cache=True, nogil=True)
+def _mark_of(state: State, row: int) -> int:
+    """The share of one free block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
+    blocks = state.blocks
+    mark = blocks[row, ADDRESS] * _MIX_ADDRESS ^ (blocks[row, SIZE] * _MIX_SIZE + blocks[row, POOL])
+    mark = (mark ^ (mark >> 29)) * _MIX_ADDRESS
+    return int((mark ^ (mark >> 32)) * _MIX_SIZE)
 
 
 @njit(cache=True, nogil=True)

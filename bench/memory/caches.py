@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from bench.memory.parts import PARTS
-from bench.memory.program import NUM_TERMS, OP, PART, SIZE_TERMS, Array, Program, Unpredictable
+from bench.memory.program import Program, Unpredictable
+from bench.memory.template import NUM_TERMS, OP, PART, SIZE_TERMS, Array
 from bench.memory.trace import Op
 
 RECORDED = {"FP16": "FP16", "Q8": "Q6", "Q6": "Q6", "Q4": "Q6"}

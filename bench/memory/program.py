@@ -1,9 +1,4 @@
-"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept.
-
-A template holds the events of one kind of section (loading, a prefill chunk, a decoded token, ...) for a few layers.
-The size of each allocation is either that of a tensor of the checkpoint, or a rule of the card, or
-`(c · terms) / 64` with whole numbers c.
-"""
+"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept."""
 
 from __future__ import annotations
 
@@ -13,32 +8,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.memory.schedule import Pass, Setup, schedule
+from bench.memory.layers import Layers, layers_of
+from bench.memory.schedule import PREFILL, Pass, Setup, schedule, short_schedule
+from bench.memory.template import (
+    BATCH,
+    BLOCK,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    LAYER,
+    NUM_COLUMNS,
+    Q_TERMS,
+    SHOWN_PERIODS,
+    SIZE_RULE,
+    TENSOR,
+    WINDOW,
+    Array,
+    spans_of_layers,
+    terms,
+)
 from bench.memory.trace import Size
-
-Array = NDArray[np.int64]
-
-DENOMINATOR = 64
-NUM_TERMS = 6
-
-# A recording shows this many periods of layers: two in which the beginning may still be felt, and two that are alike.
-SHOWN_PERIODS = 4
-# The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
-OP, BLOCK, STREAM, PART, LAYER, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(12)
-SIZE_TERMS, Q_TERMS, K_TERMS = 12, 12 + NUM_TERMS, 12 + 2 * NUM_TERMS
-NUM_COLUMNS = 12 + 3 * NUM_TERMS
-
-
-def terms(q_len: int, k_len: int, max_seq_len: int) -> Array:
-    """What sizes are made of, the simplest first."""
-    return np.array([1, max_seq_len, k_len, q_len, q_len * k_len, q_len * q_len])
 
 
 class Unpredictable(Exception):
@@ -84,6 +78,14 @@ def _beside(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+class Sections(NamedTuple):
+    """Every section of a case: its phase, its kind (of `Program.templates`), and its `terms` [sections, NUM_TERMS]."""
+
+    phases: list[str]
+    kinds: Array
+    terms: Array
+
+
 @dataclass(frozen=True)
 class Program:
     """`templates` by kind of section, each [events, NUM_COLUMNS]; an event's BLOCK is the index of its allocation.
@@ -123,20 +125,55 @@ class Program:
 
     def passes(self, max_seq_len: int) -> list[Pass]:
         """The sections of a case of that length, in order; raises `Unpredictable` where one was never recorded."""
-        passes = schedule(max_seq_len, self.setup)
-        for each in passes:
-            self._require_known(each, max_seq_len)
-        return passes
+        self.sections(max_seq_len)
+        return schedule(max_seq_len, self.setup)
 
-    def _require_known(self, each: Pass, max_seq_len: int) -> None:
+    def sections(self, max_seq_len: int) -> Sections:
+        """The same in arrays. Raises `Unpredictable`."""
+        before, chunks, after = short_schedule(max_seq_len, self.setup)
+        filled = before[-1].k_len if not len(chunks) else int(chunks[-1, 1])
+        if filled < after[0].k_len - 1:
+            raise Unpredictable(f"with {filled:,} tokens in the cache, ExLlamaV2's chunks are of none: it never ends")
+        # Of a kind are chunks that are as long and on the same side of the sliding window.
+        window = self.setup.cut_window
+        sides = np.zeros(len(chunks), np.int64) if window is None else np.sign(chunks[:, 1] - window)
+        _, firsts, alike = np.unique(chunks[:, 0] * 3 + sides, return_index=True, return_inverse=True)
+        found = [self.setup.make_pass(PREFILL, int(q), int(k)) for q, k in chunks[firsts]]
+        passes = [*before, *found, *after]
+        names = list(self.templates)
+        for each in passes:
+            self._require_known(each)
+        kinds = np.array([names.index(each.kind) for each in passes], np.int64)
+        order = np.concatenate(
+            [np.arange(len(before)), len(before) + alike, np.arange(len(before) + len(found), len(passes))]
+        )
+        q_len = np.concatenate([[each.q_len for each in before], chunks[:, 0], [each.q_len for each in after]])
+        k_len = np.concatenate([[each.k_len for each in before], chunks[:, 1], [each.k_len for each in after]])
+        sections = Sections(
+            phases=[*(each.phase for each in before), *[PREFILL] * len(chunks), *(each.phase for each in after)],
+            kinds=kinds[order],
+            terms=terms(q_len, k_len, np.full(len(q_len), max_seq_len)),
+        )
+        self._require_determined(sections)
+        return sections
+
+    def _require_known(self, each: Pass) -> None:
         if each.kind in self.refused:
             raise Unpredictable(self.refused[each.kind])
         if each.kind not in self.templates:
             raise Unpredictable(f"no recording shows {_in_words(each)}")
-        if relations := self.relations[each.kind]:
-            values = [int(value) for value in terms(each.q_len, each.k_len, max_seq_len)]
-            if any(sum(r * v for r, v in zip(relation, values, strict=True)) for relation in relations):
-                raise Unpredictable(f"the recordings leave open what is taken by {_in_words(each)}")
+
+    def _require_determined(self, sections: Sections) -> None:
+        """Of lengths for which a relation does not hold, the recordings leave open what is taken."""
+        for index, kind in enumerate(self.templates):
+            if relations := self.relations[kind]:
+                which = np.flatnonzero(sections.kinds == index)
+                broken = np.any(sections.terms[which] @ np.array(relations, np.int64).T != 0, axis=1)
+                if broken.any():
+                    first = int(which[np.flatnonzero(broken)[0]])
+                    _, _, k_len, q_len = (int(value) for value in sections.terms[first, :4])
+                    each = Pass(sections.phases[first], kind, q_len, k_len)
+                    raise Unpredictable(f"the recordings leave open what is taken by {_in_words(each)}")
 
     def scratch_bytes(self, max_seq_len: int) -> int:
         """The one scratch buffer of the device; lazy loading bounds the chunks by the length of the case."""
@@ -165,6 +202,11 @@ class Program:
         return _concatenated(self.templates.values())
 
     @cached_property
+    def layers(self) -> Layers:
+        """Which layers do the same, of a program with every layer spelled out."""
+        return layers_of(self.templates.values(), self.num_layers, self.period)
+
+    @cached_property
     def flash_calls(self) -> tuple[Array, Array]:
         """The same, of events whose size follows from the kind of card: one of each sort."""
         return _concatenated(_flash_calls(template) for template in self.templates.values())
@@ -187,12 +229,6 @@ def _in_words(each: Pass) -> str:
         return f"a chunk of {each.q_len} tokens, of which the experts get unequal shares"
     after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len else ""
     return f"a {each.phase}{after} ({each.kind})"
-
-
-def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) event of what comes before the layers, of each layer, and of what comes after."""
-    bounds = np.searchsorted(template[:, LAYER], np.arange(-1, num_layers + 2))
-    return [(int(first), int(last)) for first, last in pairwise(bounds)]
 
 
 def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
 PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 # Every decoded token allocates the same: a few show what a thousand would.
 WARM_UP_TOKENS = 2
@@ -93,28 +97,52 @@ class Pass(NamedTuple):
     k_len: int = 0
 
 
+class Schedule(NamedTuple):
+    """Every section of a case, in order. `chunks` [chunks, 2] are the passes of the prefill, as q_len and k_len."""
+
+    before: list[Pass]
+    chunks: NDArray[np.int64]
+    after: list[Pass]
+
+
 def schedule(max_seq_len: int, setup: Setup) -> list[Pass]:
-    """Every section of a case. Lazy loading forwards a chunk as it goes."""
+    """Every section of a case as a pass."""
+    before, chunks, after = short_schedule(max_seq_len, setup)
+    return [*before, *(setup.make_pass(PREFILL, int(q_len), int(k_len)) for q_len, k_len in chunks), *after]
+
+
+def short_schedule(max_seq_len: int, setup: Setup) -> Schedule:
+    """The same in arrays: of long cases there may be a hundred thousand. Lazy loading forwards a chunk as it goes."""
     loading = min(setup.max_input_len, max_seq_len) if setup.lazy else 0
     load = setup.make_pass(LOAD, loading, loading)
     if setup.rope_limit is not None and max_seq_len > setup.rope_limit:
         load = load._replace(kind=f"{load.kind}_extended")
-    passes = [load, Pass(CACHE, CACHE), setup.make_pass(PREFILL, PROMPT_TOKENS, PROMPT_TOKENS, "prompt")]
-    passes += [setup.make_pass(PREFILL, 1, PROMPT_TOKENS + i + 1, f"warm_up_{i}") for i in range(WARM_UP_TOKENS)]
+    before = [load, Pass(CACHE, CACHE), setup.make_pass(PREFILL, PROMPT_TOKENS, PROMPT_TOKENS, "prompt")]
+    before += [setup.make_pass(PREFILL, 1, PROMPT_TOKENS + i + 1, f"warm_up_{i}") for i in range(WARM_UP_TOKENS)]
     filled = max_seq_len - DECODE_TOKENS
-    past = 0
-    while past < filled:
-        q_len = _chunk_size(filled - past, past, setup)
-        past += q_len
-        passes.append(setup.make_pass(PREFILL, q_len, past))
-    for start in (filled, PROMPT_TOKENS):
-        passes += [setup.make_pass(DECODE, 1, start + i + 1) for i in range(DECODE_TOKENS)]
-    return passes
+    chunks = _chunks(filled, setup.max_input_len, _MAX_ATTENTION_SIZE if setup.is_chunked else 0)
+    after = [
+        setup.make_pass(DECODE, 1, start + i + 1) for start in (filled, PROMPT_TOKENS) for i in range(DECODE_TOKENS)
+    ]
+    return Schedule(before, chunks, after)
 
 
-def _chunk_size(remaining: int, past: int, setup: Setup) -> int:
-    """How many of the remaining tokens the engine forwards next."""
-    size = min(remaining, setup.max_input_len)
-    if setup.is_chunked and (past + remaining) * remaining > _MAX_ATTENTION_SIZE:
-        size = min(size, math.floor((math.sqrt(past**2 + 4 * _MAX_ATTENTION_SIZE) - past) / 2))
-    return size
+@njit(cache=True, nogil=True)
+def _chunks(tokens: int, max_input_len: int, max_attention_size: int) -> NDArray[np.int64]:
+    """How the engine splits so many tokens; `max_attention_size` is 0 where it bounds nothing.
+
+    After that many tokens the engine's chunks are of none, and it comes to no end: there these do end.
+    """
+    chunks = np.zeros((tokens, 2), np.int64)
+    past = count = 0
+    while past < tokens:
+        remaining = tokens - past
+        size = min(remaining, max_input_len)
+        if max_attention_size and (past + remaining) * remaining > max_attention_size:
+            size = min(size, math.floor((math.sqrt(past**2 + 4 * max_attention_size) - past) / 2))
+            if size == 0:
+                break
+        past += size
+        chunks[count, 0], chunks[count, 1] = size, past
+        count += 1
+    return chunks[:count].copy()

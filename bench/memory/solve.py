@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.memory import program as columns
-from bench.memory.program import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, Program, Unpredictable, spans_of_layers
+from bench.memory import template as columns
+from bench.memory.program import Program, Unpredictable
 from bench.memory.samples import extra_passes
 from bench.memory.schedule import CACHE, Pass, Setup, schedule
+from bench.memory.template import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, spans_of_layers
 from bench.memory.trace import Op, Recording, Section, Size
 
 

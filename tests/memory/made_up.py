@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bench.memory import program as columns
-from bench.memory.program import DENOMINATOR, Array, Program
+from bench.memory import template as columns
+from bench.memory.program import Program
 from bench.memory.samples import extra_passes, load_lengths, whole_lengths
 from bench.memory.schedule import CACHE, Pass, Setup, schedule
+from bench.memory.template import DENOMINATOR, Array
 from bench.memory.trace import Event, Op, Recording, Section
 
 Sizes = Callable[[Pass, int], Sequence[int]]

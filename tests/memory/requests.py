@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bench.memory import flash, sort
-from bench.memory import program as columns
+from bench.memory import template as columns
 from bench.memory.limits import Limits
-from bench.memory.program import DENOMINATOR, NUM_TERMS, Array, Program, terms
+from bench.memory.program import Program
 from bench.memory.schedule import Pass
+from bench.memory.template import DENOMINATOR, NUM_TERMS, Array, terms
 from bench.memory.trace import Op, Recording, Section, Size
 
 # ("malloc", number in the section, bytes, stream, part), ("free", number) or ("empty_cache",).

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.memory import flash
-from bench.memory import program as columns
+from bench.memory import template as columns
 from bench.memory.allocator import CachingAllocator, OutOfMemory
 from bench.memory.limits import Limits
 from bench.memory.parts import PARTS
-from bench.memory.program import DENOMINATOR, Array, Program, Unpredictable
+from bench.memory.program import Program, Unpredictable
 from bench.memory.replay import Replayer
 from bench.memory.schedule import DECODE, PREFILL
+from bench.memory.template import DENOMINATOR, Array
 from bench.memory.trace import Op, Size
 from tests.memory import requests
 from tests.memory.made_up import PLAIN, free, malloc, program_of, template

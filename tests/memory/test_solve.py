@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.memory.limits import Limits
-from bench.memory.program import Program, Unpredictable, terms
+from bench.memory.program import Program, Unpredictable
 from bench.memory.samples import extra_passes, load_lengths, whole_lengths
 from bench.memory.schedule import DECODE_TOKENS, LOAD, PREFILL, Pass, Setup, schedule
 from bench.memory.solve import _relations, solve
+from bench.memory.template import terms
 from bench.memory.trace import Event, Op, Section
 from tests.memory import made_up, requests
 from tests.memory.made_up import PLAIN, SETUPS

@@ -20,10 +20,11 @@ from bench.memory import program
 from bench.memory.allocator import CachingAllocator
 from bench.memory.flash import Call
 from bench.memory.parts import PARTS
-from bench.memory.program import SHOWN_PERIODS, Program
+from bench.memory.program import Program
 from bench.memory.samples import extra_passes, load_lengths, whole_lengths
 from bench.memory.schedule import DECODE, Pass, Setup
 from bench.memory.solve import solve
+from bench.memory.template import SHOWN_PERIODS
 from bench.memory.trace import Event, Op, Recording, Section, Size
 from bench.records import Case, Phase, Report
 from bench.worker import scenario

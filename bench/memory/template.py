@@ -1,0 +1,36 @@
+"""The events of one kind of section (loading, a prefill chunk, a decoded token, ...) as the rows of an array.
+
+The size of each allocation is either that of a tensor of the checkpoint, or a rule of the card, or
+`(c · terms) / 64` with whole numbers c.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.int64]
+
+DENOMINATOR = 64
+NUM_TERMS = 6
+
+# A recording shows this many periods of layers: two in which the beginning may still be felt, and two that are alike.
+SHOWN_PERIODS = 4
+# The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
+OP, BLOCK, STREAM, PART, LAYER, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(12)
+SIZE_TERMS, Q_TERMS, K_TERMS = 12, 12 + NUM_TERMS, 12 + 2 * NUM_TERMS
+NUM_COLUMNS = 12 + 3 * NUM_TERMS
+
+
+def terms(q_len: int | Array, k_len: int | Array, max_seq_len: int | Array) -> Array:
+    """What sizes are made of, the simplest first; [NUM_TERMS], or [sections, NUM_TERMS] of arrays."""
+    one = np.ones_like(q_len)
+    return np.stack([one, max_seq_len, k_len, q_len, q_len * k_len, q_len * q_len], axis=-1)
+
+
+def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:
+    """First and last (exclusive) event of what comes before the layers, of each layer, and of what comes after."""
+    bounds = np.searchsorted(template[:, LAYER], np.arange(-1, num_layers + 2))
+    return [(int(first), int(last)) for first, last in pairwise(bounds)]
