@@ -44,6 +44,8 @@ ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
 
 FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
 _MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a hash, which wraps at 64 bits
+HOLE = -1  # a place among the free blocks of one that is in use again: most come back as they were
+_MAX_HOLES = 64  # of a pool
 FULL = -1  # what `malloc` answers when the card is full
 
 
@@ -51,7 +53,8 @@ class State(NamedTuple):
     """Everything that an allocator knows, in arrays of int64.
 
     `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
-    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address.
+    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
+    `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
     `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
     Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
     """
@@ -59,7 +62,9 @@ class State(NamedTuple):
     blocks: NDArray[np.int64]
     unused: NDArray[np.int64]
     free: NDArray[np.int64]
+    free_keys: NDArray[np.int64]
     num_free: NDArray[np.int64]
+    num_holes: NDArray[np.int64]
     parts: NDArray[np.int64]
     counters: NDArray[np.int64]
 
@@ -69,8 +74,10 @@ def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: in
     state = State(
         blocks=np.zeros((max_blocks, 8), np.int64),
         unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
-        free=np.zeros((2 * num_streams, max_blocks), np.int64),
+        free=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1), np.int64),
+        free_keys=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1, 2), np.int64),
         num_free=np.zeros(2 * num_streams, np.int64),
+        num_holes=np.zeros(2 * num_streams, np.int64),
         parts=np.zeros((2, num_parts), np.int64),
         counters=np.zeros(13, np.int64),
     )
@@ -164,29 +171,29 @@ def free(state: State, row: int) -> bool:
 @njit(cache=True, nogil=True)
 def empty_cache(state: State) -> None:
     """Gives every segment without a block in use back to the driver."""
+    blocks = state.blocks
     for pool in range(len(state.num_free)):
-        kept = 0
-        for i in range(state.num_free[pool]):
-            row = state.free[pool, i]
-            blocks = state.blocks
-            if blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
+        for place in range(state.num_free[pool]):
+            row = state.free[pool, place]
+            if row != HOLE and blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
                 state.counters[RESERVED] -= blocks[row, SIZE]
                 state.counters[NUM_SEGMENTS] -= 1
-                state.counters[FREE_MARK] -= _mark_of(state, row)
+                _leave_hole(state, pool, place)
                 _give_row_back(state, row)
-            else:
-                state.free[pool, kept] = row
-                kept += 1
-        state.num_free[pool] = kept
+        _close_holes(state, pool)
 
 
 @njit(cache=True, nogil=True)
 def _take_free_block(state: State, size: int, pool: int) -> int:
-    index = _first_not_before(state, pool, size, 0)
-    if index == state.num_free[pool]:
+    place = _first_not_before(state, pool, size, 0)
+    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
+        place += 1
+    if place == state.num_free[pool]:
         return FULL
-    row = int(state.free[pool, index])
-    _remove_free(state, pool, index)
+    row = int(state.free[pool, place])
+    _leave_hole(state, pool, place)
+    if state.num_holes[pool] > _MAX_HOLES:
+        _close_holes(state, pool)
     return row
 
 
@@ -240,9 +247,8 @@ def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
     low, high = 0, state.num_free[pool]
     while low < high:
         middle = (low + high) // 2
-        row = state.free[pool, middle]
-        found = state.blocks[row, SIZE]
-        if found < size or (found == size and state.blocks[row, ADDRESS] < address):
+        found = state.free_keys[pool, middle, 0]
+        if found < size or (found == size and state.free_keys[pool, middle, 1] < address):
             low = middle + 1
         else:
             high = middle
@@ -251,30 +257,57 @@ def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _remember_free(state: State, row: int) -> None:
-    blocks = state.blocks
-    pool = blocks[row, POOL]
-    index = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
-    for i in range(state.num_free[pool], index, -1):
-        state.free[pool, i] = state.free[pool, i - 1]
-    state.free[pool, index] = row
-    state.num_free[pool] += 1
+    size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
+    free, keys = state.free[pool], state.free_keys[pool]
+    place = _first_not_before(state, pool, size, address)
+    if place > 0 and free[place - 1] == HOLE and (place == state.num_free[pool] or free[place] != HOLE):
+        place -= 1
+    # Those behind make room, as far as to the next hole.
+    hole = place
+    while hole < state.num_free[pool] and free[hole] != HOLE:
+        hole += 1
+    if hole == state.num_free[pool]:
+        state.num_free[pool] += 1
+    else:
+        state.num_holes[pool] -= 1
+    for i in range(hole, place, -1):
+        free[i] = free[i - 1]
+        keys[i, 0], keys[i, 1] = keys[i - 1, 0], keys[i - 1, 1]
+    free[place] = row
+    keys[place, 0], keys[place, 1] = size, address
     state.counters[FREE_MARK] += _mark_of(state, row)
 
 
 @njit(cache=True, nogil=True)
 def _forget_free(state: State, row: int) -> None:
     blocks = state.blocks
-    _remove_free(
-        state, blocks[row, POOL], _first_not_before(state, blocks[row, POOL], blocks[row, SIZE], blocks[row, ADDRESS])
-    )
+    pool = blocks[row, POOL]
+    place = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
+    while state.free[pool, place] != row:  # a hole that the same block has left
+        place += 1
+    _leave_hole(state, pool, place)
+    if state.num_holes[pool] > _MAX_HOLES:
+        _close_holes(state, pool)
 
 
 @njit(cache=True, nogil=True)
-def _remove_free(state: State, pool: int, index: int) -> None:
-    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, index])
-    state.num_free[pool] -= 1
-    for i in range(index, state.num_free[pool]):
-        state.free[pool, i] = state.free[pool, i + 1]
+def _leave_hole(state: State, pool: int, place: int) -> None:
+    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, place])
+    state.free[pool, place] = HOLE
+    state.num_holes[pool] += 1
+
+
+@njit(cache=True, nogil=True)
+def _close_holes(state: State, pool: int) -> None:
+    kept = 0
+    for place in range(state.num_free[pool]):
+        if state.free[pool, place] != HOLE:
+            state.free[pool, kept] = state.free[pool, place]
+            state.free_keys[pool, kept, 0] = state.free_keys[pool, place, 0]
+            state.free_keys[pool, kept, 1] = state.free_keys[pool, place, 1]
+            kept += 1
+    state.num_free[pool] = kept
+    state.num_holes[pool] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -422,7 +455,8 @@ class CachingAllocator:
     def free_blocks(self) -> list[Block]:
         """Every cached block, pool by pool in the allocator's own order."""
         state = self._state
-        return [self.block(int(row)) for pool, count in enumerate(state.num_free) for row in state.free[pool, :count]]
+        places = (row for pool, count in enumerate(state.num_free) for row in state.free[pool, :count])
+        return [self.block(int(row)) for row in places if row != HOLE]
 
     def _grow(self, stream: int) -> None:
         """Room for twice the blocks, and for the pools of `stream`."""
@@ -430,8 +464,10 @@ class CachingAllocator:
         rows, streams = len(old.blocks), len(old.num_free) // 2
         new = new_state(self.limit_bytes, old.parts.shape[1], 2 * rows, max(streams, stream + 1))
         new.blocks[:rows] = old.blocks
-        new.free[: 2 * streams, :rows] = old.free
+        new.free[: 2 * streams, : old.free.shape[1]] = old.free
+        new.free_keys[: 2 * streams, : old.free.shape[1]] = old.free_keys
         new.num_free[: 2 * streams] = old.num_free
+        new.num_holes[: 2 * streams] = old.num_holes
         new.parts[:] = old.parts
         new.counters[:] = old.counters
         num_unused = int(old.counters[NUM_UNUSED])

@@ -70,10 +70,14 @@ def _longest_run(same: list[bool]) -> tuple[int, int]:
 
 
 def _left_behind(template: Array, spans: list[tuple[int, int]], layer: int, period: int) -> Array:
-    """What the last two periods up to a layer have made and not freed at its end."""
+    """What the last two periods up to a layer have made, and the two that follow free."""
+    depth = len(spans) - 2
     first, last = spans[max(0, layer - 2 * period + 1) + 1][0], spans[layer + 1][1]
-    ops, blocks = template[first:last, columns.OP], template[first:last, columns.BLOCK]
-    return np.setdiff1d(blocks[ops == Op.MALLOC], blocks[ops == Op.FREE])
+    end = spans[min(depth - 1, layer + 2 * period) + 1][1]
+    ops, blocks = template[:, columns.OP], template[:, columns.BLOCK]
+    return np.intersect1d(
+        blocks[first:last][ops[first:last] == Op.MALLOC], blocks[last:end][ops[last:end] == Op.FREE]
+    ).astype(np.int64)
 
 
 def _is_alike(template: Array, spans: list[tuple[int, int]], left: list[Array], layer: int, period: int) -> bool:
@@ -91,6 +95,9 @@ def _is_alike(template: Array, spans: list[tuple[int, int]], left: list[Array], 
         ends = np.array([end for _, end in spans])[makers + 1]
         return np.stack((layer - makers, ends - blocks))
 
-    return np.array_equal(
-        relatively(events[:, columns.BLOCK], layer), relatively(others[:, columns.BLOCK], layer - period)
-    ) and np.array_equal(relatively(left[layer], layer), relatively(left[layer - period], layer - period))
+    about = relatively(events[:, columns.BLOCK], layer)
+    return (
+        bool(np.all(about[0] <= 2 * period))  # what was made long before is freed but once
+        and np.array_equal(about, relatively(others[:, columns.BLOCK], layer - period))
+        and np.array_equal(relatively(left[layer], layer), relatively(left[layer - period], layer - period))
+    )
