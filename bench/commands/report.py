@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pandas as pd
 
 from bench.errors import BadInput, ExitCode
 from bench.plan.units import parse_size
-from bench.report.publish import Wishes, publish
+from bench.report.json_document import as_json_document
+from bench.report.publish import Wishes, publish_all
+from bench.report.recommendations import as_frame
 from bench.report.rows import latest, shared
 from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
 from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
@@ -35,17 +36,23 @@ def report(
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
-        files = publish(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
+        published = publish_all(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
     finally:
         gc.enable()
     if as_json:
-        document = {
+        head = {
             "cases": len(cases),
             "boundaries": boundaries["boundary_id"].nunique(),
-            "files": [str(file) for file in files],
+            "files": [str(file) for file in published.files],
             "skipped": problems,
         }
-        print(json.dumps(document))
+        rows = {
+            "boundary_rows": latest(boundaries, "boundary_id", "finished_at"),
+            "case_rows": cases,
+            "recommendations": as_frame(published.advised, wishes.quality),
+        }
+        for text in as_json_document(head, rows):
+            sys.stdout.write(text)
     return ExitCode.LOOK if problems else ExitCode.DONE
 
 

@@ -48,6 +48,15 @@ class BoundaryTable(CardTable):
             parts.append("?: not certified, the end was not found.")
         return " ".join(parts)
 
+    @property
+    def in_words(self) -> str | None:
+        """What a plot would not show better: that everything goes as far as was looked. None where something ends."""
+        shown = [row for cells in self.cells for row in cells if row]
+        if not all(row["certified"] and _is_native(row) for row in shown):
+            return None
+        settings = "The only setting that was tried goes" if len(shown) == 1 else f"All {len(shown)} settings go"
+        return f"{settings} to {tokens(self.native_max_seq_len)} tokens, and no longer length was tried."
+
     def header(self) -> list[str]:
         return ["bpw", "how", *self.varying, *self.caches]
 

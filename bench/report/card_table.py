@@ -15,6 +15,7 @@ from bench.report import axes
 from bench.report.axes import Axes
 from bench.report.ends import own_limit
 from bench.report.names import Names
+from bench.report.plain_table import CardKey, card_key
 from bench.report.rows import plain_groups
 from bench.results.identity import CARD, LIMIT, MODEL
 
@@ -75,6 +76,11 @@ class CardTable(ABC):
     def card_slug(self) -> str:
         """The card for the name of a file."""
         return self.names.card_slug(self.rows[0])
+
+    @property
+    def card_key(self) -> CardKey:
+        """What tells the card from all others."""
+        return card_key(self.rows[0])
 
     @property
     def simulated(self) -> bool:

@@ -17,7 +17,7 @@ from bench.report import page_cases, page_figures
 from bench.report import recommendations as advice
 from bench.report.boundaries import BoundaryTable
 from bench.report.page_summary import cards, environments
-from bench.report.plain_table import PlainTable
+from bench.report.plain_table import CardKey, HasCard, PlainTable
 from bench.report.render import Shown, left_aligned
 from bench.report.tables import VerdictTable
 from bench.results.folklore import Answer
@@ -43,6 +43,7 @@ class Content:
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
+    all_cards: Sequence[PlainTable]
     verdicts: Sequence[VerdictTable]
     verdicts_total: int
     advised: Sequence[Recommendation]
@@ -53,10 +54,11 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class _Section:
-    """One table with its figures: pairs of a caption and what plotly draws."""
+    """One table with its figures: pairs of a caption and what plotly draws. `words` say what needs no figure."""
 
     table: Shown
     figures: list[tuple[str, dict[str, object]]]
+    words: str | None = None
 
 
 def as_html(content: Content) -> str:
@@ -64,6 +66,14 @@ def as_html(content: Content) -> str:
     found = [_boundary_section(table) for table in content.found[:MOST_TABLES]]
     verdicts = [_verdict_section(table) for table in content.verdicts]
     advised = advice.recommendation_tables(content.advised, content.naming)
+    ways = _ways(
+        {
+            "How far it goes": ("found", content.found),
+            "Length by length": ("lengths", content.verdicts),
+            "What to run": ("advice", advised),
+            "Trade-offs": ("fronts", content.fronts),
+        }
+    )
     case_table = page_cases.case_table(content.cases, content.naming.names)
     has_figures = any(section.figures for section in (*found, *verdicts))
     script, style = page_cases.library() if case_table.rows else ("", "")
@@ -71,6 +81,8 @@ def as_html(content: Content) -> str:
         policy=_POLICY,
         made_at=datetime.now(UTC),
         cards=cards(content.cases, content.boundaries, content.naming.names),
+        ways=ways,
+        all_cards=content.all_cards,
         cases=len(content.cases),
         boundaries=len(content.boundaries),
         found=found,
@@ -94,14 +106,25 @@ def as_html(content: Content) -> str:
     )
 
 
+def _ways(parts: dict[str, tuple[str, Sequence[HasCard]]]) -> dict[CardKey, list[tuple[str, str]]]:
+    """For each card, where its first table of each of `parts` is: what the link says, and the id of that section."""
+    ways: dict[CardKey, dict[str, str]] = {}
+    for label, (name, tables) in parts.items():
+        for number, table in enumerate(tables[:MOST_TABLES], 1):
+            ways.setdefault(table.card_key, {}).setdefault(label, f"{name}-{number}")
+    return {key: list(links.items()) for key, links in ways.items()}
+
+
 def readable(tables: Iterable[VerdictTable]) -> list[VerdictTable]:
     """Those that a page shows."""
     return list(islice((table for table in tables if len(table.lines) * len(table.lengths) <= MOST_CELLS), MOST_TABLES))
 
 
 def _boundary_section(table: BoundaryTable) -> _Section:
-    figures = [("", page_figures.boundary_figure(table))] if table.answered else []
-    return _Section(table=table, figures=figures)
+    figures = [("", page_figures.boundary_figure(table))] if table.answered and not table.in_words else []
+    memory = page_figures.memory_figure(table)
+    figures += [] if memory is None else [("Where the memory goes, at the longest that fits", memory)]
+    return _Section(table=table, figures=figures, words=table.in_words)
 
 
 def _verdict_section(table: VerdictTable) -> _Section:

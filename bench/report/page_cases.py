@@ -43,7 +43,7 @@ class CaseTable:
 
 @dataclass(frozen=True)
 class _Column:
-    """`digits` after the point: those of a number, all that it has where None; `is_word`: no number."""
+    """`digits` after the point of a number, all that it has where None; `is_word`: no number."""
 
     title: str
     cell: Callable[[dict[str, Any]], _Cell]
@@ -52,7 +52,10 @@ class _Column:
 
 
 def case_table(cases: pd.DataFrame, names: Names) -> CaseTable:
-    """The `MOST_CASES` that were run last, the last first. Columns that say nothing here are left out."""
+    """The `MOST_CASES` that were run last, the last first. Columns that say nothing here are left out.
+
+    A number is as it is shown, so that a filter finds what one reads.
+    """
     rows = plain(cases.tail(MOST_CASES).iloc[::-1])
     varying = [name for name in OPTIONAL if name != "attention" and len({row[name] for row in rows}) > 1]
     named = [
@@ -63,7 +66,7 @@ def case_table(cases: pd.DataFrame, names: Names) -> CaseTable:
     columns = [column for column in possible if any(column.cell(row) is not None for row in rows)]
     return CaseTable(
         columns=[{"title": c.title, "digits": c.digits, "isWord": c.is_word} for c in columns],
-        rows=[[column.cell(row) for column in columns] for row in rows],
+        rows=[[_shown(column.cell(row), column.digits) for column in columns] for row in rows],
         total=len(cases),
     )
 
@@ -73,11 +76,16 @@ def _whole(name: str) -> Callable[[dict[str, Any]], _Cell]:
 
 
 def _in_gib(name: str) -> Callable[[dict[str, Any]], _Cell]:
-    return lambda row: None if row[name] is None else round(row[name] / GIB, 3)
+    return lambda row: None if row[name] is None else row[name] / GIB
 
 
-def _rounded(name: str) -> Callable[[dict[str, Any]], _Cell]:
-    return lambda row: None if row[name] is None else round(row[name], 2)
+def _in_use(row: dict[str, Any]) -> _Cell:
+    """Of what ran out of memory it is only what was in use until then, and no figure to compare a prediction with."""
+    return _in_gib("peak_allocated_bytes")(row) if row["outcome"] == "fits" else None
+
+
+def _shown(cell: _Cell, digits: int | None) -> _Cell:
+    return round(cell, digits) if isinstance(cell, float) and digits is not None else cell
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -89,17 +97,18 @@ def _verdict(row: dict[str, Any]) -> str:
 _COLUMNS = (
     _Column("kind", lambda row: "simulated" if row["device_kind"] == "simulated" else "measured", is_word=True),
     _Column("limit, GiB", _in_gib("vram_limit_bytes"), digits=2),
-    _Column("bpw", _rounded("bpw")),
+    _Column("bpw", _whole("bpw")),
     _Column("cache", lambda row: row["cache"], is_word=True),
     _Column("how", how, is_word=True),
     _Column("attention", lambda row: row["attention"] or row["attention_requested"], is_word=True),
     _Column("max_seq_len", _whole("max_seq_len"), digits=0),
     _Column("verdict", _verdict, is_word=True),
     _Column("VRAM, GiB", _in_gib("peak_device_bytes"), digits=2),
-    _Column("predicted, GiB", _in_gib("predicted_peak_bytes"), digits=2),
+    _Column("in use, GiB", _in_use, digits=2),
+    _Column("in use as predicted, GiB", _in_gib("predicted_peak_bytes"), digits=2),
     _Column("weights, GiB", _in_gib("weights_bytes"), digits=2),
     _Column("cache, GiB", _in_gib("cache_bytes"), digits=2),
-    _Column("tokens/s, measured", _rounded("decode_tokens_per_s_full"), digits=1),
-    _Column("tokens/s, estimated", _rounded("estimated_decode_tokens_per_s"), digits=1),
-    _Column("took, s", _rounded("wall_s"), digits=1),
+    _Column("tokens/s, measured", _whole("decode_tokens_per_s_full"), digits=1),
+    _Column("tokens/s, estimated", _whole("estimated_decode_tokens_per_s"), digits=1),
+    _Column("took, s", _whole("wall_s"), digits=1),
 )

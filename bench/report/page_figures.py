@@ -17,13 +17,17 @@ from bench.report.boundaries import BoundaryTable
 from bench.report.card_table import CACHES, CardTable, Row
 from bench.report.ends import is_lower_bound, reach
 from bench.report.format import GIB, in_k, size, tokens
-from bench.report.tables import VerdictTable
+from bench.report.parts import KIND_COLOURS, stack_of
+from bench.report.tables import VerdictTable, close_together
 
 # Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#7A5FB8", "#808080")
 _CACHE_COLOURS = dict(zip(CACHES, _COLOURS, strict=False))
 _GREY = "#808080"
+_CROSS = "x-thin-open"
 _MOST_TICKS = 8
+# What the pictures draw too dark or too pale for a page that may be dark or light.
+_ON_PAGE = {"#222222": "#7A5FB8", "#D8D8D8": "#A8A8A8", "#555555": "#808080"}
 
 
 def library() -> str:
@@ -33,7 +37,10 @@ def library() -> str:
 
 
 def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
-    """How far each cache type goes over bpw: a curve for each way to run it, crosses at the bottom where none fits."""
+    """How far each cache type goes at each bpw: a mark for each way to run it, crosses at the bottom where none fits.
+
+    Dotted and dashed lines only guide the eye: nothing between two widths was run, and their steps are not to scale.
+    """
     bits = bits_of(line["bpw"] for line in table.lines)
     widths = [bits[bpw] for bpw in sorted(bits)]
     curves: dict[tuple[str, bool, str], list[Row]] = {}
@@ -46,7 +53,7 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
         points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
         symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
-        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols)
+        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols, joined=True)
     traces += _cross("nothing fits", traces)
     limit = table.own_limit
     longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
@@ -56,7 +63,8 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     heights = list(range(0, int(1.1 * top) + 1, step))
     figure = _figure(table, traces)
     figure.update_layout(scattermode="group", scattergap=0.8)  # side by side: at the model's own limit there are many
-    figure.update_xaxes(title="bits per weight", type="category", categoryorder="array", categoryarray=widths)
+    title = "bits per weight" if len(widths) < 2 else "bits per weight (those tried, not to scale)"
+    figure.update_xaxes(title=title, type="category", categoryorder="array", categoryarray=widths)
     figure.update_yaxes(
         title="max_seq_len that fits, tokens",
         range=[-0.03 * top, 1.1 * top],
@@ -68,9 +76,42 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     return _plain(figure)
 
 
+def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
+    """What the memory goes to at each boundary, stacked under the card's limit; None where no row tells."""
+    stacks: dict[str, dict[str, int]] = {}
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        for cache, row in zip(table.caches, cells, strict=True):
+            stack = stack_of(row) if row and row["fits_at"] is not None else {}
+            if row and stack:
+                setting = [f"{line['bpw']:g} bpw {cache} {how(line)}", _others(table, line)]
+                stacks[", ".join(filter(None, setting))] = stack
+    if not stacks:
+        return None
+    traces = [
+        go.Bar(
+            name=kind,
+            x=list(stacks),
+            y=[stack.get(kind, 0) / GIB for stack in stacks.values()],
+            text=[size(stack.get(kind, 0)) for stack in stacks.values()],
+            textposition="none",
+            hovertemplate="%{text}",
+            marker={"color": _ON_PAGE.get(colour, colour)},
+        )
+        for kind, colour in KIND_COLOURS.items()
+        if any(kind in stack for stack in stacks.values())
+    ]
+    figure = _figure(table, traces)
+    figure.update_layout(barmode="stack", bargap=0.25)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(stacks), title="setting")
+    figure.update_yaxes(title="GiB at the longest that fits", rangemode="tozero")
+    if table.limit_bytes is not None:
+        _level(figure, table.limit_bytes / GIB, f"the card, {size(table.limit_bytes)}")
+    return _plain(figure)
+
+
 def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Peak VRAM over max_seq_len for each cache type, with that type: a line for each bpw and way to run it, crosses
-    above the card's edge where memory ran out.
+    """Peak VRAM over max_seq_len for each cache type, with that type: marks for each bpw and way to run it, joined
+    where lengths are close together, and crosses above the card's edge where memory ran out.
     """
     widths = sorted({line["bpw"] for line in table.lines})
     colours = {bpw: _COLOURS[i % len(_COLOURS)] for i, bpw in enumerate(widths)}
@@ -85,7 +126,9 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
                 if row and (height := _height(row, limit, above)) is not None
             ]
             name = ", ".join(filter(None, [f"{table.axes.bits(line)} bpw", how(line), _others(table, line)]))
-            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], "diamond" if line["lazy"] else "circle")
+            symbol = "diamond" if line["lazy"] else "circle"
+            joined = close_together([n for n, *_, failed in points if not failed])
+            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], symbol, joined)
         if not traces:
             continue
         figure = _figure(table, traces + _cross("out of memory", traces))
@@ -100,18 +143,25 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def _curve(
-    name: str, points: Sequence[tuple[str | int, float, str, bool]], colour: str, lazy: bool, symbols: str | list[str]
+    name: str,
+    points: Sequence[tuple[str | int, float, str, bool]],
+    colour: str,
+    lazy: bool,
+    symbols: str | list[str],
+    joined: bool,
 ) -> Iterator[go.Scatter]:
-    """A curve of the points (x, height, text, whether it failed) that fit, and apart from it the crosses of those that
-    failed: no line leads to a cross, as its height says nothing.
+    """The points (x, height, text, whether it failed) that fit, and apart from them the crosses of those that failed:
+    no line leads to a cross, as its height says nothing.
     """
     fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
-    dash, offset = "dash" if lazy else "solid", {"offsetgroup": name, "legendgroup": name}
-    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1.5}}), (failed, None)):
+    dash, offset = "dash" if lazy else "dot", {"offsetgroup": name, "legendgroup": name}
+    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1}}), (failed, None)):
         if not part:
             continue
         x, y, text = zip(*part, strict=True)
-        look = {"mode": "lines+markers", "marker": {"size": 8, "symbol": symbols}, **told} if told else _crosses(colour)
+        mode = "lines+markers" if joined else "markers"
+        marker = {"size": 8, "symbol": symbols, "color": colour}
+        look = {"mode": mode, "marker": marker, **told} if told else _crosses(colour)
         yield go.Scatter(
             name=name,
             x=x,
@@ -125,18 +175,18 @@ def _curve(
 
 
 def _crosses(colour: str) -> dict[str, Any]:
-    marker = {"size": 7, "symbol": "x-thin-open", "color": colour, "line": {"width": 2}}
+    marker = {"size": 7, "symbol": _CROSS, "color": colour, "line": {"width": 2}}
     return {"mode": "markers", "marker": marker}
 
 
 def _cross(meaning: str, traces: Sequence[go.Scatter]) -> list[go.Scatter]:
     """What a cross means, for the legend, where there is one."""
-    if all(trace.mode != "markers" for trace in traces):
+    if all(trace.marker.symbol != _CROSS for trace in traces):
         return []
     return [go.Scatter(name=meaning, x=[None], y=[None], hoverinfo="skip", **_crosses(_GREY))]
 
 
-def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
+def _figure(table: CardTable, traces: Sequence[go.Scatter | go.Bar]) -> go.Figure:
     """Every figure says what kind of card it is of, as it may be saved without its page."""
     layout = go.Layout(
         template={},
@@ -148,7 +198,7 @@ def _figure(table: CardTable, traces: list[go.Scatter]) -> go.Figure:
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
         showlegend=True,
     )
-    figure = go.Figure(data=traces, layout=layout)
+    figure = go.Figure(data=list(traces), layout=layout)
     figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True, title_standoff=6)
     figure.update_xaxes(spikecolor=_GREY, spikethickness=1, spikedash="solid")
     figure.update_yaxes(gridcolor=_GREY, zeroline=False)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.names import Names
+from bench.report.plain_table import CardKey, card_key
 from bench.report.rows import plain
 from bench.results.identity import CARD, LIMIT, MODEL
 
@@ -21,6 +22,7 @@ _MACHINE = ["host", *CARD, *_SOFTWARE]
 class Card:
     """One card; simulated and real ones are never the same."""
 
+    key: CardKey
     title: str
     simulated: bool
     models: list[str]
@@ -96,6 +98,7 @@ def _place(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
 def _card(rows: list[dict[str, Any]], names: Names) -> Card:
     first = rows[0]
     return Card(
+        key=card_key(first),
         title=names.card_title(first),
         simulated=first["device_kind"] == "simulated",
         models=sorted({names.model(row) for row in rows}),

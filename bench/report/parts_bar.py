@@ -26,7 +26,7 @@ _LABELS = {
     CACHE: "cache",
     REST: "rest",
     CONTEXT: "CUDA context",
-    HELD: "held, unused",
+    HELD: "kept, unused",
 }
 _MOST_BEYOND = 1.5  # cards; what is larger is cut off
 _MIN_WIDTH, _MAX_WIDTH = 8, 49

@@ -18,12 +18,15 @@ from bench.report import page, tradeoff_tables
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
 from bench.report.card_table import CardTable, card_table_count
+from bench.report.cards_table import cards_frame, cards_tables
 from bench.report.console import console_for
 from bench.report.names import Names, distinct
+from bench.report.parts import with_parts
 from bench.report.plain_table import PlainTable
 from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
+from bench.report.written import keep_only
 from bench.results.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
 from bench.results.folklore import Answer, answers
 from bench.results.quality import PUBLISHED, read_quality, with_quality
@@ -47,6 +50,14 @@ class Wishes:
     quality: pd.DataFrame = field(default_factory=lambda: read_quality(PUBLISHED))
 
 
+@dataclass(frozen=True)
+class Published:
+    """The files that were written, the page last, and what they recommend."""
+
+    files: list[Path]
+    advised: list[Recommendation]
+
+
 def publish(
     cases: pd.DataFrame,
     boundaries: pd.DataFrame,
@@ -55,9 +66,22 @@ def publish(
     wishes: Wishes | None = None,
     plots: bool = True,
 ) -> list[Path]:
+    """The files of `publish_all`."""
+    return publish_all(cases, boundaries, out_dir, echo, wishes, plots).files
+
+
+def publish_all(
+    cases: pd.DataFrame,
+    boundaries: pd.DataFrame,
+    out_dir: Path,
+    echo: bool,
+    wishes: Wishes | None = None,
+    plots: bool = True,
+) -> Published:
     """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
 
-    Either frame may be empty. Cases that were run to find a boundary are shown as that boundary; `cases.csv` has all.
+    What an earlier report wrote there, and this one has no more, is removed. Either frame may be empty. Cases that were
+    run to find a boundary are shown as that boundary; `cases.csv` has all.
     """
     asked = verdict_report.shown(cases)
     if not boundaries.empty and not cases.empty:
@@ -75,6 +99,10 @@ def publish(
             del asked  # of a million rows hundreds of MB
             told = _advice(cases, boundaries, out_dir, wishes or Wishes(), names)
             files += told.files
+            wiki = cards_tables(found)
+            if wiki:
+                files.append(_write(out_dir / "cards.md", "\n".join(map(as_markdown, wiki))))
+                files.append(_write(out_dir / "cards.csv", cards_frame(found).to_csv(index=False)))
             if not boundaries.empty:
                 files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
             if not cases.empty:
@@ -82,7 +110,8 @@ def publish(
             content = page.Content(
                 cases=cases,
                 boundaries=boundaries,
-                found=boundary_report.boundary_tables(boundaries, by_attention=True, names=names),
+                found=boundary_report.boundary_tables(with_parts(boundaries, cases), by_attention=True, names=names),
+                all_cards=wiki,
                 verdicts=verdicts,
                 verdicts_total=verdicts_total,
                 advised=told.advised,
@@ -93,6 +122,7 @@ def publish(
             page_file = _write(out_dir / "report.html", page.as_html(content))
             drawn, untold = pictures()
             files += [*drawn, page_file]
+            keep_only(out_dir, files)
     except BrokenPipeError:
         raise  # who reads the tables has gone: no fault of the folder
     except OSError as error:
@@ -103,7 +133,7 @@ def publish(
         list(_echoed(advice.recommendation_tables(told.advised, told.naming), console, out_dir / "recommendations.md"))
         for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
             console.print(str(file), highlight=False, soft_wrap=True)
-    return files
+    return Published(files, told.advised)
 
 
 def _no_pictures() -> Pictures:

@@ -16,7 +16,7 @@ from bench.report.card_table import OPTIONAL
 from bench.report.ends import at_least, reach
 from bench.report.format import gib, rate, size, tokens
 from bench.report.names import Names
-from bench.report.plain_table import PlainTable
+from bench.report.plain_table import PlainTable, card_key
 from bench.report.render import as_markdown
 from bench.report.snippets import check_command, exllamav2, tabbyapi, weights
 from bench.results.evidence import QUESTION, SETTING
@@ -95,7 +95,8 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
         notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
         notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
-        tables.append(PlainTable(title=where, legend="", columns=["for", *_columns(axes)], lines=lines, notes=notes))
+        columns, key = ["for", *_columns(axes)], card_key(vars(group[0]))
+        tables.append(PlainTable(title=where, legend="", columns=columns, lines=lines, notes=notes, card_key=key))
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 
 import pandas as pd
@@ -25,6 +26,7 @@ from bench.report.names import Names
 from bench.results.schema import DOCUMENTS
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
+_NEAR = 1.3  # of a length to the next
 _SHOWN = [
     *CARD_AND_MODEL,
     *("started_at", "native_max_seq_len", "native_max_seq_len_basis", "attention_requested", "bpw", "cache", "lazy"),
@@ -87,6 +89,11 @@ class VerdictTable(CardTable):
             return f"{tokens(fits)} max"
         is_end = any(fits < n <= fits + PAGE and outcome in ("oom", "degraded") for n, outcome in row)
         return tokens(fits) if is_end else at_least(fits)
+
+
+def close_together(lengths: Sequence[int]) -> bool:
+    """Whether what lies between two neighbours is near enough to both to be drawn as a line."""
+    return len(lengths) > 2 and all(longer <= _NEAR * shorter for shorter, longer in pairwise(lengths))
 
 
 def verdict_tables(

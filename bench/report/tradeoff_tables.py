@@ -11,7 +11,7 @@ from bench.report.axes import Axes, how
 from bench.report.card_table import OPTIONAL
 from bench.report.format import gib, rate, tokens
 from bench.report.names import Names
-from bench.report.plain_table import PlainTable
+from bench.report.plain_table import PlainTable, card_key
 from bench.report.render import as_markdown
 from bench.report.rows import plain_groups
 from bench.results.evidence import QUESTION
@@ -80,6 +80,7 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> P
         ],
         lines=lines,
         notes=notes,
+        card_key=card_key(first),
     )
 
 

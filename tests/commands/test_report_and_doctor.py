@@ -109,6 +109,19 @@ def test_boundaries_and_cases_are_reported_together(in_process: Program, stored:
     assert (document["cases"], document["boundaries"], document["skipped"]) == (4, 1, [])
 
 
+def test_the_document_carries_the_rows(in_process: Program, stored: Path) -> None:
+    store_boundary(stored / "search", [])
+    document = json.loads(in_process("report", "--json", "--context", "512").stdout)
+    assert len(document["case_rows"]) == document["cases"] == 4
+    assert {row["outcome"] for row in document["case_rows"]} <= {"fits", "oom"}
+    (boundary,) = document["boundary_rows"]
+    assert (boundary["fits_at"], boundary["certified"], boundary["fails_at"]) == (2048, True, None)
+    assert boundary["finished_at"] == "2026-02-03T04:05:06+00:00"
+    assert boundary["case_ids"] == []
+    policies = [(row["policy"], row["wanted_context"]) for row in document["recommendations"]]
+    assert {("quality", 512), ("fastest", 512), ("longest", None)} <= set(policies)
+
+
 def test_report_imports_no_torch(tmp_path: Path, stored: Path) -> None:
     script = (
         "import sys; from bench.__main__ import main; main(['report', '--json']); assert 'torch' not in sys.modules"

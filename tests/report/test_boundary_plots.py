@@ -104,7 +104,7 @@ def test_a_cache_has_the_same_colour_whichever_others_there_are(boundaries_of: F
 def test_lazy_loading_is_dashed_with_marks_of_its_own(boundaries_of: FrameOf) -> None:
     figure = _draw(boundaries_of(ends(8192), ends(4096, lazy=True)))
     (axes,) = figure.axes
-    assert [curve.get_linestyle() for curve in _curves(axes)] == ["-", "--"]
+    assert [curve.get_linestyle() for curve in _curves(axes)] == [":", "--"]
     assert [(mark.get_marker(), _points(mark)) for mark in _marks(axes)] == [("o", [(0, 8192)]), ("D", [(0, 4096)])]
     assert _legend(figure)[1:3] == ["load", "lazy + load_autosplit"]
 

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.boundaries import boundary_tables
+from bench.report.parts import stack_of, with_parts
 from bench.report.plots.grid import MOST_ROWS
-from bench.report.plots.memory import draw_memory, stack_of, with_parts
+from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import cards
 from tests.report.conftest import GIB, FrameOf, ends, fits, no_answer, nothing, oom, open_end
 
@@ -72,7 +73,7 @@ def test_the_parts_of_the_case_at_the_boundary_are_stacked(frame_of: FrameOf, bo
         "other": [(0, 11, 11.5)],
         "in use, not told apart": [(0, 11.5, 12)],
         "CUDA context": [(0, 12, 12.25)],
-        "held, unused": [(0, 12.25, 13)],
+        "kept by PyTorch, unused": [(0, 12.25, 13)],
     }
     assert [text.get_text() for text in axes.texts] == ["8,192"]
     assert _legend(figure)[-2:] == ["load", "the card's limit, 24.00 GiB"]
@@ -149,5 +150,5 @@ def test_a_stack_is_as_high_as_the_card_held_and_never_below_zero() -> None:
     row = {**empty, "workspace_bytes": None, "other_bytes": None, **KNOWN, "peak_device_bytes": 13 * GIB}
     assert sum(stack_of(row).values()) == 13 * GIB
     less = stack_of({**row, "peak_device_bytes": GIB, "peak_allocated_bytes": None})
-    assert "held, unused" not in less
+    assert "kept by PyTorch, unused" not in less
     assert sum(less.values()) == sum(PARTS.values()) + KNOWN["context_bytes"]

@@ -166,3 +166,95 @@ def test_what_to_copy_is_on_the_page(boundaries_of: FrameOf, tmp_path: Path) -> 
     assert "config.max_seq_len = 46336" in page.text
     assert "vram-bench sweep model=local" in page.text
     assert "cache_mode: FP16" in page.text
+
+
+def test_every_number_of_a_case_is_as_it_is_shown(frame_of: FrameOf, tmp_path: Path) -> None:
+    """A filter looks at the value: what one reads must be what it finds."""
+    widths = (2.5, 4.25, 3.0, 4.4832)
+    known = {"peak_allocated_bytes": 5 * 10**9, "predicted_peak_bytes": 5 * 10**9, "wall_s": 1.23456}
+    cases = frame_of(*(fits(4096, 5.123456, bpw=bpw, estimated_decode_tokens_per_s=9.8765, **known) for bpw in widths))
+    page = page_of(cases, NONE, tmp_path)
+    (columns,) = [data["columns"] for name, data in page.json if name == "case-rows"]
+    assert sorted(row["bpw"] for row in page.cases) == sorted(widths)
+    digits = {column["title"]: column["digits"] for column in columns if not column["isWord"]}
+    assert digits["bpw"] is None
+    for row in page.cases:
+        for title, places in digits.items():
+            assert places is None or row[title] == round(row[title], places), title
+        assert row["in use, GiB"] == row["in use as predicted, GiB"] == 4.66
+
+
+def test_what_ran_out_of_memory_has_no_use_to_compare_with(frame_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(
+        frame_of(fits(4096, 5.0, peak_allocated_bytes=4 << 30), oom(8192, peak_allocated_bytes=1)), NONE, tmp_path
+    )
+    assert {row["max_seq_len"]: row["in use, GiB"] for row in page.cases} == {4096: 4.0, 8192: None}
+    assert "what the case would have needed in use" in page.text
+
+
+def test_each_card_links_to_its_parts(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    cases = frame_of(fits(4096, 5.0), fits(4096, 6.0, **REAL))
+    page_of(cases, boundaries_of(ends(8192), ends(4096, **REAL), ends(4096, model="b")), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    ids = set(re.findall(r'id="([\w-]+)"', text))
+    links = re.findall(r'<a href="#([\w-]+)">', text)
+    assert set(links) <= ids
+    tiles = re.findall(r'<p class="ways">(.*?)</p>', text, flags=re.S)
+    assert len(tiles) == 2
+    for tile, card in zip(tiles, ("NVIDIA L4", "rtx_4090"), strict=True):
+        targets = re.findall(r'href="#([\w-]+)"', tile)
+        assert len(targets) == 4
+        for target in targets:
+            following = text[text.index(f'id="{target}"') :]
+            assert following.index(card) < 400
+
+
+def test_cards_are_the_rows_of_one_table(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    small = {"device_name": "small", "device_total_bytes": 8 << 30}
+    found = boundaries_of(
+        ends(8192, bpw=2.5),
+        ends(131072, cache="Q4", bpw=2.5),
+        ends(512, bpw=2.5, **small),
+        nothing(cache="Q4", bpw=2.5, **small),
+    )
+    page = page_of(NONE, found, tmp_path)
+    assert "All cards: tiny, 2.5 bpw, load, attention matmul" in page.text
+    text = (tmp_path / "cards.md").read_text()
+    assert "| card | FP16 | Q4 |" in text
+    first, second = [line for line in text.splitlines() if "GiB |" in line]
+    assert first == "| small (simulated), 8.00 GiB | 512 | none |"
+    assert second == "| rtx_4090 (simulated), 24.00 GiB | 8,192 | 131,072 max |"
+    frame = pd.read_csv(tmp_path / "cards.csv")
+    assert frame["card"].tolist() == ["small (simulated), 8.00 GiB", "rtx_4090 (simulated), 24.00 GiB"]
+    assert frame["tiny 2.5 bpw FP16 load attention matmul"].tolist() == [512, 8192]
+
+
+def test_one_card_has_no_table_of_cards(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    page_of(NONE, boundaries_of(ends(8192), ends(4096, model="other")), tmp_path)
+    assert not (tmp_path / "cards.md").exists()
+
+
+def test_where_all_go_to_the_end_words_take_the_place_of_a_plot(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    page = page_of(NONE, boundaries_of(ends(131072), ends(131072, cache="Q4")), tmp_path)
+    assert "All 2 settings go to 131,072 tokens" in page.text
+    assert not page.figures
+
+
+def test_where_the_memory_goes_is_on_the_page(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    parts = {
+        "weights_bytes": 4 << 30,
+        "cache_bytes": 3 << 30,
+        "context_bytes": 1 << 29,
+        "peak_allocated_bytes": 8 << 30,
+    }
+    cases = frame_of(fits(8192, 9.0, case_id="a", **parts))
+    page = page_of(cases, boundaries_of(ends(8192, case_ids=["a"], peak_device_bytes=9 << 30)), tmp_path)
+    memory = page.figures[1]
+    assert {trace["name"]: trace["y"] for trace in memory["data"]} == {
+        "weights": [4.0],
+        "cache": [3.0],
+        "in use, not told apart": [1.0],
+        "CUDA context": [0.5],
+        "kept by PyTorch, unused": [0.5],
+    }
+    assert memory["layout"]["xaxis"]["categoryarray"] == ["4 bpw FP16 load"]

@@ -80,6 +80,15 @@ def test_lazy_loading_is_dashed_and_hollow(frame_of: FrameOf) -> None:
     assert eager.get_markerfacecolor() != lazy.get_markerfacecolor() == "white"
 
 
+def test_only_lengths_that_are_close_together_are_joined(frame_of: FrameOf) -> None:
+    lengths = {"sparse": (4096, 8192, 131072), "dense": range(4096, 8192, 512)}
+    styles = {}
+    for name, chosen in lengths.items():
+        (curve,) = _curves(_draw(frame_of(*(fits(n, n / 1024) for n in chosen))).axes[0])
+        styles[name] = curve.get_linestyle()
+    assert styles == {"sparse": "None", "dense": "-"}
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 def test_the_legend_speaks_only_of_what_is_there(frame_of: FrameOf, lazy: bool) -> None:
     labels = _legend(_draw(frame_of(fits(4096, 5.0, lazy=lazy))))

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from bench.report.plots.memory import _COLOURS as PART_COLOURS
+from bench.report.parts import KIND_COLOURS as PART_COLOURS
 from bench.report.plots.style import CACHE_COLOURS
 
 # What the eye without long or medium cones sees, over linear RGB: Viénot, Brettel and Mollon (1999).

@@ -88,6 +88,41 @@ for (const plot of document.querySelectorAll(".plot")) {
   plot.addEventListener("blur", () => "drawn" in plot.dataset && leave(plot));
 }
 
+// Browsers that give a page from the disk no clipboard still copy what is selected.
+const copy = async (code) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(code.textContent).catch(() => copySelected(code));
+  return copySelected(code);
+};
+
+const copySelected = (code) => {
+  getSelection().selectAllChildren(code);
+  document.execCommand("copy");
+};
+
+for (const button of document.querySelectorAll("button.copy")) {
+  button.addEventListener("click", async () => {
+    await copy(button.parentElement.querySelector("code"));
+    button.textContent = "Copied";
+    document.getElementById("spoken").textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+}
+
+// A link to what is folded opens it.
+const unfold = () => {
+  const folded = location.hash && document.getElementById(location.hash.slice(1));
+  if (folded instanceof HTMLDetailsElement) folded.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();
+
+// Thousands with commas, and as many digits after the point as the column has: all of them where it says null.
+const inWords = (digits) => {
+  const options = digits === null ? { maximumFractionDigits: 20 } : { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  const format = new Intl.NumberFormat("en", options);
+  return (value, kind) => (kind === "display" && typeof value === "number" ? format.format(value) : value);
+};
+
 const showCases = async () => {
   const { columns, rows } = JSON.parse(document.getElementById("case-rows").textContent);
   const source = new Blob([document.getElementById("datatables").textContent], { type: "text/javascript" });
@@ -102,7 +137,7 @@ const showCases = async () => {
       defaultContent: "–",
       className: column.isWord ? "" : "number dt-right",
       type: column.isWord ? "string" : "num",
-      render: column.isWord ? DataTable.render.text() : DataTable.render.number(",", ".", column.digits),
+      render: column.isWord ? DataTable.render.text() : inWords(column.digits),
       columnControl: [
         { extend: "dropdown", text: `filter by ${column.title}`, content: [column.isWord ? "searchList" : "search"] },
       ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 from matplotlib.artist import Artist
@@ -26,7 +27,10 @@ _MARK_STEP = 6.5  # points between marks of one place
 
 
 def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
-    """A curve for each cache type and way of loading, a mark for each answer, and a bar where the end is not known."""
+    """A mark for each answer, by cache type and way of loading, and a bar where the end is not known.
+
+    Lines between marks only guide the eye: nothing between two widths was run, and their steps are not to scale.
+    """
     count = len(card.tables)
     columns = 1 if count == 1 else 2 if count in (2, 4) else 3
     rows = -(-count // columns)
@@ -48,9 +52,11 @@ def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
 def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float) -> None:
     curves = _curves(table, widths)
     _lengths(axes, table)
+    if table.in_words:
+        say(axes, textwrap.fill(table.in_words, 32))
     for curve in curves:
         fits = [(x, row["fits_at"]) for x, row in curve.points if row["fits_at"] is not None]
-        axes.plot([x for x, _ in fits], [n for _, n in fits], curve.style, color=curve.colour, lw=1.3, zorder=2)
+        axes.plot([x for x, _ in fits], [n for _, n in fits], curve.style, color=curve.colour, lw=0.9, zorder=2)
         if fits and curve.name:
             axes.annotate(
                 curve.name,
@@ -69,7 +75,7 @@ def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: floa
     few = len(widths) <= width_pt / 16
     axes.set_xticks(range(len(widths)), [bits_of(widths)[bpw] for bpw in widths], rotation=0 if few else 90)
     axes.set_xlim(-0.5, len(widths) - 0.5)
-    axes.set_xlabel("bits per weight", fontsize=USUAL)
+    axes.set_xlabel("bits per weight" if len(widths) < 2 else "bits per weight, not to scale", fontsize=USUAL)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class _Curve:
 
     @property
     def style(self) -> str:
-        return "--" if self.lazy else "-"
+        return "--" if self.lazy else ":"
 
 
 def _curves(table: BoundaryTable, widths: list[float]) -> list[_Curve]:
@@ -202,7 +208,7 @@ def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
     ]
     ways = {row["lazy"] for row in rows}
     if False in ways:
-        handles.append(key("load", ls="-", marker="o"))
+        handles.append(key("load", ls=":", marker="o"))
     if True in ways:
         handles.append(key("lazy + load_autosplit", ls="--", marker="D"))
     if any(row["certified"] and row["fits_at"] is not None for row in rows):
@@ -213,4 +219,6 @@ def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
         handles.append(Patch(color=GREY, alpha=0.35, lw=0, label="the end lies in here"))
     if any(_height(row) == 0 for row in rows):
         handles.append(key("nothing fits", marker="x"))
-    explain(figure, handles, card.left_out)
+    joined = len({row["bpw"] for row in rows}) > 1
+    guides = ["Lines only guide the eye: nothing between two marks was run."] if joined else []
+    explain(figure, handles, [*guides, *card.left_out])

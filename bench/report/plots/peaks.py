@@ -17,7 +17,7 @@ from bench.report.format import GIB, in_k, size
 from bench.report.plots.grid import draw_grid
 from bench.report.plots.panels import Card
 from bench.report.plots.style import SMALL, explain, key, shades
-from bench.report.tables import VerdictTable
+from bench.report.tables import VerdictTable, close_together
 
 _MOST_TICKS = 6
 _MOST_MARKED = 12  # lengths; with more of them marks would hide the lines
@@ -25,7 +25,9 @@ _ABOVE = 0.35  # of the limit: the room for crosses
 
 
 def draw_peaks(card: Card[VerdictTable]) -> Figure:
-    """A line for each bpw and way of loading, crosses above the card's limit where memory ran out."""
+    """Marks for each bpw and way of loading, joined where lengths are close together, and crosses above the card's
+    limit where memory ran out.
+    """
     widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
     colours = dict(zip(widths, shades(len(widths)), strict=True))
     lengths = sorted({n for table in card.tables for n in table.lengths})
@@ -48,7 +50,7 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
 def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str]) -> str | None:
     """Draws one cache type; in words, why there is nothing to draw. Of many lengths the first cross is enough."""
     limit = None if table.limit_bytes is None else table.limit_bytes / GIB
-    marker = "o" if len(table.lengths) <= _MOST_MARKED else ""
+    few = len(table.lengths) <= _MOST_MARKED
     own = [(line, cells) for line, cells in zip(table.lines, table.cells, strict=True) if line["cache"] == cache]
     drawn, failed = 0, []
     for line, cells in own:
@@ -61,13 +63,14 @@ def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str
         ]
         if fits:
             face = "white" if line["lazy"] else colour
-            style = "--" if line["lazy"] else "-"
+            joined = len(fits) == 1 or close_together([n for n, _ in fits])
+            style = ("--" if line["lazy"] else "-") if joined else ""
             # A point alone is no line.
-            shape = marker if len(fits) > 1 else "o"
-            axes.plot(*zip(*fits, strict=True), style, color=colour, marker=shape, ms=3.5, lw=1.2, mfc=face)
+            shape = "o" if few or not joined or len(fits) == 1 else ""
+            axes.plot(*zip(*fits, strict=True), ls=style, color=colour, marker=shape, ms=3.5, lw=1.2, mfc=face)
             _name(axes, table, line, fits[-1], colour)
         ooms = [n for n, cell in known if cell["outcome"] == "oom"]
-        ooms = ooms if marker else ooms[:1]
+        ooms = ooms if few else ooms[:1]
         if ooms:
             failed.append((ooms, colour, line["lazy"]))
         drawn += len(fits)
@@ -107,9 +110,9 @@ def _explain(figure: Figure, card: Card[VerdictTable], colours: dict[float, str]
     ]
     ways = {row["lazy"] for row in rows}
     if False in ways:
-        handles.append(key("load", ls="-", marker="o"))
+        handles.append(key("load", marker="o"))
     if True in ways:
-        handles.append(key("lazy + load_autosplit", ls="--", marker="o", mfc="white"))
+        handles.append(key("lazy + load_autosplit", marker="o", mfc="white"))
     if any(row["outcome"] == "oom" for row in rows):
         handles.append(key("out of memory", marker="x"))
     limit = card.tables[0].limit_bytes

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 
 from bench.report.boundaries import boundary_tables
 from bench.report.names import Names
+from bench.report.parts import with_parts
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.grid import MOST_ROWS
-from bench.report.plots.memory import draw_memory, with_parts
+from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
 from bench.report.plots.style import save
