@@ -65,7 +65,7 @@ def _table(found: Sequence[BoundaryTable]) -> PlainTable:
 def _cells(found: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, Row]]:
     """The setting, the text and the row of each cell, in the order of the tables."""
     axes = Axes([line for table in found for line in table.lines], OPTIONAL)
-    cells = []
+    cells: list[tuple[_Setting, str, Row]] = []
     for table in found:
         start = len(table.header()) - len(table.caches)
         for line, texts, rows in zip(table.lines, table.body(), table.cells, strict=True):
