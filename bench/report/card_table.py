@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bench.report import axes
+from bench.report.assumptions import in_words
 from bench.report.axes import Axes
 from bench.report.ends import own_limit
 from bench.report.names import Names
@@ -115,7 +116,7 @@ class CardTable(ABC):
     @property
     def assumptions(self) -> list[str]:
         """What the rows say was assumed."""
-        return sorted({str(note) for row in self.rows for note in (row["notes"] if row["notes"] is not None else [])})
+        return in_words(str(note) for row in self.rows for note in (row["notes"] if row["notes"] is not None else []))
 
     @property
     def attentions(self) -> list[str]:

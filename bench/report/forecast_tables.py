@@ -12,7 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bench.report.assumptions import in_words
 from bench.report.axes import OPTIONAL, Axes, how, label
+from bench.report.best import RULE, best_forecast
 from bench.report.card_table import CACHES, CARD_AND_MODEL
 from bench.report.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.forecasts import Expectation, ForecastRow, Gain
@@ -32,6 +34,7 @@ def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console
     for table in tables:
         console.print()
         console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None))
+        console.print(Text(best_forecast(table.rows, table.axes), "bold"))
     console.print()
     console.print(_key(rows, expectation))
 
@@ -92,7 +95,7 @@ class ForecastTable:
             for note in row.notes:
                 of_rows.setdefault(note, []).append(row)
         notes += [Text(f"{self._where(among)}{note}") for note, among in of_rows.items()]
-        assumed = sorted({note for row in self.rows for note in row.assumed})
+        assumed = in_words(note for row in self.rows for note in row.assumed)
         return notes + [Text(note, _FAINT) for note in assumed]
 
     def name(self, row: ForecastRow) -> str:
@@ -168,11 +171,14 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
 
 def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
     """How to read the tables."""
+    cells = " cell: a setting of which the longest is searched." if any(row.is_cell for row in rows) else ""
     text = (
         "Predicted from what ExLlamaV2 was recorded to allocate: nothing here is measured, nothing was run on a card. "
         "peak: the most that the card would hold, and where it does not fit, what would be in use; left: what stays "
-        "free, negative where it is over. rest: scratch, attention, logits and the like; held: kept by PyTorch."
+        "free, negative where it is over. rest: scratch, attention, logits and the like; kept: by PyTorch, for later. "
+        "probe: a run that finds an answer. "
     )
+    text += f"{RULE}{cells}"
     if any(row.estimated_decode_tokens_per_s is not None for row in rows):
         text += " est. tok/s: decoding with the context full, estimated from memory bandwidth."
     if any(row.is_own_limit for row in rows):

@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report.assumptions import in_words
 from bench.report.axes import Axes, how
+from bench.report.best import best_answer
 from bench.report.card_names import kind_word
 from bench.report.card_table import OPTIONAL
 from bench.report.ends import at_least, reach
@@ -100,6 +102,17 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
 
+def best_lines(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[str]:
+    """A line for each card and model."""
+    naming = naming or Naming.of(answers)
+    groups = _groups(answers, _model)
+    lines = [best_answer(group, naming.axes(group)) for group in groups]
+    if len(groups) == 1:
+        return lines
+    names = [f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}" for group in groups]
+    return [f"{name}: {line}" for name, line in zip(names, lines, strict=True)]
+
+
 def as_markdown_page(
     answers: Sequence[Recommendation],
     folklore: Sequence[Answer],
@@ -122,12 +135,12 @@ def as_markdown_page(
                 _wanted(answer),
                 *_cells(answer, axes),
                 *([known[id(answer)] or "–"] if has_quality else []),
-                answer.basis,
+                answer.rests_on,
             ]
             for answer in group
         ]
         notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
-        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound]
+        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound] + _assumed(group)
         title = naming.names.card_title(vars(group[0]))
         table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
         parts.append(as_markdown(table).replace("### ", "## ", 1))
@@ -257,7 +270,7 @@ def _untried(group: Sequence[Recommendation]) -> list[str]:
 
 
 def _assumed(group: Sequence[Recommendation]) -> list[str]:
-    return sorted({note for answer in group for note in answer.assumed})
+    return in_words(note for answer in group for note in answer.assumed)
 
 
 def _copyable(alike: list[Recommendation], naming: Naming) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report.assumptions import in_words
 from bench.report.axes import Axes, how
 from bench.report.card_table import OPTIONAL
 from bench.report.format import gib, rate, tokens
@@ -63,7 +64,7 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> P
     notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
-    notes += sorted({str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else [])})
+    notes += in_words(str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else []))
     batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
     return PlainTable(
         title=f"{names.model(first)}{batch} on {names.card_title(first)}",

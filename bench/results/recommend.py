@@ -100,6 +100,11 @@ class Recommendation:
 
     @property
     def basis(self) -> str:
+        """What the line rests on, in words, and what that takes for granted."""
+        return ", ".join([self.rests_on, *(self.assumed if self.max_seq_len is not None else ())])
+
+    @property
+    def rests_on(self) -> str:
         """What the line rests on, in words."""
         kind = "simulated" if self.device_kind == "simulated" else "measured"
         if self.max_seq_len is None:
@@ -107,7 +112,7 @@ class Recommendation:
         parts = [kind, f"{'certified' if self.certified else 'fits'} at {self.row_max_seq_len:,}"]
         parts += ["headroom estimated"] if self.headroom_basis == "estimated" else []
         parts += [f"tokens/s {self.tokens_per_s_basis}"] if self.tokens_per_s_basis not in (None, "measured") else []
-        return ", ".join([*parts, *self.assumed])
+        return ", ".join(parts)
 
 
 def recommend(

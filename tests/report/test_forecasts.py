@@ -86,7 +86,8 @@ architecture TinyForCausalLM
 (+17,408); bpw=3.5: 26,624 (+4,096)
 16 bpw FP16 load: largest part the weights, 11.0 of 13.0 GiB; bpw=8 would fit
 2,048 tokens
-context_bytes assumed
+What the CUDA context takes (context_bytes) is assumed, as nobody measured it on
+such a card; a real one may fit a little more or less (docs/simulation.md).
 """
 
 

@@ -46,15 +46,17 @@ decoding with the context full. est.: estimated from that run, never measured.
 | tiny | quality, 4,096 | 6 | FP16 | lazy | 4,096 | 14.0 | 100 est. | 4,096 | simulated, fits at 4,096, \
 tokens/s estimated |
 | tiny | quality, 16,384 | 4 | FP16 | load | 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
-tokens/s estimated, context_bytes assumed |
+tokens/s estimated |
 | tiny | fastest, 4,096 | 4 | FP16 | load | 4,096 | 16.0 est. | 125 est. | 16,384+ | simulated, certified at 16,384, \
-headroom estimated, tokens/s estimated, context_bytes assumed |
+headroom estimated, tokens/s estimated |
 | tiny | fastest, 16,384 | 4 | FP16 | load | 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
-tokens/s estimated, context_bytes assumed |
+tokens/s estimated |
 | tiny | longest | 4 | FP16 | load | ≥ 16,384 | 4.0 | 50 est. | 16,384+ | simulated, certified at 16,384, \
-tokens/s estimated, context_bytes assumed |
+tokens/s estimated |
 
 - tiny, longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto
+- What the CUDA context takes (context_bytes) is assumed, as nobody measured it on such a card; a real one may fit a \
+little more or less (docs/simulation.md).
 """
 FRONT = """\
 | bpw | cache | how | max_seq_len | VRAM, GiB | tokens/s |

@@ -1,0 +1,73 @@
+"""The best setting of a card and model in a line, of what is predicted and of what was run; and notes in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bench.report.assumptions import in_words
+from bench.report.axes import Axes
+from bench.report.best import best_answer
+from bench.report.best import best_forecast as best_forecast_of
+from bench.report.forecasts import ForecastRow
+from bench.results.evidence import evidence
+from bench.results.recommend import recommend
+from tests.report.test_forecasts import ends, holding, row
+from tests.results.shown import GIB, boundaries_of, cases_of, fits, oom
+
+
+def best_forecast(rows: list[ForecastRow]) -> str:
+    return best_forecast_of(rows, Axes([vars(row) for row in rows]))
+
+
+def _left(fits_at: int, left_gib: float, **values: Any) -> ForecastRow:
+    return ends(fits_at, 3.0, 1.0, headroom_bytes=int(left_gib * GIB), **values)
+
+
+def test_the_highest_bpw_that_goes_far_enough_with_something_to_spare() -> None:
+    rows = [
+        _left(131072, 2.0, bpw=2.5, cache="Q4"),
+        _left(32768, 0.8, bpw=5.0, cache="Q4"),
+        _left(32768, 0.1, bpw=6.0, cache="Q4"),  # leaves too little
+        _left(16384, 3.0, bpw=8.0),  # not far enough
+        holding(11.0, 1.0, 0.5, bpw=16.0, failed_in="load", max_seq_len=256),
+        row(bpw=5.5, reason="unknown"),
+    ]
+    assert best_forecast(rows) == "best: 5 bpw, Q4 cache, load, 32,768 tokens, 0.8 GiB left (predicted)"
+    finer = _left(32768, 0.8, bpw=5.0, cache="FP16")
+    assert "5 bpw, FP16 cache" in best_forecast([*rows, finer])
+
+
+def test_of_what_goes_further_the_cache_that_is_not_made_is_free() -> None:
+    assert "32,768 tokens, 0.8 GiB left" in best_forecast([_left(131072, 0.0)])  # 3/4 of 1 GiB
+
+
+def test_the_models_own_limit_is_far_enough() -> None:
+    assert "2,048 tokens" in best_forecast([_left(2048, 1.0, native_max_seq_len=2048)])
+
+
+def test_where_nothing_goes_far_enough_the_longest() -> None:
+    rows = [_left(4096, 1.0, bpw=6.0), _left(8192, 0.0, bpw=2.5)]
+    assert best_forecast(rows) == "best: 2.5 bpw, FP16 cache, load, 8,192 tokens, 0.0 GiB left (predicted)"
+    assert best_forecast([row(reason="unknown")]) == "best: nothing is predicted to fit"
+
+
+def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:
+    def best(*cases: dict[str, Any]) -> str:
+        stored = cases_of(*cases)
+        asked = pd.concat([stored, boundaries_of()])
+        answers = recommend(evidence(stored, boundaries_of()), asked, headroom_bytes=GIB // 2)
+        return best_answer(answers, Axes(list(map(vars, answers))))
+
+    rows = (fits(8192, bpw=5.0), fits(4096, bpw=6.0))
+    assert best(*rows) == "best: 5 bpw, FP16 cache, load, 8,192 tokens, 11.0 GiB left (simulated)"
+    assert "2.5 bpw, Q4 cache, load, 32,768 tokens" in best(*rows, fits(32768, bpw=2.5, cache="Q4"))
+    assert best(oom(4096)) == "best: nothing that was run fits"
+
+
+def test_notes_are_sentences() -> None:
+    (both,) = in_words(["workspace_bytes assumed", "context_bytes assumed", "context_bytes assumed"])
+    assert both.startswith("What the CUDA context takes (context_bytes) and what cuBLAS takes for its workspace (")
+    assert in_words(["something else"]) == ["something else"]
+    assert len(in_words(["context_bytes assumed until a case was measured on this GPU"])) == 1
