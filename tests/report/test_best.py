@@ -58,7 +58,7 @@ def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:
         stored = cases_of(*cases)
         asked = pd.concat([stored, boundaries_of()])
         answers = recommend(evidence(stored, boundaries_of()), asked, headroom_bytes=GIB // 2)
-        return best_answer(answers, Axes(list(map(vars, answers))))
+        return best_answer(answers, Axes([vars(answer) for answer in answers if answer.bpw is not None]))
 
     rows = (fits(8192, bpw=5.0), fits(4096, bpw=6.0))
     assert best(*rows) == "best: 5 bpw, FP16 cache, load, 8,192 tokens, 11.0 GiB left (simulated)"
