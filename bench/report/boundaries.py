@@ -52,10 +52,11 @@ class BoundaryTable(CardTable):
     def in_words(self) -> str | None:
         """What a plot would not show better: that everything goes as far as was looked. None where something ends."""
         shown = [row for cells in self.cells for row in cells if row]
-        if not all(row["certified"] and _is_native(row) for row in shown):
+        ends = {row["fits_at"] for row in shown}
+        if len(ends) != 1 or None in ends or not all(is_own_limit(row) or is_lower_bound(row) for row in shown):
             return None
         settings = "The only setting that was tried goes" if len(shown) == 1 else f"All {len(shown)} settings go"
-        return f"{settings} to {tokens(self.native_max_seq_len)} tokens, and no longer length was tried."
+        return f"{settings} to {tokens(ends.pop())} tokens, and no longer length was tried."
 
     def header(self) -> list[str]:
         return ["bpw", "how", *self.varying, *self.caches]
