@@ -245,7 +245,7 @@ def _reason(
     if wanted is not None and untried_up_to >= wanted:
         return (
             f"not known: {int(longest['length']):,} is the longest of the lengths tried that leaves that headroom, "
-            "and others were not tried: use max_seq_len=auto"
+            "and others were not tried: use max_seq_len=auto, and auto_up_to=N where that ended too early"
         )
     return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}"
 
