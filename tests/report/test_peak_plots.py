@@ -165,6 +165,11 @@ def test_many_lengths_have_ticks_at_powers_of_two(frame_of: FrameOf) -> None:
     assert panel.get_xticks().tolist() == [4096, 8192, 16384, 32768]
 
 
+def test_two_lengths_that_are_near_to_each_other_have_a_tick(frame_of: FrameOf) -> None:
+    (panel,) = _draw(frame_of(fits(77824, 23.0), oom(81920, "cache"))).axes  # no power of two between them
+    assert panel.get_xticks().tolist() == [77824]
+
+
 @pytest.mark.parametrize(
     ("row", "points", "words"),
     [

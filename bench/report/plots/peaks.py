@@ -98,7 +98,8 @@ def _ticks(lengths: list[int]) -> list[int]:
     if len(lengths) <= _MOST_TICKS and all(longer >= 1.4 * shorter for shorter, longer in pairwise(lengths)):
         return lengths
     low, high = math.ceil(math.log2(max(1, lengths[0]))), math.floor(math.log2(max(1, lengths[-1])))
-    return [2**k for k in range(low, high + 1, -(-(high - low + 1) // _MOST_TICKS))] or lengths[:1]
+    step = max(1, -(-(high - low + 1) // _MOST_TICKS))  # there may be no power of two between them
+    return [2**k for k in range(low, high + 1, step)] or lengths[:1]
 
 
 def _explain(figure: Figure, card: Card[VerdictTable], colours: dict[float, str]) -> None:
