@@ -20,7 +20,7 @@ ALLOWED = {
     "worker": {"checkpoint", "memory", "nvml", "records"},
     "results": {"records"},
     "report": {"errors", "records", "results"},
-    "commands": {"errors", "memory", "nvml", "plan", "records", "report", "results", "run"},
+    "commands": {"command_line", "errors", "memory", "nvml", "plan", "records", "report", "results", "run"},
 }
 # Packages with one door each.
 DOORS = {
@@ -34,6 +34,7 @@ DOORS = {
     "numba": {"memory/allocator.py", "memory/flash.py", "memory/replay.py", "memory/sort.py"},
     "hydra": {"plan/config.py", "plan/overrides.py", "run/hydra_launch.py"},
     "huggingface_hub": {"plan/hub.py"},
+    "shtab": {"commands/completion.py"},
 }
 
 

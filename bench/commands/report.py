@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import BadInput, ExitCode
-from bench.plan.units import parse_size
+from bench.plan.units import parse_size, parse_tokens
 from bench.report.json_document import as_json_document
 from bench.report.publish import Wishes, publish_all
 from bench.report.recommendations import as_frame
@@ -77,10 +77,12 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
 def _contexts(text: str | None) -> tuple[int, ...]:
     if text is None:
         return DEFAULT_CONTEXTS
-    words = text.split(",")
-    lengths = [int(word) for word in words if word.strip().isdecimal()]
-    if len(lengths) < len(words) or min(lengths) < 1 or max(lengths) >= 1 << 40:
-        raise BadInput(f"--context {text}: lengths in tokens, with commas between: --context 8192,32768")
+    try:
+        lengths = [parse_tokens(word) for word in text.split(",")]
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1 or max(lengths) >= 1 << 40:
+        raise BadInput(f"--context {text}: lengths in tokens, with commas between: --context 8192,32k")
     return tuple(sorted(set(lengths)))
 
 

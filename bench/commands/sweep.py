@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from bench.commands.progress import watcher_for
 from bench.errors import ExitCode
 from bench.plan import config
 from bench.plan.cases import Sweep, plan_sweep
 from bench.records import ANSWERS
+from bench.report.console import console_for
 from bench.report.publish import publish
-from bench.report.rows import latest
+from bench.report.rows import latest, plain
 from bench.results.store import read_boundaries, read_cases
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, new_run_id, run_sweep
 from bench.run.whole import require_whole
 
 
-def sweep(overrides: Sequence[str]) -> int:
-    """Measures what `overrides` ask for and shows it; returns the exit code."""
+def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
+    """Measures what `overrides` ask for and shows it, or prints it as one JSON document; returns the exit code."""
     planned = plan_sweep(overrides)
     require_whole([*(cell.longest for cell in planned.cells), *planned.cases])
     settings = planned.settings
@@ -42,27 +49,87 @@ def sweep(overrides: Sequence[str]) -> int:
                 settings.rerun,
                 watcher,
             )
-    return _show(planned, finished, results_dir)
+    answer = _read(planned, finished, results_dir)
+    files: list[Path] = []
+    if not answer.cases.empty or not answer.boundaries.empty:
+        files = publish(answer.shown, answer.boundaries, answer.run_dir / "report", echo=not as_json, list_files=False)
+    if as_json:
+        print(json.dumps(_document(answer, files), indent=2, default=_as_json))
+    elif files:
+        _tell_where(answer.run_dir, files)
+    if finished.interrupted:
+        print(
+            f"interrupted; {answer.left} of {answer.total} are left, the same command goes on with them",
+            file=sys.stderr,
+        )
+        return ExitCode.INTERRUPTED
+    return ExitCode.LOOK if answer.left else ExitCode.DONE
 
 
-def _show(planned: Sweep, finished: Finished, results_dir: Path) -> int:
-    (cases, problems), (boundaries, others) = read_cases(results_dir), read_boundaries(results_dir)
+@dataclass(frozen=True)
+class _Answer:
+    """What is stored of a sweep. `shown` are its cases and those that were run to find its boundaries."""
+
+    cases: pd.DataFrame
+    boundaries: pd.DataFrame
+    shown: pd.DataFrame
+    run_dir: Path  # of this run, or where all is stored already of the newest that has a row of it
+    left: int
+    total: int
+
+
+def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
+    (stored, problems), (boundaries, others) = read_cases(results_dir), read_boundaries(results_dir)
     for problem in dict.fromkeys([*problems, *others]):
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     found = latest(boundaries.to_pandas(), "boundary_id", "finished_at")
     found = found[found["boundary_id"].isin(finished.boundary_ids)]
     probes = {case_id for case_ids in found["case_ids"] if case_ids is not None for case_id in case_ids}
-    rows = latest(cases.to_pandas(), "case_id", "started_at")
+    rows = latest(stored.to_pandas(), "case_id", "started_at")
     asked = rows[rows["case_id"].isin(finished.case_ids)]
-    if not asked.empty or not found.empty:
-        out_dir = (finished.run_dir or results_dir) / "report"
-        publish(rows[rows["case_id"].isin({*finished.case_ids, *probes})], found, out_dir, echo=True)
-    if finished.run_dir is not None:
-        print(f"rows: {', '.join(str(path) for path in sorted(finished.run_dir.glob('*.parquet')))}")
     answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [settled(row) for row in found.to_dict("records")]
     total = len(planned.cases) + len(planned.cells)
-    left = total - sum(answered)
-    if finished.interrupted:
-        print(f"interrupted; {left} of {total} are left, the same command goes on with them", file=sys.stderr)
-        return ExitCode.INTERRUPTED
-    return ExitCode.LOOK if left else ExitCode.DONE
+    return _Answer(
+        cases=asked,
+        boundaries=found,
+        shown=rows[rows["case_id"].isin({*finished.case_ids, *probes})],
+        run_dir=finished.run_dir or _newest_run_dir(asked, found, results_dir),
+        left=total - sum(answered),
+        total=total,
+    )
+
+
+def _newest_run_dir(cases: pd.DataFrame, boundaries: pd.DataFrame, results_dir: Path) -> Path:
+    """The folder of the run that added last to what was asked for, so that a sweep's report stays where it is."""
+    ends = [*zip(cases["started_at"], cases["run_id"], strict=True)]
+    ends += [*zip(boundaries["finished_at"], boundaries["run_id"], strict=True)]
+    newest = results_dir / max(ends)[1] if ends else results_dir
+    return newest if newest.is_dir() else results_dir
+
+
+def _tell_where(run_dir: Path, files: Sequence[Path]) -> None:
+    """Where the tables, the plots and the rows are, and last the one file to open."""
+    console = console_for()
+    plots = [file for file in files if file.suffix == ".png"]
+    more = f", and {len(plots) - 1} more beside it" if len(plots) > 1 else ""
+    lines = [f"tables: {file}" for file in files if file.name == "tables.md"]
+    lines += [f"plot: {plots[0]}{more}"] if plots else []
+    lines += [f"rows: {', '.join(str(path) for path in sorted(run_dir.glob('*.parquet')))}"]
+    lines += [f"open {file} ({len(files)} files in this folder)" for file in files if file.suffix == ".html"]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _document(answer: _Answer, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "cases": plain(answer.cases),
+        "boundaries": plain(answer.boundaries),
+        "left": answer.left,
+        "run_dir": str(answer.run_dir),
+        "files": [str(file) for file in files],
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """What pandas and numpy have for a moment, a list and a number."""
+    return value.isoformat() if isinstance(value, datetime) else value.tolist()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BadInput
 from bench.plan import config
-from bench.plan.devices import DEFAULT_SIMULATED, resolve_device
+from bench.plan.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
 from bench.plan.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.plan.models import resolve_model
 from bench.plan.settings import AUTO, HEAD_BITS, Settings
@@ -49,6 +50,8 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
             models[model_key] = resolve_model(settings.model, settings.bpw)
         if device_key not in devices:
             devices[device_key] = resolve_device(settings.device)
+            if settings.device.kind == AUTO and devices[device_key].kind == "simulated":
+                print(f"vram-bench: {why_simulated()}", file=sys.stderr)
         asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
     cases = [work for work in asked if isinstance(work, Case)]
     return Sweep(cases, [work for work in asked if isinstance(work, Cell)], combinations[0])
@@ -61,8 +64,15 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     """
     for text in overrides:
         key = text.partition("=")[0]
+        if key.startswith("hydra."):
+            continue
         if key.partition(".")[0] != "model" and key not in _OF_A_CHECKPOINT:
             raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(_OF_A_CHECKPOINT)} alone")
+    if not any(text.startswith(("model=", "model.path=")) for text in overrides):
+        raise BadInput(
+            "which model? model=NAME (`vram-bench list models`), model=local model.path=DIR, "
+            "or model=hub model.repo=ORG/NAME"
+        )
     unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={MIN_SEQ_LEN}"]
     settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:

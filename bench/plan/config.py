@@ -81,6 +81,13 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
+def composed(overrides: Sequence[str]) -> str:
+    """The first combination of `overrides` as YAML, with a line that says how many there are. Raises `BadInput`."""
+    found = combinations(overrides)
+    validate(found[0])
+    return f"# the first of {len(found):,} combinations\n{OmegaConf.to_yaml(OmegaConf.create(found[0]))}"
+
+
 def validate(settings: dict[str, Any]) -> Settings:
     """The settings of one combination, within their ranges; raises `BadInput`."""
     try:

@@ -30,6 +30,11 @@ def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
     return gpus, None if gpus else "the driver lists no GPU"
 
 
+def why_simulated() -> str:
+    """What device=auto has come to where there is no GPU to take, and the reason."""
+    return f"device=auto: no NVIDIA GPU ({find_gpus()[1]}), so {DEFAULT_SIMULATED} is simulated"
+
+
 def resolve_device(settings: DeviceSettings) -> DeviceSpec:
     """The card that `settings` name. Raises `BadInput` where there is no such GPU."""
     if settings.kind == "auto" and not find_gpus()[0]:
@@ -51,8 +56,10 @@ def resolve_device(settings: DeviceSettings) -> DeviceSpec:
             uuid=gpu.uuid,
             driver_version=gpu.driver_version,
         )
-    if settings.kind != "simulated" or settings.total_memory_bytes is None:
-        raise BadInput(f"device {settings.name!r}: kind must be cuda, or simulated with total_memory_bytes")
+    if settings.kind != "simulated":
+        raise BadInput(f"device.kind={settings.kind}: allowed are simulated, cuda and auto")
+    if settings.total_memory_bytes is None:
+        raise BadInput(f"device={settings.name}: total_memory_bytes is missing, as in total_memory_bytes: 10GiB")
     return DeviceSpec(
         name=settings.name,
         kind="simulated",

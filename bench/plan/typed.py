@@ -85,3 +85,8 @@ def _is_text(key: str) -> bool:
         else:
             return False
     return kind is str or (str in get_args(kind) and set(get_args(kind)) <= {str, type(None)})
+
+
+def searched(folder: str) -> str:
+    """The override that adds a folder of the user's own models, cards and experiments."""
+    return f"hydra.searchpath=[{quoted(str(Path(folder).expanduser().absolute()))}]"

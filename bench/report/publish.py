@@ -66,9 +66,10 @@ def publish(
     echo: bool,
     wishes: Wishes | None = None,
     plots: bool = True,
+    list_files: bool = True,
 ) -> list[Path]:
     """The files of `publish_all`."""
-    return publish_all(cases, boundaries, out_dir, echo, wishes, plots).files
+    return publish_all(cases, boundaries, out_dir, echo, wishes, plots, list_files).files
 
 
 def publish_all(
@@ -78,11 +79,13 @@ def publish_all(
     echo: bool,
     wishes: Wishes | None = None,
     plots: bool = True,
+    list_files: bool = True,
 ) -> Published:
-    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`; `echo` also prints the tables.
+    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`.
 
-    What an earlier report wrote there, and this one has no more, is removed. Either frame may be empty. Cases that were
-    run to find a boundary are shown as that boundary; `cases.csv` has all.
+    `echo` also prints the tables, and with `list_files` where everything is. What an earlier report wrote there, and
+    this one has no more, is removed. Either frame may be empty. Cases that were run to find a boundary are shown as
+    that boundary; `cases.csv` has all.
     """
     asked = verdict_report.shown(cases)
     if not boundaries.empty and not cases.empty:
@@ -135,7 +138,7 @@ def publish_all(
         for line in advice.best_lines(told.advised, told.naming)[: page.MOST_TABLES]:
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(RULE, style="bright_black", markup=False, highlight=False)
-        for file in (file for file in files if file.suffix != ".svg"):  # beside each PNG, and of the same name
+        for file in (file for file in files if list_files and file.suffix != ".svg"):  # beside its PNG, of one name
             console.print(str(file), highlight=False, soft_wrap=True)
     return Published(files, told.advised)
 

@@ -119,7 +119,17 @@ def run_sweep(
                 run.close()
                 if not share_run:
                     compact(run_dir)
-    return Finished(case_ids, boundary_ids, run_dir if any(run_dir.glob("*.parquet")) else None, interrupted)
+    has_rows = any(run_dir.glob("*.parquet"))
+    if not has_rows and not share_run:
+        _remove_empty(run_dir)
+    return Finished(case_ids, boundary_ids, run_dir if has_rows else None, interrupted)
+
+
+def _remove_empty(run_dir: Path) -> None:
+    """A run that came to nothing leaves no folder, unless something is in it."""
+    for folder in (run_dir / "logs", run_dir):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""What `--help` says of each command, at any width of the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+
+# A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
+KEYS = """
+  model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and EXL2 weights for a real GPU); \
+hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
+  device: auto, cuda (device.index=N), a simulated card of `vram-bench list devices`, all of them (all), or FILE.yaml
+  bpw: 2.0 to 8.0 bits per weight, or 16
+  max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
+  cache: FP16, Q8, Q6, Q4
+  lazy: true: lazy cache and load_autosplit; false: load, then the cache
+  attention: auto, flash, xformers, sdpa, matmul
+  vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
+(vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
+  others: batch_size, max_input_len, head_bits, auto_up_to, results_dir, run_id, timeout_s, repeats, jobs, rerun, experiment, \
+hydra/launcher
+"""
+_AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
+SWEEP = f"""\
+Measures every combination of the given keys. {_AXES} Each case loads the model, makes its cache, fills the context to \
+the end and decodes there, in a process of its own. What is stored already is not run again.
+{KEYS}"""
+PLAN = f"""\
+Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and \
+nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
+{KEYS}"""
+SYNTH = """\
+Writes an EXL2 checkpoint with random weights that ExLlamaV2 loads and runs, so that the memory and the speed of a \
+model can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
+
+  model: a name of `vram-bench list models`; local with model.path=DIR, where a config.json is enough; or hub with \
+model.repo=ORG/NAME model.revision=REV. Where there are EXL2 weights, the shapes and bits are theirs; of a hub, only \
+the headers are downloaded
+  bpw: 2.0 to 8.0 bits per weight, or 16 for unquantised weights
+  head_bits: those of the output layer: 2, 3, 4, 5, 6, 8
+
+The same command writes the same bytes, and goes on where it was interrupted.
+"""
+REPORT = """\
+Tables (Markdown and CSV) and plots of every stored row: how far it goes, what to run on each card with the rows that \
+say so, and what each setting costs and gives. Needs no GPU and imports no torch.
+"""
+COMPARE = """\
+Says what became better or worse from BASE to HEAD, each a folder of results or a parquet file. Exit code 1 when a \
+gate fails or a file cannot be read. Verdicts, VRAM and boundaries are deterministic: any change counts, beyond what \
+a gate lets pass. A speed counts when it differs significantly (Mann-Whitney, p < 0.05) and by more than the gate. \
+Another card, another driver, and simulated against measured are refused.
+"""
+LIST = """\
+The models and cards that can be named, with what is known of them: model=NAME, device=NAME. Files of your own in \
+~/.config/vram-bench/model and …/device, or in --config-dir DIR, are among them.
+"""
+DOCTOR = """\
+GPU, driver, torch, exllamav2 and its extension, attention back ends, foreign processes on the GPU: each problem with \
+its remedy.
+"""
+COMPLETION = """\
+Prints a script that completes commands, options, keys, models and cards. Load it where your shell starts, as in the \
+example, or store it where your shell looks for completions.
+"""
+EXAMPLES = {
+    "synth": "vram-bench synth model=llama_3_1_70b bpw=2.4 --out llama-70b-2.4bpw-synthetic",
+    "compare": "vram-bench compare baseline results --out report.md --max-vram-growth 16MiB",
+    "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",
+    "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8k,32k device=rtx_4090",
+    "report": "vram-bench report results --out report",
+    "list": "vram-bench list devices",
+    "doctor": "vram-bench doctor --json",
+    "completion": 'eval "$(vram-bench completion bash)"',
+}
+
+
+class Formatter(argparse.HelpFormatter):
+    """Wraps prose, tables and examples at the terminal's width."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(self._block(block, width) for block in text.strip("\n").split("\n\n"))
+
+    def _block(self, block: str, width: int) -> str:
+        if block.startswith("example: "):
+            return _command(block, width)
+        lines = []
+        for line in block.splitlines():
+            name, colon, text = line.partition(": ")
+            if line.startswith("  ") and colon:
+                lines.append(textwrap.fill(f"{name:<18}{text}", width, subsequent_indent=" " * 18))
+            else:
+                lines.append(textwrap.fill(line, width))
+        return "\n".join(lines)
+
+
+def _command(text: str, width: int) -> str:
+    """A command that can be copied whole: where it is too long for a line, the shell is told that it goes on."""
+    lines = textwrap.wrap(text, width - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines)
