@@ -53,7 +53,7 @@ def main() -> int:
     both = [(_plain(case), _harness(case, Path(directory))) for _ in range(_TIMES)]
     text, within = _table(case, [plain for plain, _ in both], [row for _, row in both])
     print(text)
-    (Path(directory) / f"{case.model.name}-{case.max_seq_len}.md").write_text(f"{text}\n")
+    (Path(directory) / f"{case.model.name.replace('/', '_')}-{case.max_seq_len}.md").write_text(f"{text}\n")
     return 0 if within else 1
 
 

@@ -58,6 +58,8 @@ def complete(node: _Node, name: str) -> _Node:
     """A model or a card with what a file may leave out: its name is the file's, and a card is simulated."""
     usual = {"name": name, "kind": "simulated"}
     missing = {key: usual[key] for key in usual if node.get(key) == _UNSET}
+    if node.get("path") and node.get("name") in (_UNSET, name):
+        missing["name"] = "local"  # what the file is called is not what the directory is
     return {**node, **missing} if missing else node
 
 

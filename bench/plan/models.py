@@ -13,11 +13,14 @@ from safetensors import SafetensorError, safe_open
 
 from bench.errors import BadInput
 from bench.plan import formats
+from bench.plan.model_names import name_of
 from bench.plan.settings import ModelSettings
 from bench.records import ModelSpec
 
 _ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
 _FP16_BPW = 16.0
+# What conf calls a model that has a name of its own, where it lies.
+_UNNAMED = ("local", "hub")
 _Tensor = tuple[list[int], str]
 
 
@@ -27,14 +30,16 @@ def resolve_model(settings: ModelSettings, bpw: float = _FP16_BPW) -> ModelSpec:
     Raises `BadInput` for a directory or a repository that is no model.
     """
     if settings.path is not None:
-        return _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}")
-    if settings.name == "local":
+        model = _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}")
+    elif settings.name == "local":
         raise BadInput("model=local needs model.path=DIR, a directory with a config.json")
-    if settings.name == "hub":
-        if not settings.repo:
-            raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
-        return _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)))
-    return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
+    elif settings.config:
+        return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
+    elif settings.repo:
+        model = _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)))
+    else:
+        raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
+    return model if settings.name in _UNNAMED else replace(model, name=settings.name)
 
 
 @cache
@@ -80,7 +85,9 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
     if reason := formats.refusal(tensors, config, foreign):
         raise BadInput(f"{source}: {reason}")
     text = json.dumps([config, tensors], sort_keys=True)
-    return ModelSpec(path.resolve().name, config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors))
+    return ModelSpec(
+        name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors)
+    )
 
 
 def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:

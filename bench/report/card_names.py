@@ -54,7 +54,7 @@ def texts_of(values: Iterable[Any], ways: Iterable[Callable[[Any], str]]) -> dic
 
 
 class CardNames:
-    """The names of `cards`: rows, or whatever has the columns `CARD` and `LIMIT`; `real` is what real ones are called."""
+    """The names of `cards`, with the columns `CARD` and `LIMIT`; `real` is what those are called that are real."""
 
     def __init__(self, cards: Iterable[Row], real: str = "measured") -> None:
         self._real = real
