@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 
 from bench.command_line import parse
 from bench.encoding import fall_back
@@ -81,12 +82,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "compare":
         from bench.commands.compare import compare, gates_of
 
-        gates = gates_of(
+        gates = partial(
+            gates_of,
             arguments.max_vram_growth,
             arguments.max_boundary_loss,
             arguments.max_slowdown,
             arguments.allow_missing,
             arguments.allow_driver_change,
+            arguments.allow_model_change,
         )
         return compare(arguments.base, arguments.head, gates, arguments.out, arguments.json)
     if arguments.command == "list":

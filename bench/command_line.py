@@ -142,6 +142,9 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-missing", action="store_true", help="HEAD may lack what BASE has")
     parser.add_argument("--allow-driver-change", action="store_true", help="compare in spite of another driver")
+    parser.add_argument(
+        "--allow-model-change", action="store_true", help="compare a model with another quantisation of it"
+    )
     _add_json(parser)
 
 

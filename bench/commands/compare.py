@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.errors import BadInput, ExitCode
@@ -17,12 +18,31 @@ from bench.report.comparison_sections import refusal_text
 from bench.report.console import console_for
 from bench.results.compare import Comparison, Gates, ResultSet, Slack
 from bench.results.compare import compare as compare_rows
+from bench.results.identity import CARD, LIMIT, SETTING, Row, known
+from bench.results.matching import family
 from bench.results.schema import Kind
 from bench.results.store import read_boundaries, read_cases
 
+# In this order it is told what differs: the card, the model by its name, how it was run, and last the model itself.
+_TELLING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
+_MODEL_REMEDY = "; --allow-model-change compares two quantisations of one model"
+_MOST_LISTED = 3
 
-def compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bool) -> int:
-    """Shows how `head` differs from `base`, each a directory or a parquet file; returns the exit code."""
+
+def compare(base: Path, head: Path, gates: Callable[[], Gates], out: Path | None, as_json: bool) -> int:
+    """Shows how `head` differs from `base`, each a directory or a parquet file; returns the exit code.
+
+    With `as_json` there is a document on stdout even where nothing can be compared.
+    """
+    try:
+        return _compare(base, head, gates(), out, as_json)
+    except BadInput as error:
+        if as_json:
+            print(json.dumps({"passed": False, "error": str(error)}, indent=2))
+        raise
+
+
+def _compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bool) -> int:
     (old, problems), (new, others) = _read(base, "BASE"), _read(head, "HEAD")
     skipped = list(dict.fromkeys(problems + others))
     for problem in skipped:
@@ -48,7 +68,12 @@ def compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: boo
 
 
 def gates_of(
-    vram_growth: str, boundary_loss: str, slowdown: str, allow_missing: bool, allow_driver_change: bool
+    vram_growth: str,
+    boundary_loss: str,
+    slowdown: str,
+    allow_missing: bool,
+    allow_driver_change: bool,
+    allow_model_change: bool = False,
 ) -> Gates:
     """The gates as they were typed. Raises `BadInput`."""
     slower = _slack("--max-slowdown", slowdown if slowdown.endswith("%") else f"{slowdown}%", "5%")
@@ -58,6 +83,7 @@ def gates_of(
         slowdown_percent=slower.percent,
         allow_missing=allow_missing,
         allow_driver_change=allow_driver_change,
+        allow_model_change=allow_model_change,
     )
 
 
@@ -103,13 +129,41 @@ def _result_set(side: Side) -> ResultSet:
 def _nothing_in_common(comparison: Comparison, base: Path, head: Path) -> str:
     refused = [refusal for joined in comparison.joined.values() for refusal in joined.refused]
     if not refused:
-        sides = (comparison.missing, comparison.new)
-        old, new = (", ".join(sorted({card_text(row) for row in rows})) or "no row of its own" for rows in sides)
-        return f"nothing can be compared: no case is in both; BASE {base} has {old}, HEAD {head} has {new}"
+        return f"nothing can be compared: no case is in both; {_first_difference(comparison, base, head)}"
     reason = refusal_text(refused[0])
     more = f" ({len(refused)} rows)" if len(refused) > 1 else ""
-    remedy = {"driver_version": "; --allow-driver-change compares them all the same"}.get(refused[0].column, "")
+    remedy = {
+        "driver_version": "; --allow-driver-change compares them all the same",
+        "model_fingerprint": _MODEL_REMEDY,
+    }.get(refused[0].column, "")
     return f"nothing can be compared: {reason}{more}{remedy}"
+
+
+def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:
+    """The first column in which the two have no value in common, and the values."""
+    sides = (comparison.missing, comparison.new)
+    if not all(sides):
+        old, new = (", ".join(sorted({card_text(row) for row in rows})) or "no row of its own" for rows in sides)
+        return f"BASE {base} has {old}, HEAD {head} has {new}"
+    for column in _TELLING:
+        old_values, new_values = ({known(row.get(column)) for row in rows} for rows in sides)
+        if not old_values & new_values:
+            break
+    else:
+        return f"BASE {base} and HEAD {head} have other combinations of the same values"
+    old, new = (_listed(rows, column) for rows in sides)
+    models, heads = ({family(str(row["model"])) for row in rows} for rows in sides)
+    of_weights = column in ("model", "model_fingerprint", "bpw", "head_bits") and models & heads
+    allowed = comparison.gates.allow_model_change
+    return (
+        f"{column} is {old} in BASE {base}, {new} in HEAD {head}{_MODEL_REMEDY if of_weights and not allowed else ''}"
+    )
+
+
+def _listed(rows: Sequence[Row], column: str) -> str:
+    """The values of a column, the first few of them."""
+    texts = list(dict.fromkeys(card_text(row) if column == "device_name" else str(row.get(column)) for row in rows))
+    return ", ".join(texts[:_MOST_LISTED]) + (f" and {len(texts) - _MOST_LISTED} more" if texts[_MOST_LISTED:] else "")
 
 
 def _write(path: Path, text: str) -> None:

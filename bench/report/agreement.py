@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bench.report.format import percent_change, size_change, tokens
 from bench.results.agreement import Agreement, Compared, Tally
-from bench.results.pairing import Row
+from bench.results.identity import Row
 from bench.results.schema import Kind
 
 _NAMES = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bench.records import ANSWERS
-from bench.report.comparison_names import Names, kind_word
+from bench.report.card_names import kind_word
+from bench.report.comparison_names import Names
+from bench.report.comparison_origins import VERSIONS, changed_facts, values
 from bench.report.comparison_sections import (
     THINGS,
     Line,
@@ -21,20 +23,10 @@ from bench.report.comparison_sections import (
 )
 from bench.report.format import size_change
 from bench.results.compare import Change, Comparison, Slack
-from bench.results.pairing import MOMENTS, Pair, Row
+from bench.results.identity import Row
+from bench.results.pairing import MOMENTS, Pair
 from bench.results.schema import Kind
 from bench.results.speeds import ALPHA
-
-# What may differ on purpose: it is told, and not refused.
-_VERSIONS = {
-    "host": "host",
-    "harness_version": "vram-bench",
-    "exllamav2_version": "exllamav2",
-    "torch_version": "torch",
-    "cuda_version": "CUDA",
-    "driver_version": "driver",
-    "device_uuid": "GPU",
-}
 
 
 @dataclass(frozen=True)
@@ -118,12 +110,15 @@ class ComparisonReport:
             ["measured", *(_moments(side) for side in sides)],
         ]
         changed = []
-        for column, name in _VERSIONS.items():
-            old, new = (_values(answers, column) for answers in _answers(pairs))
+        for column, name in VERSIONS.items():
+            old, new = (values(answers, column) for answers in _answers(pairs))
             differs = bool(old and new and old != new)
             changed += [name] if differs else []
             if old or new:
                 rows.append([name + (" (changed)" if differs else ""), old or "–", new or "–"])
+        for name, old, new in changed_facts(pairs):
+            changed.append(name)
+            rows.append([f"{name} (changed)", old, new])
         title = Topic.ORIGINS + (f"; changed: {', '.join(changed)}" if changed else "")
         lines = [Line("", [name], name, cells) for name, *cells in rows]
         return Section(Topic.ORIGINS, title, [""], ["BASE", "HEAD"], lines)
@@ -141,6 +136,7 @@ class ComparisonReport:
             "a verdict may not become worse",
             f"cases and boundaries {'may' if gates.allow_missing else 'may not'} be missing",
             f"the driver {'may' if gates.allow_driver_change else 'may not'} be another",
+            f"a model {'may' if gates.allow_model_change else 'may not'} be another quantisation",
         ]
 
     @property
@@ -179,8 +175,3 @@ def _moments(side: Side) -> str:
     if first[:10] == last[:10]:
         last = last[11:]
     return f"{first} UTC" if first.endswith(last) else f"{first} to {last} UTC"
-
-
-def _values(rows: Iterable[Row], column: str) -> str:
-    """What the rows say, each value once."""
-    return ", ".join(sorted({str(row[column]) for row in rows if row.get(column) is not None}))

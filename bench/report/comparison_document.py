@@ -7,10 +7,11 @@ from typing import Any
 
 from bench.report.comparison import ComparisonReport, Side
 from bench.results.compare import Finding
-from bench.results.pairing import CARD, QUESTION, Refusal, Row
+from bench.results.identity import IDENTITY, Row
+from bench.results.pairing import Refusal
 from bench.results.schema import Kind
 
-_IDENTITY = (*CARD, "device_uuid", *QUESTION)
+_IDENTITY = (*IDENTITY, "max_seq_len")
 
 
 def document(report: ComparisonReport) -> dict[str, Any]:

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from bench.report.format import size, tokens
-from bench.results.pairing import Row
+from bench.report.axes import Axes, how, label
+from bench.report.card_names import kind_word, texts_of
+from bench.report.format import exact_size, size, tokens
+from bench.report.names import Names as RowNames
+from bench.results.identity import LIMIT, SETTING, Row
 
 _Cell = Callable[[Row], str]
-_KIND_WORDS = {"simulated": "simulated", "cuda": "measured"}
+# How axes head a narrow column, and in which order columns stand.
+_HEADS = {"head_bits": "head", "attention_requested": "attention", "batch_size": "batch", "max_input_len": "input"}
+_ORDER = ("card", "limit", "model", "bpw", "head", "cache", "how", "attention", "batch", "input")
+_BY_THEMSELVES = ("model", "cache", "how", "max_seq_len")
 
 
 class Names:
     """The columns that identify a row among `rows`; what all have in common is `constant`."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        uuids = defaultdict(set)
-        for row in rows:
-            uuids[row["device_name"]].add(row.get("device_uuid"))
+        called, axes = RowNames(rows), Axes(rows)
+        limits = texts_of({row["vram_limit_bytes"] for row in rows if row.get("vram_limit_bytes")}, (size, exact_size))
 
-        def card(row: Row) -> str:
-            uuid, name = row.get("device_uuid"), _text(row, "device_name")
-            return f"{name} {uuid[-6:]}" if uuid and len(uuids[name]) > 1 else name
+        def limit(row: Row) -> str:
+            capped = " by PyTorch's allocator" if row.get("vram_limit_by") == "allocator" else ""
+            return limits.get(row.get("vram_limit_bytes"), "–") + capped
 
         cells: dict[str, _Cell] = {
-            "card": card,
-            "limit": lambda row: size(row.get("vram_limit_bytes")),
-            "model": lambda row: _text(row, "model"),
-            "bpw": lambda row: f"{row['bpw']:g}",
-            "head": lambda row: _text(row, "head_bits"),
-            "cache": lambda row: _text(row, "cache"),
-            "how": lambda row: "lazy" if row["lazy"] else "load",
-            "attention": lambda row: _text(row, "attention_requested"),
-            "batch": lambda row: _text(row, "batch_size"),
-            "input": lambda row: _text(row, "max_input_len"),
+            "card": lambda row: called.card({**row, **dict.fromkeys(LIMIT)}),
+            "limit": limit,
+            "model": called.model,
+            "bpw": axes.bits,
+            **{_HEADS.get(name, name): partial(_text, name=name) for name in SETTING if name not in ("bpw", "lazy")},
+            "how": how,
             "max_seq_len": lambda row: tokens(row["max_seq_len"]) if row.get("max_seq_len") else "auto",
         }
+        cells = {name: cells[name] for name in dict.fromkeys([*_ORDER, *cells])}
         values = {name: {cell(row) for row in rows} for name, cell in cells.items()}
         self._cells = {name: cell for name, cell in cells.items() if len(values[name]) > 1 or name == "max_seq_len"}
         same = {name: next(iter(seen)) for name, seen in values.items() if name not in self._cells and len(seen) == 1}
@@ -56,11 +58,6 @@ class Names:
         return " ".join(_labelled(name, value) for name, value in shown.items() if value != "–")
 
 
-def kind_word(row: Row) -> str:
-    """`simulated` or `measured`."""
-    return _KIND_WORDS.get(row["device_kind"], str(row["device_kind"]))
-
-
 def card_text(row: Row) -> str:
     """`rtx_4090 (simulated)`."""
     return f"{row['device_name']} ({kind_word(row)})"
@@ -73,12 +70,6 @@ def _text(row: Row, name: str) -> str:
 
 def _labelled(name: str, value: str) -> str:
     """`rtx_4090`, `limited to 8.00 GiB`, `4 bpw`, `batch_size 1`: says by itself what it is."""
-    labels = {
-        "limit": "limited to {}",
-        "bpw": "{} bpw",
-        "head": "head_bits {}",
-        "attention": "attention {}",
-        "batch": "batch_size {}",
-        "input": "max_input_len {}",
-    }
-    return labels.get(name, "{}").format(value)
+    keys = {head: label(column) for column, head in _HEADS.items()}
+    words = {"card": "{}", "limit": "limited to {}", "bpw": "{} bpw"} | dict.fromkeys(_BY_THEMSELVES, "{}")
+    return words.get(name, f"{keys.get(name, name)} {{}}").format(value)

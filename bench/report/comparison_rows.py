@@ -8,7 +8,7 @@ from typing import Any
 from bench.records import PAGE
 from bench.report.format import percent_change, rate, size, size_change, tokens
 from bench.results.compare import Change, Finding, reach
-from bench.results.pairing import Row
+from bench.results.identity import Row
 from bench.results.schema import PARTS
 
 _MOST_CHARACTERS = 120  # of an error

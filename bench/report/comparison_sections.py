@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bench.report.comparison_names import Names, card_text, kind_word
+from bench.report.card_names import kind_word
+from bench.report.comparison_names import Names, card_text
 from bench.report.comparison_rows import boundary_row, other_row, peaks_row, speed_row, verdict_row
 from bench.results.compare import PEAKS, Change, Comparison, Finding
-from bench.results.pairing import Refusal, Row
+from bench.results.identity import Row
+from bench.results.pairing import Refusal
 from bench.results.schema import Kind
 from bench.results.speeds import SPEEDS
 
@@ -152,7 +154,7 @@ def _reason(refusal: Refusal) -> tuple[str, str, str]:
     for row in (refusal.base, refusal.head):
         what = str(row["model"]) if column == "model_fingerprint" else card_text(row)
         values.append(what if column in ("device_kind", "device_name") else f"{what} {row[column]}")
-    return _WHY_REFUSED[column], values[0], values[1]
+    return _WHY_REFUSED.get(column, "another card under the same name"), values[0], values[1]
 
 
 def _topic(finding: Finding) -> Topic:

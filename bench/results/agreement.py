@@ -6,11 +6,13 @@ Rows are plain values in the columns of `results.schema`: None for null. Everyth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.results.pairing import MOMENTS, Row, question
+from bench.results.identity import CARD, MODEL, Row, key_of, known
+from bench.results.matching import ASKED, SAME_TOTAL
+from bench.results.pairing import MOMENTS
 from bench.results.schema import Kind
 
 # What the two are held together in; all but the verdict in bytes, or in tokens.
@@ -64,34 +66,63 @@ class Compared:
 def compare_kinds(rows: Iterable[Row], simulated: Iterable[Row], kind: Kind) -> Compared:
     """The newest measured row of each question among `rows`, beside the newest of `simulated`.
 
-    A simulated card stands for the real one of its name; other weights than those that were measured are no answer.
+    A simulated card stands for the real one of its name and about its memory; other weights than those that were
+    measured are no answer.
     """
-    ours = _newest((row for row in rows if row["device_kind"] == "cuda"), kind)
-    theirs = _newest((row for row in simulated if row["device_kind"] == "simulated"), kind)
-    return _compared(ours, theirs, kind)
+    ours = _newest((row for row in rows if row["device_kind"] == "cuda"), kind, CARD)
+    theirs = _newest((row for row in simulated if row["device_kind"] == "simulated"), kind, CARD)
+    waiting: dict[Any, list[Row]] = {}
+    for row in theirs.values():
+        waiting.setdefault((row["device_name"], _asked(row)), []).append(row)
+    return _compared(
+        {
+            key: (row, _of_its_size(row, waiting.get((row["device_name"], _asked(row)), [])))
+            for key, row in ours.items()
+        },
+        kind,
+    )
 
 
 def compare_limits(rows: Iterable[Row], kind: Kind) -> Compared:
     """The smaller cards inside a real one: those that a process has kept small beside those of PyTorch's allocator."""
     limited = [row for row in rows if row["device_kind"] == "cuda" and row.get("vram_limit_bytes") is not None]
-    held = _newest((row for row in limited if row.get("vram_limit_by") == "process"), kind, "vram_limit_by")
-    capped = _newest((row for row in limited if row.get("vram_limit_by") == "allocator"), kind, "vram_limit_by")
-    return _compared(held, capped, kind)
+    held = _newest((row for row in limited if row.get("vram_limit_by") == "process"), kind, CARD, "vram_limit_by")
+    capped = _newest((row for row in limited if row.get("vram_limit_by") == "allocator"), kind, CARD, "vram_limit_by")
+    return _compared({key: (row, capped.get(key)) for key, row in held.items()}, kind)
 
 
-def _compared(ours: dict[Any, Row], theirs: dict[Any, Row], kind: Kind) -> Compared:
-    agreements = [_agreement(row, theirs[key], kind) for key, row in ours.items() if key in theirs]
-    return Compared(kind, agreements, [row for key, row in ours.items() if key not in theirs])
+def _compared(both: Mapping[Any, tuple[Row, Row | None]], kind: Kind) -> Compared:
+    agreements = [_agreement(row, other, kind) for row, other in both.values() if other is not None]
+    return Compared(kind, agreements, [row for row, other in both.values() if other is None])
 
 
-def _newest(rows: Iterable[Row], kind: Kind, but_for: str | None = None) -> dict[tuple[Any, ...], Row]:
-    """By what is asked, `but_for` one column of that."""
-    ordered = sorted(rows, key=lambda row: row[MOMENTS[kind]])
+def _of_its_size(row: Row, others: Sequence[Row]) -> Row | None:
+    """Of cards of one name, in the order of their time, the one whose memory is nearest, the newest of those alike."""
+    total = known(row.get("device_total_bytes"))
+    sizes = [(other, known(other.get("device_total_bytes"))) for other in others]
+    if total is None:
+        return others[-1] if others else None
+    apart = [(abs(size - total) if size is not None else 0, other) for other, size in sizes]
+    near = [
+        (distance, -place, other) for place, (distance, other) in enumerate(apart) if distance <= SAME_TOTAL * total
+    ]
+    return min(near, key=lambda each: each[:2])[2] if near else None
 
-    def asked(row: Row) -> Row:
-        return {name: value for name, value in _as_it_ran(row).items() if name != but_for}
 
-    return {(row["device_name"], row.get("model_fingerprint"), question(asked(row))): row for row in ordered}
+def _newest(
+    rows: Iterable[Row], kind: Kind, card: Sequence[str], but_for: str | None = None
+) -> dict[tuple[Any, ...], Row]:
+    """By the columns `card` and by what is asked, `but_for` one column of that; in the order of their time."""
+    newest: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: row[MOMENTS[kind]]):
+        key = (key_of(row, card), _asked(row, but_for))
+        newest.pop(key, None)
+        newest[key] = row
+    return newest
+
+
+def _asked(row: Row, but_for: str | None = None) -> tuple[Any, ...]:
+    return key_of(_as_it_ran(row), [name for name in (*MODEL, *ASKED) if name != but_for])
 
 
 def _as_it_ran(row: Row) -> Row:

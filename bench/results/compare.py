@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from bench.records import ANSWERS, PAGE, LimitBasis, Outcome
-from bench.results.pairing import CARD, Joined, Pair, Refusal, Row, join
+from bench.results.identity import Row
+from bench.results.pairing import Joined, Pair, Refusal, join
 from bench.results.schema import Kind
 from bench.results.speeds import SPEEDS, Speeds, compare_speeds
 
@@ -54,6 +55,7 @@ class Gates:
     slowdown_percent: float = 5.0
     allow_missing: bool = False
     allow_driver_change: bool = False
+    allow_model_change: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,16 @@ class Comparison:
 
     def refusal_fails(self, refusal: Refusal) -> bool:
         """What is on another card is missing on this one; what is no longer the same fails in any case."""
-        elsewhere = refusal.column in (*CARD, "device_uuid")
+        elsewhere = refusal.column in ("device_kind", "device_name", "device_uuid")
         return not (elsewhere and self.gates.allow_missing)
 
 
 def compare(base: ResultSet, head: ResultSet, gates: Gates) -> Comparison:
     """Everything that differs between `base` and `head`: verdicts first, then boundaries, VRAM, speeds and the rest."""
-    driver = gates.allow_driver_change
-    boundaries = join(base.boundaries, head.boundaries, Kind.BOUNDARIES, driver)
+    allowed = (gates.allow_driver_change, gates.allow_model_change)
+    boundaries = join(base.boundaries, head.boundaries, Kind.BOUNDARIES, *allowed)
     probes = _probes([*base.boundaries, *head.boundaries])
-    cases = join(base.cases, head.cases, Kind.CASES, driver, probes)
+    cases = join(base.cases, head.cases, Kind.CASES, *allowed, probes)
     found = [finding for pair in boundaries.pairs for finding in _of_boundary(pair, gates)]
     told = _probes(answer.row for finding in found for answer in (finding.pair.base, finding.pair.head))
     found += [finding for pair in cases.pairs for finding in _of_case(pair, gates, told)]

@@ -70,8 +70,9 @@ def key_of(row: Row, columns: Sequence[str]) -> tuple[Any, ...]:
 
 def known(value: Any) -> Any:
     """The value, or None where it is missing: NaN is not equal to itself, and pandas has several ways to say null."""
-    missing = value is None or value != value or str(value) == "<NA>"
-    return None if missing else value
+    if value is None or type(value).__name__ == "NAType" or value != value:
+        return None
+    return value
 
 
 def completed(cards: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -5,25 +5,16 @@ Rows are plain values in the columns of `results.schema`: None for null. Everyth
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.results.identity import CARD, Row, key_of
+from bench.results.matching import SAME_TOTAL, Matching
 from bench.results.schema import Kind
 
-Row = Mapping[str, Any]
-
-# The question that a row answers. `attention_requested`, not what ran: that it ran with another back end is a finding.
-QUESTION = (
-    *("vram_limit_bytes", "vram_limit_by", "model", "bpw", "head_bits", "cache", "lazy", "attention_requested"),
-    *("batch_size", "max_input_len", "max_seq_len"),
-)
-CARD = ("device_kind", "device_name")
 # When the rows of a kind were made.
 MOMENTS = {Kind.CASES: "started_at", Kind.BOUNDARIES: "finished_at"}
-# One product has one memory; what CUDA and NVML call its total differs by a percent or two.
-_SAME_TOTAL = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,6 +57,7 @@ def join(
     head: Sequence[Row],
     kind: Kind,
     allow_driver_change: bool = False,
+    allow_model_change: bool = False,
     probes: frozenset[str] = frozenset(),
 ) -> Joined:
     """Pairs the rows of two result sets of one kind.
@@ -73,8 +65,8 @@ def join(
     `probes` are the ids of the cases that were run to find a boundary: where the boundary moves they are others, so
     those without a partner are neither missing nor new.
     """
-    several = _several_uuids(base) | _several_uuids(head)
-    olds, news = (_answers(rows, MOMENTS[kind], several) for rows in (base, head))
+    matching = Matching(base, head, allow_model_change)
+    olds, news = (_answers(rows, MOMENTS[kind], matching) for rows in (base, head))
     pairs, refused = [], []
     for key, old in olds.items():
         new = news.get(key)
@@ -87,41 +79,25 @@ def join(
             refused.append(Refusal(old.row, new.row, column))
     missing = [old.row for key, old in olds.items() if key not in news and old.row.get("case_id") not in probes]
     extra = [new.row for key, new in news.items() if key not in olds and new.row.get("case_id") not in probes]
-    missing, extra, other_cards = _on_other_cards(missing, extra)
-    return Joined(pairs, missing, extra, refused + other_cards)
+    missing, extra, others = _seemingly_the_same(missing, extra, matching)
+    return Joined(pairs, missing, extra, refused + others)
 
 
-def question(row: Row) -> tuple[Any, ...]:
-    """All that identifies a case, or a boundary, but for the card."""
-    return tuple(_comparable(row.get(name)) for name in QUESTION)
-
-
-def _answers(rows: Iterable[Row], moment: str, several: set[Any]) -> dict[tuple[Any, ...], Answer]:
+def _answers(rows: Iterable[Row], moment: str, matching: Matching) -> dict[tuple[Any, ...], Answer]:
     grouped: dict[tuple[Any, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row[moment]):
-        card = tuple(row[name] for name in CARD)
-        key = (*card, row.get("device_uuid") if card in several else None, *question(row))
-        grouped.setdefault(key, []).append(row)
+        grouped.setdefault(matching.key(row), []).append(row)
     return {
         key: Answer(group[-1], tuple(row for row in group if row["run_id"] == group[-1]["run_id"]))
         for key, group in grouped.items()
     }
 
 
-def _several_uuids(rows: Iterable[Row]) -> set[Any]:
-    """Cards of which there are several of one name. They are told apart; a single one may be another tomorrow."""
-    uuids: dict[Any, set[Any]] = {}
-    for row in rows:
-        uuids.setdefault(tuple(row[name] for name in CARD), set()).add(row.get("device_uuid"))
-    return {card for card, known in uuids.items() if len(known - {None}) > 1}
-
-
 def _differing(base: Row, head: Row, allow_driver_change: bool) -> str | None:
     """The column for which the two cannot be compared. What only one of them knows is no reason."""
     differs: dict[str, Callable[[Any, Any], bool]] = {
-        "model_fingerprint": lambda old, new: old != new,
         "driver_version": lambda old, new: old != new and not allow_driver_change,
-        "device_total_bytes": lambda old, new: abs(old - new) > _SAME_TOTAL * max(old, new),
+        "device_total_bytes": lambda old, new: abs(old - new) > SAME_TOTAL * max(old, new),
     }
     for column, apart in differs.items():
         old, new = base.get(column), head.get(column)
@@ -130,26 +106,38 @@ def _differing(base: Row, head: Row, allow_driver_change: bool) -> str | None:
     return None
 
 
-def _on_other_cards(missing: list[Row], new: list[Row]) -> tuple[list[Row], list[Row], list[Refusal]]:
-    """What is left of both after the questions that were answered on another card on the other side."""
+def _seemingly_the_same(
+    missing: list[Row], new: list[Row], matching: Matching
+) -> tuple[list[Row], list[Row], list[Refusal]]:
+    """What is left of both after the questions that were answered for another model of the same name, or on another
+    card, on the other side.
+    """
     waiting: dict[tuple[Any, ...], list[Row]] = {}
     for row in new:
-        waiting.setdefault(question(row), []).append(row)
+        waiting.setdefault(matching.asked(row), []).append(row)
     left, refused = [], []
     for row in missing:
-        candidates = waiting.get(question(row))
-        if candidates:
-            refused.append(_refusal(row, candidates.pop(0)))
+        among = waiting.get(matching.asked(row), [])
+        alike = [other for other in among if _is_seemingly(row, other, matching)]
+        if alike:
+            nearest = min(alike, key=lambda other: len(_differences(row, other)))
+            among[:] = [other for other in among if other is not nearest]
+            refused.append(Refusal(row, nearest, _differences(row, nearest)[0]))
         else:
             left.append(row)
     return left, [row for rows in waiting.values() for row in rows], refused
 
 
-def _refusal(base: Row, head: Row) -> Refusal:
-    columns = (*CARD, "device_uuid")
-    return Refusal(base, head, next(name for name in columns if base.get(name) != head.get(name)))
+def _is_seemingly(row: Row, other: Row, matching: Matching) -> bool:
+    has_its_name = row["model"] == other["model"] and not matching.allow_model_change
+    return has_its_name or matching.model(row) == matching.model(other)
 
 
-def _comparable(value: Any) -> Any:
-    """NaN is not equal to itself; here it is as unknown as null."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _differences(row: Row, other: Row) -> list[str]:
+    """The columns of the card, then of the model, that differ; what only one of them knows counts where nothing else
+    does.
+    """
+    columns = (*CARD, "model_fingerprint")
+    values = zip(columns, key_of(row, columns), key_of(other, columns), strict=True)
+    differing = [(name, None in (old, new)) for name, old, new in values if old != new]
+    return [name for name, is_unknown in differing if not is_unknown] or [name for name, _ in differing]

@@ -138,7 +138,7 @@ def test_rows_of_a_sweep_that_still_runs_are_compared(program: Program, tmp_path
         ({"device_kind": "simulated"}, "simulated against measured"),
         ({"driver_version": "560.1"}, "--allow-driver-change"),
         ({"model_fingerprint": "f2"}, "another model under the same name"),
-        ({"model": "other"}, "no case is in both"),
+        ({"model": "other", "model_fingerprint": "f2"}, "no case is in both"),
     ],
 )
 def test_where_nothing_can_be_compared_it_says_why(
@@ -246,3 +246,64 @@ def test_times_of_rows_are_those_of_the_file(program: Program, tmp_path: Path) -
     early = datetime.fromisoformat("2026-01-01T23:59:00+00:00")
     write(tmp_path / "base", [case(started_at=early), case(8192)])
     assert "measured: 2026-01-01 00:00 to 23:59 UTC" in program("compare", "base", "base").stdout
+
+
+ALPHA, BETA = ({"model": "4.0bpw", "model_fingerprint": name} for name in ("alpha", "beta"))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_models_of_one_name_a_regression_of_one_fails(program: Program, tmp_path: Path, order: int) -> None:
+    alpha, beta = case(minutes=order, **ALPHA), case(minutes=2 * order, **BETA)
+    write(tmp_path / "base", [alpha, beta])
+    write(tmp_path / "head", [grown(alpha, 100 * MIB), beta])
+    done = program("compare", "base", "head")
+    assert done.returncode == 1, done.stderr
+    assert "1 peak of VRAM higher" in done.stdout
+    assert "2 cases compared" in done.stdout
+    assert "4.0bpw [alpha]" in done.stdout
+    assert "4.0bpw [beta" not in done.stdout
+    assert program("compare", "base", "base").returncode == 0
+
+
+def test_a_model_that_changed_is_another_under_the_same_name_unless_that_is_allowed(
+    program: Program, tmp_path: Path
+) -> None:
+    write(tmp_path / "base", [case(**ALPHA)])
+    write(tmp_path / "head", [case(**BETA)])
+    done = program("compare", "base", "head")
+    assert done.returncode == 2
+    assert "another model under the same name" in told(done)
+    assert "--allow-model-change" in told(done)
+    assert program("compare", "base", "head", "--allow-model-change").returncode == 0
+
+
+def test_what_differs_first_is_told_where_nothing_can_be_compared(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case(bpw=3.98, **ALPHA)])
+    write(tmp_path / "head", [case(bpw=4.48, **BETA)])
+    done = program("compare", "base", "head")
+    assert done.returncode == 2
+    assert "no case is in both; bpw is 3.98 in BASE base, 4.48 in HEAD head; --allow-model-change" in told(done)
+    both = program("compare", "base", "head", "--allow-model-change")
+    assert both.returncode == 0, both.stderr
+    assert "bpw (changed)" in both.stdout
+    assert "3.98 → 4.48" in both.stdout
+
+
+def test_a_failure_is_a_document_too(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case()])
+    write(tmp_path / "head", [case(cache="Q4")])
+    for arguments in (("base", "head"), ("base", "nowhere"), ("base", "base", "--max-slowdown", "fast")):
+        done = program("compare", *arguments, "--json")
+        assert done.returncode == 2
+        document = json.loads(done.stdout)
+        assert document["passed"] is False
+        assert document["error"] in told(done)
+
+
+def test_a_card_that_has_another_context_by_now_is_told(program: Program, tmp_path: Path) -> None:
+    write(tmp_path / "base", [case(device_context_bytes=400 * MIB)])
+    write(tmp_path / "head", [case(device_context_bytes=500 * MIB)])
+    done = program("compare", "base", "head")
+    assert done.returncode == 0, done.stderr
+    assert "What was compared; changed: CUDA context" in done.stdout
+    assert "CUDA context (changed): 419,430,400 B → 524,288,000 B" in done.stdout

@@ -94,6 +94,7 @@ reserved +16.0 MiB, device +16.0 MiB |
 - a verdict may not become worse
 - cases and boundaries may not be missing
 - the driver may not be another
+- a model may not be another quantisation
 
 </details>
 """
