@@ -1,4 +1,4 @@
-"""Every card and model of the catalogue: files that can be planned with, and figures that cannot be slips of the pen."""
+"""Every card and model of the catalogue: files that one can plan with, and figures that cannot be slips of the pen."""
 
 from __future__ import annotations
 
