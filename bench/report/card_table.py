@@ -17,7 +17,7 @@ from bench.report.axes import Axes
 from bench.report.ends import own_limit
 from bench.report.names import Names
 from bench.report.plain_table import CardKey, card_key
-from bench.report.rows import plain_groups
+from bench.report.rows import memory_of, plain_groups
 from bench.results.identity import CARD, LIMIT, MODEL
 
 # What makes one table: rows that differ in any of these are never shown as one.
@@ -134,7 +134,8 @@ def card_tables(
     by_attention: bool,
     names: Names | None = None,
 ) -> Iterator[_Table]:
-    """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`.
+    """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`:
+    real cards first, and small ones before large ones.
 
     With `by_attention` each attention back end has a table of its own. `names` where more is named than this frame has.
     """
@@ -145,7 +146,8 @@ def card_tables(
     if not frame[moment].is_monotonic_increasing:
         frame = frame.sort_values(moment)
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
-    number = frame.groupby(keys, dropna=False, sort=True).ngroup().to_numpy()
+    by_memory = ["device_kind", "memory", *(name for name in keys if name != "device_kind")]
+    number = frame.assign(memory=memory_of(frame)).groupby(by_memory, dropna=False, sort=True).ngroup().to_numpy()
     for rows in plain_groups(frame, number):
         yield make(rows, names)
 

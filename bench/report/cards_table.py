@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.report.axes import Axes, how
 from bench.report.boundaries import BoundaryTable
-from bench.report.card_table import OPTIONAL, Row
+from bench.report.card_table import Row
 from bench.report.plain_table import PlainTable
 
 _MOST_COLUMNS = 12  # of one table; with more of them each model has its own
@@ -24,7 +24,7 @@ def cards_tables(found: Sequence[BoundaryTable]) -> list[PlainTable]:
     if len({table.card for table in found}) < 2:
         return []
     groups = [list(found)]
-    if len({setting for setting, _, _ in _cells(found)}) > _MOST_COLUMNS:
+    if len({setting for setting, _, _ in _cells(found, found)}) > _MOST_COLUMNS:
         models = dict.fromkeys(table.model for table in found)
         groups = [[table for table in found if table.model == model] for model in models]
     return [_table(group) for group in groups if len({table.card for table in group}) > 1]
@@ -36,8 +36,8 @@ def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
     """
     rows: dict[str, dict[str, int | None]] = {}
     for table in sorted(found, key=_place):
-        for setting, _, row in _cells([table]):
-            rows.setdefault(table.card, {})[" ".join(setting)] = row["fits_at"]
+        for setting, _, row in _cells([table], found):
+            rows.setdefault(_card(table, found), {})[" ".join(filter(None, setting))] = row["fits_at"]
     frame = pd.DataFrame.from_dict(rows, orient="index").astype("Int64")
     return frame.rename_axis("card").reset_index()
 
@@ -45,9 +45,9 @@ def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
 def _table(found: Sequence[BoundaryTable]) -> PlainTable:
     cells: dict[str, dict[_Setting, str]] = {}
     for table in sorted(found, key=_place):
-        for setting, text, _ in _cells([table]):
-            cells.setdefault(table.card, {})[setting] = text
-    settings = list(dict.fromkeys(setting for setting, _, _ in _cells(found)))
+        for setting, text, _ in _cells([table], found):
+            cells.setdefault(_card(table, found), {})[setting] = text
+    settings = list(dict.fromkeys(setting for setting, _, _ in _cells(found, found)))
     common = [len({setting[i] for setting in settings}) == 1 for i in range(len(settings[0]))]
     names = [
         " ".join(word for word, same in zip(setting, common, strict=True) if word and not same) or "max_seq_len"
@@ -62,20 +62,29 @@ def _table(found: Sequence[BoundaryTable]) -> PlainTable:
     )
 
 
-def _cells(found: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, Row]]:
-    """The setting, the text and the row of each cell, in the order of the tables."""
-    axes = Axes([line for table in found for line in table.lines], OPTIONAL)
+def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, Row]]:
+    """The setting, the text and the row of each cell of `found`, named among those of `every`, in their order.
+
+    Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
+    """
+    axes = Axes([row for table in every for cells in table.cells for row in cells if row])
     cells: list[tuple[_Setting, str, Row]] = []
     for table in found:
         start = len(table.header()) - len(table.caches)
-        for line, texts, rows in zip(table.lines, table.body(), table.cells, strict=True):
-            attention = [] if "attention" in axes.varying else [f"attention {line['attention']}"]
-            others = ", ".join([*axes.others(line), *attention])
-            for cache, text, row in zip(table.caches, texts[start:], rows, strict=True):
+        for texts, rows in zip(table.body(), table.cells, strict=True):
+            for text, row in zip(texts[start:], rows, strict=True):
                 if row is not None:
-                    setting = (table.model, f"{axes.bits(line)} bpw", cache, how(line), others)
-                    cells.append((setting, text, row))
+                    words = (f"{axes.bits(row)} bpw", row["cache"], how(row), ", ".join(axes.others(row)))
+                    cells.append(((table.model, *words), text, row))
     return cells
+
+
+def _card(table: BoundaryTable, every: Sequence[BoundaryTable]) -> str:
+    """With the attention that ran, where `auto` ran another on another card."""
+    ran = {attention for each in every for attention in each.attentions}
+    asked = {row["attention_requested"] for each in every for row in each.rows}
+    differs = len(ran) > 1 and len(asked) == 1
+    return f"{table.card}, {' and '.join(table.attentions)} attention" if differs else table.card
 
 
 def _legend(found: Sequence[BoundaryTable]) -> str:

@@ -39,6 +39,11 @@ def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
     return frame[~frame.duplicated(identity, keep="last")] if frame.duplicated(identity).any() else frame
 
 
+def memory_of(frame: pd.DataFrame) -> pd.Series[Any]:
+    """What each row's card has, or the smaller one inside it: the order in which cards are shown."""
+    return frame["vram_limit_bytes"].astype(float).fillna(frame["device_total_bytes"].astype(float))
+
+
 def shared(column: pd.Series[Any]) -> pd.Series[Any]:
     """The same lists, but those that are equal are one: a million rows have few different notes."""
     known: dict[tuple[Any, ...] | None, Any] = {}

@@ -14,7 +14,7 @@ from bench.report.format import gib, rate, tokens
 from bench.report.names import Names
 from bench.report.plain_table import PlainTable, card_key
 from bench.report.render import as_markdown
-from bench.report.rows import plain_groups
+from bench.report.rows import memory_of, plain_groups
 from bench.results.evidence import QUESTION
 
 
@@ -30,7 +30,8 @@ def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[Plain
     """A table for each question: what is on the front (`tradeoffs.tradeoffs`, with its quality)."""
     names = names or Names.of_frames(points)
     front = points[points["on_front"].eq(True).fillna(False)]
-    order = [*QUESTION, "max_seq_len", "peak_device_bytes"]
+    front = front.assign(memory=memory_of(front))
+    order = ["device_kind", "memory", *QUESTION, "max_seq_len", "peak_device_bytes"]
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()

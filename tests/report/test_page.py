@@ -218,7 +218,7 @@ def test_cards_are_the_rows_of_one_table(boundaries_of: FrameOf, tmp_path: Path)
         nothing(cache="Q4", bpw=2.5, **small),
     )
     page = page_of(NONE, found, tmp_path)
-    assert "All cards: tiny, 2.5 bpw, load, attention matmul" in page.text
+    assert "All cards: tiny, 2.5 bpw, load" in page.text
     text = (tmp_path / "cards.md").read_text()
     assert "| card | FP16 | Q4 |" in text
     first, second = [line for line in text.splitlines() if "GiB |" in line]
@@ -226,7 +226,17 @@ def test_cards_are_the_rows_of_one_table(boundaries_of: FrameOf, tmp_path: Path)
     assert second == "| rtx_4090 (simulated), 24.00 GiB | 8,192 | 131,072 max |"
     frame = pd.read_csv(tmp_path / "cards.csv")
     assert frame["card"].tolist() == ["small (simulated), 8.00 GiB", "rtx_4090 (simulated), 24.00 GiB"]
-    assert frame["tiny 2.5 bpw FP16 load attention matmul"].tolist() == [512, 8192]
+    assert frame["tiny 2.5 bpw FP16 load"].tolist() == [512, 8192]
+
+
+def test_a_card_that_runs_another_attention_by_itself_has_no_columns_of_its_own(
+    boundaries_of: FrameOf, tmp_path: Path
+) -> None:
+    old = {"device_name": "t4", "device_total_bytes": 15 << 30, "attention": "xformers"}
+    page_of(NONE, boundaries_of(ends(8192), ends(4096, **old)), tmp_path)
+    text = (tmp_path / "cards.md").read_text()
+    assert "| t4 (simulated), 15.00 GiB, xformers attention | 4,096 |" in text
+    assert "| rtx_4090 (simulated), 24.00 GiB, matmul attention | 8,192 |" in text
 
 
 def test_one_card_has_no_table_of_cards(boundaries_of: FrameOf, tmp_path: Path) -> None:

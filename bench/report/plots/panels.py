@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.report.card_table import CARD_AND_MODEL, CardTable
 from bench.report.names import Names
-from bench.report.rows import plain
+from bench.report.rows import memory_of, plain
 from bench.results.identity import CARD, LIMIT, MODEL
 
 _CARD = [*CARD, *LIMIT]
@@ -78,10 +78,11 @@ def cards(
         return iter(()), []
     names = names or Names.of_frames(frame)
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
+    frame = frame.assign(memory=memory_of(frame))
     number = frame.groupby(_PANEL, dropna=False, sort=True).ngroup()
     answered = set(number[frame["outcome"].isin(_ANSWERS)])
     heads = frame.assign(panel=number).drop_duplicates("panel").sort_values("panel")
-    groups = [group for _, group in heads.groupby(_CARD, dropna=False, sort=True)]
+    groups = [group for _, group in heads.groupby(["device_kind", "memory", *_CARD[1:]], dropna=False, sort=True)]
 
     def called(group: pd.DataFrame) -> str:
         return names.card(plain(group.iloc[:1])[0])
