@@ -16,6 +16,19 @@ DEFAULT_SIMULATED = "rtx_4090"
 _NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
 
 
+# What a CUDA context takes where nobody says: a line through an RTX 3060 and an RTX 4090, which also gives the RTX 3090,
+# the RTX 5090 and the H100 to about 11 MiB (sources in conf/device); by multiprocessors and the threads each can hold.
+_CONTEXT_BYTES, _CONTEXT_BYTES_PER_SM = 43_515_904, 2_831_155
+_USUAL_SMS, _USUAL_THREADS = 100, 1536
+_THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048}  # by compute capability, where they are not the usual
+
+
+def _assumed_context_bytes(settings: DeviceSettings) -> int:
+    threads = _THREADS.get(settings.compute_capability or "", _USUAL_THREADS)
+    sms = settings.multi_processor_count or _USUAL_SMS
+    return _CONTEXT_BYTES + _CONTEXT_BYTES_PER_SM * sms * threads // _USUAL_THREADS
+
+
 def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
     """The NVIDIA GPUs that this user may take, and where there are none the reason."""
     try:
@@ -68,7 +81,7 @@ def resolve_device(settings: DeviceSettings) -> DeviceSpec:
         compute_capability=settings.compute_capability,
         multi_processor_count=settings.multi_processor_count,
         memory_bandwidth_bytes_per_s=settings.memory_bandwidth_bytes_per_s,
-        context_bytes=settings.context_bytes,
+        context_bytes=_assumed_context_bytes(settings) if settings.context_bytes is None else settings.context_bytes,
         context_basis=settings.context_basis,
         workspace_bytes=settings.workspace_bytes,
         workspace_basis=settings.workspace_basis,

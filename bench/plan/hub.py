@@ -199,7 +199,7 @@ def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginni
     """What a skeleton needs of each file that the engine would read."""
     names = [name for name in listing.sizes_bytes if name in _READ_BY_THE_ENGINE]
     if "config.json" not in names:
-        raise BadInput(f"model.repo={repo}: no config.json at {listing.commit[:8]}; give a model's own repository")
+        raise BadInput(f"model.repo={repo}: no config.json at {listing.commit[:8]}; {_elsewhere(repo, listing.commit)}")
     beside = [name for name in listing.sizes_bytes if "/" not in name]
     weights = [name for name in beside if name.endswith(".safetensors")]
     names += weights or [name for name in beside if is_weights_file(name)]  # of those the name is enough
@@ -225,6 +225,16 @@ def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginni
     if not isinstance(config, dict):
         raise BadInput(f"model.repo={repo}: its config.json is not a JSON object; give a model's own repository")
     return beginnings
+
+
+def _elsewhere(repo: str, commit: str) -> str:
+    """Where a model may be that is not at `commit`: EXL2 repositories have a branch for each bpw."""
+    try:
+        refs = HfApi().list_repo_refs(repo).branches
+    except (HfHubHTTPError, httpx.HTTPError, OSError):
+        refs = []  # it has answered before; what it does not say is no reason to fail otherwise
+    others = sorted(ref.name for ref in refs if ref.target_commit != commit)
+    return f"name a branch, model.revision={'|'.join(others)}" if others else "give a model's own repository"
 
 
 def _read(repo: str, commit: str, name: str, count: int) -> bytes:
@@ -264,7 +274,9 @@ def _told_in_a_line(repo: str, revision: str) -> Iterator[None]:
 def _explain(error: Exception, repo: str, revision: str) -> str:
     given, endpoint = f"model.repo={repo}", constants.ENDPOINT
     if isinstance(error, HFValidationError):
-        return f"{given}: not the name of a repository; write it as ORG/NAME"
+        name, colon, branch = repo.partition(":")
+        how = f"model.repo={name} and model.revision={branch}" if colon and branch else "ORG/NAME"
+        return f"{given}: not the name of a repository; write it as {how}"
     if isinstance(error, GatedRepoError):
         return f"{given}: gated; accept its licence at {endpoint}/{repo}, and set HF_TOKEN to a token of yours"
     if isinstance(error, RepositoryNotFoundError):

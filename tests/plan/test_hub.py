@@ -348,6 +348,19 @@ def test_what_is_no_name_is_refused_without_asking(served: Hub, repo: str) -> No
     assert not served.requests
 
 
+def test_a_branch_in_the_name_is_told_where_it_goes(served: Hub) -> None:
+    assert f"write it as model.repo={REPO} and model.revision=4.0bpw" in _refusal(repo=f"{REPO}:4.0bpw")
+    assert not served.requests
+
+
+def test_where_main_has_no_model_the_branches_are_told(served: Hub, exl2_dir: Path) -> None:
+    served.repository(REPO).commit("main", {"README.md": b"#"})
+    for branch in ("4_25", "6.0bpw"):
+        served.repository(REPO).commit(branch, _files(exl2_dir))
+    assert "no config.json" in _refusal()
+    assert "model.revision=4_25|6.0bpw" in _refusal()
+
+
 def _gate(repository: Repository, guard: str) -> None:
     repository.guard = guard
 
