@@ -16,8 +16,8 @@ DEFAULT_SIMULATED = "rtx_4090"
 _NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
 
 
-# What a CUDA context takes where nobody says: a line through an RTX 3060 and an RTX 4090, which also gives the RTX 3090,
-# the RTX 5090 and the H100 to about 11 MiB (sources in conf/device); by multiprocessors and the threads each can hold.
+# What a CUDA context takes where nobody says: a line through an RTX 3060 and an RTX 4090, which also gives an RTX 3090,
+# RTX 5090 and H100 to about 11 MiB (sources in conf/device); by multiprocessors and the threads each can hold.
 _CONTEXT_BYTES, _CONTEXT_BYTES_PER_SM = 43_515_904, 2_831_155
 _USUAL_SMS, _USUAL_THREADS = 100, 1536
 _THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048}  # by compute capability, where they are not the usual
