@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 SCHEMA_VERSION = 3
+MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 
 # What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
@@ -134,6 +135,7 @@ class Case:
     vram_limit_bytes: int | None = None
     vram_limit_by: str | None = None
     repeats: int = 3
+    max_attention_size: int = MAX_ATTENTION_SIZE
 
     def case_id(self, versions: dict[str, str | None]) -> str:
         """A hash of the configuration, the card and the versions: the same case is found again on resume.

@@ -116,6 +116,7 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
         max_seq_len=row.get("max_seq_len") or row.get("searched_up_to") or row["native_max_seq_len"],
         batch_size=row["batch_size"],
         max_input_len=row["max_input_len"],
+        max_attention_size=row["max_attention_size"],
         vram_limit_bytes=row["vram_limit_bytes"],
         vram_limit_by=row["vram_limit_by"],
         repeats=1,

@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bench.records import MAX_ATTENTION_SIZE
+
 PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 # Every decoded token allocates the same: a few show what a thousand would.
 WARM_UP_TOKENS = 2
@@ -19,7 +21,7 @@ DECODE_TOKENS = 4
 
 LOAD, CACHE, PREFILL, DECODE = "load", "cache", "prefill", "decode"  # the phases of a case
 
-_MAX_ATTENTION_SIZE = 2048**2  # ExLlamaV2Config.max_attention_size: queries times keys of one chunk
+_HOLDS_SCORES = ("sdpa", "matmul")  # the back ends for which the engine bounds queries times keys
 _KERNEL_ROWS = 4  # ExLlamaV2MoEMLP.forward: up to so many rows are routed by a kernel, without copies
 
 
@@ -27,7 +29,8 @@ class Setup(NamedTuple):
     """What decides, with the length of a case, which passes the engine makes and which of them are alike.
 
     `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
-    the longest context for which RoPE is made in the plain way; None where there is none.
+    the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
+    the queries times the keys of one chunk where the engine holds all scores.
     """
 
     lazy: bool
@@ -39,11 +42,12 @@ class Setup(NamedTuple):
     rope_limit: int | None = None
     num_experts: int = 1
     experts_per_token: int = 1
+    max_attention_size: int = MAX_ATTENTION_SIZE
 
     @property
     def is_chunked(self) -> bool:
         """Whether the engine bounds queries times keys, as it does where it must hold all scores."""
-        return self.attention in ("sdpa", "matmul")
+        return self.attention in _HOLDS_SCORES
 
     @property
     def cut_window(self) -> int | None:
@@ -105,6 +109,19 @@ class Schedule(NamedTuple):
     after: list[Pass]
 
 
+def endless(max_seq_len: int, max_attention_size: int, attention: str) -> str | None:
+    """Why the engine would never end, whatever the card: for the last tokens it forwards chunks of none.
+
+    ExLlamaV2.forward makes a chunk so short that queries times keys stay within `max_attention_size`, down to nothing.
+    """
+    if attention not in _HOLDS_SCORES or max_seq_len <= max_attention_size:
+        return None
+    return (
+        f"max_attention_size={max_attention_size} is less than max_seq_len={max_seq_len}: with attention={attention} "
+        "ExLlamaV2 would forward chunks of no token for ever"
+    )
+
+
 def schedule(max_seq_len: int, setup: Setup) -> list[Pass]:
     """Every section of a case as a pass."""
     before, chunks, after = short_schedule(max_seq_len, setup)
@@ -120,7 +137,7 @@ def short_schedule(max_seq_len: int, setup: Setup) -> Schedule:
     before = [load, Pass(CACHE, CACHE), setup.make_pass(PREFILL, PROMPT_TOKENS, PROMPT_TOKENS, "prompt")]
     before += [setup.make_pass(PREFILL, 1, PROMPT_TOKENS + i + 1, f"warm_up_{i}") for i in range(WARM_UP_TOKENS)]
     filled = max_seq_len - DECODE_TOKENS
-    chunks = _chunks(filled, setup.max_input_len, _MAX_ATTENTION_SIZE if setup.is_chunked else 0)
+    chunks = _chunks(filled, setup.max_input_len, setup.max_attention_size if setup.is_chunked else 0)
     after = [
         setup.make_pass(DECODE, 1, start + i + 1) for start in (filled, PROMPT_TOKENS) for i in range(DECODE_TOKENS)
     ]

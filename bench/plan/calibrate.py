@@ -33,6 +33,7 @@ _TELLING: dict[str, Callable[[Case], Any]] = {
     "lazy": lambda case: case.lazy,
     "cache": lambda case: case.cache,
     "max_input_len": lambda case: case.max_input_len,
+    "max_attention_size": lambda case: case.max_attention_size,
     "batch_size": lambda case: case.batch_size,
     "bpw": lambda case: case.bpw,
     "head_bits": lambda case: case.head_bits,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.errors import BadInput
+from bench.memory.schedule import endless
 from bench.plan import config
 from bench.plan.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
 from bench.plan.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
@@ -123,7 +124,11 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         vram_limit_bytes=vram_limit_bytes,
         vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
         repeats=settings.repeats if device.kind == "cuda" else 1,
+        max_attention_size=settings.max_attention_size,
     )
+    longest = max((end or 0) if length == AUTO else length for length in lengths)
+    if reason := endless(longest, settings.max_attention_size, settings.attention.name):
+        raise BadInput(f"{reason}; give at least max_attention_size={longest}")
     return [Cell(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
 
 

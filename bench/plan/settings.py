@@ -16,6 +16,7 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.plan.units import parse_rate, parse_size, parse_tokens
+from bench.records import MAX_ATTENTION_SIZE
 
 
 class Cache(Enum):
@@ -55,6 +56,7 @@ _ATTENTION_SYNONYMS = {
 }
 _STRICT = ConfigDict(extra="forbid")
 _MAX_COUNT = 1 << 20
+_MAX_SCORES = 1 << 40
 _MAX_BYTES = 1 << 50
 
 
@@ -191,6 +193,12 @@ class Settings:
     ] = Attention.auto
     batch_size: Count = 1
     max_input_len: Length = 2048
+    max_attention_size: Annotated[
+        int,
+        BeforeValidator(_tokens),
+        Field(ge=64, le=_MAX_SCORES),
+        Allowed(f"queries x keys, from 64 to {_MAX_SCORES}"),
+    ] = MAX_ATTENTION_SIZE
     vram_limit: Any = None
     vram_limit_by: Annotated[LimitBy, BeforeValidator(_member_of(LimitBy)), Allowed("process or allocator")] = (
         LimitBy.process

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from bench.records import MAX_ATTENTION_SIZE
 from bench.report.axes import Axes, how, label
 from bench.report.card_names import kind_word, texts_of
 from bench.report.format import exact_size, size, tokens
@@ -16,6 +17,8 @@ _Cell = Callable[[Row], str]
 _HEADS = {"head_bits": "head", "attention_requested": "attention", "batch_size": "batch", "max_input_len": "input"}
 _ORDER = ("card", "limit", "model", "bpw", "head", "cache", "how", "attention", "batch", "input")
 _BY_THEMSELVES = ("model", "cache", "how", "max_seq_len")
+# What is not worth a word where all rows have it.
+_USUAL = {"max_attention_size": str(MAX_ATTENTION_SIZE)}
 
 
 class Names:
@@ -42,7 +45,9 @@ class Names:
         values = {name: {cell(row) for row in rows} for name, cell in cells.items()}
         self._cells = {name: cell for name, cell in cells.items() if len(values[name]) > 1 or name == "max_seq_len"}
         same = {name: next(iter(seen)) for name, seen in values.items() if name not in self._cells and len(seen) == 1}
-        self.constant = ", ".join(_labelled(name, value) for name, value in same.items() if value != "–")
+        self.constant = ", ".join(
+            _labelled(name, value) for name, value in same.items() if value not in ("–", _USUAL.get(name))
+        )
 
     @property
     def header(self) -> list[str]:

@@ -45,6 +45,7 @@ class ForecastRow:
     attention_requested: str
     batch_size: int
     max_input_len: int
+    max_attention_size: int
     native_max_seq_len: int | None
     is_cell: bool
     probes: int

@@ -15,6 +15,7 @@ _WHOLE = {
     "head_bits",
     "batch_size",
     "max_input_len",
+    "max_attention_size",
     "max_seq_len",
     "native_max_seq_len",
     "fits_at",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from bench.records import MAX_ATTENTION_SIZE
 from bench.results.evidence import PAGE_TOKENS
 from bench.results.recommend import Recommendation
 
@@ -27,6 +28,7 @@ def exllamav2(answer: Recommendation) -> str:
         f"config.max_seq_len = {answer.max_seq_len}",
         f"config.max_batch_size = {answer.batch_size or 1}",
         *([] if answer.max_input_len is None else [f"config.max_input_len = {answer.max_input_len}"]),
+        *(_other("config.max_attention_size = {}", answer.max_attention_size)),
         *(f"config.{switch} = True" for switch in _SWITCHES.get(answer.attention_requested or "auto", ())),
         "model = ExLlamaV2(config)",
     ]
@@ -46,7 +48,8 @@ def tabbyapi(answer: Recommendation) -> str:
     remarks += ["on one GPU it loads plainly, as with lazy=false"] if answer.lazy else []
     if answer.attention_requested not in (None, "auto", "flash"):
         remarks.append(f"it has no key for attention={answer.attention_requested}")
-    if answer.max_input_len not in (None, 2048):
+    chunk = answer.max_input_len
+    if chunk is not None and (answer.max_attention_size or MAX_ATTENTION_SIZE) != chunk**2:
         remarks.append("it also sets max_attention_size to chunk_size squared, unlike the rows")
     return "\n".join(
         [
@@ -77,10 +80,21 @@ def check_command(answer: Recommendation) -> str:
         "attention": answer.attention_requested,
         "batch_size": answer.batch_size,
         "max_input_len": answer.max_input_len,
+        "max_attention_size": answer.max_attention_size,
     }
-    usual = {"attention": "auto", "batch_size": 1, "max_input_len": 2048}
+    usual = {
+        "attention": "auto",
+        "batch_size": 1,
+        "max_input_len": 2048,
+        "max_attention_size": MAX_ATTENTION_SIZE,
+    }
     told = {name: value for name, value in keys.items() if value is not None and usual.get(name) != value}
     return shlex.join(["vram-bench", "sweep", *(f"{name}={value}" for name, value in told.items())])
+
+
+def _other(line: str, size: int | None) -> list[str]:
+    """A line for a `max_attention_size` that is not the engine's own."""
+    return [] if size in (None, MAX_ATTENTION_SIZE) else [line.format(size)]
 
 
 def weights(answer: Recommendation) -> str:

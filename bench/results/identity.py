@@ -23,7 +23,7 @@ MODEL = ("model", "model_fingerprint")
 # How the model is run; what a user can choose.
 SETTING = (
     *("bpw", "head_bits", "cache", "lazy", "attention_requested"),
-    *("batch_size", "max_input_len"),
+    *("batch_size", "max_input_len", "max_attention_size"),
 )
 # All that a row is about, but for the length.
 IDENTITY = (*CARD, *LIMIT, *MODEL, *SETTING)

@@ -79,6 +79,7 @@ class Recommendation:
     attention: str | None = None
     attention_requested: str | None = None
     max_input_len: int | None = None
+    max_attention_size: int | None = None
     max_seq_len: int | None = None
     headroom_bytes: int | None = None
     headroom_basis: str | None = None
@@ -203,10 +204,10 @@ def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         eager=~rows["lazy"].astype(bool),
     )
     finest = ["bpw", "fineness", "head_bits"]
-    order = [*finest, "kernels", "left", "eager", "max_input_len"]
+    order = [*finest, "kernels", "left", "eager", "max_input_len", "max_attention_size"]
     if policy is Policy.FASTEST:
         rows = _as_fast(rows)
-        order = ["kernels", "eager", "left", "tokens_per_s", *finest, "max_input_len"]
+        order = ["kernels", "eager", "left", "tokens_per_s", *finest, "max_input_len", "max_attention_size"]
     if policy is Policy.LONGEST:
         order = ["length", *order]
     return _first(rows, order, "question", ascending=False)

@@ -6,12 +6,13 @@ reads as null where a file does not have it yet, whatever its version.
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
-from bench.records import SCHEMA_VERSION
+from bench.records import MAX_ATTENTION_SIZE, SCHEMA_VERSION
 
 # What was in use at the peak, part by part.
 PARTS = (
@@ -45,14 +46,22 @@ _SPEEDS = (
 )
 
 
-def later(name: str, kind: pa.DataType) -> pa.Field[Any]:
-    """A column that the first version did not have; null where a program did not know it."""
-    return pa.field(name, kind, metadata={"later": "true"})
+def later(name: str, kind: pa.DataType, before: int | None = None) -> pa.Field[Any]:
+    """A column that the first version did not have. Where a program did not know it, all of its rows had the value
+    `before`: null, unless there was only one that they could have.
+    """
+    return pa.field(name, kind, metadata={"later": json.dumps(before)})
 
 
 def is_later(column: pa.Field[Any]) -> bool:
     """Whether a file without this column is merely older; without any other, it is damaged."""
     return b"later" in (column.metadata or {})
+
+
+def value_before(column: pa.Field[Any]) -> int | None:
+    """What a column holds for rows of programs that did not know it."""
+    value: int | None = json.loads((column.metadata or {}).get(b"later", b"null"))
+    return value
 
 
 _WHERE: list[pa.Field[Any]] = [
@@ -98,6 +107,7 @@ _CASE_COLUMNS: list[pa.Field[Any]] = [
     pa.field("max_seq_len", pa.int64(), nullable=False),
     pa.field("batch_size", pa.int32()),
     pa.field("max_input_len", pa.int64()),
+    later("max_attention_size", pa.int64(), MAX_ATTENTION_SIZE),
     pa.field("outcome", pa.string(), nullable=False),
     pa.field("phase", pa.string(), nullable=False),
     *[pa.field(name, pa.int64()) for name in _SIZES],
@@ -125,6 +135,7 @@ _BOUNDARY_COLUMNS: list[pa.Field[Any]] = [
     *_WHAT,
     pa.field("batch_size", pa.int32()),
     pa.field("max_input_len", pa.int64()),
+    later("max_attention_size", pa.int64(), MAX_ATTENTION_SIZE),
     pa.field("outcome", pa.string(), nullable=False),
     pa.field("fits_at", pa.int64()),
     pa.field("fails_at", pa.int64()),

@@ -22,7 +22,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from bench.records import SCHEMA_VERSION
-from bench.results.schema import SCHEMAS, Kind, is_later
+from bench.results.schema import SCHEMAS, Kind, is_later, value_before
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,12 +241,13 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
 
 
 def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
-    """A table in the columns of `schema`: those that its program did not know yet are null."""
+    """A table in the columns of `schema`: those that its program did not know yet hold what they held before."""
     for column in schema:
         if column.name not in table.column_names:
             if not (is_older and column.nullable) and not is_later(column):
                 raise ValueError(f"{column.name} is missing")
-            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+            value = pa.scalar(value_before(column), column.type)
+            table = table.append_column(column.name, pa.repeat(value, table.num_rows))
     return table.select(schema.names)
 
 

@@ -100,6 +100,7 @@ class Programs:
             supports_flash_attention(case.device),
             case.batch_size,
             case.max_input_len,
+            case.max_attention_size,
         ]
         tensors = [case.model.fingerprint, case.bpw, case.head_bits]
         for kind, key, suffix in (("program", program, ".npz"), ("tensors", tensors, ".json")):

@@ -16,7 +16,7 @@ import torch
 
 from bench.checkpoint.layout import MADE_UP
 from bench.memory import dtypes
-from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS
+from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
 from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention
@@ -38,7 +38,10 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
         config.max_batch_size = case.batch_size
         config.max_input_len = case.max_input_len
+        config.max_attention_size = case.max_attention_size
         attention = choose_attention(config, case.attention, card)
+        if reason := endless(case.max_seq_len, case.max_attention_size, attention):
+            raise Unsupported(reason)
         assumed = dtypes.assumptions(case.model.config, case.bpw, case.model.has_weights)
         emit(Report("start", {"attention": attention, "notes": assumed or None, **card.facts()}))
         model = ExLlamaV2(config)

@@ -17,6 +17,7 @@ from tests.conftest import Program
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb")
 ENTRY_KEYS = """
     device_name device_kind vram_limit_bytes model bpw head_bits cache lazy attention_requested batch_size max_input_len
+    max_attention_size
     native_max_seq_len max_seq_len predicted_fits_at fits failed_in predicted_peak_bytes predicted_peak_reserved_bytes
     predicted_peak_device_bytes parts headroom_bytes estimated_decode_tokens_per_s probes stored reason
 """
@@ -148,6 +149,7 @@ def todo(probes: int, **values: Any) -> ForecastRow:
         "attention_requested": "auto",
         "batch_size": 1,
         "max_input_len": 2048,
+        "max_attention_size": 2048**2,
         "native_max_seq_len": 4096,
         "is_cell": True,
         "stored": probes == 0,

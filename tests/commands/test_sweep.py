@@ -113,6 +113,7 @@ def test_unsupported_is_answered_in_a_row(program: Program, tmp_path: Path) -> N
         ("vram_limit=90GiB", "t4 itself has"),
         ("batch_size=99999999999", "batch_size=99999999999"),
         ("timeout_s=1,2", "give one value"),
+        ("max_attention_size=1", "max_attention_size=1"),
         ("run_id=../elsewhere", "run_id"),
         ("~model", "another value"),
         ("bpw=interval(2,4)", "bpw=a,b"),
@@ -130,6 +131,29 @@ def test_bad_input_is_told_in_two_lines_and_nothing_is_run(
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_case_that_the_engine_would_never_end_is_refused(in_process: Program) -> None:
+    case = ("model=tinyllama_1_1b", "device=t4", "max_attention_size=1000")
+    done = in_process("sweep", *case, "max_seq_len=1024", "attention=matmul")
+    assert done.returncode == 2
+    assert "less than max_seq_len=1024" in done.stderr
+    assert "at least max_attention_size=1024" in done.stderr
+    assert in_process("plan", *case, "max_seq_len=auto", "attention=sdpa").returncode == 2
+    assert in_process("plan", *case, "max_seq_len=1024", "attention=xformers").returncode == 0
+
+
+def test_a_smaller_attention_size_is_an_axis_and_the_prediction_is_the_run(program: Program, tmp_path: Path) -> None:
+    axis = ("max_attention_size=1048576,4194304", "attention=matmul")
+    case = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=2048", *axis)
+    done = program("sweep", *case)
+    assert done.returncode == 0, done.stderr
+    assert "max_attention_size" in done.stdout
+    small, large = sorted(rows(tmp_path / "results"), key=lambda row: int(row["max_attention_size"]))
+    assert (small["max_attention_size"], large["max_attention_size"]) == (1024**2, 2048**2)
+    assert small["peak_allocated_bytes"] < large["peak_allocated_bytes"]
+    for row in (small, large):
+        assert row["predicted_peak_bytes"] == row["peak_allocated_bytes"]
 
 
 def test_one_bad_value_among_good_ones_stops_all(program: Program, tmp_path: Path) -> None:

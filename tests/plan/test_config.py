@@ -521,6 +521,7 @@ CHANGES: list[dict[str, Any]] = [
     {"vram_limit_bytes": 8 * GIB},
     {"vram_limit_by": "process"},
     {"repeats": 1},
+    {"max_attention_size": 1024**2},
 ]
 
 

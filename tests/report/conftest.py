@@ -36,6 +36,7 @@ _USUAL: dict[str, Any] = {
     "attention_requested": "auto",
     "batch_size": 1,
     "max_input_len": 2048,
+    "max_attention_size": 2048**2,
 }
 
 _BOUNDARY: dict[str, Any] = {"finished_at": datetime(2026, 1, 1, tzinfo=UTC), "certified": True, "contradictory": False}

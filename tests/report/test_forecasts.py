@@ -34,6 +34,7 @@ def row(**values: Any) -> ForecastRow:
         "attention_requested": "auto",
         "batch_size": 1,
         "max_input_len": 2048,
+        "max_attention_size": 2048**2,
         "native_max_seq_len": 131072,
         "is_cell": True,
         "probes": 2,

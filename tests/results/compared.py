@@ -30,6 +30,7 @@ _SHARED: dict[str, Any] = {
     "attention_requested": "auto",
     "batch_size": 1,
     "max_input_len": 2048,
+    "max_attention_size": 2048**2,
 }
 _REAL = {"device_name": "nvidia_l4", "device_kind": "cuda", "device_uuid": "GPU-a", "driver_version": "550.54"}
 

@@ -35,6 +35,7 @@ USUAL: dict[str, Any] = {
     "attention_requested": "auto",
     "batch_size": 1,
     "max_input_len": 2048,
+    "max_attention_size": 2048**2,
     "max_seq_len": 4096,
     "outcome": "fits",
     "phase": "done",

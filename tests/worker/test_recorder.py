@@ -50,6 +50,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "bits": ((4.0, 6), (2.5, None), (16.0, None)),
     "batch_size": (1, 3),
     "max_input_len": (1024, 256, 96),
+    "max_attention_size": (2048**2, 300**2, 9000),
     "length": range(6),
     "limit": range(5),
 }
@@ -71,6 +72,8 @@ def _covering() -> list[tuple[str, dict[str, Any]]]:
         chosen: dict[str, Any] = {"lazy": lazy}
         for axis, values in AXES.items():
             allowed = ATTENTIONS.get(architecture, values) if axis == "attention" else values
+            if axis == "max_attention_size" and architecture in ROUTED:
+                allowed = values[:1]  # a smaller one makes chunks of which experts get unequal shares
             chosen[axis] = max(
                 allowed, key=lambda value: sum(((k, v), (axis, value)) in open_pairs for k, v in chosen.items())
             )
@@ -102,7 +105,10 @@ def _limit(number: int, need: Figures) -> int:
     [pytest.param(a, chosen, id=f"{a}-{'lazy' if chosen['lazy'] else 'load'}") for a, chosen in _covering()],
 )
 def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture: str, chosen: dict[str, Any]) -> None:
-    axes = {axis: chosen[axis] for axis in ("lazy", "attention", "cache", "batch_size", "max_input_len")}
+    axes = {
+        axis: chosen[axis]
+        for axis in ("lazy", "attention", "cache", "batch_size", "max_input_len", "max_attention_size")
+    }
     bpw, head_bits = chosen["bits"]
     layers, more = SLIDING.get(architecture, (7, ROUTED.get(architecture)))
     cell = case_of(architecture, layers, more, bpw=bpw, head_bits=head_bits, **axes)
@@ -151,11 +157,14 @@ def test_a_full_card_is_predicted_in_every_phase(layouts: Path, axes: dict[str, 
 
 
 def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
-    for attention, lengths in {"flash": (64, 1029, 2052), "sdpa": (4096,), "matmul": (7000, 300)}.items():
-        case = case_of("LlamaForCausalLM", 2, attention=attention)
+    asked = {("flash", 2048**2): (64, 1029, 2052), ("sdpa", 2048**2): (4096,), ("matmul", 2048**2): (7000, 300)}
+    asked |= {("flash", 4096): (2052,), ("sdpa", 512**2): (1300,), ("matmul", 1000): (300, 1000)}
+    for (attention, scores), lengths in asked.items():
+        case = case_of("LlamaForCausalLM", 2, attention=attention, max_attention_size=scores)
         for length in lengths:
             sections = recorder.record(replace(case, max_seq_len=length), layouts).sections
-            passes = schedule(length, Setup(False, case.max_input_len, 1, attention, 8192))
+            setup = Setup(False, case.max_input_len, 1, attention, 8192, max_attention_size=scores)
+            passes = schedule(length, setup)
             assert [(each.q_len, each.k_len) for each in passes] == [(s.q_len, s.k_len) for s in sections]
 
 

@@ -192,6 +192,7 @@ def _setup(case: Case, config: Any) -> Setup:
         rope_limit=rope_limit,
         num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,
         experts_per_token=config.num_experts_per_token or 1,
+        max_attention_size=case.max_attention_size,
     )
 
 
