@@ -17,8 +17,8 @@ hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   attention: auto, flash, xformers, sdpa, matmul
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
 (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
-  others: batch_size, max_input_len, max_attention_size, head_bits, auto_up_to, results_dir, run_id, timeout_s, repeats, \
-jobs, rerun, experiment, hydra/launcher
+  others: batch_size, max_input_len, max_attention_size, head_bits, auto_up_to, results_dir, run_id, timeout_s, \
+repeats, jobs, rerun, experiment, hydra/launcher
 """
 _AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
 SWEEP = f"""\

@@ -15,12 +15,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 ALLOWED = {
     "checkpoint": set(),
     "memory": {"records"},
+    "notes": {"checkpoint", "memory", "records"},
     "plan": {"errors", "memory", "nvml", "records"},
-    "run": {"checkpoint", "errors", "memory", "nvml", "plan", "records", "results"},
-    "worker": {"checkpoint", "memory", "nvml", "records"},
+    "run": {"checkpoint", "errors", "memory", "notes", "nvml", "plan", "records", "results"},
+    "worker": {"checkpoint", "memory", "notes", "nvml", "records"},
     "results": {"records"},
     "report": {"errors", "records", "results"},
-    "commands": {"command_line", "errors", "memory", "nvml", "plan", "records", "report", "results", "run"},
+    "commands": {"command_line", "errors", "notes", "nvml", "plan", "records", "report", "results", "run"},
 }
 # Packages with one door each.
 DOORS = {

@@ -14,8 +14,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from bench.errors import ExitCode
-from bench.memory import dtypes
-from bench.memory.limits import attention_assumptions, origins
+from bench.notes.rules import notes_of_card, notes_of_case
 from bench.plan.cases import plan_sweep
 from bench.plan.lengths import lengths_of
 from bench.plan.predict import Prediction
@@ -118,7 +117,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes)),
         predicted_fits_at=forecast.fits_at or None,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
-        assumed=_assumptions(case, seen) if prediction else [],
+        assumed=_notes(forecast, seen),
         notes=lengths.notes((forecast.fits_at or 0) if is_cell else case.max_seq_len),
     )
 
@@ -146,17 +145,19 @@ def _phase(section: str | None) -> str | None:
     return "decode" if section.startswith("decode") else "prefill"
 
 
-def _assumptions(case: Case, seen: Collection[str | None]) -> list[str]:
-    """What the prediction takes for granted, in the words of the rows' notes where they have some."""
-    device, assumed = case.device, []
-    if device.kind == "cuda":
-        if device.uuid not in seen:
-            assumed.append("context_bytes assumed until a case was measured on this GPU")
-            assumed.append("workspace_bytes assumed until a case was measured on this GPU")
+def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
+    """What the prediction takes for granted, and what the engine will get wrong: the notes that the row will have."""
+    case, prediction = forecast.case, forecast.prediction
+    if prediction is None:
+        return []
+    if case.device.kind != "cuda":
+        notes = notes_of_card(case.device)
     else:
-        assumed += [f"{name} assumed" for name, origin in origins(device).items() if origin == "assumed"]
-    weights = dtypes.assumptions(case.model.config, case.bpw, case.model.has_weights)
-    return assumed + attention_assumptions(device) + weights
+        unseen = ("context_bytes", "workspace_bytes") if case.device.uuid not in seen else ()
+        notes = [f"{name} assumed until a case was measured on this GPU" for name in unseen]
+    if forecast.reading is not None:
+        notes += notes_of_case(replace(case, max_seq_len=prediction.max_seq_len), forecast.reading)
+    return notes
 
 
 def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:

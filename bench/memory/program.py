@@ -93,7 +93,8 @@ class Program:
     `relations` by kind are the rows r with `r · terms == 0` for all lengths that were recorded: of lengths for which
     one does not hold, nothing is known. `refused` has the kinds that were recorded and follow no rule that is known,
     and why. `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers`
-    layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`.
+    layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`,
+    `reading` what the engine made of config.json (`notes.reading`), in plain values.
     """
 
     templates: dict[str, Array]
@@ -105,6 +106,7 @@ class Program:
     depth: int
     setup: Setup
     scratch: list[list[int]]
+    reading: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
         """Writes the program; it appears whole or not at all."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +95,11 @@ class Replayer:
     def attention(self) -> str:
         """The back end that runs."""
         return self._program.setup.attention
+
+    @property
+    def reading(self) -> dict[str, Any] | None:
+        """What the engine made of config.json, in plain values."""
+        return self._program.reading
 
     def replay(self, max_seq_len: int, limits: Limits, endless: bool = False) -> Replay:
         """The case at `max_seq_len` on a card, or on an endless one of its kind.

@@ -13,6 +13,7 @@ from typing import Any
 from bench.memory.limits import Limits
 from bench.memory.program import Unpredictable
 from bench.memory.replay import Replayer
+from bench.notes.reading import Reading
 from bench.plan.calibrate import Calibration
 from bench.plan.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.plan.search import grid
@@ -32,6 +33,7 @@ class Forecast:
     `fits_at` is a cell's predicted boundary, 0 where nothing fits; `prediction` is that of the case, or of the cell at
     its boundary (at its first page, where nothing fits). Both are None where nothing can be predicted, for `reason`.
     `probes` are the cases that it will take, `estimated_decode_tokens_per_s` is at the length of the prediction.
+    `reading` is what the engine makes of the model, None where it was not recorded.
     """
 
     work: Case | Cell
@@ -40,6 +42,7 @@ class Forecast:
     reason: str | None
     probes: int
     estimated_decode_tokens_per_s: float | None
+    reading: Reading | None = None
 
     @property
     def case(self) -> Case:
@@ -53,6 +56,7 @@ class _Said:
 
     prediction: dict[str, Any] | None
     reason: str | None
+    reading: dict[str, Any] | None = None
 
 
 def _longest(work: Case | Cell) -> Case:
@@ -124,23 +128,26 @@ class Forecaster:
         limits = self._calibration.limits(_longest(work))
         try:
             if isinstance(work, Cell):
-                return _Said(asdict(predict_boundary(replayer, limits, work.search_end)), None)
-            return _Said(asdict(predict(replayer, limits, work.max_seq_len)), None)
+                prediction = predict_boundary(replayer, limits, work.search_end)
+            else:
+                prediction = predict(replayer, limits, work.max_seq_len)
+            return _Said(asdict(prediction), None, replayer.reading)
         except Unpredictable as reason:
-            return _Said(None, str(reason))
+            return _Said(None, str(reason), replayer.reading)
 
     def _forecast(self, work: Case | Cell, said: _Said) -> Forecast:
+        reading = None if said.reading is None else Reading.from_plain(said.reading)
         if said.prediction is None:
             # An engine that cannot run a model says so in the first case.
             probes = 1 if str(said.reason).startswith("Unsupported") else _probes(work, None)
-            return Forecast(work, None, None, said.reason, probes, None)
+            return Forecast(work, None, None, said.reason, probes, None, reading)
         prediction = Prediction(**said.prediction)
         fits_at = None
         if isinstance(work, Cell):
             fits_at = prediction.max_seq_len if prediction.fits else 0
         case = replace(_longest(work), max_seq_len=prediction.max_seq_len)
         speed = estimated_speed(case) if prediction.fits else None
-        return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed)
+        return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed, reading)
 
     def _key(self, work: Case | Cell) -> str:
         """What decides an answer: the engine's allocations, the length and the card."""

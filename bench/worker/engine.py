@@ -7,13 +7,8 @@ import io
 from importlib.metadata import version
 from typing import Any
 
+from bench.notes.reading import Reading, Rope
 from bench.worker.card import Card
-
-SDPA_NOTE = (
-    "exllamav2 0.3.2 applies no causal mask in its SDPA path: memory is right, outputs are not; "
-    "install flash-attn or use attention=matmul"
-)
-MADE_UP_NOTE = "weights made up by vram-bench synth"
 
 
 class Unsupported(Exception):
@@ -76,3 +71,44 @@ def cache_class(name: str) -> Any:
     import exllamav2
 
     return getattr(exllamav2, "ExLlamaV2Cache" if name == "FP16" else f"ExLlamaV2Cache_{name}")
+
+
+def read_back(config: Any, attention: str) -> Reading:
+    """What an `ExLlamaV2Config` holds after it has read a config.json."""
+    language = config.arch.lm
+    return Reading(
+        attention=attention,
+        head_dim=config.head_dim,
+        experts=(config.num_experts if language.is_moe else None) or 1,
+        windows=tuple(_window(config, layer) for layer in range(config.num_hidden_layers)),
+        rope=None if language.rope_style == type(language.rope_style).NONE else _rope(config),
+    )
+
+
+def _window(config: Any, layer: int) -> int:
+    """The sliding window of a layer in tokens, 0 for none (ExLlamaV2.__init__)."""
+    window = int(config.sliding_window or 0)
+    if config.arch.lm.alternating_swa:
+        if config.sliding_window_pattern > 1:
+            return window if (layer + 1) % config.sliding_window_pattern else 0
+        return window if layer % 2 == 0 else 0
+    return window if config.arch.lm.swa else 0
+
+
+def _rope(config: Any) -> Rope:
+    """What `rope.get_rope_params` and the positions' scale are made of."""
+    scaling, numbers = "default", {}
+    if config.alt_rope_method is not None:
+        scaling = {"su": "longrope"}.get(config.alt_rope_method, config.alt_rope_method)
+    elif config.scale_pos_emb != 1.0:
+        scaling, numbers = "linear", {"factor": config.scale_pos_emb}
+    prefix = {"yarn": "yarn_rope_", "llama3": "l3_rope_"}.get(scaling)
+    if prefix is not None:
+        numbers = {name.removeprefix(prefix): value for name, value in vars(config).items() if name.startswith(prefix)}
+    return Rope(
+        base=float(config.rotary_embedding_base),
+        window_base=config.rotary_embedding_base_alt and float(config.rotary_embedding_base_alt),
+        scaling=scaling,
+        numbers={name: float(value) for name, value in numbers.items()},
+        rotary_factor=float(config.partial_rotary_factor),
+    )

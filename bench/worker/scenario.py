@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from bench.checkpoint.layout import MADE_UP
-from bench.memory import dtypes
 from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
+from bench.notes.rules import notes_of_case
 from bench.records import Case, Phase, Report
 from bench.worker.card import Card
-from bench.worker.engine import MADE_UP_NOTE, SDPA_NOTE, cache_class, choose_attention
+from bench.worker.engine import Unsupported, cache_class, choose_attention, read_back
 from bench.worker.readable import read_config, refusals_explained
 
 Emit = Callable[[Report], None]
@@ -42,8 +41,8 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         attention = choose_attention(config, case.attention, card)
         if reason := endless(case.max_seq_len, case.max_attention_size, attention):
             raise Unsupported(reason)
-        assumed = dtypes.assumptions(case.model.config, case.bpw, case.model.has_weights)
-        emit(Report("start", {"attention": attention, "notes": assumed or None, **card.facts()}))
+        notes = notes_of_case(case, read_back(config, attention))
+        emit(Report("start", {"attention": attention, "notes": [*card.notes(), *notes], **card.facts()}))
         model = ExLlamaV2(config)
         make_cache = cache_class(case.cache)
         sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
@@ -75,11 +74,10 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         decode["decode_full_s"] = decode_from(case.max_seq_len - card.decode_tokens)
         decode["decode_s"] = decode_from(PROMPT_TOKENS)
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
-    notes = card.notes() + ([SDPA_NOTE] if attention == "sdpa" else [])
-    notes += [MADE_UP_NOTE] if MADE_UP in case.model.config else []
-    notes += assumed
     parts = card.parts_at_peak(model, cache)
-    emit(Report("result", {"parts": parts, "notes": notes, **card.facts()}))  # by now it knows more of itself
+    emit(
+        Report("result", {"parts": parts, "notes": [*card.notes(), *notes], **card.facts()})
+    )  # by now it knows more of itself
 
 
 def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:

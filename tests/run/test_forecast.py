@@ -53,6 +53,7 @@ class Line:
     """Replays of a case whose memory is weights, so much for each token, and so much for each token of a chunk."""
 
     case: Case
+    reading: None = None
 
     def replay(self, max_seq_len: int, limits: Limits, endless: bool = False) -> Replay:
         parts = dict.fromkeys(PARTS, 0)

@@ -13,12 +13,12 @@ import pytest
 from safetensors import safe_open
 
 from bench.checkpoint.twin import lay_out_like
+from bench.notes.rules import MADE_UP_NOTE
 from bench.plan.models import resolve_model
 from bench.plan.settings import ModelSettings
 from bench.records import Case
 from bench.run.synth import Recipe, make
 from bench.worker.checkpoint import lay_out, write_checkpoint
-from bench.worker.engine import MADE_UP_NOTE
 from bench.worker.simulated import card
 from tests.checkpoint.exl2 import Array, dequantise, groups, read
 from tests.worker.architectures import ARCHITECTURES, DENSE, EXPERTS

@@ -13,14 +13,13 @@ from typing import Any
 from bench.memory import flash, sort
 from bench.memory.allocator import CachingAllocator
 from bench.memory.limits import (
-    attention_assumptions,
     compute_capability,
     limits_of,
-    origins,
     supports_flash_attention,
 )
 from bench.memory.parts import PARTS
 from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
+from bench.notes.rules import notes_of_card
 from bench.records import Case, Memory
 from bench.worker import checkpoint
 from bench.worker.simulated import attention, cuda_api, operators
@@ -39,7 +38,6 @@ class SimulatedCard:
     def __init__(self, case: Case) -> None:
         device = case.device
         self._device = device
-        self._routed = bool(case.model.config.get("num_local_experts") or case.model.config.get("num_experts"))
         self.limits = limits_of(device, case.vram_limit_bytes)
         self.allocator = CachingAllocator(self.limits.torch_bytes, len(PARTS))
 
@@ -76,11 +74,7 @@ class SimulatedCard:
         return []
 
     def notes(self) -> list[str]:
-        notes = [f"{name} {origin}" for name, origin in origins(self._device).items() if origin != "measured"]
-        notes += attention_assumptions(self._device)
-        if self._routed:
-            notes.append("expert routing assumed balanced")
-        return notes
+        return notes_of_card(self._device)
 
     def use(self, allocator: CachingAllocator, observer: Observer) -> None:
         """Takes another allocator before anything is allocated; `observer` hears what else there is to know."""

@@ -28,7 +28,7 @@ from bench.memory.template import SHOWN_PERIODS
 from bench.memory.trace import Event, Op, Recording, Section, Size
 from bench.records import Case, Phase, Report
 from bench.worker import scenario
-from bench.worker.engine import choose_attention
+from bench.worker.engine import choose_attention, read_back
 from bench.worker.readable import read_config
 from bench.worker.simulated import card
 from bench.worker.simulated.attribution import SCRATCH, WORKSPACE
@@ -127,7 +127,8 @@ def make_program(case: Case, layouts: Path) -> Program:
 
     recordings = [record_at(length, extra_passes(length, setup)) for length in whole_lengths(setup)]
     recordings += [record_at(length, None) for length in load_lengths(setup)]
-    return solve(recordings, setup, config.num_hidden_layers)
+    solved = solve(recordings, setup, config.num_hidden_layers)
+    return dataclasses.replace(solved, reading=read_back(config, setup.attention).to_plain())
 
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
