@@ -1,0 +1,218 @@
+"""Every command of README.md and docs/ in bash, as it stands there.
+
+A command that is not named below is run: with the project's programs first on PATH, in a home that has the models and
+results that the pages speak of. One that needs a GPU, a network, a build or minutes is named in `INSTEAD`, with the
+reason and with what is run in its place; such an entry that no page needs any more is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.plan.hub_server import Hub
+from tests.plan.test_hub import LLAMA
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = ("sweep", "plan", "report", "compare", "doctor", "synth")
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What is run in place of a command, and what must come of it."""
+
+    because: str
+    run: str
+    code: int = 0
+    says: str = ""
+
+
+def no_gpu(command: str) -> Instead:
+    """It is read to the end, and refused for the one thing that lacks."""
+    return Instead("needs an NVIDIA GPU", command, code=2, says="no NVIDIA GPU")
+
+
+def parsed(command: str, because: str) -> Instead:
+    """A shell script that is read, not run."""
+    return Instead(because, f"bash -n {shlex.split(command)[0]}")
+
+
+def helped(command: str, because: str) -> Instead:
+    """A Python script whose arguments are named by its own help."""
+    return Instead(because, " ".join([*shlex.split(command)[:2], "--help"]))
+
+
+_FRESH = "is an alternative to the line above it, and wants a folder of its own"
+_70B = "vram-bench sweep model=llama_3_1_70b bpw=2.5,4.0 cache=FP16,Q4 device=rtx_4090,a100_40gb"
+_WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
+_FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
+_AGREEMENT = "python scripts/agreement.py results/gpu_check/rows --models checkpoints --out agreement.md"
+_HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
+
+INSTEAD: dict[str, Instead] = {
+    "vram-bench COMMAND --help": Instead(
+        "names no command", "\n".join(f"vram-bench {command} --help" for command in COMMANDS)
+    ),
+    _70B: Instead("takes minutes: the plan reads the same keys", _70B.replace(" sweep ", " plan ")),
+    _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
+    **{
+        command: Instead("writes 20 GiB", f"{command} --sparse")
+        for command in (
+            "vram-bench synth model=llama_3_1_70b bpw=2.4 --out ~/models/made-up-70b",
+            "vram-bench synth model=llama_3_1_70b bpw=2.4 --out made-up-70b",
+        )
+    },
+    **{
+        command: no_gpu(command)
+        for command in (
+            "vram-bench sweep model=local model.path=made-up-70b device=cuda",
+            "vram-bench sweep model=local model.path=~/models/my-exl2 device=cuda",
+            "vram-bench sweep model=local model.path=~/models/made-up-70b device=cuda",
+        )
+    },
+    "scripts/gpu_check.sh --dry-run": Instead(
+        "needs an NVIDIA GPU", "scripts/gpu_check.sh --dry-run", code=2, says="missing: an NVIDIA GPU"
+    ),
+    **{
+        command: parsed(command, "needs an NVIDIA GPU, and takes minutes")
+        for command in ("scripts/gpu_check.sh --quick results/quick", "scripts/gpu_check.sh")
+    },
+    _AGREEMENT: helped(_AGREEMENT, "needs rows of a GPU"),
+    "python scripts/record_allocations.py replay results/gpu_check/recordings": Instead(
+        "needs recordings of a GPU",
+        "mkdir recordings && python scripts/record_allocations.py replay recordings",
+        code=2,
+        says="no recordings in it",
+    ),
+    **{
+        command: parsed(command, "builds for minutes, with 3 to 10 GB of packages")
+        for command in (
+            "./scripts/oracle.sh build allocator",
+            "./scripts/oracle.sh allocator --operations 1000000",
+            "./scripts/oracle.sh build",
+            "./scripts/oracle.sh engine",
+        )
+    },
+    "./scripts/quickstart.sh": parsed("./scripts/quickstart.sh", "installs, and sweeps for minutes"),
+    "./scripts/test.sh": parsed("./scripts/test.sh", "runs this test"),
+    ".venv/bin/python scripts/update_baseline.py": Instead(
+        "overwrites the baseline after minutes",
+        """.venv/bin/python -c 'compile(open("scripts/update_baseline.py").read(), "update_baseline.py", "exec")'""",
+    ),
+    f"{_WHEEL} .": Instead("needs packages of a registry", ".venv/bin/python -m pip wheel --help"),
+    f"{_FREEZE}/tmp/others.txt": Instead("writes outside of the folder", f"{_FREEZE}others.txt"),
+    f"{_WHEEL} -r /tmp/others.txt": Instead("needs packages of a registry", ".venv/bin/python -m pip wheel --help"),
+}
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page's shell blocks, without comments; a line that ends in a backslash goes on in the next."""
+    found = []
+    for language, block in re.findall(
+        r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        if language in ("sh", "bash", "console", "shell") or (not language and block.startswith(("./", "vram-bench "))):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = re.sub(r"(^|\s)#.*$", "", line.removeprefix("$ ")).strip()
+                found += [command] if command else []
+    return found
+
+
+WRITTEN = {page: commands(page) for page in PAGES}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of somebody who has done what the pages presuppose: models, rows of two runs, a hub."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "bin").mkdir()
+    programs = {
+        "vram-bench": f'exec "{sys.executable}" -m bench "$@"',
+        "python": f'exec "{sys.executable}" "$@"',
+        "nvidia-smi": "exit 9",  # no GPU, also where there is one
+    }
+    for name, line in programs.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / "bin" / name).chmod(0o755)
+    (folder / "config").mkdir()
+    (folder / "config" / "config.json").write_text(json.dumps(LLAMA))
+    hub = Hub()
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "80",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(folder / "hub"),
+    }
+    for bpw in ("3.0", "4.0"):
+        synth = f"vram-bench synth model=local model.path=config bpw={bpw} --out models/{bpw}"
+        assert bash(synth, folder, environment).returncode == 0
+        files = {path.name: path for path in (folder / "models" / bpw).iterdir()}
+        hub.repository("ORG/NAME-exl2").commit(f"{bpw}bpw", dict(files))
+    (folder / "models" / "my-exl2").symlink_to(folder / "models" / "4.0")
+    (folder / "models" / "mine").symlink_to(folder / "models" / "4.0")
+    sweep = "vram-bench sweep model=local model.path=models/mine device=rtx_4090 cache=FP16 results_dir=results"
+    assert bash(sweep, folder, environment).returncode == 0
+    yield environment
+    hub.close()
+
+
+def bash(command: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs it as a script would that stops at the first failure."""
+    return subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if WRITTEN[page]], ids=lambda page: page.name)
+def test_every_command_of_a_page_does_what_it_says(page: Path, home: dict[str, str], tmp_path: Path) -> None:
+    _prepare(tmp_path, Path(home["HOME"]))
+    wrong = []
+    for command in WRITTEN[page]:
+        instead = INSTEAD.get(command, Instead("", command))
+        ended = bash(instead.run, tmp_path, home)
+        said = ended.stdout + ended.stderr
+        if ended.returncode != instead.code or instead.says not in said:
+            wrong.append(f"{command}\nexit code {ended.returncode}, expected {instead.code}\n{said[-2000:]}")
+    assert wrong == []
+
+
+def test_what_is_not_run_as_it_stands_stands_in_a_page() -> None:
+    written = {command for of_page in WRITTEN.values() for command in of_page}
+    assert sorted(INSTEAD.keys() - written) == []
+    assert all(instead.because for instead in INSTEAD.values())
+
+
+def test_blocks_are_read_as_bash_would() -> None:
+    assert "vram-bench report" in WRITTEN[ROOT / "README.md"]  # its comment is gone
+    assert [command for of_page in WRITTEN.values() for command in of_page if command.startswith("#")] == []
+
+
+def _prepare(folder: Path, home: Path) -> None:
+    """A folder like a clone in which some work was done: what the pages name relative to it is there."""
+    for name in ("scripts", "tests", "bench", "conf", "docs", ".venv"):
+        (folder / name).symlink_to(Path(sys.prefix) if name == ".venv" else ROOT / name)
+    for name in ("BASE", "HEAD", "baseline", "results"):
+        shutil.copytree(home / "results", folder / name)
+    (folder / "models").symlink_to(home / "models")
+    (folder / "REAL").symlink_to(home / "models" / "4.0")
+    (folder / "my.csv").write_text("model,bpw,cache,quality\n4.0,4.0,FP16,6.5\n")
