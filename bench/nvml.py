@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pynvml
+try:
+    import pynvml
+except Exception as error:  # the old package of this name, or half of one
+    pynvml = None
+    _WHY_NOT = f"NVML: nvidia-ml-py cannot be imported ({type(error).__name__}: {error})"
 
 
 class NoDriver(RuntimeError):
@@ -57,7 +61,7 @@ def gpus() -> list[Gpu]:
     _start()
     try:
         return _list()
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, AttributeError) as error:  # the old pynvml lacks functions
         raise NoDriver(f"NVML: {error}") from error
 
 
@@ -107,6 +111,8 @@ def read(uuid: str) -> Reading:
 
 
 def _start() -> None:
+    if pynvml is None:
+        raise NoDriver(_WHY_NOT)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

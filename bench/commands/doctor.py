@@ -19,9 +19,23 @@ from bench import nvml
 from bench.plan.devices import DEFAULT_SIMULATED
 from bench.report.console import console_for
 from bench.report.format import size
-from bench.run.isolate import can_fork
+from bench.run.isolate import broken_packages, can_fork
 
 _MIN_FLASH_ATTN = (2, 5, 7)
+# What helps where a module is installed and cannot be imported, and what cannot be done meanwhile.
+_REMEDIES: dict[str, tuple[str, str | None]] = {
+    "flash_attn": (
+        "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_FLASH_ATTN=1). Install flash-attn 2 "
+        "for this torch, or uninstall it (flash-attn-4 alone has no version to read)",
+        None,
+    ),
+    "xformers": (
+        "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_XFORMERS=1). Install one for this "
+        "torch, or uninstall it",
+        None,
+    ),
+    "exllamav2_ext": ("install the wheel of exllamav2 that is for this torch and Python", "measuring"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,12 @@ def doctor(as_json: bool) -> int:
 def examine() -> list[Finding]:
     """Every finding, in the order in which they matter."""
     gpus, findings = _gpus()
-    findings += [_torch(bool(gpus)), _exllamav2(), _extension(bool(gpus))]
-    findings += _attention(gpus)
+    broken = _broken()
+    findings += [*_nvml(), _torch(bool(gpus)), _exllamav2()]
+    if "exllamav2_ext" not in broken:
+        findings.append(_extension(bool(gpus)))
+    findings += [finding for finding in _attention(gpus) if finding.what.replace("-", "_") not in broken]
+    findings += [*broken.values(), *_environment(gpus)]
     findings += [_processes(gpu) for gpu in gpus]
     findings += [_allocator(), _isolation(), _disk()]
     return findings
@@ -80,6 +98,49 @@ def _gpus() -> tuple[list[nvml.Gpu], list[Finding]]:
         )
         for gpu in gpus
     ]
+
+
+def _nvml() -> list[Finding]:
+    """The old package of NVML has a module of the same name, which hides the one that is used here."""
+    installed = _version("pynvml")
+    if installed is None or int(installed.split(".")[0]) >= 12:  # from then on it is no more than a name
+        return []
+    remedy = "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py: it hides that package's module"
+    return [Finding("pynvml", f"{installed}, beside nvidia-ml-py", remedy, "measuring")]
+
+
+def _broken() -> dict[str, Finding]:
+    """What is installed and cannot be imported, by the name of its module."""
+    if not any(_is_there(module) for module in _REMEDIES):
+        return {}  # and no worker needs to import torch
+    return {
+        module: Finding(
+            module.replace("_", "-") if module != "exllamav2_ext" else "extension", error, *_REMEDIES[module]
+        )
+        for module, error in broken_packages().items()
+    }
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _environment(gpus: list[nvml.Gpu]) -> list[Finding]:
+    """Variables that people set, and that mean something else here."""
+    findings = []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and gpus:
+        remedy = "cases do not see it: choose the GPU with device=cuda device.index=N, as nvidia-smi counts"
+        findings.append(Finding("environment", f"CUDA_VISIBLE_DEVICES={visible} is set", remedy))
+    built_for = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    missed = [gpu for gpu in gpus if built_for and gpu.compute_capability not in built_for]
+    if missed and not _is_there("exllamav2_ext"):
+        remedy = f"add {missed[0].compute_capability}, or unset it: the extension is built for what it lists"
+        findings.append(Finding("environment", f"TORCH_CUDA_ARCH_LIST={built_for} is set", remedy, "measuring"))
+    return findings
 
 
 def _torch(has_gpu: bool) -> Finding:

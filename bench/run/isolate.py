@@ -73,6 +73,18 @@ def child_environment(device_kind: str, device_uuid: str | None) -> dict[str, st
     return {**kept, **_PINNED, **threads, "CUDA_VISIBLE_DEVICES": visible}
 
 
+def broken_packages(timeout_s: float = 120.0) -> dict[str, str]:
+    """What is installed beside the engine and cannot be imported, each with its error; asked of a worker."""
+    command = [sys.executable, "-m", "bench.worker", "packages"]
+    environment = child_environment("cuda", None)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return {}
+    return {name: error for name, error in found.items() if error is not None}
+
+
 class Started(Protocol):
     """A child that runs."""
 
@@ -187,7 +199,8 @@ class ForkServer:
             self._process.kill()
             assert self._process.stderr is not None
             said = self._process.stderr.read().decode(errors="replace").strip()
-            raise LauncherFailed(f"the worker could not start: {said[-2000:] or 'it said nothing'}")
+            last = said.splitlines()[-1][:500] if said else "it said nothing"
+            raise LauncherFailed(f"the worker could not start ({last}); vram-bench doctor looks for the cause")
         ours.settimeout(None)
         self._connection = ours
         threading.Thread(target=self._listen, args=(ours, self._process), daemon=True).start()

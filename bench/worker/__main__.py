@@ -2,18 +2,23 @@
 
 python -m bench.worker case RECORDS_FD            one case, its request on standard input
 python -m bench.worker serve SOCKET_FD KIND       a fork server for devices of KIND (cuda or simulated)
+python -m bench.worker packages                   what is installed and cannot be imported, as JSON
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 
-from bench.worker import child, forkserver
+from bench.worker import child, forkserver, packages
 
 if __name__ == "__main__":
-    command, fd, *rest = sys.argv[1:]
-    if command == "serve":
-        forkserver.serve(socket.socket(fileno=int(fd)), *rest)
+    command, *rest = sys.argv[1:]
+    if command == "packages":
+        print(json.dumps({**packages.broken_back_ends(), "exllamav2_ext": packages.broken_extension()}))
+    elif command == "serve":
+        fd, kind = rest
+        forkserver.serve(socket.socket(fileno=int(fd)), kind)
     else:
-        child.main(int(fd), sys.stdin.read())
+        child.main(int(rest[0]), sys.stdin.read())

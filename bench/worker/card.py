@@ -16,6 +16,9 @@ class Card(Protocol):
     warm_up_tokens: int
     decode_tokens: int
 
+    def import_engine(self) -> None:
+        """Imports exllamav2. Raises `packages.EngineBroken` where a package here stands in the way."""
+
     def supports_flash_attention(self) -> bool:
         """flash-attn 2 runs on Ampere (compute capability 8.0) or newer."""
 

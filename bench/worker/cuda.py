@@ -15,6 +15,7 @@ from bench import nvml
 from bench.records import Case, Memory
 from bench.worker.card import Card
 from bench.worker.holder import Rest, hold_all_but
+from bench.worker.packages import import_engine, switch_off_broken
 
 
 class CudaCard:
@@ -32,6 +33,7 @@ class CudaCard:
         self._uuid = case.device.uuid
         self._strangers = strangers
         self._rest = rest
+        self._switched_off: list[str] = []
         self._before = _read(self._uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.empty(1, device="cuda:0")  # the first allocation brings the context and the allocator into being
@@ -118,10 +120,15 @@ class CudaCard:
             samples.append(time.perf_counter() - started)
         return samples
 
+    def import_engine(self) -> None:
+        self._switched_off = switch_off_broken()
+        import_engine()
+
     def notes(self) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
         others = [process.pid for process in self._strangers.processes] if self._strangers else []
         notes = [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
+        notes += self._switched_off
         if self._rest is not None:
             notes.append(f"vram_limit kept by {self._rest.held_bytes:,} B that others hold")
         return notes

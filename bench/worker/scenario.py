@@ -26,6 +26,7 @@ Emit = Callable[[Report], None]
 
 def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
     """Measures `case` on `card`. Whatever goes wrong is raised; what was finished has been emitted by then."""
+    card.import_engine()
     from exllamav2.config import ExLlamaV2Config
     from exllamav2.model import ExLlamaV2
 

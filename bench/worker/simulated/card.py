@@ -43,6 +43,9 @@ class SimulatedCard:
 
     # The interface of `bench.worker.card.Card`
 
+    def import_engine(self) -> None:
+        preload()
+
     def supports_flash_attention(self) -> bool:
         return supports_flash_attention(self._device)
 
