@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from bench.report.plain_table import PlainTable
 from bench.report.render import as_markdown, as_rich
 from bench.report.rows import raw
 from bench.report.tables import as_frames, verdict_tables
@@ -201,3 +203,15 @@ def test_the_csv_has_raw_bytes_and_no_documents(frame_of: FrameOf) -> None:
     assert frame["peak_device_bytes"].tolist() == [5 * GIB, 6 * GIB]
     assert frame["max_seq_len"].tolist() == [2048, 8192]
     assert {"telemetry", "environment", "phases"}.isdisjoint(frame.columns)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_number_is_cut_however_little_room_there_is(width: int) -> None:
+    columns = ["for", "bpw", "cache", "how", "attention", "max_seq_len", "left, GiB", "tokens/s", "rests on"]
+    line = ["quality, 131,072", "4.25", "FP16", "load", "xformers", "131,072", "32.9 est.", "182 est.", "131,072+"]
+    table = PlainTable(title="t", legend="", columns=columns, lines=[line])
+    console = Console(file=io.StringIO(), width=width)
+    console.print(as_rich(table))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(cell in text for cell in (*columns, *line))
+    assert max(map(len, text.splitlines())) <= width
