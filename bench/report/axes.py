@@ -26,13 +26,17 @@ def label(column: str) -> str:
     return _LABELS.get(column, column)
 
 
+# What follows from the model, unless it was asked for: it is told only where nothing else tells two apart.
+_AT_LAST = ("auto_up_to",)
+
+
 def telling(lines: Sequence[Row], optional: Sequence[str], always: Sequence[str] = ALWAYS) -> list[str]:
     """Those of `optional` that are needed to tell `lines` apart.
 
     None, as the head_bits of weights that are there, is no value: it is told only where nothing else tells two apart.
     """
     values = {name: {known(line.get(name)) for line in lines} for name in optional}
-    needed = [name for name in optional if len(values[name] - {None}) > 1]
+    needed = [name for name in optional if len(values[name] - {None}) > 1 and name not in _AT_LAST]
     for name in optional:
         if len(values[name]) > 1 and name not in needed:
             without = {key_of(line, (*always, *needed)) for line in lines}

@@ -65,6 +65,7 @@ class CardNames:
             groups.setdefault(_namesakes(card), []).append(card)
             self._kinds.setdefault(card["device_name"], set()).add(card["device_kind"])
         self._groups = {key: _Group(group) for key, group in groups.items()}
+        self._slugs = _apart({key: self._slug(card) for key, card in distinct.items()})
 
     def short(self, card: Row) -> str:
         """`rtx_4090`; of several with that name `rtx_4090 (1.00 GiB)`; then the limit within it."""
@@ -81,7 +82,10 @@ class CardNames:
         return " ".join([f"{card['device_name']} ({self._kind(card)}), {', '.join(facts)}", *group.end(card)])
 
     def slug(self, card: Row) -> str:
-        """The same for the name of a file, without what a name there cannot have."""
+        """The same for the name of a file, without what a name there cannot have; no two cards share one."""
+        return self._slugs.get(key_of(card, (*CARD, *LIMIT))) or self._slug(card)
+
+    def _slug(self, card: Row) -> str:
         group, uuid, limit = self._group(card), card.get("device_uuid"), known(card.get("vram_limit_bytes"))
         kind = [self._kind(card)] if self._has_both_kinds(card) and uuid is None else []
         parts = [str(card["device_name"]), *kind, *(fact.replace(" ", "") for fact in group.told(card))]
@@ -133,6 +137,20 @@ class _Group:
         capped = ["by PyTorch's allocator"] if card.get("vram_limit_by") == "allocator" else []
         number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
         return [*([limit, *capped] if limit else []), *number]
+
+
+def _apart(slugs: Mapping[Any, str]) -> dict[Any, str]:
+    """The same, but for those that are alike where files may have no capitals: the later ones are numbered."""
+    taken: set[str] = set()
+    told = {}
+    for key, slug in slugs.items():
+        free, number = slug, 1
+        while free.lower() in taken:
+            number += 1
+            free = f"{slug}-{number}"
+        taken.add(free.lower())
+        told[key] = free
+    return told
 
 
 def _namesakes(card: Row) -> tuple[Any, ...]:

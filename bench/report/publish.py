@@ -27,6 +27,7 @@ from bench.report.plain_table import PlainTable
 from bench.report.plots.write import Pictures, drawing
 from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
+from bench.report.whole_cards import with_whole_cards
 from bench.report.written import keep_only
 from bench.results.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
 from bench.results.folklore import Answer, answers
@@ -87,6 +88,7 @@ def publish_all(
     this one has no more, is removed. Either frame may be empty. Cases that were run to find a boundary are shown as
     that boundary; `cases.csv` has all.
     """
+    cases, boundaries = with_whole_cards(cases, boundaries)
     asked = verdict_report.shown(cases)
     if not boundaries.empty and not cases.empty:
         asked = asked[~cases["case_id"].isin(_probes(boundaries))]

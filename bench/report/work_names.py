@@ -17,7 +17,7 @@ class WorkNames:
     def __init__(self, works: Iterable[Case | Cell]) -> None:
         things = [_told(work) for work in works]
         self._names = Names(things, real="cuda")
-        self._axes = Axes(things, (*OPTIONAL, "repeats"), beside=(*CARD, *LIMIT, *MODEL))
+        self._axes = Axes(things, (*OPTIONAL, "repeats", "auto_up_to"), beside=(*CARD, *LIMIT, *MODEL, "max_seq_len"))
 
     def title(self, work: Case | Cell) -> str:
         """`tinyllama_1_1b 4 bpw FP16 load 2048 on rtx_3090 limited to 8.00 GiB`."""
@@ -28,5 +28,6 @@ class WorkNames:
 
 
 def _told(work: Case | Cell) -> dict[str, Any]:
-    case = work.longest if isinstance(work, Cell) else work
-    return {**identity_of(case), "repeats": case.repeats}
+    if isinstance(work, Cell):
+        return {**identity_of(work.longest), "repeats": work.longest.repeats, "auto_up_to": work.search_end}
+    return {**identity_of(work), "repeats": work.repeats, "max_seq_len": work.max_seq_len}

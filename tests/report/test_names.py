@@ -10,7 +10,10 @@ import pytest
 from bench.records import Case, Cell, DeviceSpec, ModelSpec
 from bench.report.axes import Axes, telling
 from bench.report.names import Names
+from bench.report.tables import verdict_tables
+from bench.report.whole_cards import with_whole_cards
 from bench.report.work_names import WorkNames
+from tests.report.conftest import FrameOf, fits
 
 GIB = 1 << 30
 
@@ -161,3 +164,42 @@ def test_no_two_cases_have_one_title(difference: dict[str, Any], title: str) -> 
 def test_a_cell_is_called_by_all_but_its_length() -> None:
     assert WorkNames([CASE]).title(CASE) == "tiny 4 bpw FP16 load 4096 on rtx_3090"
     assert WorkNames([CASE]).title(Cell(CASE)) == "tiny 4 bpw FP16 load on rtx_3090"
+
+
+def test_searches_that_end_elsewhere_are_two_and_else_their_end_is_no_word() -> None:
+    near, far = (Cell(dataclasses.replace(CASE, max_seq_len=n)) for n in (2048, 4096))
+    names = WorkNames([near, far])
+    assert names.title(near) == "tiny 4 bpw FP16 load auto_up_to 2048 on rtx_3090"
+    assert names.title(far) == "tiny 4 bpw FP16 load auto_up_to 4096 on rtx_3090"
+    other = Cell(dataclasses.replace(near.longest, model=ModelSpec("other", {}, "f2")))
+    assert WorkNames([other, far]).title(far) == "tiny 4 bpw FP16 load on rtx_3090"
+
+
+TOLD = {"device_context_bytes": 400 << 20, "device_multi_processor_count": 82, "device_bandwidth_bytes_per_s": 1e12}
+
+
+def test_rows_of_an_older_program_stand_with_newer_ones_of_their_card(
+    frame_of: FrameOf, boundaries_of: FrameOf
+) -> None:
+    cases = frame_of(fits(2048, 5.0, schema_version=2), fits(4096, 6.0, **TOLD))
+    whole, none = with_whole_cards(cases, boundaries_of())
+    (table,) = verdict_tables(whole)
+    assert table.lengths == [2048, 4096]
+    assert none.empty
+    several = frame_of(
+        fits(2048, 5.0, schema_version=2), fits(4096, 6.0, **TOLD), fits(4096, 6.0, compute_capability="9.0")
+    )
+    assert len(list(verdict_tables(with_whole_cards(several, boundaries_of())[0]))) == 2
+    another = {**TOLD, "device_bandwidth_bytes_per_s": 2e12}  # of either of the two it may be
+    unclear = frame_of(fits(2048, 5.0, schema_version=2), fits(4096, 6.0, **TOLD), fits(4096, 6.0, **another))
+    assert len(list(verdict_tables(with_whole_cards(unclear, boundaries_of())[0]))) == 3
+
+
+def test_a_case_that_died_before_cuda_was_asked_is_on_the_card_of_its_number(
+    frame_of: FrameOf, boundaries_of: FrameOf
+) -> None:
+    real = {"device_kind": "cuda", "device_uuid": "GPU-1"}
+    died = {"outcome": "crash", "phase": "load", "max_seq_len": 8192, "device_total_bytes": None, **real}
+    whole, _ = with_whole_cards(frame_of(fits(4096, 6.0, **real), died), boundaries_of())
+    (table,) = verdict_tables(whole)
+    assert table.lengths == [4096, 8192]
