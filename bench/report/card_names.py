@@ -115,7 +115,7 @@ class _Group:
         every = {name: {known(card.get(name)) for card in cards} for name in columns}
         self.values = {name: values - {None} for name, values in every.items()}
         # The uuid stands last, and a limit is always told.
-        self._telling = [name for name in CARD if len(every[name]) > 1 and name != "device_uuid"]
+        self._telling = _as_few_as_tell(cards, [name for name in CARD if name != "device_uuid"])
         self._has_several_uuids = len(every["device_uuid"]) > 1
         self._texts: dict[str, dict[Any, str]] = {}
 
@@ -151,6 +151,15 @@ def _apart(slugs: Mapping[Any, str]) -> dict[Any, str]:
         taken.add(free.lower())
         told[key] = free
     return told
+
+
+def _as_few_as_tell(cards: list[Row], columns: list[str]) -> list[str]:
+    """Those of `columns`, from the first on, that it takes to tell all cards apart that differ in any."""
+    telling: list[str] = []
+    for name in columns:
+        if len({key_of(card, [*telling, name]) for card in cards}) > len({key_of(card, telling) for card in cards}):
+            telling.append(name)
+    return telling
 
 
 def _namesakes(card: Row) -> tuple[Any, ...]:

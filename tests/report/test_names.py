@@ -98,6 +98,13 @@ def test_a_card_is_called_by_what_tells_it_from_the_others(
     assert names.card_slug(CARD) != slug
 
 
+def test_a_card_is_told_by_no_more_than_it_takes() -> None:
+    other = {**CARD, "device_total_bytes": GIB, "compute_capability": "8.9", "device_bandwidth_bytes_per_s": 1e12}
+    assert Names([CARD, other]).card_title(other) == "rtx_3090 (simulated), 1.00 GiB"
+    third = {**other, "compute_capability": "9.0"}
+    assert Names([CARD, other, third]).card(third) == "rtx_3090 (1.00 GiB, compute capability 9.0)"
+
+
 def test_a_card_alone_is_called_by_its_name() -> None:
     names = Names([CARD, {**CARD, "bpw": 8.0}])
     assert (names.card(CARD), names.card_slug(CARD)) == ("rtx_3090", "rtx_3090")
