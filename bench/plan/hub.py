@@ -49,6 +49,11 @@ from bench.records import Case, ModelSpec
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BY_THE_ENGINE = ("config.json", "preprocessor_config.json")  # and all safetensors files beside them
+# An address of a page, NAME:BRANCH, NAME@BRANCH (as other programs take them): the repository, and its branch.
+_REPOSITORY_AS_OTHERS_WRITE_IT = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?P<name>[\w.-]+/[\w.-]+)"
+    r"(?:(?:[:@]|/(?:tree|blob|resolve|commit)/)(?P<branch>[^/?#:]+)[/?#]?.*)?/?"
+)
 _FIRST_READ_BYTES = 100_000  # most headers are shorter
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _REQUESTS_AT_A_TIME = 8
@@ -271,12 +276,27 @@ def _told_in_a_line(repo: str, revision: str) -> Iterator[None]:
         raise BadInput(_explain(error, repo, revision)) from error
 
 
+def _is_name(repo: str) -> bool:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _as_keys(typed: str) -> str:
+    """How to write a repository that was typed as a page's address, `NAME:BRANCH` or `NAME@BRANCH`."""
+    found = _REPOSITORY_AS_OTHERS_WRITE_IT.fullmatch(typed)
+    if found is None or not _is_name(found["name"]):
+        return "ORG/NAME"
+    revision = f" and model.revision={found['branch']}" if found["branch"] else ""
+    return f"model.repo={found['name']}{revision}"
+
+
 def _explain(error: Exception, repo: str, revision: str) -> str:
     given, endpoint = f"model.repo={repo}", constants.ENDPOINT
     if isinstance(error, HFValidationError):
-        name, colon, branch = repo.partition(":")
-        how = f"model.repo={name} and model.revision={branch}" if colon and branch else "ORG/NAME"
-        return f"{given}: not the name of a repository; write it as {how}"
+        return f"{given}: not the name of a repository; write it as {_as_keys(repo)}"
     if isinstance(error, GatedRepoError):
         return f"{given}: gated; accept its licence at {endpoint}/{repo}, and set HF_TOKEN to a token of yours"
     if isinstance(error, RepositoryNotFoundError):

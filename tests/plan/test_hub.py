@@ -348,8 +348,17 @@ def test_what_is_no_name_is_refused_without_asking(served: Hub, repo: str) -> No
     assert not served.requests
 
 
-def test_a_branch_in_the_name_is_told_where_it_goes(served: Hub) -> None:
-    assert f"write it as model.repo={REPO} and model.revision=4.0bpw" in _refusal(repo=f"{REPO}:4.0bpw")
+@pytest.mark.parametrize(
+    "typed", ["{}:4.0bpw", "{}@4.0bpw", "https://huggingface.co/{}/tree/4.0bpw", "hf.co/{}/blob/4.0bpw/config.json"]
+)
+def test_a_branch_in_the_name_is_told_where_it_goes(served: Hub, typed: str) -> None:
+    assert _refusal(repo=f"'{typed.format(REPO)}'").endswith(f"write it as model.repo={REPO} and model.revision=4.0bpw")
+    assert not served.requests
+
+
+@pytest.mark.parametrize("typed", ["https://huggingface.co/{}", "https://hf.co/{}/", "huggingface.co/{}"])
+def test_an_address_is_told_as_a_name(served: Hub, typed: str) -> None:
+    assert _refusal(repo=f"'{typed.format(REPO)}'").endswith(f"write it as model.repo={REPO}")
     assert not served.requests
 
 
