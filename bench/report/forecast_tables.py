@@ -47,9 +47,11 @@ def summary(rows: Sequence[ForecastRow], expectation: Expectation) -> str:
     stored = sum(row.stored for row in rows)
     told = ", ".join(counted) + (f" ({stored} stored already)" if stored else "")
     verdicts = Counter(row.fits for row in rows)
-    fit, fail, unknown = verdicts[True], verdicts[False], verdicts[None]
+    unsupported = sum(row.unsupported is not None for row in rows)
+    fit, fail, unknown = verdicts[True], verdicts[False], verdicts[None] - unsupported
     outlook = [f"{fit} predicted to fit"] if fit else []
     outlook += [f"{fail} not to" if fit else f"{fail} predicted not to fit"] if fail else []
+    outlook += [f"{unsupported} unsupported"] if unsupported else []
     outlook += [f"{unknown} not predictable"] if unknown else []
     return f"{told}: {_count(expectation.probes, 'probe')} expected, {_time(expectation)}\n{', '.join(outlook)}"
 
@@ -84,9 +86,10 @@ class ForecastTable:
         reasons: dict[str, list[ForecastRow]] = {}
         for row in self.rows:
             if row.reason is not None:
-                reasons.setdefault(row.reason, []).append(row)
+                told = f"unsupported: {row.unsupported}" if row.unsupported else f"no prediction: {row.reason}"
+                reasons.setdefault(told, []).append(row)
         notes = [
-            Text(f"{self._where(among)}no prediction: {reason}", "" if len(among) < len(self.rows) else "bold")
+            Text(f"{self._where(among)}{reason}", "" if len(among) < len(self.rows) else "bold")
             for reason, among in reasons.items()
         ]
         notes += [self._said(row) for row in self.rows if row.gains or row.advice]
@@ -148,7 +151,7 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     if stored:
         rich.add_column("", no_wrap=True)
     for row in rows:
-        bar: RenderableType = Text(row.reason or "", _FAINT, no_wrap=True, overflow="ellipsis")
+        bar: RenderableType = Text("")
         if row.parts is not None and row.needed_bytes is not None:
             bar = PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest))
         rich.add_row(
@@ -212,6 +215,8 @@ def _length(row: ForecastRow) -> Text:
 
 
 def _verdict(row: ForecastRow) -> Text:
+    if row.unsupported is not None:
+        return Text("unsupported", _OOM)
     if row.fits is None:
         return Text("unknown", _FAINT)
     return Text("fits", _FITS) if row.fits else Text(f"OOM {row.failed_in}", _OOM)

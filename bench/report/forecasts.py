@@ -95,6 +95,12 @@ class ForecastRow:
         is_told = self.native_max_seq_len_basis != LimitBasis.ENGINE_DEFAULT
         return self.is_at_end and is_told and self.predicted_fits_at == self.native_max_seq_len
 
+    @property
+    def unsupported(self) -> str | None:
+        """Why the engine cannot run it on any card; None where it can, or nobody knows."""
+        kind, colon, why = (self.reason or "").partition(": ")
+        return why if colon and kind == "Unsupported" else None
+
     def to_json(self) -> dict[str, Any]:
         values = {**vars(self), "gains": None if self.gains is None else [vars(gain) for gain in self.gains]}
         del values["is_cell"]

@@ -75,14 +75,14 @@ CELLS = [
 AT_80 = """\
 tiny on rtx_4060_8gb (simulated), 8.00 GiB: predicted
                            peak left                                 est.
-bpw cache how   fits up to  GiB  GiB                       verdict  tok/s
-  4 FP16  load      22,528  8.0  0.0 █████▓▓▓▓▓▒▒■│        fits        28
-  4 Q4    load 131,072 max  6.0  2.0 █████▓▓▒▒░   │        fits       7.8 stored
-  5 FP16  lazy           –    –    – Unsupported: ExLlama… unknown      –
-  8 FP16  load       4,096  8.0  0.0 ██████████▒▒■│        fits        28
- 16 FP16  load        none 13.0 -5.0 █████████████│█████▓» OOM load     –
-5 bpw FP16 lazy: no prediction: Unsupported: ExLlamaV2 0.3.2 does not know the
-architecture TinyForCausalLM
+bpw cache how   fits up to  GiB  GiB                    verdict     tok/s
+  4 FP16  load      22,528  8.0  0.0 ████▓▓▓▓▓▒■│       fits           28
+  4 Q4    load 131,072 max  6.0  2.0 ████▓▓▒■   │       fits          7.8 stored
+  5 FP16  lazy           –    –    –                    unsupported     –
+  8 FP16  load       4,096  8.0  0.0 █████████▒■│       fits           28
+ 16 FP16  load        none 13.0 -5.0 ███████████│████▓» OOM load        –
+5 bpw FP16 lazy: unsupported: ExLlamaV2 0.3.2 does not know the architecture
+TinyForCausalLM
 4 bpw FP16 load: largest part the weights, 3.2 of 8.0 GiB; cache=Q8: 39,936
 (+17,408); bpw=3.5: 26,624 (+4,096)
 16 bpw FP16 load: largest part the weights, 11.0 of 13.0 GiB; bpw=8 would fit
@@ -106,8 +106,8 @@ def test_a_table_at_80_columns() -> None:
 
 def test_a_table_at_120_columns_has_longer_bars_and_no_more() -> None:
     lines = rendered(CELLS, 120).splitlines()
-    assert lines[3].startswith("  4 FP16  load      22,528  8.0  0.0 ████████████████▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒▒■■■░│ ")
-    assert lines[3].endswith("│                     fits        28")
+    assert lines[3].startswith("  4 FP16  load      22,528  8.0  0.0 █████████████▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒■■░│ ")
+    assert lines[3].endswith("│                 fits           28")
     assert max(map(len, lines)) <= 120
 
 
