@@ -237,12 +237,12 @@ def test_hydra_composes_twice_however_many_choices_there_are(monkeypatch: pytest
         ("bpw=abc", ["bpw=abc", "2.0 to 8.0 bits per weight, or 16"]),
         ("bpw=nan", ["bpw=nan", "16"]),
         ("max_seq_len=-3", ["max_seq_len=-3", "64"]),
-        ("max_seq_len=foo", ["max_seq_len=foo: give a number of tokens from 64 on, or auto"]),
+        ("max_seq_len=foo", ["max_seq_len=foo: give a number of tokens from 64 to 16,777,216, or auto"]),
         ("max_seq_len=[auto,foo]", ["max_seq_len=foo", "64", "auto"]),
         ("max_seq_len=Auto", ["max_seq_len=Auto", "auto"]),
         ("max_seq_len=null", ["max_seq_len=None", "auto"]),
         ("max_seq_len=true", ["max_seq_len=True", "auto"]),
-        ("max_seq_len=131073", ["max_seq_len=131073", "phi_3_medium_128k", "131072"]),
+        ("max_seq_len=99999999", ["max_seq_len=99999999", "16,777,216", "auto"]),
         ("model=llama_3_1_8", ["llama_3_1_8", "llama_3_1_8b"]),
         ("model=qqqq", ["qqqq", "llama_3_1_8b", "tinyllama_1_1b"]),
         ("bwp=4.0", ["bwp", "bpw"]),
@@ -280,8 +280,8 @@ def test_an_unknown_key_of_a_model_is_answered_with_the_keys_of_a_model() -> Non
         ("bpw=4.0,9", "9"),
         ("cache=FP16,Q5", "Q5"),
         ("max_seq_len=4096,-3", "-3"),
-        ("max_seq_len=4096,131073", "131073"),
-        ("max_seq_len=auto,131073", "131073"),
+        ("max_seq_len=4096,99999999", "99999999"),
+        ("max_seq_len=auto,99999999", "99999999"),
         ("device=rtx_4090,rtx4091", "rtx4091"),
         ("model=phi_3_medium_128k,nope", "nope"),
         ("vram_limit=20GiB,abc", "abc"),
@@ -291,11 +291,6 @@ def test_an_unknown_key_of_a_model_is_answered_with_the_keys_of_a_model() -> Non
 )
 def test_one_bad_value_among_good_ones_fails_all(override: str, bad: str) -> None:
     assert bad in _refusal("lazy=false,true", override)
-
-
-def test_a_length_is_checked_against_the_model_that_it_meets() -> None:
-    message = _refusal("model=phi_3_medium_128k,tinyllama_1_1b", "max_seq_len=2048,4096")
-    assert "max_seq_len=4096: tinyllama_1_1b" in message
 
 
 @pytest.mark.parametrize("override", ["cache=Q5", "bpw=99,4.0", "max_seq_len=-3", "model=qqqq"])
@@ -425,7 +420,8 @@ def test_every_model_composes_and_is_named_like_its_file() -> None:
     models = [resolve_model(config.validate(plain).model) for plain in composed]
     assert [model.name for model in models] == names
     assert [model.name for model in models if (lengths_of(model.config).limit or 0) < 2048 or model.has_weights] == []
-    assert len({model.fingerprint for model in models}) == len(names)
+    configs = {json.dumps(model.config, sort_keys=True) for model in models}
+    assert len({model.fingerprint for model in models}) == len(configs)  # some are published with one config.json
 
 
 def test_cards_are_called_what_cuda_calls_them() -> None:
@@ -531,9 +527,8 @@ def test_a_case_that_differs_in_any_axis_has_another_id(change: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_a_cell_that_differs_in_any_axis_but_the_length_has_another_id(change: dict[str, Any]) -> None:
-    same = Cell(dataclasses.replace(CASE, **change)).boundary_id(VERSIONS) == Cell(CASE).boundary_id(VERSIONS)
-    assert same == ("max_seq_len" in change)
+def test_a_cell_that_differs_in_any_axis_or_the_end_of_its_search_has_another_id(change: dict[str, Any]) -> None:
+    assert Cell(dataclasses.replace(CASE, **change)).boundary_id(VERSIONS) != Cell(CASE).boundary_id(VERSIONS)
 
 
 @pytest.mark.parametrize("name", VERSIONS)
@@ -577,9 +572,9 @@ MEASURED = dataclasses.replace(
 @pytest.mark.parametrize(
     ("case", "case_id", "boundary_id"),
     [
-        (CASE, "9a5b1d6597e7ae95", "4e881262b96a3cb8"),
-        (SIMULATED, "d84f4e3cc741d7d0", "65cec5386314beec"),
-        (MEASURED, "b6496f037578a691", "5a9ab8405db6c7c8"),
+        (CASE, "9a5b1d6597e7ae95", "f6e1b97c726fdd68"),
+        (SIMULATED, "d84f4e3cc741d7d0", "0ef709e8defcc489"),
+        (MEASURED, "b6496f037578a691", "2168e7eb8aeab1b7"),
     ],
     ids=["plain", "simulated", "measured"],
 )
