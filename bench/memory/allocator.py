@@ -391,7 +391,7 @@ class CachingAllocator:
             self._grow(stream)
         row = int(malloc(self._state, size_bytes, stream, part))
         if row == FULL:
-            raise OutOfMemory(size_bytes, self.limit_bytes - int(self._state.counters[RESERVED]))
+            raise OutOfMemory(size_bytes, self.free_bytes)
         return row
 
     def free(self, row: int) -> None:
@@ -415,6 +415,11 @@ class CachingAllocator:
         counters[PEAK_REQUESTED] = counters[REQUESTED_NOW]
         counters[PEAK_RESERVED] = counters[RESERVED]
         self._state.parts[1] = self._state.parts[0]
+
+    @property
+    def free_bytes(self) -> int:
+        """What the card has left for new segments."""
+        return self.limit_bytes - int(self._state.counters[RESERVED])
 
     @property
     def stats(self) -> Statistics:

@@ -14,6 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,21 @@ def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
         if linear.has_bias:
             yield _small(f"{key}.bias", columns - linear.padding)
         return
-    numbers: list[int] = []  # bits and first packed row of each group
+    groups, packed_rows = _groups(rows, qparams)
+    num_groups = len(groups) // 2
+    yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns), Content.QUANTS, groups)
+    yield Tensor(f"{key}.q_invperm", "I32", (rows,), Content.PERMUTATION)
+    yield Tensor(f"{key}.q_scale", "I32", (num_groups, columns // 8), Content.SCALES)
+    yield Tensor(f"{key}.q_scale_max", "F16", (num_groups,), Content.LARGEST_SCALES, groups, deviation)
+    yield Tensor(f"{key}.q_groups", "I16", (len(groups),), Content.GROUPS, groups)
+    if linear.has_bias:
+        yield _small(f"{key}.bias", columns)
+
+
+@lru_cache(maxsize=256)
+def _groups(rows: int, qparams: Any) -> tuple[tuple[int, ...], int]:
+    """Of each group of rows the bits and the first packed row, in turn, and how many packed rows there are in all."""
+    numbers: list[int] = []
     packed_rows = 0
     remaining = rows
     for bits, share in zip(qparams.bits, qparams.bits_prop, strict=True):
@@ -224,14 +239,7 @@ def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
             numbers += [bits, packed_rows]
             packed_rows += math.ceil(group_rows * bits / 32)
             remaining -= group_rows
-    groups, num_groups = tuple(numbers), len(numbers) // 2
-    yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns), Content.QUANTS, groups)
-    yield Tensor(f"{key}.q_invperm", "I32", (rows,), Content.PERMUTATION)
-    yield Tensor(f"{key}.q_scale", "I32", (num_groups, columns // 8), Content.SCALES)
-    yield Tensor(f"{key}.q_scale_max", "F16", (num_groups,), Content.LARGEST_SCALES, groups, deviation)
-    yield Tensor(f"{key}.q_groups", "I16", (len(groups),), Content.GROUPS, groups)
-    if linear.has_bias:
-        yield _small(f"{key}.bias", columns)
+    return tuple(numbers), packed_rows
 
 
 def _norm(module: Any, config: Any) -> Iterator[Tensor]:

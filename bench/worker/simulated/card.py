@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from bench.memory import flash, sort
 from bench.memory.allocator import CachingAllocator
 from bench.memory.limits import (
@@ -18,12 +20,14 @@ from bench.memory.limits import (
     supports_flash_attention,
 )
 from bench.memory.parts import PARTS
+from bench.memory.requests import NotingAllocator
 from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.notes.rules import notes_of_card
 from bench.records import Case, Memory
 from bench.worker import checkpoint
 from bench.worker.simulated import attention, cuda_api, operators
 from bench.worker.simulated.extension import Extension
+from bench.worker.simulated.shortcuts import shortcuts
 from bench.worker.simulated.tensor import Observer, SimulatedCuda
 
 _CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
@@ -39,7 +43,7 @@ class SimulatedCard:
         device = case.device
         self._device = device
         self.limits = limits_of(device, case.vram_limit_bytes)
-        self.allocator = CachingAllocator(self.limits.torch_bytes, len(PARTS))
+        self.allocator: CachingAllocator = NotingAllocator(self.limits.torch_bytes, len(PARTS))
 
     # The interface of `bench.worker.card.Card`
 
@@ -107,9 +111,12 @@ def _compile() -> None:
     In the middle of a case the frames of the engine, and the tensors in them, would outlive their calls: the compiler
     raises and catches, and what it caught goes with the garbage.
     """
-    allocator = CachingAllocator(1 << 30)
+    allocator = NotingAllocator(1 << 30)
+    allocator.start()
     allocator.free(allocator.malloc(1))
     allocator.empty_cache()
+    requests = allocator.stop()
+    allocator.repeat(requests, np.empty(len(requests.asked), np.int64))
     flash.temporaries(1, 1, 1, 64, 1, 1, -1, 1)
     sort.workspace_bytes(sort.SHORT_ROW + 1, 1)
 
@@ -131,5 +138,5 @@ def open_card(case: Case) -> Iterator[SimulatedCard]:
         multi_processor_count=card.limits.num_sms,
     )
     _CUDA.start(card.allocator, card.limits)
-    with cuda_api.patched(_CUDA, properties, card.mem_get_info), _CUDA:
+    with cuda_api.patched(_CUDA, properties, card.mem_get_info), shortcuts(_CUDA), _CUDA:
         yield card

@@ -154,8 +154,11 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             return Claim(self.allocator, self.allocator.malloc(size_bytes, self.stream, part))
         except OutOfMemory as error:
-            text = oom_text(error, self.allocator.stats, self.limits.total_bytes)
-            raise torch.OutOfMemoryError(text) from None
+            raise self.out_of_memory(error) from None
+
+    def out_of_memory(self, error: OutOfMemory) -> Exception:
+        """What PyTorch raises in the place of `error`."""
+        return torch.OutOfMemoryError(oom_text(error, self.allocator.stats, self.limits.total_bytes))
 
     def fresh(self, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
         """A new tensor with memory of its own, in the shape of `meta`."""

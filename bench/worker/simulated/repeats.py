@@ -1,0 +1,112 @@
+"""Work that is shown to repeat, done again by its requests alone.
+
+Where work of one `key` has asked the allocator for the same twice, one after the other, it is not run again: its
+requests are put to the allocator in the same order, which serves or refuses them as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.memory.allocator import OutOfMemory
+from bench.memory.requests import NotingAllocator, Requests
+from bench.worker.simulated.tensor import Claim, SimulatedCuda, SimulatedTensor
+
+_Results = list[tuple[str, torch.Tensor, torch.Tensor | None, int]]  # name, shape, values, the request that made it
+
+
+class Tensors(Mapping[str, torch.Tensor]):
+    """The results of work that was repeated. They hold their memory; each is made when somebody asks for it."""
+
+    def __init__(self, results: _Results, claims: dict[int, Claim]) -> None:
+        self._results = {name: (meta, claims[maker], values) for name, meta, values, maker in results}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return SimulatedTensor(*self._results[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+
+@dataclass
+class Seen:
+    """What work of one key asked for, and its results; whether the last two asked for the same.
+
+    `about` is what the worker wants to know of the last one.
+    """
+
+    requests: Requests
+    results: _Results
+    repeats: bool
+    about: Any
+
+
+class Repeats:
+    """What was seen on one card so far."""
+
+    def __init__(self, cuda: SimulatedCuda) -> None:
+        self._cuda = cuda
+        self._seen: dict[Any, Seen] = {}
+
+    def known(self, key: Any) -> Seen | None:
+        """What work of that key is known to ask for; None where it is to be run."""
+        seen = self._seen.get((key, self._cuda.stream))
+        return seen if seen is not None and seen.repeats and self._notes() is not None else None
+
+    def repeat(self, seen: Seen) -> Tensors:
+        """The results of such work, in memory of their own."""
+        allocator = self._notes()
+        assert allocator is not None
+        rows = np.empty(len(seen.requests.asked), np.int64)
+        try:
+            allocator.repeat(seen.requests, rows)
+        except OutOfMemory as error:
+            # Until somebody has looked at the card, what was there when it was full stays there.
+            there = [Claim(allocator, int(row)) for row in rows if row >= 0]  # noqa: F841
+            raise self._cuda.out_of_memory(error) from None
+        return Tensors(seen.results, {maker: Claim(allocator, int(rows[maker])) for *_, maker in seen.results})
+
+    @contextmanager
+    def noted(self, key: Any) -> Iterator[Callable[[dict[str, Any], Any], None]]:
+        """Notes what is asked for meanwhile; what is yielded is to be told the results, and what else to remember."""
+        allocator = self._notes()
+        if key is None or allocator is None:
+            yield lambda tensors, about: None
+            return
+        told: list[tuple[dict[str, Any], Any]] = []
+        allocator.start()
+        try:
+            yield lambda tensors, about: told.append((tensors, about))
+        finally:
+            requests = allocator.stop()
+        key = (key, self._cuda.stream)
+        before = self._seen.pop(key, None)
+        for tensors, about in told:
+            results = _results(tensors, allocator.makers)
+            if results is not None and not requests.foreign:
+                same = before is not None and before.requests.asked == requests.asked
+                self._seen[key] = Seen(requests, results, same, about)
+
+    def _notes(self) -> NotingAllocator | None:
+        """The allocator, where it can note what it is asked for: not amid other notes, nor while a case is recorded."""
+        allocator = self._cuda.allocator
+        return allocator if isinstance(allocator, NotingAllocator) and not allocator.notes else None
+
+
+def _results(tensors: dict[str, Any], makers: dict[int, int]) -> _Results | None:
+    """How to make the tensors again; None unless they are all that is left of the work's requests."""
+    results: _Results = []
+    for name, tensor in tensors.items():
+        if type(tensor) is not SimulatedTensor or tensor.claim is None or tensor.claim.block not in makers:
+            return None
+        results.append((name, tensor.meta, tensor.numbers, makers[tensor.claim.block]))
+    return results if {maker for *_, maker in results} == set(makers.values()) else None

@@ -1,0 +1,50 @@
+"""Matrices and experts that are done by their requests end in the same bytes as those that are run."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.worker.simulated import card
+from tests.worker.predicted import case_of, little_garbage, simulate
+
+# Layers and experts enough that most are left out.
+EXPERTS = {
+    "Qwen3MoeForCausalLM": {"num_experts": 16, "num_experts_per_tok": 2},
+    "MixtralForCausalLM": {"num_local_experts": 8, "num_experts_per_tok": 2},
+}
+
+
+def _run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "shortcuts", lambda cuda: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("architecture", [*EXPERTS, "LlamaForCausalLM", "Gemma2ForCausalLM"])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"bpw": 4.1},
+        {"bpw": 3.3, "lazy": True, "cache": "Q6"},
+        {"bpw": 5.0, "attention": "matmul", "batch_size": 2},
+        {"bpw": 16.0, "lazy": True},
+    ],
+    ids=["exl2", "lazy", "batch", "unquantised"],
+)
+def test_shortcuts_change_no_byte(
+    architecture: str, axes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all fits, and on cards that are full in loading, in the cache, and in a chunk."""
+    case = case_of(architecture, 5, EXPERTS.get(architecture), max_seq_len=900, max_input_len=256, **axes)
+    with little_garbage():
+        endless, _ = simulate(case, tmp_path)
+        peak = endless.peak_reserved_bytes + (case.device.context_bytes or 0)
+        sizes = [peak, peak - (2 << 20), int(peak * 0.9), int(peak * 0.6), int(peak * 0.2)]
+        cases = [case, *(replace(case, device=replace(case.device, total_memory_bytes=size)) for size in sizes)]
+        short = [simulate(each, tmp_path) for each in cases]
+        _run_in_full(monkeypatch)
+        assert short == [simulate(each, tmp_path) for each in cases]
+    assert {figures.failed_in for figures, _ in short} >= {None, "load"}
