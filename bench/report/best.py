@@ -12,10 +12,21 @@ from bench.report.format import gib, size, tokens
 from bench.results.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation
 
 WANTED_TOKENS = 32768
-RULE = (
-    f"best: the highest bpw, then the finest cache, that fits {WANTED_TOKENS:,} tokens (or all that the model takes, "
-    f"where that is less) and leaves {size(DEFAULT_HEADROOM_BYTES, 1)}; where none does, the longest."
-)
+
+
+def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADROOM_BYTES) -> str:
+    """What `best` means of recommendations, for the length and the headroom that were asked for."""
+    return f"{_rule(wanted_tokens, headroom_bytes)} that leaves as much."
+
+
+def _rule(wanted_tokens: int, headroom_bytes: int) -> str:
+    return (
+        f"best: the highest bpw, then the finest cache, that fits {wanted_tokens:,} tokens (or all that the model "
+        f"takes, where that is less) and leaves {size(headroom_bytes)}; where none does, the longest"
+    )
+
+
+FORECAST_RULE = f"{_rule(WANTED_TOKENS, DEFAULT_HEADROOM_BYTES)}."
 
 
 def best_forecast(rows: Iterable[ForecastRow], axes: Axes) -> str:
@@ -41,21 +52,21 @@ def best_forecast(rows: Iterable[ForecastRow], axes: Axes) -> str:
     return _line(vars(row), axes, length, left, "predicted")
 
 
-def best_answer(answers: Sequence[Recommendation], axes: Axes) -> str:
+def best_answer(answers: Sequence[Recommendation], axes: Axes, wanted_tokens: int = WANTED_TOKENS) -> str:
     """The same of the recommendations for one card and model, which rest on rows."""
     quality = [
         answer
         for answer in answers
         if answer.policy is Policy.QUALITY
         and answer.max_seq_len is not None
-        and answer.wanted_context == _wanted(answer.native_max_seq_len)
+        and answer.wanted_context == _wanted(answer.native_max_seq_len, wanted_tokens)
     ]
-    longest = [answer for answer in answers if answer.policy is Policy.LONGEST and answer.max_seq_len is not None]
-    if not [*quality, *longest]:
-        return "best: nothing that was run fits"
-    best = [*quality, *longest][0]
-    kind = "simulated" if best.device_kind == "simulated" else "measured"
-    return _line(vars(best), axes, best.max_seq_len or 0, best.headroom_bytes, kind)
+    longest = [answer for answer in answers if answer.policy is Policy.LONGEST]
+    for best in [*quality, *longest]:
+        if best.max_seq_len is not None:
+            kind = "simulated" if best.device_kind == "simulated" else "measured"
+            return _line(vars(best), axes, best.max_seq_len, best.headroom_bytes, kind)
+    return f"best: none: {longest[0].reason}"
 
 
 def _line(setting: dict[str, Any], axes: Axes, length: int, left: int | None, basis: str) -> str:
@@ -63,8 +74,8 @@ def _line(setting: dict[str, Any], axes: Axes, length: int, left: int | None, ba
     return f"best: {', '.join(words)}, {tokens(length)} tokens, {gib(left)} GiB left ({basis})"
 
 
-def _wanted(native: int | None) -> int:
-    return min(WANTED_TOKENS, native or WANTED_TOKENS)
+def _wanted(native: int | None, wanted_tokens: int = WANTED_TOKENS) -> int:
+    return min(wanted_tokens, native or wanted_tokens)
 
 
 def _left(row: ForecastRow, length: int) -> int:

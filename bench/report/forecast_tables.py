@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.report.assumptions import in_words
 from bench.report.axes import OPTIONAL, Axes, how, label
-from bench.report.best import RULE, best_forecast
+from bench.report.best import FORECAST_RULE, best_forecast
 from bench.report.card_table import CACHES, CARD_AND_MODEL
 from bench.report.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.forecasts import Expectation, ForecastRow, Gain
@@ -181,7 +181,7 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
         "free, negative where it is over. rest: scratch, attention, logits and the like; kept: by PyTorch, for later. "
         "probe: a run that finds an answer. "
     )
-    text += f"{RULE}{cells}"
+    text += f"{FORECAST_RULE}{cells}"
     if any(row.estimated_decode_tokens_per_s is not None for row in rows):
         text += " est. tok/s: decoding with the context full, estimated from memory bandwidth."
     if any(row.is_own_limit for row in rows):

@@ -17,7 +17,7 @@ from bench.report import boundaries as boundary_report
 from bench.report import page, tradeoff_tables
 from bench.report import recommendations as advice
 from bench.report import tables as verdict_report
-from bench.report.best import RULE
+from bench.report.best import WANTED_TOKENS, rule
 from bench.report.card_table import CardTable, card_table_count
 from bench.report.cards_table import cards_frame, cards_tables
 from bench.report.console import console_for
@@ -137,9 +137,11 @@ def publish_all(
         print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
         list(_echoed(advice.recommendation_tables(told.advised, told.naming), console, out_dir / "recommendations.md"))
-        for line in advice.best_lines(told.advised, told.naming)[: page.MOST_TABLES]:
+        wished = wishes or Wishes()
+        wanted = WANTED_TOKENS if WANTED_TOKENS in wished.contexts else max(wished.contexts)
+        for line in advice.best_lines(told.advised, told.naming, wanted)[: page.MOST_TABLES]:
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-        console.print(RULE, style="bright_black", markup=False, highlight=False)
+        console.print(rule(wanted, wished.headroom_bytes), style="bright_black", markup=False, highlight=False)
         for file in (file for file in files if list_files and file.suffix != ".svg"):  # beside its PNG, of one name
             console.print(str(file), highlight=False, soft_wrap=True)
     return Published(files, told.advised)

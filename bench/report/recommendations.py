@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.report.assumptions import in_words
 from bench.report.axes import Axes, how
-from bench.report.best import best_answer
+from bench.report.best import WANTED_TOKENS, best_answer
 from bench.report.card_names import kind_word
 from bench.report.card_table import OPTIONAL
 from bench.report.ends import at_least, reach
@@ -102,11 +102,13 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
 
-def best_lines(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[str]:
+def best_lines(
+    answers: Sequence[Recommendation], naming: Naming | None = None, wanted_tokens: int = WANTED_TOKENS
+) -> list[str]:
     """A line for each card and model."""
     naming = naming or Naming.of(answers)
     groups = _groups(answers, _model)
-    lines = [best_answer(group, naming.axes(group)) for group in groups]
+    lines = [best_answer(group, naming.axes(group), wanted_tokens) for group in groups]
     if len(groups) == 1:
         return lines
     names = [f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}" for group in groups]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.report.assumptions import in_words
 from bench.report.axes import Axes
-from bench.report.best import best_answer
+from bench.report.best import best_answer, rule
 from bench.report.best import best_forecast as best_forecast_of
 from bench.report.forecasts import ForecastRow
 from bench.results.evidence import evidence
@@ -63,7 +63,24 @@ def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:
     rows = (fits(8192, bpw=5.0), fits(4096, bpw=6.0))
     assert best(*rows) == "best: 5 bpw, FP16 cache, load, 8,192 tokens, 11.0 GiB left (simulated)"
     assert "2.5 bpw, Q4 cache, load, 32,768 tokens" in best(*rows, fits(32768, bpw=2.5, cache="Q4"))
-    assert best(oom(4096)) == "best: nothing that was run fits"
+    assert best(oom(4096)).startswith("best: none: no row shows that anything fits")
+
+
+def test_what_fits_and_leaves_too_little_is_not_said_not_to_fit() -> None:
+    stored = cases_of(fits(8192, bpw=5.0))
+    asked = pd.concat([stored, boundaries_of()])
+    answers = recommend(evidence(stored, boundaries_of()), asked, (4096,), headroom_bytes=100 * GIB)
+    assert best_answer(answers, Axes([]), 4096) == "best: none: nothing that was run leaves that headroom"
+
+
+def test_the_length_and_the_headroom_are_those_that_were_asked_for() -> None:
+    stored = cases_of(fits(8192, bpw=5.0), fits(32768, bpw=2.5, cache="Q4"))
+    asked = pd.concat([stored, boundaries_of()])
+    answers = recommend(evidence(stored, boundaries_of()), asked, (4096,), headroom_bytes=GIB)
+    axes = Axes([vars(answer) for answer in answers])
+    assert best_answer(answers, axes, 4096).startswith("best: 5 bpw, FP16 cache, load, 4,096 tokens")
+    assert "fits 4,096 tokens" in rule(4096, GIB)
+    assert "leaves 1.00 GiB" in rule(4096, GIB)
 
 
 def test_notes_are_sentences() -> None:
