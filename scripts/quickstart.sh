@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which settings of Phi-3-medium-128k fit a 24 GB and a 40 GB card? 192 cases by ExLlamaV2's own code, without a GPU.
+# How far does Phi-3-medium-128k go on a 12 GB, a 24 GB and a 40 GB card? 72 boundaries, without a GPU.
 # Arguments are passed on: scripts/quickstart.sh device=rtx_3060_12gb bpw=3.0,4.0
 source "$(dirname "$0")/setup.sh"
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then

@@ -182,7 +182,7 @@ def test_a_report_recommends_what_was_wished_for(in_process: Program, tmp_path: 
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
-        ("--context", "8k", "lengths in tokens"),
+        ("--context", "8kB", "lengths in tokens"),
         ("--context", "0", "lengths in tokens"),
         ("--headroom", "some", "not a size"),
         ("--quality", "nowhere.csv", "no such file"),
