@@ -23,14 +23,14 @@ def _run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "shortcuts", lambda cuda: contextlib.nullcontext())
 
 
-@pytest.mark.parametrize("architecture", [*EXPERTS, "LlamaForCausalLM", "Gemma2ForCausalLM"])
+@pytest.mark.parametrize("architecture", [*EXPERTS, "LlamaForCausalLM"])
 @pytest.mark.parametrize(
     "axes",
     [
         {"bpw": 4.1},
         {"bpw": 3.3, "lazy": True, "cache": "Q6"},
         {"bpw": 5.0, "attention": "matmul", "batch_size": 2},
-        {"bpw": 16.0, "lazy": True},
+        {"bpw": 16.0, "head_bits": None, "lazy": True},
     ],
     ids=["exl2", "lazy", "batch", "unquantised"],
 )
@@ -42,7 +42,7 @@ def test_shortcuts_change_no_byte(
     with little_garbage():
         endless, _ = simulate(case, tmp_path)
         peak = endless.peak_reserved_bytes + (case.device.context_bytes or 0)
-        sizes = [peak, peak - (2 << 20), int(peak * 0.9), int(peak * 0.6), int(peak * 0.2)]
+        sizes = [peak - (2 << 20), int(peak * 0.9), int(peak * 0.5)]
         cases = [case, *(replace(case, device=replace(case.device, total_memory_bytes=size)) for size in sizes)]
         short = [simulate(each, tmp_path) for each in cases]
         _run_in_full(monkeypatch)
