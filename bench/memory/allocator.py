@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from bench.memory.compiled import compiled
 
 MIN_BLOCK_SIZE = 512  # every request is rounded up to a multiple of this (kMinBlockSize)
 SMALL_SIZE = 1 << 20  # the largest request served from the small pool (kSmallSize)
@@ -87,13 +88,13 @@ def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: in
     return state
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def round_size(size_bytes: int) -> int:
     """The size of the block that serves a request of `size_bytes` (> 0)."""
     return -(-size_bytes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def segment_size(rounded_bytes: int) -> int:
     """The size of the segment that is asked from the driver for a block of `rounded_bytes`."""
     if rounded_bytes <= SMALL_SIZE:
@@ -103,7 +104,7 @@ def segment_size(rounded_bytes: int) -> int:
     return -(-rounded_bytes // ROUND_LARGE) * ROUND_LARGE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
     """The row of a block of at least `size_bytes` (> 0) for `stream`; `FULL` when the card is full.
 
@@ -138,7 +139,7 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def free(state: State, row: int) -> bool:
     """Gives a block back to its pool, merged with its free neighbours; False if it was not in use."""
     blocks, counters = state.blocks, state.counters
@@ -168,7 +169,7 @@ def free(state: State, row: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def empty_cache(state: State) -> None:
     """Gives every segment without a block in use back to the driver."""
     blocks = state.blocks
@@ -183,7 +184,7 @@ def empty_cache(state: State) -> None:
         _close_holes(state, pool)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_free_block(state: State, size: int, pool: int) -> int:
     place = _first_not_before(state, pool, size, 0)
     while place < state.num_free[pool] and state.free[pool, place] == HOLE:
@@ -197,7 +198,7 @@ def _take_free_block(state: State, size: int, pool: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _new_segment(state: State, size: int, pool: int) -> int:
     counters = state.counters
     segment = segment_size(size)
@@ -212,7 +213,7 @@ def _new_segment(state: State, size: int, pool: int) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _set_block(state: State, row: int, address: int, size: int, pool: int, before: int, after: int) -> None:
     blocks = state.blocks
     blocks[row, ADDRESS] = address
@@ -225,7 +226,7 @@ def _set_block(state: State, row: int, address: int, size: int, pool: int, befor
     blocks[row, NEXT] = after
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _split(state: State, row: int, size: int) -> None:
     blocks = state.blocks
     remaining = blocks[row, SIZE] - size
@@ -241,7 +242,7 @@ def _split(state: State, row: int, size: int) -> None:
     _remember_free(state, rest)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
     """The index in a pool's free blocks of the first that is not before (`size`, `address`)."""
     low, high = 0, state.num_free[pool]
@@ -255,7 +256,7 @@ def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
     return low
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _remember_free(state: State, row: int) -> None:
     size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
     free, keys = state.free[pool], state.free_keys[pool]
@@ -278,7 +279,7 @@ def _remember_free(state: State, row: int) -> None:
     state.counters[FREE_MARK] += _mark_of(state, row)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _forget_free(state: State, row: int) -> None:
     blocks = state.blocks
     pool = blocks[row, POOL]
@@ -290,14 +291,14 @@ def _forget_free(state: State, row: int) -> None:
         _close_holes(state, pool)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _leave_hole(state: State, pool: int, place: int) -> None:
     state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, place])
     state.free[pool, place] = HOLE
     state.num_holes[pool] += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _close_holes(state: State, pool: int) -> None:
     kept = 0
     for place in range(state.num_free[pool]):
@@ -310,7 +311,7 @@ def _close_holes(state: State, pool: int) -> None:
     state.num_holes[pool] = 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark_of(state: State, row: int) -> int:
     """The share of one free block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
     blocks = state.blocks
@@ -319,13 +320,13 @@ def _mark_of(state: State, row: int) -> int:
     return int((mark ^ (mark >> 32)) * _MIX_SIZE)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _take_row(state: State) -> int:
     state.counters[NUM_UNUSED] -= 1
     return int(state.unused[state.counters[NUM_UNUSED]])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _give_row_back(state: State, row: int) -> None:
     state.unused[state.counters[NUM_UNUSED]] = row
     state.counters[NUM_UNUSED] += 1

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from bench.memory.allocator import FULL, NUM_UNUSED, CachingAllocator, OutOfMemory, State, empty_cache, free, malloc
+from bench.memory.compiled import compiled
 
 _MALLOC, _FREE, _EMPTY_CACHE = range(3)
 # The columns of `Requests.array`: BLOCK is the request that made it.
@@ -83,7 +83,7 @@ class NotingAllocator(CachingAllocator):
             raise OutOfMemory(requests.asked[failed][_SIZE], self.free_bytes)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _repeat(requests: NDArray[np.int64], rows: NDArray[np.int64], state: State) -> int:
     """The index of the request that the card was too full for; -1 if none."""
     for index in range(len(requests)):

@@ -12,6 +12,7 @@ from numba import njit
 from bench.memory import allocator, flash, sort
 from bench.memory import template as columns
 from bench.memory.allocator import State
+from bench.memory.compiled import compiled
 from bench.memory.layers import Layers
 from bench.memory.template import DENOMINATOR, NUM_TERMS, Array
 from bench.memory.trace import Op, Size
@@ -80,6 +81,7 @@ def replay(
         longest = max(longest, layers.bounds[kind, -1] - layers.bounds[kind, 0])
     sizes = np.zeros(longest, np.int64)
     before = np.zeros(longest, np.int64)
+    marks = np.zeros(layers.bounds.shape[1], np.int64)
     steady = False
     for step in range(steps[0], steps[1]):
         kind = kinds[step]
@@ -90,14 +92,14 @@ def replay(
         if same and steady:
             continue
         mark = _mark(state)
-        ended = _run(events, layers, kind, sizes, rows, state)
+        ended = _run(events, layers, kind, sizes, rows, state, marks)
         if ended != DONE:
             return step, ended
         steady = same and _mark(state) == mark
     return steps[1] - 1, DONE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _distinct_sizes(events: Array, layers: Layers, kind: int, lengths: Array, card: Card, sizes: Array) -> None:
     """What each allocation asks for, but in layers that ask for the same as those before them."""
     start, alike, unlike, end = _told(layers, kind)
@@ -105,7 +107,7 @@ def _distinct_sizes(events: Array, layers: Layers, kind: int, lengths: Array, ca
     _sizes_of(events, unlike, end, lengths, card, sizes[unlike - start :])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _equal(layers: Layers, kind: int, sizes: Array, others: Array) -> bool:
     start, alike, unlike, end = _told(layers, kind)
     for first, last in ((0, alike - start), (unlike - start, end - start)):
@@ -115,7 +117,7 @@ def _equal(layers: Layers, kind: int, sizes: Array, others: Array) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _told(layers: Layers, kind: int) -> tuple[int, int, int, int]:
     """The events of a section: the first, those of layers that are like others from and to, and the end."""
     bounds, alike = layers.bounds[kind], layers.alike[kind]
@@ -123,12 +125,14 @@ def _told(layers: Layers, kind: int) -> tuple[int, int, int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, state: State) -> int:
-    """The events of one section; how it ended. Layers are left out once the allocator is found as layers before."""
+def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, state: State, marks: Array) -> int:
+    """The events of one section; how it ended. Layers are left out once the allocator is found as layers before.
+
+    `marks` [layers or more] is overwritten.
+    """
     bounds, period = layers.bounds[kind], layers.period
     alike, unlike = layers.alike[kind]
     depth = len(bounds) - 3
-    marks = np.zeros(depth, np.int64)
     layer = -1
     while layer <= depth:
         first, last = bounds[layer + 1], bounds[layer + 2]
@@ -159,7 +163,7 @@ def _carried(layers: Layers, kind: int, layer: int) -> Array:
     return layers.carried[layers.carried_bounds[kind, layer] : layers.carried_bounds[kind, layer + 1]]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array, start: int, state: State) -> int:
     """Some events of a section that begins at `start`, with the sizes that they ask for; how it ended."""
     for index in range(first, last):
@@ -183,7 +187,7 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark(state: State) -> int:
     """A hash of the free blocks and of what is held."""
     counters = state.counters
@@ -191,7 +195,7 @@ def _mark(state: State) -> int:
     return int((mark * _HASH_FACTOR) ^ counters[allocator.FREE_MARK])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mark_with(state: State, rows: Array, carried: Array) -> int:
     """The same, with where some allocations lie."""
     mark = _mark(state)
@@ -201,7 +205,7 @@ def _mark_with(state: State, rows: Array, carried: Array) -> int:
     return int(mark)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, sizes: Array) -> None:
     """What each allocation of some events asks for."""
     for index in range(first, last):
@@ -233,7 +237,7 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
         sizes[index - first] = size
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _value(events: Array, index: int, start: int, lengths: Array) -> int:
     total = 0
     for term in range(NUM_TERMS):

@@ -1,0 +1,25 @@
+"""How the model of memory is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
+_njit: Any = njit  # of whose switches its stubs don't know all
+
+
+def compiled(function: Function) -> Function:
+    """`function` compiled by numba, without counting references to the arrays that it is given.
+
+    The counting is atomic and took six sevenths of the time. Such a function must neither make nor return an array;
+    views of those that it was given are fine. Where this numba has no such switch, references are counted.
+    """
+    try:
+        return cast(Function, _njit(**_OPTIONS, _nrt=False)(function))
+    except (KeyError, TypeError):
+        return cast(Function, _njit(**_OPTIONS)(function))
