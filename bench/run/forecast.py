@@ -159,8 +159,10 @@ class Forecaster:
         """What one would gain by giving something up: the next smaller setting of each kind, and how far it goes."""
         options = list(next_smaller(cell.longest))
         self.prepare([case for _, case in options])
-        reached = [(said, self.fits_at(Cell(case))) for said, case in options]
-        return [(said, fits_at) for said, fits_at in reached if fits_at is not None]
+        forecasts = self.forecast_all([Cell(case) for _, case in options], self._programs.jobs)
+        return [
+            (said, each.fits_at) for (said, _), each in zip(options, forecasts, strict=True) if each.fits_at is not None
+        ]
 
     def advise(self, cell: Cell) -> str | None:
         """For a cell that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks."""

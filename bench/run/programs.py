@@ -38,7 +38,7 @@ class Programs:
         self._make_launcher = make_launcher
         self._launcher: Launcher | None = None
         self._scratch = scratch
-        self._jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
         # Cells that differ in their tensors alone share a program.
         self._load = lru_cache(_KEPT_PROGRAMS)(lambda path, cache: with_cache(Program.load(path).deepened(), cache))
@@ -63,7 +63,7 @@ class Programs:
                 made(done, len(missing))
 
         made(done, len(missing))
-        with ThreadPoolExecutor(self._jobs) as pool:
+        with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))
             except BaseException:

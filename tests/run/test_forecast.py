@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from bench.plan.speed import weight_bytes_per_step
 from bench.records import Case, Cell, DeviceSpec, ModelSpec
 from bench.run.boundary import find_boundary
 from bench.run.forecast import Forecast, Forecaster
+from bench.run.forecast_store import ForecastStore
 from bench.run.programs import Programs
 from bench.run.versions import installed_versions
 
@@ -76,7 +78,10 @@ class Line:
 
 @dataclass
 class Shelf:
-    """Stands for the programs: `recorded` are those that were asked for, and not there before."""
+    """Stands for the programs: `recorded` are those that were asked for, and not there before. Nothing was kept."""
+
+    jobs = 1
+    store = ForecastStore(Path("/nowhere/forecasts.sqlite"))
 
     recorded: list[str] = field(default_factory=list)
     reason: str | None = None
