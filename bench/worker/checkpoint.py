@@ -66,8 +66,14 @@ def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout
             (Path(folder) / name).write_text(json.dumps(document))
         tensors = list(_tensors(Path(folder), bpw, head_bits))
     if bpw == _FP16_BPW:
-        tensors = [replace(tensor, dtype=dtypes.unquantised(config)) for tensor in tensors]
+        dtype = dtypes.unquantised(config)
+        tensors = [replace(tensor, dtype=dtype) if _is_unquantised(tensor) else tensor for tensor in tensors]
     return Layout(documents, tensors)
+
+
+def _is_unquantised(tensor: Tensor) -> bool:
+    """Whether it is no part of a matrix in the EXL2 format, as the head may be."""
+    return tensor.dtype == "F16" and tensor.content is not Content.LARGEST_SCALES
 
 
 def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
