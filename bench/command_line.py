@@ -20,6 +20,7 @@ _OF_HYDRA = {
     "--hydra-help": "`vram-bench COMMAND --help` lists the keys",
     "--experimental-rerun": "the same command again runs what is missing; rerun=true runs all",
 }
+_NOT_THERE = {"--tabby": "TabbyAPI's config.yml is not read yet; `KEY=VALUE` for what it says, as cache=Q4"}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -32,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command = commands_of(parser)[arguments.command]
     if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
         option = next((word for word in rest if word.startswith("-")), rest[0])
-        advice = _OF_HYDRA.get(option.partition("=")[0]) if "overrides" in arguments else None
+        advice = (_OF_HYDRA | _NOT_THERE).get(option.partition("=")[0]) if "overrides" in arguments else None
         command.error(f"{option}: {advice}" if advice else f"unrecognized argument: {option}")
     if "overrides" in arguments:
         arguments.overrides += rest  # argparse by itself takes none after an option that follows others

@@ -18,27 +18,54 @@ _KEYS = (
     *(f"device.{f.name}" for f in fields(DeviceSettings)),
 )
 # What people type who want a model on several GPUs, as other programs call it.
-_SEVERAL_GPUS = {"count", "gpu_split", "gpus", "num_gpus", "n_gpu", "tensor_parallel", "tensor_split", "tp", "split"}
+_SEVERAL_GPUS = (
+    *("count", "gpu_count", "device_count", "gpus", "num_gpus", "n_gpu", "n_gpus", "ngpu", "devices"),
+    *("gpu_split", "gpu_split_auto", "autosplit", "split", "split_mode", "tensor_split", "device_map"),
+    *("tensor_parallel", "tensor_parallel_size", "tp"),
+)
 ONE_GPU = (
     "several GPUs in one case are not there yet. One card with the memory of all is an upper bound: "
     "device=rtx_a6000 (48 GB) for two of 24 GB, or device.total_memory_bytes=48GiB"
 )
-_OTHER_PLACES = {"tokens": "max_seq_len", "context": "max_seq_len", "ctx": "max_seq_len", "gpu": "device"}
+TABBY = (
+    "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
+    "model.path=DIR, cache_mode as cache, cache_size as max_seq_len, chunk_size as max_input_len"
+)
+_NO_MEMORY = "it changes positions, and no memory: give max_seq_len, or auto_up_to"
+# Keys of other programs, and of what one looks for here.
+_OTHER_PLACES = {
+    **dict.fromkeys(("tokens", "context", "ctx", "n_ctx", "num_ctx", "cache_size"), "max_seq_len"),
+    **dict.fromkeys(("max_model_len", "context_length"), "max_seq_len"),
+    **dict.fromkeys(("native_max_seq_len", "max_position_embeddings"), "auto_up_to"),
+    **dict.fromkeys(("cache_mode", "cache_type", "kv_cache"), "cache"),
+    "chunk_size": "max_input_len",
+    "gpu": "device",
+    "model_dir": "model=local model.path",
+    "model_name": "model=local model.path",
+}
+_ANSWERS = {
+    **dict.fromkeys(_SEVERAL_GPUS, ONE_GPU),
+    **dict.fromkeys(("rope_alpha", "rope_scale", "rope_theta"), _NO_MEMORY),
+    **dict.fromkeys(("tabby", "tabbyapi"), TABBY),
+    **dict.fromkeys(
+        ("draft", "draft_model", "draft_model_name"), "a draft model is not there yet; plan it as a model of its own"
+    ),
+}
 
 
 def unknown_key(key: str) -> str:
     """For a key that no schema has."""
     group, dot, _ = key.partition(".")
     last = key.rpartition(".")[2]
-    if last.lower() in _SEVERAL_GPUS:
-        return f"unknown key {key!r}: {ONE_GPU}"
+    if last.lower() in _ANSWERS:
+        return f"unknown key {key!r}: {_ANSWERS[last.lower()]}"
     if group == "hydra":
         return f"unknown key {key!r}; Hydra's own keys are listed by its documentation"
+    if last in _OTHER_PLACES:
+        return f"unknown key {key!r}. Did you mean {_OTHER_PLACES[last]}?"
     siblings = [known for known in _KEYS if dot and known.startswith(f"{group}.")]
     if siblings:
         return f"unknown key {key!r}. Known: {', '.join(siblings)}."
-    if last in _OTHER_PLACES:
-        return f"unknown key {key!r}. Did you mean {_OTHER_PLACES[last]}?"
     return f"unknown key {key!r}. {nearest(key, (known for known in _KEYS if '.' not in known))}"
 
 
@@ -53,12 +80,20 @@ def unknown_choice(group: str, name: str, names: Sequence[str]) -> str:
             f"unknown model {name!r}: a repository is model=hub model.repo={repo}{at}, "
             f"a directory model=local model.path={name}"
         )
-    if group == "device" and (several := re.search(r"^(\d+)\s*x[ _]?\w|\w[ _]?x\s*(\d+)$", name)):
-        count = int(several[1] or several[2])
-        if 1 < count < 100:
-            return f"unknown device {name!r}: {ONE_GPU}"
+    if group == "device" and (number := re.fullmatch(r"(?:(?:cuda|gpu):?)?(\d+)", name)):
+        return f"unknown device {name!r}: a GPU of this machine is device=cuda device.index={number[1]}; {ONE_GPU}"
+    if group == "device" and _means_several(name):
+        return f"unknown device {name!r}: {ONE_GPU}"
     own = " For a card of your own see docs/adding-cards.md" if group == "device" else ""
     return f"unknown {group} {name!r}. {nearest(name, names)}{own}"
+
+
+def _means_several(card: str) -> bool:
+    """Whether a name asks for several cards: 2x rtx_3090, rtx_3090*2, rtx_3090+rtx_4090."""
+    times = re.search(r"^(\d+) ?[x*×][ _]?\w|\w[ _]?[x*×] ?(\d+)$", card)
+    return re.fullmatch(r"\w+( ?\+ ?\w+)+", card) is not None or (
+        times is not None and 1 < int(times[1] or times[2]) < 100
+    )
 
 
 def composition(error: BaseException) -> str:

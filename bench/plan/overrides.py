@@ -44,6 +44,8 @@ def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
 
 def _unreadable(text: str) -> str:
     key, equals, value = text.partition("=")
+    if not equals and text.lower().endswith((".yml", ".yaml")):
+        return f"{text!r}: a card or a model of your own is device={text} or model={text}; {explain.TABBY}"
     if not equals:
         return f"{text!r} is no override; write key=value, or key=a,b for an axis"
     return f"{text!r}: {value!r} cannot be read as a value of {key}; write key=value, or key=a,b for an axis"

@@ -88,6 +88,19 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
             (override, "several GPUs in one case are not there yet")
             for override in ("device=rtx_3090,rtx_3090", "device=2xrtx_3090", "device=rtx_3090x2", "device.count=2")
         ],
+        *[
+            (override, "several GPUs in one case are not there yet")
+            for override in (
+                *("device=2x rtx_3090", "device=rtx_3090*2", "device=rtx_3090 x2", "device=rtx_3090+rtx_4090"),
+                *("device=cuda:0,1", "gpus=2", "tensor_parallel_size=2", "device.devices=2"),
+            )
+        ],
+        ("device=cuda:1", "device=cuda device.index=1"),
+        ("config.yml", "reading TabbyAPI's config.yml is not there yet"),
+        ("tabby=config.yml", "reading TabbyAPI's config.yml is not there yet"),
+        ("cache_mode=Q4", "Did you mean cache?"),
+        ("model.native_max_seq_len=131072", "Did you mean auto_up_to?"),
+        ("rope_alpha=2.5", "no memory"),
         ("gpu_split=[20,24]", "several GPUs in one case are not there yet"),
     ],
 )
