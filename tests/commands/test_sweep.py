@@ -295,6 +295,12 @@ def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, tmp_path: Pa
     assert len(rows(tmp_path / "results")) == 6
 
 
+def test_what_a_launcher_of_hydra_s_logs_is_no_part_of_the_answer(program: Program) -> None:
+    done = program("sweep", "hydra/launcher=basic", "--json", *TINY, "max_seq_len=256", "cache=FP16,Q4")
+    assert [case["max_seq_len"] for case in json.loads(done.stdout)["cases"]] == [256, 256]
+    assert "Launching 2 jobs" in done.stderr
+
+
 def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=256,512", "cache=FP16,Q4"]
