@@ -186,6 +186,10 @@ def bash(command: str, folder: Path, environment: dict[str, str]) -> subprocess.
 @pytest.mark.parametrize("page", [page for page in PAGES if WRITTEN[page]], ids=lambda page: page.name)
 def test_every_command_of_a_page_does_what_it_says(page: Path, home: dict[str, str], tmp_path: Path) -> None:
     _prepare(tmp_path, Path(home["HOME"]))
+    for name, text in re.findall(
+        r"^```yaml\n# (\w+\.yaml)\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        (tmp_path / name).write_text(text)
     wrong = []
     for command in WRITTEN[page]:
         instead = INSTEAD.get(command, Instead("", command))

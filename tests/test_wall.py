@@ -32,7 +32,7 @@ DOORS = {
     "plotly": {"report/page_figures.py"},
     "itables": {"report/page_cases.py"},
     "jinja2": {"report/page.py"},
-    "numba": {f"memory/{name}.py" for name in ("allocator", "flash", "schedule", "sections", "sort")},
+    "numba": {f"memory/{name}.py" for name in ("compiled", "flash", "schedule", "sections", "sort")},
     "hydra": {"plan/config.py", "plan/overrides.py", "run/hydra_launch.py"},
     "huggingface_hub": {"plan/hub.py"},
     "shtab": {"commands/completion.py"},

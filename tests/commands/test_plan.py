@@ -159,7 +159,8 @@ def todo(probes: int, **values: Any) -> ForecastRow:
 
 
 def took(wall_s: float | None, **values: Any) -> dict[str, Any]:
-    usual = {"device_name": "rtx_4090", "device_kind": "simulated", "model": "tiny", "outcome": "fits"}
+    usual = {"device_name": "rtx_4090", "device_kind": "simulated", "device_uuid": None, "device_total_bytes": 1}
+    usual |= {"model": "tiny", "model_fingerprint": "f", "outcome": "fits"}
     return {**usual, **values, "wall_s": wall_s}
 
 
