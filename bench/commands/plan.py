@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from bench.errors import ExitCode
 from bench.notes.rules import notes_of_card, notes_of_case
 from bench.plan.cases import plan_sweep
+from bench.plan.duration import probe_seconds, slowness
 from bench.plan.lengths import lengths_of
 from bench.plan.predict import Prediction
 from bench.records import ANSWERS, Case, Cell, Outcome
@@ -30,8 +31,7 @@ from bench.run.sweep import Stored
 from bench.run.versions import installed_versions
 from bench.run.whole import require_whole
 
-# Short simulated cases took 0.8 to 1.8 s on two cores; only until rows say better.
-ASSUMED_PROBE_S = 1.0
+ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
 _FEW = 16  # cells and cases for which it is also said what would change the answer
 
 Tell = Callable[[str], None]
@@ -56,7 +56,8 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
             for index, forecast in enumerate(forecasts):
                 progress.tell(f"what would change the answer, {index}/{len(works)}")
                 rows[index] = _with_gains(rows[index], forecast, forecaster)
-    expectation = expect(rows, stored.rows, jobs)
+    slow = slowness(stored.rows, [_longest(work) for work in works])
+    expectation = expect(rows, stored.rows, jobs, slow, settings.timeout_s)
     if as_json:
         print(json.dumps(document(rows, expectation), indent=2))
     else:
@@ -64,12 +65,19 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def expect(rows: Sequence[ForecastRow], measured: Iterable[Mapping[str, Any]], jobs: int) -> Expectation:
-    """How long the probes of `rows` would take, by how long the cases of the rows `measured` took.
+def expect(
+    rows: Sequence[ForecastRow],
+    measured: Iterable[Mapping[str, Any]],
+    jobs: int,
+    slow: float | None = None,
+    timeout_s: float | None = None,
+) -> Expectation:
+    """How long the probes of `rows` would take.
 
-    A probe takes the median of those on the same card with the same model, else of those on the same kind of card; one
-    on a simulated card for which there are none an assumed time. Simulated cards run `jobs` cases at a time, a real GPU
-    one, and the probes of a cell come one after the other.
+    On a simulated card that is estimated from the work, times `slow`: by how much stored cases took longer than that
+    (None: there are none). Elsewhere a probe takes the median of the rows `measured` on the same card with the same
+    model, else of those on the same kind of card. Simulated cards run `jobs` cases at a time, a real GPU one, and the
+    probes of a cell come one after the other.
     """
     times: dict[tuple[Any, ...], list[float]] = {}
     for seen in measured:
@@ -77,19 +85,22 @@ def expect(rows: Sequence[ForecastRow], measured: Iterable[Mapping[str, Any]], j
             times.setdefault((seen["device_kind"],), []).append(seen["wall_s"])
             times.setdefault(_card_and_model(seen), []).append(seen["wall_s"])
     probe_s = {key: median(values) for key, values in times.items()}
-    probes, assumed = sum(row.probes for row in rows), False
+    probes, assumed, longest = sum(row.probes for row in rows), False, 0.0
     lanes: dict[str | None, list[float]] = {}
     for row in rows:
         if not row.probes:
             continue
         seconds = probe_s.get(_card_and_model(vars(row)), probe_s.get((row.device_kind,)))
-        if seconds is None:
+        if row.estimated_probe_s is not None:
+            seconds, assumed = row.estimated_probe_s * (slow or 1.0), assumed or slow is None
+        elif seconds is None:
             if row.device_kind != "simulated":
-                return Expectation(probes, None)
+                return Expectation(probes, None, timeout_s=timeout_s)
             seconds, assumed = ASSUMED_PROBE_S, True
+        longest = max(longest, seconds)
         lanes.setdefault(row.device_uuid, []).append(row.probes * seconds)
     total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
-    return Expectation(probes, total, assumed)
+    return Expectation(probes, total, assumed, longest or None, timeout_s)
 
 
 def _card_and_model(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -117,9 +128,16 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes)),
         predicted_fits_at=forecast.fits_at or None,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
+        estimated_probe_s=probe_seconds(_as_probed(forecast)),
         assumed=_notes(forecast, seen),
         notes=lengths.notes((forecast.fits_at or 0) if is_cell else case.max_seq_len),
     )
+
+
+def _as_probed(forecast: Forecast) -> Case:
+    """The case of a probe: of a cell, at its predicted boundary."""
+    prediction = forecast.prediction
+    return forecast.case if prediction is None else replace(forecast.case, max_seq_len=prediction.max_seq_len)
 
 
 def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:

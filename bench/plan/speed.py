@@ -198,6 +198,13 @@ def _read_shape(config: dict[str, Any]) -> _Shape | None:
     )
 
 
+def layers_and_experts(config: dict[str, Any]) -> tuple[int, int] | None:
+    """How many layers a model has, and experts each of them (1 where none are chosen); None where it is not told."""
+    layers = _size(config, "num_hidden_layers") or _size(config, "n_layers") or _size(config, "n_layer")
+    experts = _size(config, "num_local_experts") or _size(config, "num_experts") or 1
+    return (layers, experts) if layers else None
+
+
 def _lookup(config: dict[str, Any], key: str) -> Any:
     """A value of config.json or of its `text_config`, in the order in which ExLlamaV2 looks."""
     nested = config.get("text_config")

@@ -18,7 +18,7 @@ from bench.report.best import FORECAST_RULE, best_forecast
 from bench.report.card_table import CACHES, CARD_AND_MODEL
 from bench.report.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.forecasts import Expectation, ForecastRow, Gain
-from bench.report.format import duration, gib, rate, size, tokens
+from bench.report.format import duration, gib, is_near_timeout, rate, size, tokens
 from bench.report.names import Names
 from bench.report.parts_bar import PartsBar, legend, scale_for, segments
 
@@ -193,7 +193,10 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
     if any(row.stored for row in rows):
         text += " stored: answered by an earlier run, and not run again."
     if expectation.assumed:
-        text += " The time is assumed: no case of such a card is stored."
+        text += (
+            " The time is assumed: estimated from layers, experts and chunks for a machine of two cores, since no case "
+            "that could tell is stored."
+        )
     return Group(legend(), Text(text, _FAINT))
 
 
@@ -245,7 +248,11 @@ def _time(expectation: Expectation) -> str:
     if expectation.seconds is None:
         return "for how long is not known: no row of such a GPU is stored"
     basis = "assumed" if expectation.assumed else "by stored rows"
-    return f"about {duration(expectation.seconds)} ({basis})"
+    said = f"about {duration(expectation.seconds)} ({basis})"
+    if is_near_timeout(expectation.longest_s, expectation.timeout_s):
+        longest = duration(expectation.longest_s or 0)
+        said += f"; a probe may take {longest}: timeout_s={expectation.timeout_s:g} ends it"
+    return said
 
 
 def _count(number: int, what: str) -> str:

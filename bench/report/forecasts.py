@@ -72,6 +72,7 @@ class ForecastRow:
     device_multi_processor_count: int | None = None
     device_bandwidth_bytes_per_s: float | None = None
     advice: str | None = None
+    estimated_probe_s: float | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -109,11 +110,16 @@ class ForecastRow:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a sweep would take: `seconds` is None where nothing tells, `assumed` where it is not from stored rows."""
+    """What a sweep would take: `seconds` is None where nothing tells, `assumed` where it is not from stored rows.
+
+    `longest_s` is what its longest probe would take, `timeout_s` when that would be ended.
+    """
 
     probes: int
     seconds: float | None
     assumed: bool = False
+    longest_s: float | None = None
+    timeout_s: float | None = None
 
     @property
     def basis(self) -> str | None:
@@ -128,4 +134,5 @@ def document(rows: Sequence[ForecastRow], expectation: Expectation) -> dict[str,
         "probes": expectation.probes,
         "expected_s": expectation.seconds,
         "expected_basis": expectation.basis,
+        "longest_probe_s": expectation.longest_s,
     }

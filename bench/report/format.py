@@ -73,3 +73,8 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def is_near_timeout(seconds: float | None, timeout_s: float | None) -> bool:
+    """Whether a case that is estimated to take so long may be ended: estimates are good to a factor of two or three."""
+    return seconds is not None and timeout_s is not None and seconds > timeout_s / 2

@@ -44,7 +44,7 @@ def test_a_plan_is_shown_and_nothing_is_written(program: Program, tmp_path: Path
 
 def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
     document = planned(program, *TINY, "max_seq_len=auto,512")
-    assert {"cells", "cases", "probes", "expected_s", "expected_basis"} == set(document)
+    assert {"cells", "cases", "probes", "expected_s", "expected_basis", "longest_probe_s"} == set(document)
     (cell,), (case,) = document["cells"], document["cases"]
     for entry in (cell, case):
         assert set(ENTRY_KEYS.split()) <= set(entry)
@@ -159,40 +159,54 @@ def todo(probes: int, **values: Any) -> ForecastRow:
 
 
 def took(wall_s: float | None, **values: Any) -> dict[str, Any]:
-    usual = {"device_name": "rtx_4090", "device_kind": "simulated", "device_uuid": None, "device_total_bytes": 1}
-    usual |= {"model": "tiny", "model_fingerprint": "f", "outcome": "fits"}
-    return {**usual, **values, "wall_s": wall_s}
+    return {**vars(todo(1)), "outcome": "fits", **values, "wall_s": wall_s}
 
 
 REAL: dict[str, Any] = {"device_kind": "cuda", "device_name": "nvidia_l4", "device_uuid": "GPU-1"}
+ESTIMATED: dict[str, Any] = {"estimated_probe_s": 3.0}
+GUESS = ASSUMED_PROBE_S
 
 
 @pytest.mark.parametrize(
-    ("rows", "measured", "jobs", "expected"),
+    ("rows", "measured", "jobs", "slow", "expected"),
     [
-        ([todo(2)], [took(1.0), took(3.0), took(8.0)], 1, Expectation(2, 6.0)),
-        ([todo(2)], [took(1.0, model="other"), took(3.0)], 1, Expectation(2, 6.0)),
-        ([todo(2)], [took(1.0, model="other"), took(5.0, device_name="t4")], 1, Expectation(2, 6.0)),
-        ([todo(2)], [took(9.0, outcome="timeout"), took(None)], 1, Expectation(2, 2 * ASSUMED_PROBE_S, True)),
-        ([todo(2)], [took(9.0, device_kind="cuda")], 1, Expectation(2, 2 * ASSUMED_PROBE_S, True)),
-        ([todo(1)] * 8, [took(1.0)], 4, Expectation(8, 2.0)),
-        ([todo(2)], [took(1.0)], 4, Expectation(2, 2.0)),
-        ([todo(0)], [], 4, Expectation(0, 0.0)),
-        ([], [], 4, Expectation(0, 0.0)),
-        ([todo(2, **REAL)], [], 4, Expectation(2, None)),
-        ([todo(2, **REAL), todo(2)], [], 4, Expectation(4, None)),
-        ([todo(0, **REAL), todo(2)], [took(1.0)], 4, Expectation(2, 2.0)),
-        ([todo(2, **REAL)] * 3, [took(10.0, device_kind="cuda")], 4, Expectation(6, 60.0)),
-        ([todo(2, **REAL), todo(1)], [took(10.0, device_kind="cuda"), took(1.0)], 4, Expectation(3, 20.0)),
+        ([todo(2, **ESTIMATED)], [], 1, None, Expectation(2, 6.0, True, 3.0)),
+        ([todo(2, **ESTIMATED)], [took(1.0), took(8.0)], 1, 2.0, Expectation(2, 12.0, False, 6.0)),
+        ([todo(2, **ESTIMATED)], [took(9.0, **REAL)], 1, None, Expectation(2, 6.0, True, 3.0)),
+        ([todo(1, **ESTIMATED)] * 8, [], 4, 1.0, Expectation(8, 6.0, False, 3.0)),
+        ([todo(2, **ESTIMATED)], [], 4, 1.0, Expectation(2, 6.0, False, 3.0)),
+        ([todo(2)], [took(1.0), took(3.0), took(8.0)], 1, None, Expectation(2, 6.0, False, 3.0)),
+        ([todo(2)], [took(9.0, outcome="timeout"), took(None)], 1, None, Expectation(2, 2 * GUESS, True, GUESS)),
+        ([todo(0)], [], 4, None, Expectation(0, 0.0)),
+        ([], [], 4, None, Expectation(0, 0.0)),
+        ([todo(2, **REAL)], [], 4, None, Expectation(2, None)),
+        ([todo(2, **REAL), todo(2, **ESTIMATED)], [], 4, 1.0, Expectation(4, None)),
+        ([todo(0, **REAL), todo(2, **ESTIMATED)], [], 4, 1.0, Expectation(2, 6.0, False, 3.0)),
+        ([todo(2, **REAL)] * 3, [took(10.0, **REAL)], 4, None, Expectation(6, 60.0, False, 10.0)),
+        ([todo(2, **REAL), todo(1, **ESTIMATED)], [took(10.0, **REAL)], 4, 1.0, Expectation(3, 20.0, False, 10.0)),
         (
             [todo(2, **REAL), todo(1, **{**REAL, "device_uuid": "GPU-2"})],
-            [took(10.0, device_kind="cuda")],
+            [took(10.0, **REAL)],
             4,
-            Expectation(3, 20.0),
+            None,
+            Expectation(3, 20.0, False, 10.0),
         ),
     ],
 )
 def test_how_long_a_sweep_would_take(
-    rows: Sequence[ForecastRow], measured: Sequence[dict[str, Any]], jobs: int, expected: Expectation
+    rows: Sequence[ForecastRow],
+    measured: Sequence[dict[str, Any]],
+    jobs: int,
+    slow: float | None,
+    expected: Expectation,
 ) -> None:
-    assert expect(rows, measured, jobs) == expected
+    assert expect(rows, measured, jobs, slow) == expected
+
+
+def test_a_probe_that_may_come_near_its_timeout_is_told(program: Program) -> None:
+    """Thousands of chunks of a few hundred tokens."""
+    long = ["model=llama_3_1_8b", "attention=matmul", "max_seq_len=131072", "device=a100_80gb"]
+    assert "timeout_s=60 ends it" in " ".join(program("plan", *long, "timeout_s=60").stdout.split())
+    document = json.loads(program("plan", "--json", *long, "timeout_s=60").stdout)
+    assert document["longest_probe_s"] > 60
+    assert "ends it" not in program("plan", *long, "timeout_s=80000").stdout
