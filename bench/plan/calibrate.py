@@ -162,8 +162,7 @@ def _with_catalogue_figures(device: DeviceSpec) -> DeviceSpec:
     for known in _catalogue():
         total = known.total_memory_bytes or 0
         of_this_size = abs(total - device.total_memory_bytes) < _SAME_CARD * device.total_memory_bytes
-        # The catalogue adds the size to names that several cards share.
-        if of_this_size and (known.full_name or known.name).startswith(device.full_name):
+        if of_this_size and known.full_name == device.full_name:
             return dataclasses.replace(
                 device,
                 total_memory_bytes=min(total, device.total_memory_bytes),
