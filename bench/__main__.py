@@ -13,9 +13,9 @@ import traceback
 from collections.abc import Sequence
 from functools import partial
 
-from bench.command_line import parse
-from bench.encoding import fall_back
-from bench.errors import BadInput, ExitCode
+from bench.commands.command_line import parse
+from bench.core.encoding import fall_back
+from bench.core.errors import BadInput, ExitCode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"vram-bench: {error}", file=sys.stderr)
             return ExitCode.BAD_INPUT
         print(f"vram-bench: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
-        return ExitCode.LOOK
+        return ExitCode.PROBLEMS
 
 
 def _interrupt(*_: object) -> None:
@@ -48,11 +48,11 @@ def _interrupt(*_: object) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     if "overrides" in arguments and arguments.config_dir is not None:
-        from bench.plan.typed import searched
+        from bench.config.typed import searched
 
         arguments.overrides.append(searched(arguments.config_dir))
     if getattr(arguments, "cfg", None):
-        from bench.plan.config import composed
+        from bench.config.compose import composed
 
         print(composed(arguments.overrides), end="")
         return ExitCode.DONE

@@ -22,17 +22,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BadInput
-from bench.memory.limits import limits_of
-from bench.plan.measured import MeasuredCard, Row, card_key, measured_cards
-from bench.plan.models import resolve_model
-from bench.plan.settings import ModelSettings
-from bench.records import Case, Cell, ModelSpec, Outcome
-from bench.report.agreement import as_markdown
-from bench.results.agreement import compare_kinds, compare_limits
-from bench.results.schema import Kind
-from bench.results.store import read_boundaries, read_cases
+from bench.allocator.limits import limits_of
+from bench.comparison.agreement import compare_kinds, compare_limits
+from bench.config.models import resolve_model
+from bench.config.settings import ModelSettings
+from bench.core.case import Case, ModelSpec, Search
+from bench.core.errors import BadInput
+from bench.core.outcome import Outcome
+from bench.forecast.measured_cards import MeasuredCard, Row, card_key, measured_cards
+from bench.report.tables.agreement import as_markdown
 from bench.run.sweep import new_run_id, run_sweep
+from bench.store.schema import Kind
+from bench.store.store import read_boundaries, read_cases
 
 _TIMEOUT_S = 900.0
 # What a row of these says of memory can be said by a simulated card, too.
@@ -71,10 +72,10 @@ def agreement(
     found = {model.fingerprint: model for folder in models for model in _models(folder)}
     simulated = simulated or results.with_name(f"{results.name}-simulated")
     again = [_case(row, found, known) for row in cases]
-    cells = [_cell(row, found, known) for row in boundaries]
+    searches = [_search(row, found, known) for row in boundaries]
     finished = run_sweep(
         [case for case in again if case],
-        [cell for cell in cells if cell],
+        [search for search in searches if search],
         simulated,
         new_run_id(),
         _TIMEOUT_S,
@@ -123,9 +124,9 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
     )
 
 
-def _cell(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Cell | None:
+def _search(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Search | None:
     case = _case(row, models, cards)
-    return case and Cell(case)
+    return case and Search(case)
 
 
 def _said(card: MeasuredCard) -> str:
@@ -135,7 +136,7 @@ def _said(card: MeasuredCard) -> str:
     return (
         f"{card.name}: {count(card.total_bytes)}, compute capability {card.compute_capability}, "
         f"{count(card.multi_processor_count, '')} multiprocessors; {card.basis}: context "
-        f"{count(card.began_bytes)} at the start, {count(card.besides_bytes)} besides PyTorch's memory in cases that "
+        f"{count(card.initial_context_bytes)} at the start, {count(card.non_torch_bytes)} besides PyTorch's memory in cases that "
         f"fit, cuBLAS workspace {count(card.workspace_bytes)} (by PyTorch's rule: "
         f"{limits_of(replace(card.as_simulated(capped=False), workspace_bytes=None), None).workspace_bytes:,} B)"
     )

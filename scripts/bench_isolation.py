@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
-from bench.plan.cases import plan_sweep
-from bench.records import Case
-from bench.report.work_names import WorkNames
-from bench.run.isolate import ForkServer, FreshInterpreter, Launcher, case_request, child_environment, run_isolated
+from bench.config.cases import plan_sweep
+from bench.core.case import Case
+from bench.launch.isolate import ForkServer, FreshInterpreter, Launcher, case_request, child_environment, run_isolated
+from bench.report.naming.work import WorkNames
 
 _ONE_PROCESS = """
 import json, os, sys, time

@@ -1,4 +1,4 @@
-"""How long does planning 10,000 cells take, with nothing kept from before, and with what that has left behind?
+"""How long does planning 10,000 searches take, with nothing kept from before, and with what that has left behind?
 
 Runs `vram-bench plan` twice over the same sweep, on as many cores as there are.
 

@@ -19,16 +19,16 @@ from functools import cache
 from pathlib import Path
 from statistics import mean
 
-from bench.memory.limits import limits_of
-from bench.memory.program import Unpredictable
-from bench.plan.cases import plan_sweep
-from bench.plan.predict import predict_fits_at
-from bench.plan.search import Observation, next_probe
-from bench.records import PAGE, Cell
-from bench.results.store import read_boundaries, read_cases
-from bench.run.isolate import Launcher, make_launcher
-from bench.run.programs import Programs
+from bench.allocator.limits import limits_of
+from bench.config.cases import plan_sweep
+from bench.core.case import PAGE, Search
+from bench.forecast.library import TraceLibrary
+from bench.forecast.predict import predict_fits_at
+from bench.forecast.search import Observation, next_probe
+from bench.launch.isolate import Launcher, make_launcher
 from bench.run.sweep import new_run_id, run_sweep
+from bench.store.store import read_boundaries, read_cases
+from bench.trace.parametric import NoPrediction
 
 MATRIX = [
     "model=llama_3_1_8b,llama_3_1_70b,mistral_nemo_12b,mixtral_8x7b,phi_3_medium_128k,qwen2_5_32b,gemma_2_27b,command_r_35b",
@@ -83,10 +83,10 @@ def _search(native: int, fits: Fits, predicted: int | None, observations: list[O
     return len(observations)
 
 
-def really_run(cells: list[Cell], results_dir: Path) -> None:
-    """Sweeps `cells` and says how the predictions did."""
+def really_run(searches: list[Search], results_dir: Path) -> None:
+    """Sweeps `searches` and says how the predictions did."""
     started_at = time.monotonic()
-    finished = run_sweep([], cells, results_dir, new_run_id(), 900)
+    finished = run_sweep([], searches, results_dir, new_run_id(), 900)
     boundaries = [b for b in read_boundaries(results_dir)[0].to_pylist() if b["boundary_id"] in finished.boundary_ids]
     cases = {row["case_id"]: row for row in read_cases(results_dir)[0].to_pylist()}
     fitting = [row for row in cases.values() if row["outcome"] == "fits"]
@@ -104,21 +104,21 @@ def really_run(cells: list[Cell], results_dir: Path) -> None:
             print("  differs:", {key: boundary[key] for key in keys})
 
 
-def count(cells: list[Cell], programs: Programs) -> None:
-    """Counts the probes of every strategy over `cells`, answered by replays."""
+def count(searches: list[Search], programs: TraceLibrary) -> None:
+    """Counts the probes of every strategy over `searches`, answered by replays."""
     counts: dict[str, list[int]] = {}
     kinds = {"nothing fits": 0, "inside": 0, "all fits": 0, "unpredictable": 0}
-    cells = sorted(cells, key=lambda cell: programs.cell_key(cell.longest))
+    searches = sorted(searches, key=lambda search: programs.search_key(search.longest))
     key, replayer = "", None
-    for cell in cells:
-        case, native = cell.longest, cell.search_end
+    for search in searches:
+        case, native = search.longest, search.search_end
         try:
-            if programs.cell_key(case) != key:
-                key, replayer = programs.cell_key(case), programs.replayer(case)
+            if programs.search_key(case) != key:
+                key, replayer = programs.search_key(case), programs.replayer(case)
             assert replayer is not None
             limits = limits_of(case.device, case.vram_limit_bytes)
             predicted = predict_fits_at(replayer, limits, native)
-        except Unpredictable:
+        except NoPrediction:
             kinds["unpredictable"] += 1
             continue
         kinds["nothing fits" if not predicted else "all fits" if predicted == native else "inside"] += 1
@@ -138,7 +138,7 @@ def count(cells: list[Cell], programs: Programs) -> None:
             counts.setdefault(name, []).append(probes)
             if 0 < predicted < native:
                 counts.setdefault(f"{name}*", []).append(probes)
-    print(f"\nCounted on replays: {len(cells)} cells ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})")
+    print(f"\nCounted on replays: {len(searches)} cells ({', '.join(f'{n} {kind}' for kind, n in kinds.items())})")
     print(f"  {'probes for a certified boundary':34}{'mean':>8}{'most':>6}{'x':>7}    mean of those inside")
     least = mean(counts["prediction-led"])
     for name in [name for name in counts if not name.endswith("*")]:
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--run", type=int, default=120, metavar="N", help="cells to run really (default 120)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    inside, outside = plan_sweep(MATRIX).cells, plan_sweep(OUTSIDE).cells
+    inside, outside = plan_sweep(MATRIX).searches, plan_sweep(OUTSIDE).searches
     launchers: list[Launcher] = []
 
     def launcher() -> Launcher:
@@ -163,14 +163,14 @@ def main() -> None:
         return launchers[0]
 
     with tempfile.TemporaryDirectory() as folder:
-        programs = Programs(launcher, Path(folder), os.cpu_count())
+        programs = TraceLibrary(launcher, Path(folder), os.cpu_count())
         try:
             if arguments.run:
                 chosen = random.Random(arguments.seed)
                 sample = chosen.sample(inside, arguments.run - arguments.run // 4)
                 sample += chosen.sample(outside, arguments.run // 4)
                 really_run(sample, Path(folder) / "results")
-            programs.prepare([cell.longest for cell in inside])
+            programs.prepare([search.longest for search in inside])
             count(inside, programs)
         finally:
             for started in launchers:

@@ -25,8 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.records import SCHEMA_VERSION
-from bench.results.schema import BOUNDARIES, CASES
+from bench.core.columns import SCHEMA_VERSION
+from bench.store.schema import BOUNDARIES, CASES
 
 GIB = 1 << 30
 CARDS = {f"made_up_card_{gib}gb": gib * GIB for gib in (8, 10, 11, 12, 16, 20, 24, 32, 40, 44, 48, 64, 80, 96)}

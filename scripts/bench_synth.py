@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from statistics import median
 
-from bench.checkpoint.layout import Layout
-from bench.checkpoint.values import Values
-from bench.plan.cases import plan_checkpoint
-from bench.run.synth import Recipe, lay_out, make
+from bench.config.cases import plan_checkpoint
+from bench.synth.layout import Layout
+from bench.synth.make import Recipe, lay_out, make
+from bench.synth.values import Values
 
 _BLOCK_BYTES = 8 << 20
 

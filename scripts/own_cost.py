@@ -19,13 +19,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.errors import BadInput
-from bench.plan.cases import plan_sweep
-from bench.records import Case
-from bench.report.work_names import WorkNames
-from bench.results.store import read_cases
-from bench.run.isolate import child_environment
+from bench.config.cases import plan_sweep
+from bench.core.case import Case
+from bench.core.errors import BadInput
+from bench.launch.isolate import child_environment
+from bench.report.naming.work import WorkNames
 from bench.run.sweep import new_run_id, run_sweep
+from bench.store.store import read_cases
 
 _TIMES = 3
 _LEAST_SHARE = 0.99

@@ -14,13 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.errors import BadInput
-from bench.memory.recorded import Recording, replay
-from bench.plan.cases import plan_sweep
-from bench.records import Case, Report
-from bench.report.work_names import WorkNames
-from bench.run.isolate import child_environment
-from bench.run.versions import installed_versions
+from bench.allocator.snapshot import Recording, replay
+from bench.config.cases import plan_sweep
+from bench.core.case import Case
+from bench.core.errors import BadInput
+from bench.core.messages import Report
+from bench.launch.isolate import child_environment
+from bench.launch.versions import installed_versions
+from bench.report.naming.work import WorkNames
 
 _MAX_ENTRIES = 10_000_000
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.results.store import read_boundaries, read_cases
+from bench.store.store import read_boundaries, read_cases
 
 BASELINE = Path(__file__).parent.parent / ".github" / "baseline"
 # Of this machine, or of this minute.

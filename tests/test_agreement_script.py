@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.results.schema import CASES
-from bench.results.store import read_cases
+from bench.store.schema import CASES
+from bench.store.store import read_cases
 from tests.conftest import Program
 from tests.worker.test_scenario import TINY
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.plan.hub_server import Hub
-from tests.plan.test_hub import LLAMA
+from tests.config.hub_server import Hub
+from tests.config.test_hub import LLAMA
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,26 +12,26 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.records import SCHEMA_VERSION, Case, Cell, DeviceSpec, ModelSpec
-from bench.report.boundaries import boundary_tables
-from bench.report.card_table import CardTable
-from bench.report.comparison_names import Names as ComparisonNames
-from bench.report.forecast_tables import tables_of
+from bench.analysis.evidence import QUESTION, evidence
+from bench.analysis.quality import PUBLISHED, read_quality, with_quality
+from bench.analysis.recommend import recommend
+from bench.analysis.tradeoffs import tradeoffs
+from bench.comparison.pairing import join
+from bench.core.case import Case, Cell, DeviceSpec, ModelSpec
+from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION, identity_of
+from bench.report.comparison.names import Names as ComparisonNames
 from bench.report.forecasts import ForecastRow
-from bench.report.names import Names
-from bench.report.page_cases import case_table
-from bench.report.page_summary import cards as cards_of
-from bench.report.recommendations import Naming, copyables, recommendation_tables
-from bench.report.tables import verdict_tables
-from bench.report.tradeoff_tables import front_tables
-from bench.report.work_names import WorkNames
-from bench.results.evidence import QUESTION, evidence
-from bench.results.identity import CARD, IDENTITY, LIMIT, MODEL, identity_of
-from bench.results.pairing import join
-from bench.results.quality import PUBLISHED, read_quality, with_quality
-from bench.results.recommend import recommend
-from bench.results.schema import BOUNDARIES, CASES, Kind
-from bench.results.tradeoffs import tradeoffs
+from bench.report.html.cases import case_table
+from bench.report.html.summary import cards as cards_of
+from bench.report.naming.models import Names
+from bench.report.naming.work import WorkNames
+from bench.report.tables.boundaries import boundary_tables
+from bench.report.tables.card import CardTable
+from bench.report.tables.forecasts import tables_of
+from bench.report.tables.recommendations import Naming, copyables, recommendation_tables
+from bench.report.tables.tradeoffs import front_tables
+from bench.report.tables.verdicts import verdict_tables
+from bench.store.schema import BOUNDARIES, CASES, Kind
 
 GIB = 1 << 30
 VERSIONS: dict[str, str | None] = {"torch_version": "2"}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.plan.cases import plan_sweep
-from bench.results.store import read_boundaries, read_cases
+from bench.config.cases import plan_sweep
+from bench.store.store import read_boundaries, read_cases
 
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ROOT / ".github" / "workflows" / "vram.yml"

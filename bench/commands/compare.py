@@ -8,23 +8,23 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import BadInput, ExitCode
-from bench.plan.units import parse_size
-from bench.report.comparison import ComparisonReport, Side
-from bench.report.comparison_document import document
-from bench.report.comparison_names import card_text
-from bench.report.comparison_render import as_markdown, show
-from bench.report.comparison_sections import refusal_text
-from bench.report.console import console_for
-from bench.results.compare import Comparison, Gates, ResultSet, Slack
-from bench.results.compare import compare as compare_rows
-from bench.results.identity import CARD, LIMIT, SETTING, Row, known
-from bench.results.matching import family
-from bench.results.schema import Kind
-from bench.results.store import read_boundaries, read_cases
+from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
+from bench.comparison.compare import compare as compare_rows
+from bench.comparison.matching import family
+from bench.config.units import parse_size
+from bench.core.columns import CARD, LIMIT, SETTING, Row, known
+from bench.core.errors import BadInput, ExitCode
+from bench.report.comparison.content import ComparisonReport, Side
+from bench.report.comparison.document import document
+from bench.report.comparison.names import card_text
+from bench.report.comparison.render import as_markdown, show
+from bench.report.comparison.sections import refusal_text
+from bench.report.text.console import console_for
+from bench.store.schema import Kind
+from bench.store.store import read_boundaries, read_cases
 
 # In this order it is told what differs: the card, the model by its name, how it was run, and last the model itself.
-_TELLING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
+_IDENTIFYING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
 _MODEL_REMEDY = "; --allow-model-change compares two quantisations of one model"
 _MOST_LISTED = 3
 
@@ -64,7 +64,7 @@ def _compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bo
         show(report, console_for())
         if out is not None:
             console_for().print(f"\n{out}", highlight=False, soft_wrap=True, markup=False)
-    return ExitCode.DONE if comparison.passed and not skipped else ExitCode.LOOK
+    return ExitCode.DONE if comparison.passed and not skipped else ExitCode.PROBLEMS
 
 
 def gates_of(
@@ -145,7 +145,7 @@ def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:
     if not all(sides):
         old, new = (", ".join(sorted({card_text(row) for row in rows})) or "no row of its own" for rows in sides)
         return f"BASE {base} has {old}, HEAD {head} has {new}"
-    for column in _TELLING:
+    for column in _IDENTIFYING:
         old_values, new_values = ({known(row.get(column)) for row in rows} for rows in sides)
         if not old_values & new_values:
             break

@@ -6,10 +6,10 @@ from dataclasses import fields
 
 import shtab
 
-from bench.command_line import commands_of, make_parser
-from bench.errors import ExitCode
-from bench.plan import config
-from bench.plan.settings import Attention, Cache, DeviceSettings, ModelSettings, Settings
+from bench.commands.command_line import commands_of, make_parser
+from bench.config import compose as config
+from bench.config.settings import Attention, Cache, DeviceSettings, ModelSettings, Settings
+from bench.core.errors import ExitCode
 
 
 def completion(shell: str) -> int:

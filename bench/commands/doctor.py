@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import nvml
-from bench.plan.devices import DEFAULT_SIMULATED
-from bench.report.console import console_for
-from bench.report.format import size
-from bench.run.isolate import broken_packages, can_fork
+from bench.config.devices import DEFAULT_SIMULATED
+from bench.launch.isolate import broken_packages, can_fork
+from bench.report.text.console import console_for
+from bench.report.text.units import size
 
 _MIN_FLASH_ATTN = (2, 5, 7)
 # What helps where a module is installed and cannot be imported, and what cannot be done meanwhile.

@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.errors import BadInput, ExitCode
-from bench.plan import config
-from bench.plan.lengths import lengths_of
-from bench.plan.typed import searched
-from bench.report.console import console_for
-from bench.report.format import size, tokens
+from bench.config import compose as config
+from bench.config.lengths import lengths_of
+from bench.config.typed import searched
+from bench.core.errors import BadInput, ExitCode
+from bench.report.text.console import console_for
+from bench.report.text.units import size, tokens
 
 _Row = dict[str, Any]
 _CLASS = re.compile(r"For(CausalLM|ConditionalGeneration)$")

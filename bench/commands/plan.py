@@ -13,26 +13,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from bench.errors import ExitCode
+from bench.config.cases import plan_sweep
+from bench.config.lengths import lengths_of
+from bench.core.case import Case, Search
+from bench.core.columns import CARD, MODEL, identity_of, key_of
+from bench.core.errors import ExitCode
+from bench.core.outcome import ANSWERS, Outcome
+from bench.forecast.duration import probe_seconds, slowness
+from bench.forecast.forecaster import Forecast, Forecaster
+from bench.forecast.library import TraceLibrary
+from bench.forecast.predict import Prediction
+from bench.launch.inspection import require_whole
+from bench.launch.isolate import Launcher, make_launcher
+from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_card, notes_of_case
-from bench.plan.cases import plan_sweep
-from bench.plan.duration import probe_seconds, slowness
-from bench.plan.lengths import lengths_of
-from bench.plan.predict import Prediction
-from bench.records import ANSWERS, Case, Cell, Outcome
-from bench.report.console import console_for
-from bench.report.forecast_tables import show
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
-from bench.results.identity import CARD, MODEL, identity_of, key_of
-from bench.run.forecast import Forecast, Forecaster
-from bench.run.isolate import Launcher, make_launcher
-from bench.run.programs import Programs
+from bench.report.tables.forecasts import show
+from bench.report.text.console import console_for
 from bench.run.sweep import Stored
-from bench.run.versions import installed_versions
-from bench.run.whole import require_whole
 
 ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
-_FEW = 16  # cells and cases for which it is also said what would change the answer
+_FEW = 16  # searches and cases for which it is also said what would change the answer
 
 Tell = Callable[[str], None]
 
@@ -40,10 +41,10 @@ Tell = Callable[[str], None]
 def plan(overrides: Sequence[str], as_json: bool) -> int:
     """Says what `sweep` would do with the same `overrides`; returns the exit code."""
     planned = plan_sweep(overrides)
-    require_whole([*(cell.longest for cell in planned.cells), *planned.cases])
+    require_whole([*(search.longest for search in planned.searches), *planned.cases])
     settings = planned.settings
     jobs = settings.jobs or os.cpu_count() or 1
-    works: list[Case | Cell] = [*planned.cells, *planned.cases]
+    works: list[Case | Search] = [*planned.searches, *planned.cases]
     stored = Stored.read(Path(settings.results_dir), settings.rerun)
     with _progress(sys.stderr) as progress, _forecaster(stored, jobs) as forecaster:
         forecaster.prepare([_longest(work) for work in works], progress.prepare)
@@ -77,7 +78,7 @@ def expect(
     On a simulated card that is estimated from the work, times `slow`: by how much stored cases took longer than that
     (None: there are none). Elsewhere a probe takes the median of the rows `measured` on the same card with the same
     model, else of those on the same kind of card. Simulated cards run `jobs` cases at a time, a real GPU one, and the
-    probes of a cell come one after the other.
+    probes of a search come one after the other.
     """
     times: dict[tuple[Any, ...], list[float]] = {}
     for seen in measured:
@@ -113,15 +114,15 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     work, case, prediction = forecast.work, forecast.case, forecast.prediction
     device = case.device
     limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
-    is_cell = isinstance(work, Cell)
-    length = None if is_cell else case.max_seq_len
+    is_search = isinstance(work, Search)
+    length = None if is_search else case.max_seq_len
     lengths = lengths_of(case.model.config)
     return ForecastRow(
         **identity_of(case),
         native_max_seq_len=lengths.limit,
         native_max_seq_len_basis=lengths.basis,
-        searched_up_to=work.search_end if isinstance(work, Cell) else None,
-        is_cell=is_cell,
+        searched_up_to=work.search_end if isinstance(work, Search) else None,
+        is_search=is_search,
         probes=0 if stored else forecast.probes,
         stored=stored,
         reason=forecast.reason,
@@ -130,12 +131,12 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
         estimated_probe_s=probe_seconds(_as_probed(forecast)),
         assumed=_notes(forecast, seen),
-        notes=lengths.notes((forecast.fits_at or 0) if is_cell else case.max_seq_len),
+        notes=lengths.notes((forecast.fits_at or 0) if is_search else case.max_seq_len),
     )
 
 
 def _as_probed(forecast: Forecast) -> Case:
-    """The case of a probe: of a cell, at its predicted boundary."""
+    """The case of a probe: of a search, at its predicted boundary."""
     prediction = forecast.prediction
     return forecast.case if prediction is None else replace(forecast.case, max_seq_len=prediction.max_seq_len)
 
@@ -180,25 +181,25 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
 
 def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) -> ForecastRow:
     """The row with what would change its answer, where something could."""
-    if forecast.prediction is None or row.is_at_end or (row.fits and not row.is_cell):
+    if forecast.prediction is None or row.is_at_end or (row.fits and not row.is_search):
         return replace(row, gains=[])
-    cell = Cell(forecast.case)  # of a case: how far it would go, up to its own length
-    fits_at = forecast.fits_at if row.is_cell else forecaster.fits_at(cell)
+    search = Search(forecast.case)  # of a case: how far it would go, up to its own length
+    fits_at = forecast.fits_at if row.is_search else forecaster.fits_at(search)
     if not fits_at:
-        return replace(row, gains=[], advice=forecaster.advise(cell))
-    gains = [Gain(setting, longer) for setting, longer in forecaster.gains(cell) if longer > fits_at]
-    return replace(row, gains=gains, advice=None if row.is_cell else f"{fits_at:,} tokens would fit")
+        return replace(row, gains=[], advice=forecaster.advise(search))
+    gains = [Gain(setting, longer) for setting, longer in forecaster.gains(search) if longer > fits_at]
+    return replace(row, gains=gains, advice=None if row.is_search else f"{fits_at:,} tokens would fit")
 
 
-def _is_stored(work: Case | Cell, stored: Stored, versions: dict[str, str | None]) -> bool:
+def _is_stored(work: Case | Search, stored: Stored, versions: dict[str, str | None]) -> bool:
     """Whether an earlier run has the answer, so that a sweep would skip it."""
-    if isinstance(work, Cell):
+    if isinstance(work, Search):
         return work.boundary_id(versions) in stored.boundary_ids
     return work.case_id(versions) in stored.answers
 
 
-def _longest(work: Case | Cell) -> Case:
-    return work.longest if isinstance(work, Cell) else work
+def _longest(work: Case | Search) -> Case:
+    return work.longest if isinstance(work, Search) else work
 
 
 @contextlib.contextmanager
@@ -213,7 +214,7 @@ def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
             stack.callback(launcher.close)
             return launcher
 
-        yield Forecaster(Programs(start, scratch, jobs), stored.rows)
+        yield Forecaster(TraceLibrary(start, scratch, jobs), stored.rows)
 
 
 class _Progress:

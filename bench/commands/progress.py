@@ -13,19 +13,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import Case, Cell
-from bench.report.console import console_for
-from bench.report.ends import is_lower_bound, is_own_limit
-from bench.report.format import duration, size, tokens
-from bench.report.work_names import WorkNames
+from bench.core.case import Case, Search
+from bench.report.naming.work import WorkNames
+from bench.report.text.console import console_for
+from bench.report.text.ends import is_lower_bound, is_own_limit
+from bench.report.text.units import duration, size, tokens
 from bench.run.boundary import Row
-from bench.run.sweep import Watcher
+from bench.run.sweep import Progress
 
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 
 
 @contextmanager
-def watcher_for(stream: TextIO, works: Sequence[Case | Cell]) -> Iterator[Watcher]:
+def progress_for(stream: TextIO, works: Sequence[Case | Search]) -> Iterator[Progress]:
     """A watcher that suits `stream`; it names each of `works`, all that is to be done, by what tells it from others."""
     console, names = console_for(stream), WorkNames(works)
     if console.is_terminal:
@@ -36,7 +36,7 @@ def watcher_for(stream: TextIO, works: Sequence[Case | Cell]) -> Iterator[Watche
         yield _Lines(console, names)
 
 
-class _Lines(Watcher):
+class _Lines(Progress):
     """One line for each case, those that were run for a boundary indented above it."""
 
     def __init__(self, console: Console, names: WorkNames) -> None:
@@ -53,10 +53,10 @@ class _Lines(Watcher):
             self._print(f"{done} of {total} recordings made to predict with")
         self._quarters = quarters
 
-    def begin(self, cells: int, cases: int, known: int) -> None:
-        self._total, self._done = cells + cases, known
+    def begin(self, searches: int, cases: int, known: int) -> None:
+        self._total, self._done = searches + cases, known
         stored = [f"{known} of them stored already"] if known else []
-        self._print(", ".join([*_to_do(cells, cases), *stored]))
+        self._print(", ".join([*_to_do(searches, cases), *stored]))
 
     def finish(self, case: Case, row: Row) -> None:
         self._done += 1
@@ -65,15 +65,15 @@ class _Lines(Watcher):
     def probe(self, case: Case, row: Row) -> None:
         self._print(f"    {self._names.title(case)}: {describe(row)}")
 
-    def find(self, cell: Cell, boundary: Row) -> None:
+    def find(self, search: Search, boundary: Row) -> None:
         self._done += 1
-        self._print(f"[{self._done}/{self._total}] {self._names.title(cell)}: {describe_boundary(boundary)}")
+        self._print(f"[{self._done}/{self._total}] {self._names.title(search)}: {describe_boundary(boundary)}")
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Bar(Watcher):
+class _Bar(Progress):
     """What is done, verdicts so far, time left, and the cases that run with their phases."""
 
     def __init__(self, console: Console, names: WorkNames) -> None:
@@ -90,9 +90,9 @@ class _Bar(Watcher):
         self._done, self._total = done, total
         self._started_at = self._started_at or time.monotonic()
 
-    def begin(self, cells: int, cases: int, known: int) -> None:
-        self._total, self._known, self._done = cells + cases, known, 0
-        self._counted = ("done" if cases else "boundaries") if cells else "cases"
+    def begin(self, searches: int, cases: int, known: int) -> None:
+        self._total, self._known, self._done = searches + cases, known, 0
+        self._counted = ("done" if cases else "boundaries") if searches else "cases"
         self._started_at = time.monotonic()
 
     def start(self, case: Case) -> None:
@@ -110,7 +110,7 @@ class _Bar(Watcher):
         self._running.pop(id(case), None)
         self._probes += 1
 
-    def find(self, cell: Cell, boundary: Row) -> None:
+    def find(self, search: Search, boundary: Row) -> None:
         self._verdicts[str(boundary["outcome"])] += 1
         self._done += 1
 
@@ -143,7 +143,7 @@ class _Bar(Watcher):
 
 
 def describe_boundary(boundary: Row) -> str:
-    """How far a cell goes in a few words."""
+    """How far a search goes in a few words."""
     fits_at, fails_at = boundary["fits_at"], boundary["fails_at"]
     if boundary["outcome"] not in ("fits", "oom"):
         known = [] if fits_at is None else [f"{tokens(fits_at)} fits"]
@@ -177,9 +177,9 @@ def describe(row: Row) -> str:
     return f"{outcome} in {row['phase']}: {row.get('error')}"
 
 
-def _to_do(cells: int, cases: int) -> list[str]:
-    boundaries = "1 boundary to find" if cells == 1 else f"{cells} boundaries to find"
-    return [*([boundaries] if cells else []), *([f"{_count(cases, 'case')} to measure"] if cases else [])]
+def _to_do(searches: int, cases: int) -> list[str]:
+    boundaries = "1 boundary to find" if searches == 1 else f"{searches} boundaries to find"
+    return [*([boundaries] if searches else []), *([f"{_count(cases, 'case')} to measure"] if cases else [])]
 
 
 def _count(count: int, thing: str) -> str:

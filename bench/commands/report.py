@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.errors import BadInput, ExitCode
-from bench.plan.units import parse_size, parse_tokens
+from bench.analysis.quality import PUBLISHED, UnusableQuality, read_quality
+from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
+from bench.config.units import parse_size, parse_tokens
+from bench.core.errors import BadInput, ExitCode
 from bench.report.json_document import as_json_document
-from bench.report.publish import Wishes, publish_all
-from bench.report.recommendations import as_frame
+from bench.report.publish import ReportOptions, publish_all
 from bench.report.rows import latest, shared
-from bench.results.quality import PUBLISHED, UnusableQuality, read_quality
-from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
-from bench.results.schema import DOCUMENTS
-from bench.results.store import read_boundaries, read_cases, release_memory
+from bench.report.tables.recommendations import as_frame
+from bench.store.schema import DOCUMENTS
+from bench.store.store import read_boundaries, read_cases, release_memory
 
 
 def report(
@@ -32,11 +32,11 @@ def report(
 
     `contexts` (lengths with commas between), `headroom` (a size) and `quality` (a CSV) are as they were typed.
     """
-    wishes = Wishes(_contexts(contexts), _headroom(headroom), _quality(quality))
+    options = ReportOptions(_contexts(contexts), _headroom(headroom), _quality(quality))
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
-        published = publish_all(cases, boundaries, out_dir, echo=not as_json, wishes=wishes)
+        published = publish_all(cases, boundaries, out_dir, echo=not as_json, options=options)
     finally:
         gc.enable()
     if as_json:
@@ -49,11 +49,11 @@ def report(
         rows = {
             "boundary_rows": latest(boundaries, "boundary_id", "finished_at"),
             "case_rows": cases,
-            "recommendations": as_frame(published.advised, wishes.quality),
+            "recommendations": as_frame(published.advised, options.quality),
         }
         for text in as_json_document(head, rows):
             sys.stdout.write(text)
-    return ExitCode.LOOK if problems else ExitCode.DONE
+    return ExitCode.PROBLEMS if problems else ExitCode.DONE
 
 
 def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:

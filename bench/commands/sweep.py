@@ -12,24 +12,24 @@ from typing import Any
 
 import pandas as pd
 
-from bench.commands.progress import watcher_for
-from bench.errors import ExitCode
-from bench.plan import config
-from bench.plan.cases import Sweep, plan_sweep
-from bench.records import ANSWERS
-from bench.report.console import console_for
+from bench.commands.progress import progress_for
+from bench.config import compose as config
+from bench.config.cases import Sweep, plan_sweep
+from bench.core.errors import ExitCode
+from bench.core.outcome import ANSWERS
+from bench.launch.inspection import require_whole
 from bench.report.publish import publish
 from bench.report.rows import latest, plain
-from bench.results.store import read_boundaries, read_cases
+from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, new_run_id, run_sweep
-from bench.run.whole import require_whole
+from bench.store.store import read_boundaries, read_cases
 
 
 def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
     """Measures what `overrides` ask for and shows it, or prints it as one JSON document; returns the exit code."""
     planned = plan_sweep(overrides)
-    require_whole([*(cell.longest for cell in planned.cells), *planned.cases])
+    require_whole([*(search.longest for search in planned.searches), *planned.cases])
     settings = planned.settings
     results_dir = Path(settings.results_dir)
     launcher = config.launcher_override(overrides)
@@ -38,16 +38,16 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
 
         finished = launch(overrides, planned, results_dir)
     else:
-        with watcher_for(sys.stderr, [*planned.cells, *planned.cases]) as watcher:
+        with progress_for(sys.stderr, [*planned.searches, *planned.cases]) as progress:
             finished = run_sweep(
                 planned.cases,
-                planned.cells,
+                planned.searches,
                 results_dir,
                 settings.run_id or new_run_id(),
                 settings.timeout_s,
                 settings.jobs,
                 settings.rerun,
-                watcher,
+                progress,
             )
     answer = _read(planned, finished, results_dir)
     files: list[Path] = []
@@ -63,7 +63,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
             file=sys.stderr,
         )
         return ExitCode.INTERRUPTED
-    return ExitCode.LOOK if answer.left else ExitCode.DONE
+    return ExitCode.PROBLEMS if answer.left else ExitCode.DONE
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
     rows = latest(stored.to_pandas(), "case_id", "started_at")
     asked = rows[rows["case_id"].isin(finished.case_ids)]
     answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [settled(row) for row in found.to_dict("records")]
-    total = len(planned.cases) + len(planned.cells)
+    total = len(planned.cases) + len(planned.searches)
     return _Answer(
         cases=asked,
         boundaries=found,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from bench.errors import BadInput, ExitCode
-from bench.plan.cases import plan_checkpoint
-from bench.plan.units import parse_size
-from bench.report.console import console_for
-from bench.report.format import duration, size
-from bench.run.synth import Recipe, lay_out, make, require_free
+from bench.config.cases import plan_checkpoint
+from bench.config.units import parse_size
+from bench.core.errors import BadInput, ExitCode
+from bench.report.text.console import console_for
+from bench.report.text.units import duration, size
+from bench.synth.make import Recipe, lay_out, make, require_free
 
 _MAX_SEED = (1 << 64) - 1
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.checkpoint.layout import MADE_UP
-from bench.memory import dtypes
-from bench.memory.limits import attention_assumptions, origins
+from bench.allocator import dtypes
+from bench.allocator.limits import attention_assumptions, origins
+from bench.core.case import PAGE, Case, DeviceSpec
 from bench.notes.positions import positions_note
 from bench.notes.reading import ENGINE, Reading
 from bench.notes.windows import windows_note
-from bench.records import PAGE, Case, DeviceSpec
+from bench.synth.layout import SYNTHETIC
 
 SDPA_NOTE = (
     f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
     "install flash-attn or use attention=matmul"
 )
-MADE_UP_NOTE = "weights made up by vram-bench synth"
+SYNTHETIC_NOTE = "weights made up by vram-bench synth"
 BALANCED_NOTE = "expert routing assumed balanced"
-MADE_UP_LAYOUT_NOTE = (
+SYNTHETIC_LAYOUT_NOTE = (
     "bit widths laid out by vram-bench for the mean: certified for that layout; a real checkpoint's holes differ "
     "(model=hub or model=local reads its headers)"
 )
@@ -49,9 +49,9 @@ def _notes(case: Case, reading: Reading) -> Iterator[str]:
         yield BALANCED_NOTE
     yield from dtypes.assumptions(config, case.bpw, case.model.has_weights)
     if simulated and not case.model.has_weights and case.bpw != dtypes.UNQUANTISED_BPW:
-        yield MADE_UP_LAYOUT_NOTE
-    if MADE_UP in config:
-        yield MADE_UP_NOTE
+        yield SYNTHETIC_LAYOUT_NOTE
+    if SYNTHETIC in config:
+        yield SYNTHETIC_NOTE
     if reading.attention == "sdpa":
         yield SDPA_NOTE
     for note in (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.records import LimitBasis
+from bench.core.outcome import LimitBasis
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastRow:
-    """What is thought of one case or of one cell (`is_cell`), under the names that the columns of results have.
+    """What is thought of one case or of one search (`is_cell`), under the names that the columns of results have.
 
-    `max_seq_len` is the case's, or the cell's at its predicted boundary; where nothing fits, it is the shortest. The
+    `max_seq_len` is the case's, or the search's at its predicted boundary; where nothing fits, it is the shortest. The
     peaks and `parts` are those at that length; where that does not fit, on a card without a limit. `headroom_bytes` is
     then below zero, by what is missing at least, or zero where it is only in pieces that are too small. `gains` is None
     where nobody asked; None anywhere else is unknown, for `reason`.
@@ -47,7 +47,7 @@ class ForecastRow:
     max_input_len: int
     max_attention_size: int
     native_max_seq_len: int | None
-    is_cell: bool
+    is_search: bool
     probes: int
     stored: bool
     reason: str | None = None
@@ -88,7 +88,7 @@ class ForecastRow:
     def is_at_end(self) -> bool:
         """Whether all fits, up to where the search ends."""
         end = self.searched_up_to or self.native_max_seq_len
-        return self.is_cell and self.predicted_fits_at is not None and self.predicted_fits_at == end
+        return self.is_search and self.predicted_fits_at is not None and self.predicted_fits_at == end
 
     @property
     def is_own_limit(self) -> bool:
@@ -129,8 +129,8 @@ class Expectation:
 def document(rows: Sequence[ForecastRow], expectation: Expectation) -> dict[str, Any]:
     """Everything as one JSON document."""
     return {
-        "cells": [row.to_json() for row in rows if row.is_cell],
-        "cases": [row.to_json() for row in rows if not row.is_cell],
+        "cells": [row.to_json() for row in rows if row.is_search],
+        "cases": [row.to_json() for row in rows if not row.is_search],
         "probes": expectation.probes,
         "expected_s": expectation.seconds,
         "expected_basis": expectation.basis,

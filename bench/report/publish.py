@@ -12,29 +12,30 @@ from typing import TypeVar
 import pandas as pd
 from rich.console import Console
 
-from bench.errors import BadInput
-from bench.report import boundaries as boundary_report
-from bench.report import page, tradeoff_tables
-from bench.report import recommendations as advice
-from bench.report import tables as verdict_report
-from bench.report.best import WANTED_TOKENS, rule
-from bench.report.card_table import CardTable, card_table_count
-from bench.report.cards_table import cards_frame, cards_tables
-from bench.report.console import console_for
-from bench.report.names import Names, distinct
-from bench.report.parts import with_parts
-from bench.report.plain_table import PlainTable
+from bench.analysis.claims import Answer, answers
+from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
+from bench.analysis.quality import PUBLISHED, read_quality, with_quality
+from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
+from bench.analysis.tradeoffs import tradeoffs
+from bench.core.errors import BadInput
+from bench.report.html import page
+from bench.report.naming.models import Names, distinct
 from bench.report.plots.write import Pictures, drawing
-from bench.report.render import Shown, as_markdown, as_rich
 from bench.report.rows import latest, raw
+from bench.report.tables import boundaries as boundary_report
+from bench.report.tables import recommendations as advice
+from bench.report.tables import tradeoffs as tradeoff_tables
+from bench.report.tables import verdicts as verdict_report
+from bench.report.tables.best import WANTED_TOKENS, rule
+from bench.report.tables.card import CardTable, card_table_count
+from bench.report.tables.cards import cards_frame, cards_tables
+from bench.report.tables.parts import with_parts
+from bench.report.text.console import console_for
+from bench.report.text.plain_table import PlainTable
+from bench.report.text.render import Shown, as_markdown, as_rich
 from bench.report.whole_cards import with_whole_cards
 from bench.report.written import keep_only
-from bench.results.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
-from bench.results.folklore import Answer, answers
-from bench.results.quality import PUBLISHED, read_quality, with_quality
-from bench.results.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
-from bench.results.store import release_memory, write_csv
-from bench.results.tradeoffs import tradeoffs
+from bench.store.store import release_memory, write_csv
 
 _CHUNK_ROWS = 100_000
 
@@ -42,7 +43,7 @@ _Table = TypeVar("_Table", bound=Shown)
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ReportOptions:
     """What recommendations should give: the wanted lengths, and what the card keeps to spare; whose figures of quality
     stand beside them (columns as `quality.read_quality` gives them).
     """
@@ -65,12 +66,12 @@ def publish(
     boundaries: pd.DataFrame,
     out_dir: Path,
     echo: bool,
-    wishes: Wishes | None = None,
+    options: ReportOptions | None = None,
     plots: bool = True,
     list_files: bool = True,
 ) -> list[Path]:
     """The files of `publish_all`."""
-    return publish_all(cases, boundaries, out_dir, echo, wishes, plots, list_files).files
+    return publish_all(cases, boundaries, out_dir, echo, options, plots, list_files).files
 
 
 def publish_all(
@@ -78,7 +79,7 @@ def publish_all(
     boundaries: pd.DataFrame,
     out_dir: Path,
     echo: bool,
-    wishes: Wishes | None = None,
+    options: ReportOptions | None = None,
     plots: bool = True,
     list_files: bool = True,
 ) -> Published:
@@ -103,7 +104,7 @@ def publish_all(
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
-            told = _advice(cases, boundaries, out_dir, wishes or Wishes(), names)
+            told = _advice(cases, boundaries, out_dir, options or ReportOptions(), names)
             files += told.files
             wiki = cards_tables(found)
             if wiki:
@@ -137,11 +138,11 @@ def publish_all(
         print(f"vram-bench: {words}", file=sys.stderr)
     if console is not None:
         list(_echoed(advice.recommendation_tables(told.advised, told.naming), console, out_dir / "recommendations.md"))
-        wished = wishes or Wishes()
-        wanted = WANTED_TOKENS if WANTED_TOKENS in wished.contexts else max(wished.contexts)
+        options = options or ReportOptions()
+        wanted = WANTED_TOKENS if WANTED_TOKENS in options.contexts else max(options.contexts)
         for line in advice.best_lines(told.advised, told.naming, wanted)[: page.MOST_TABLES]:
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-        console.print(rule(wanted, wished.headroom_bytes), style="bright_black", markup=False, highlight=False)
+        console.print(rule(wanted, options.headroom_bytes), style="bright_black", markup=False, highlight=False)
         for file in (file for file in files if list_files and file.suffix != ".svg"):  # beside its PNG, of one name
             console.print(str(file), highlight=False, soft_wrap=True)
     return Published(files, told.advised)
@@ -152,7 +153,7 @@ def _no_pictures() -> Pictures:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Advice:
     """What follows from the rows, and the files that say it."""
 
     files: list[Path]
@@ -162,19 +163,21 @@ class _Told:
     fronts: list[PlainTable]
 
 
-def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes: Wishes, names: Names) -> _Told:
+def _advice(
+    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, options: ReportOptions, names: Names
+) -> _Advice:
     """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
     release_memory()
     shown_to_fit = evidence(cases, boundaries)
     release_memory()
     # Figures of quality are known by a model's name: where that stands for several, nobody knows whose they are.
-    quality = wishes.quality[~wishes.quality["model"].isin(names.shared)]
+    quality = options.quality[~options.quality["model"].isin(names.shared)]
     files, fronts = _tradeoffs(shown_to_fit, out_dir, quality, names)
     asked = pd.concat(
         [frame.reindex(columns=[*QUESTION, *LENGTH_LIMIT]).drop_duplicates(QUESTION) for frame in (cases, boundaries)],
         ignore_index=True,
     )
-    advised = recommend(shown_to_fit, asked, wishes.contexts, wishes.headroom_bytes, untried(cases, boundaries))
+    advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, boundaries))
     naming = advice.Naming.among(names, distinct(shown_to_fit, [*QUESTION, *SETTING]))
     said = answers(boundaries) if not boundaries.empty else []
     text = advice.as_markdown_page(advised, said, quality, naming)
@@ -184,7 +187,7 @@ def _advice(cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, wishes
     ]
     if said:
         told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
-    return _Told([*told, *files], advised, naming, said, fronts)
+    return _Advice([*told, *files], advised, naming, said, fronts)
 
 
 def _tradeoffs(

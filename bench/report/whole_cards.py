@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.report.names import distinct
-from bench.results.identity import CARD, completed
+from bench.core.columns import CARD, completed
+from bench.report.naming.models import distinct
 
 _TOLD = (*CARD, "schema_version")
 

@@ -1,0 +1,1 @@
+"""A sweep: which case is next, its verdict, its row."""

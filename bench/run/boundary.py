@@ -1,4 +1,4 @@
-"""The boundary of one cell: probes that the search asks for, until it is certified or cannot be."""
+"""The boundary of one search: probes that the search asks for, until it is certified or cannot be."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.plan.lengths import Lengths, lengths_of
-from bench.plan.search import Bracket, Observation, found, next_probe
-from bench.records import SCHEMA_VERSION, Case, Cell, Outcome
-from bench.results.identity import IDENTITY
-from bench.run.forecast import Forecaster
+from bench.config.lengths import Lengths, lengths_of
+from bench.core.case import Case, Search
+from bench.core.columns import IDENTITY, SCHEMA_VERSION
+from bench.core.outcome import Outcome
+from bench.forecast.forecaster import Forecaster
+from bench.forecast.search import Bracket, Observation, found, next_probe
 from bench.run.row import now
 
 Row = Mapping[str, Any]
@@ -29,33 +30,33 @@ _AT_THE_BOUNDARY = (
 
 
 def find_boundary(
-    cell: Cell,
+    search: Search,
     boundary_id: str,
     measure: Callable[[Case, bool], Row | None],
     forecaster: Forecaster,
     known: Sequence[Row] = (),
 ) -> dict[str, Any] | None:
-    """The row of the cell's boundary; None where the sweep was stopped.
+    """The row of the search's boundary; None where the sweep was stopped.
 
     `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
-    What the row teaches, the forecaster knows by then. `known` are earlier rows of the cell's cases, to go on from.
+    What the row teaches, the forecaster knows by then. `known` are earlier rows of the search's cases, to go on from.
     """
     started_at = time.monotonic()
     known = [row for row in known if row["outcome"] in _ANSWERS]
     observations = [_observation(row) for row in known]
     rows: list[Row] = []
-    first_prediction = predicted = forecaster.fits_at(cell)
-    while (length := next_probe(cell.search_end, predicted, observations)) is not None:
-        row = measure(cell.at(length), any(seen.max_seq_len == length for seen in observations))
+    first_prediction = predicted = forecaster.fits_at(search)
+    while (length := next_probe(search.search_end, predicted, observations)) is not None:
+        row = measure(search.at(length), any(seen.max_seq_len == length for seen in observations))
         if row is None:
             return None
         rows.append(row)
         if row["outcome"] not in _ANSWERS:
-            break  # a verdict on the cell, or on the harness: another length would say the same
+            break  # a verdict on the search, or on the harness: another length would say the same
         observations.append(_observation(row))
-        predicted = forecaster.fits_at(cell)
-    bracket = found(cell.search_end, observations)
-    lengths = lengths_of(cell.longest.model.config)
+        predicted = forecaster.fits_at(search)
+    bracket = found(search.search_end, observations)
+    lengths = lengths_of(search.longest.model.config)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS
@@ -69,14 +70,14 @@ def find_boundary(
         "fits_at": bracket.fits_at,
         "fails_at": bracket.fails_at,
         "predicted_fits_at": first_prediction,
-        "searched_up_to": cell.search_end,
-        "certified": bracket.certified and not _is_cut_short(bracket, cell, lengths),
+        "searched_up_to": search.search_end,
+        "certified": bracket.certified and not _is_cut_short(bracket, search, lengths),
         "contradictory": bracket.contradictory,
         "probes": len(rows),
         "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
         "headroom_bytes": _headroom(at_fit),
         "error": None if answered else last.get("error"),
-        "advice": forecaster.advise(cell) if answered and bracket.fits_at is None else None,
+        "advice": forecaster.advise(search) if answered and bracket.fits_at is None else None,
         "notes": _notes(rows, bracket.fits_at, lengths),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
@@ -89,10 +90,10 @@ def settled(boundary: Mapping[Any, Any]) -> bool:
     return bool(boundary["certified"] or is_at_its_end or boundary["outcome"] == Outcome.UNSUPPORTED)
 
 
-def _is_cut_short(bracket: Bracket, cell: Cell, lengths: Lengths) -> bool:
+def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
     """Whether all fitted up to an end that is not the model's own limit: how far it goes is not known then."""
-    is_own_limit = lengths.is_limit_known and cell.search_end == lengths.limit
-    return bracket.fits_at == cell.search_end and not is_own_limit
+    is_own_limit = lengths.is_limit_known and search.search_end == lengths.limit
+    return bracket.fits_at == search.search_end and not is_own_limit
 
 
 def _notes(rows: Sequence[Row], fits_at: int | None, lengths: Lengths) -> list[str]:

@@ -1,6 +1,6 @@
-"""A sweep through one of Hydra's launchers (joblib, Ray, Slurm): one Hydra job for each cell.
+"""A sweep through one of Hydra's launchers (joblib, Ray, Slurm): one Hydra job for each search.
 
-A cell is every axis but the length; its lengths are walked inside the job, so that one start of the worker serves all.
+A search is every axis but the length; its lengths are walked inside the job, so that one start of the worker serves all.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bench.plan import config
-from bench.plan.cases import Sweep, work_of
-from bench.plan.chosen import complete
-from bench.plan.typed import quoted
-from bench.records import Case, Cell
-from bench.results.store import compact
+from bench.config import compose as config
+from bench.config.cases import Sweep, work_of
+from bench.config.chosen import complete
+from bench.config.typed import quoted
+from bench.core.case import Case, Search
+from bench.launch.versions import installed_versions
 from bench.run.sweep import Finished, new_run_id, run_sweep
-from bench.run.versions import installed_versions
+from bench.store.store import compact
 
 
 def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finished:
@@ -50,7 +50,7 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
     versions = installed_versions()
     return Finished(
         [case.case_id(versions) for case in planned.cases],
-        [cell.boundary_id(versions) for cell in planned.cells],
+        [search.boundary_id(versions) for search in planned.searches],
         run_dir if measured else None,
         interrupted,
     )
@@ -65,7 +65,7 @@ def run_cell(composed: DictConfig) -> None:
     work = work_of(settings)
     finished = run_sweep(
         [asked for asked in work if isinstance(asked, Case)],
-        [asked for asked in work if isinstance(asked, Cell)],
+        [asked for asked in work if isinstance(asked, Search)],
         Path(settings.results_dir),
         settings.run_id or new_run_id(),
         settings.timeout_s,

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from bench.plan.lengths import lengths_of
-from bench.plan.speed import step_of
-from bench.records import SCHEMA_VERSION, Case, Outcome
-from bench.results.identity import identity_of
-from bench.run.forecast import Forecast
-from bench.run.isolate import Ending
-from bench.run.judge import Verdict
+from bench.config.lengths import lengths_of
+from bench.core.case import Case
+from bench.core.columns import SCHEMA_VERSION, identity_of
+from bench.core.outcome import Outcome
+from bench.forecast.forecaster import Forecast
+from bench.forecast.speed import step_of
+from bench.launch.isolate import Ending
+from bench.run.verdict import Verdict
 
 
 def make_row(

@@ -1,4 +1,4 @@
-"""Runs the cases and cells of a sweep: order, resume, locks, and what is told while it goes on."""
+"""Runs the cases and searches of a sweep: order, resume, locks, and what is told while it goes on."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.errors import BadInput
-from bench.records import ANSWERS, Case, Cell, Report
-from bench.results.schema import Kind
-from bench.results.store import Journal, compact, read_boundaries, read_cases
-from bench.run.boundary import Row, find_boundary, settled
-from bench.run.forecast import Forecaster
-from bench.run.isolate import (
+from bench.core.case import Case, Search
+from bench.core.errors import BadInput
+from bench.core.messages import Report
+from bench.core.outcome import ANSWERS
+from bench.forecast.forecaster import Forecaster
+from bench.forecast.library import TraceLibrary
+from bench.launch.isolate import (
     Ending,
     Interrupted,
     Launcher,
@@ -33,20 +33,22 @@ from bench.run.isolate import (
     make_launcher,
     run_isolated,
 )
-from bench.run.judge import judge
-from bench.run.programs import Programs
+from bench.launch.versions import installed_versions
+from bench.run.boundary import Row, find_boundary, settled
 from bench.run.row import make_row, now
 from bench.run.telemetry import Sampler
-from bench.run.versions import installed_versions
+from bench.run.verdict import judge
+from bench.store.schema import Kind
+from bench.store.store import Journal, compact, read_boundaries, read_cases
 
 
-class Watcher:
+class Progress:
     """Is told of what happens; the base tells nobody. Called from several threads, one at a time."""
 
     def prepare(self, done: int, total: int) -> None:
         """Of the recordings that predictions need, so many are there."""
 
-    def begin(self, cells: int, cases: int, known: int) -> None:
+    def begin(self, searches: int, cases: int, known: int) -> None:
         """So many boundaries are to be found and so many cases to be measured; `known` have their answer already."""
 
     def start(self, case: Case) -> None: ...
@@ -57,15 +59,15 @@ class Watcher:
         """A case has its row."""
 
     def probe(self, case: Case, row: Row) -> None:
-        """A case that was run to find a cell's boundary has its row."""
+        """A case that was run to find a search's boundary has its row."""
 
-    def find(self, cell: Cell, boundary: Row) -> None:
-        """A cell has its boundary."""
+    def find(self, search: Search, boundary: Row) -> None:
+        """A search has its boundary."""
 
 
 @dataclass
 class Finished:
-    """The sweep's cases and cells by their ids, and where their rows are; `interrupted` when some have none yet."""
+    """The sweep's cases and searches by their ids, and where their rows are; `interrupted` when some have none yet."""
 
     case_ids: list[str]
     boundary_ids: list[str]
@@ -80,42 +82,46 @@ def new_run_id() -> str:
 
 def run_sweep(
     cases: Sequence[Case],
-    cells: Sequence[Cell],
+    searches: Sequence[Search],
     results_dir: Path,
     run_id: str,
     timeout_s: float,
     jobs: int | None = None,
     rerun: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     share_run: bool = False,
 ) -> Finished:
-    """Measures every case and finds every cell's boundary that is not known yet below `results_dir`.
+    """Measures every case and finds every search's boundary that is not known yet below `results_dir`.
 
     Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
     GPU one after the other. Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped. With
     `share_run`, other processes write to the same run, and whoever started them compacts it.
     """
-    watcher = watcher or Watcher()
+    progress = progress or Progress()
     versions = installed_versions()
     case_ids = [case.case_id(versions) for case in cases]
-    boundary_ids = [cell.boundary_id(versions) for cell in cells]
+    boundary_ids = [search.boundary_id(versions) for search in searches]
     stored = Stored.read(results_dir, rerun)
     tasks: list[_Task] = [
-        *(_Task(cell, key) for cell, key in zip(cells, boundary_ids, strict=True) if key not in stored.boundary_ids),
+        *(
+            _Task(search, key)
+            for search, key in zip(searches, boundary_ids, strict=True)
+            if key not in stored.boundary_ids
+        ),
         *(_Task(case, key) for case, key in zip(cases, case_ids, strict=True) if key not in stored.answers),
     ]
-    begin = functools.partial(watcher.begin, len(cells), len(cases), len(cells) + len(cases) - len(tasks))
+    begin = functools.partial(progress.begin, len(searches), len(cases), len(searches) + len(cases) - len(tasks))
     if not tasks:
         begin()
         return Finished(case_ids, boundary_ids, None, False)
     tasks = [_with_weights(task) for task in tasks]
     run_dir = _make_run_dir(results_dir, run_id)
     with contextlib.nullcontext() if share_run else _claim(run_dir):
-        run = _Run(run_dir, run_id, timeout_s, jobs or os.cpu_count() or 1, versions, stored, watcher)
+        run = _Run(run_dir, run_id, timeout_s, jobs or os.cpu_count() or 1, versions, stored, progress)
         try:
             interrupted = run.work(tasks, begin)
         finally:
-            with _deaf_to_interrupts():
+            with _sigint_ignored():
                 run.close()
                 if not share_run:
                     compact(run_dir)
@@ -134,14 +140,14 @@ def _remove_empty(run_dir: Path) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """A case to measure, or a cell whose boundary to find, and its id."""
+    """A case to measure, or a search whose boundary to find, and its id."""
 
-    work: Case | Cell
+    work: Case | Search
     key: str
 
     @property
     def longest(self) -> Case:
-        return self.work.longest if isinstance(self.work, Cell) else self.work
+        return self.work.longest if isinstance(self.work, Search) else self.work
 
 
 def _with_weights(task: _Task) -> _Task:
@@ -149,10 +155,10 @@ def _with_weights(task: _Task) -> _Task:
     case = task.longest
     if case.device.kind != "cuda" or case.model.repo is None:
         return task
-    from bench.plan import hub
+    from bench.config import hub
 
     case = replace(case, model=hub.download(case.model))
-    return replace(task, work=Cell(case) if isinstance(task.work, Cell) else case)
+    return replace(task, work=Search(case) if isinstance(task.work, Search) else case)
 
 
 @dataclass(frozen=True)
@@ -167,15 +173,15 @@ class Stored:
     boundary_ids: set[str]
     rows: Sequence[Row]
 
-    def answers_of(self, cell: Cell, versions: dict[str, str | None]) -> list[Row]:
-        """The answers to the cell's cases, at any length."""
-        case = cell.longest
+    def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[Row]:
+        """The answers to the search's cases, at any length."""
+        case = search.longest
         alike = self._alike.get((case.model.fingerprint, case.device.name, case.bpw, case.cache, case.lazy), [])
-        return [row for row in alike if row["case_id"] == cell.at(row["max_seq_len"]).case_id(versions)]
+        return [row for row in alike if row["case_id"] == search.at(row["max_seq_len"]).case_id(versions)]
 
     @functools.cached_property
     def _alike(self) -> dict[tuple[Any, ...], list[Row]]:
-        """The answers by enough of what makes a cell that few others share it."""
+        """The answers by enough of what makes a search that few others share it."""
         alike: dict[tuple[Any, ...], list[Row]] = {}
         for row in self.answers.values():
             key = tuple(row[name] for name in ("model_fingerprint", "device_name", "bpw", "cache", "lazy"))
@@ -216,7 +222,7 @@ def _claim(run_dir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
+def _sigint_ignored() -> Iterator[None]:
     """What is finished is written down whole, however often Ctrl-C is pressed."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -248,7 +254,7 @@ class _Run:
         jobs: int,
         versions: dict[str, str | None],
         stored: Stored,
-        watcher: Watcher,
+        progress: Progress,
     ) -> None:
         self._run_dir = run_dir
         self._run_id = run_id
@@ -258,12 +264,12 @@ class _Run:
         self._answers = dict(stored.answers)
         self._stored = stored
         self._turns: dict[str, threading.Lock] = {}
-        self._watcher = watcher
+        self._progress = progress
         self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
         self._layouts = Path(tempfile.mkdtemp(prefix="vram-bench-"))
         self._launchers: dict[str | None, Launcher] = {}
         self._forecaster = Forecaster(
-            Programs(lambda: self._launcher("simulated", None), self._layouts, jobs), stored.rows
+            TraceLibrary(lambda: self._launcher("simulated", None), self._layouts, jobs), stored.rows
         )
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -275,7 +281,7 @@ class _Run:
             self._forecaster.prepare([task.longest for task in tasks], self._prepared)
         except KeyboardInterrupt:
             return True
-        self._tell(begin)
+        self._notify(begin)
         # The longest first, so that no core waits for a straggler at the end.
         tasks = sorted(tasks, key=lambda task: -task.longest.max_seq_len)
         lanes: dict[str | None, list[_Task]] = {}
@@ -288,7 +294,7 @@ class _Run:
                 future.result()
         except BaseException as error:
             self._stop.set()
-            with _deaf_to_interrupts():
+            with _sigint_ignored():
                 for pool, _ in pools:
                     pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
@@ -306,13 +312,13 @@ class _Run:
         shutil.rmtree(self._layouts, ignore_errors=True)
 
     def _prepared(self, done: int, total: int) -> None:
-        self._tell(self._watcher.prepare, done, total)
+        self._notify(self._progress.prepare, done, total)
 
     def _do(self, task: _Task) -> None:
         if isinstance(task.work, Case):
             row = self._answer(task.work, again=False)
             if row is not None:
-                self._tell(self._watcher.finish, task.work, row)
+                self._notify(self._progress.finish, task.work, row)
             return
         known = self._stored.answers_of(task.work, self._versions)
         boundary = find_boundary(task.work, task.key, self._probe, self._forecaster, known)
@@ -320,18 +326,18 @@ class _Run:
             boundary["run_id"] = self._run_id  # its cases may be of other runs
             with self._lock:
                 self._boundaries.append(boundary)
-            self._tell(self._watcher.find, task.work, boundary)
+            self._notify(self._progress.find, task.work, boundary)
 
     def _probe(self, case: Case, again: bool) -> Row | None:
-        return self._answer(case, again, self._watcher.probe)
+        return self._answer(case, again, self._progress.probe)
 
-    def _answer(self, case: Case, again: bool, tell: Callable[[Case, Row], None] | None = None) -> Row | None:
+    def _answer(self, case: Case, again: bool, notify: Callable[[Case, Row], None] | None = None) -> Row | None:
         """The row of a case: the one that is stored, if there is one and it will do; None when the sweep is stopping.
 
         `tell` hears of a case that was run.
         """
         case_id = case.case_id(self._versions)
-        with self._turns.setdefault(case_id, threading.Lock()):  # a cell may probe what was asked for by itself
+        with self._turns.setdefault(case_id, threading.Lock()):  # a search may probe what was asked for by itself
             if not again and case_id in self._answers:
                 return self._answers[case_id]
             row = self._measure(case, case_id)
@@ -342,8 +348,8 @@ class _Run:
             self._forecaster.learn(row)
             if row["outcome"] in ANSWERS:
                 self._answers[case_id] = row
-        if tell is not None:
-            self._tell(tell, case, row)
+        if notify is not None:
+            self._notify(notify, case, row)
         return row
 
     def _measure(self, case: Case, case_id: str) -> dict[str, Any] | None:
@@ -351,13 +357,13 @@ class _Run:
         with self._gpu(case) as mine:
             if not mine:
                 return None
-            self._tell(self._watcher.start, case)
+            self._notify(self._progress.start, case)
             log_path = self._run_dir / "logs" / f"{case_id}.log"
             started_at = now()
 
             def on_report(report: Report) -> None:
                 if report.event == "enter":
-                    self._tell(self._watcher.enter, case, report.data["phase"])
+                    self._notify(self._progress.enter, case, report.data["phase"])
 
             with Sampler(case.device.uuid) as sampler:
                 try:
@@ -416,11 +422,11 @@ class _Run:
         finally:
             lock.release()
 
-    def _tell(self, tell: Callable[..., None], *what: Any) -> None:
+    def _notify(self, notify: Callable[..., None], *what: Any) -> None:
         with self._lock:
             if self._muted:
                 return
             try:
-                tell(*what)
+                notify(*what)
             except OSError:  # nobody listens any more; that is no reason to stop measuring
                 self._muted = True

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.records import Case, Memory
+from bench.core.case import Case
+from bench.core.messages import Memory
 
 
 class Card(Protocol):

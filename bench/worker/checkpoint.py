@@ -18,10 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.checkpoint.layout import SMALL_DEVIATION, Content, Layout, Tensor
-from bench.checkpoint.shards import tables_only, write_shard
-from bench.memory import dtypes
-from bench.records import Case
+from bench.allocator import dtypes
+from bench.core.case import Case
+from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
+from bench.synth.shards import tables_only, write_shard
 
 _FP16_BPW = 16.0
 
@@ -39,7 +39,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
 
     `head_bits` are those of the output layer; None leaves it unquantised. An unquantised model is in the type that
-    `config` names (`bench.memory.dtypes`); what stays unquantised in an EXL2 one is FP16, as its converter writes it.
+    `config` names (`bench.allocator.dtypes`); what stays unquantised in an EXL2 one is FP16, as its converter writes it.
     The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables,
     which the loader reads, hold data.
 

@@ -14,7 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.records import Case, Report
+from bench.core.case import Case
+from bench.core.messages import Report
 from bench.worker.card import Card
 
 EXIT_DONE, EXIT_FAILED = 0, 3
@@ -108,8 +109,8 @@ def _inspect(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
 
 
 def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Makes what `request["wanted"]` lists: for each `case` the `program` or the `tensors` of its cell, a path each."""
-    from bench.memory.program import save_reason
+    """Makes what `request["wanted"]` lists: for each `case` the `program` or the `tensors` of its search, a path each."""
+    from bench.trace.parametric import save_reason
     from bench.worker.simulated import recorder
 
     layouts = Path(request["layouts"])
@@ -117,7 +118,7 @@ def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
         case, path = Case.from_json(wanted["case"]), Path(wanted["path"])
         try:
             if wanted["kind"] == "program":
-                recorder.make_program(case, layouts).save(path)
+                recorder.make_trace(case, layouts).save(path)
             else:
                 recorder.save_tensor_bytes(path, case, layouts)
         except (OSError, MemoryError):  # of this machine and this moment: the next time it is tried again

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from bench import nvml
-from bench.records import Case, Memory
+from bench.core.case import Case
+from bench.core.messages import Memory
+from bench.worker.ballast import Ballast, reserve_all_but
 from bench.worker.card import Card
-from bench.worker.holder import Rest, hold_all_but
 from bench.worker.packages import import_engine, switch_off_broken
 
 
 class CudaCard:
     """The GPU that CUDA_VISIBLE_DEVICES leaves visible, as `cuda:0`.
 
-    `strangers` is what NVML saw before anything of ours was there; `rest` is what is held to make the card smaller, and
+    `foreign_processes` is what NVML saw before anything of ours was there; `ballast` is what is held to make the card smaller, and
     no part of what the case holds.
     """
 
@@ -29,10 +30,12 @@ class CudaCard:
     warm_up_tokens = 256
     decode_tokens = 32
 
-    def __init__(self, case: Case, strangers: nvml.Reading | None = None, rest: Rest | None = None) -> None:
+    def __init__(
+        self, case: Case, foreign_processes: nvml.Reading | None = None, ballast: Ballast | None = None
+    ) -> None:
         self._uuid = case.device.uuid
-        self._strangers = strangers
-        self._rest = rest
+        self._foreign_processes = foreign_processes
+        self._ballast = ballast
         self._switched_off: list[str] = []
         self._before = _read(self._uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -42,7 +45,7 @@ class CudaCard:
         self._total_bytes = torch.cuda.get_device_properties(0).total_memory
         self._peak_device_bytes = 0
         self.context_bytes = self._measure_context()
-        if case.vram_limit_bytes is not None and rest is None:
+        if case.vram_limit_bytes is not None and ballast is None:
             allowed = max(0, case.vram_limit_bytes - (self.context_bytes or 0))
             torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / self._total_bytes), 0)
         self._workspaces_bytes: list[int] | None = None
@@ -63,7 +66,7 @@ class CudaCard:
             "context_bytes": self.context_bytes,
             "cuda_version": torch.version.cuda,
             "device_total_bytes": self._total_bytes,
-            "held_bytes": self._before.used_bytes if self._rest and self._before else None,
+            "held_bytes": self._before.used_bytes if self._ballast and self._before else None,
             "properties": {
                 "multi_processor_count": torch.cuda.get_device_properties(0).multi_processor_count,
                 "workspaces_bytes": self._workspaces_bytes,
@@ -74,7 +77,7 @@ class CudaCard:
         torch.cuda.synchronize()
         stats = torch.cuda.memory_stats(0)
         free_bytes, total_bytes = torch.cuda.mem_get_info(0)
-        device_bytes = total_bytes - free_bytes - (self._rest.held_bytes if self._rest else 0)
+        device_bytes = total_bytes - free_bytes - (self._ballast.held_bytes if self._ballast else 0)
         peak_reserved_bytes = int(stats["reserved_bytes.all.peak"])
         # Between two looks the card held at least what PyTorch reserved at its peak, and the context.
         known = [self._peak_device_bytes, device_bytes]
@@ -126,11 +129,11 @@ class CudaCard:
 
     def notes(self) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
-        others = [process.pid for process in self._strangers.processes] if self._strangers else []
+        others = [process.pid for process in self._foreign_processes.processes] if self._foreign_processes else []
         notes = [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
         notes += self._switched_off
-        if self._rest is not None:
-            notes.append(f"vram_limit kept by {self._rest.held_bytes:,} B that others hold")
+        if self._ballast is not None:
+            notes.append(f"vram_limit kept by {self._ballast.held_bytes:,} B that others hold")
         return notes
 
     @staticmethod
@@ -195,12 +198,12 @@ def _read(uuid: str | None) -> nvml.Reading | None:
 @contextmanager
 def open_card(case: Case) -> Iterator[Card]:
     """The GPU of `case`; the parent has made it the only visible one."""
-    strangers = _read(case.device.uuid)
-    rest = None
+    foreign_processes = _read(case.device.uuid)
+    ballast = None
     if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
-        rest = hold_all_but(case.vram_limit_bytes)
+        ballast = reserve_all_but(case.vram_limit_bytes)
     try:
-        yield CudaCard(case, strangers, rest)
+        yield CudaCard(case, foreign_processes, ballast)
     finally:
-        if rest is not None:
-            rest.release()
+        if ballast is not None:
+            ballast.release()

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from bench.memory.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.core.outcome import Phase
 from bench.notes.rules import notes_of_case
-from bench.records import Case, Phase, Report
+from bench.trace.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
 from bench.worker.card import Card
 from bench.worker.engine import Unsupported, cache_class, choose_attention, read_back
 from bench.worker.readable import read_config, refusals_explained

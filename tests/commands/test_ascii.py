@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.encoding import HANDLER
+from bench.core.encoding import HANDLER
 from tests.conftest import Program
 
 SWEEP = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "bpw=4.0", "jobs=1")

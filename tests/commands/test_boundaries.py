@@ -18,7 +18,7 @@ from bench.__main__ import main
 from bench.run import sweep
 from tests.commands.test_sweep import boundaries, rows
 from tests.conftest import Program
-from tests.run.played import PlayedCard
+from tests.run.fake_card import FakeCard
 
 MIB = 1 << 20
 NOTHING, INSIDE, PLENTY = (
@@ -36,7 +36,7 @@ OVERRIDES = (
 
 @dataclass
 class Swept:
-    """One sweep of nine cells and nine cases: what it printed, and what it stored."""
+    """One sweep of nine searches and nine cases: what it printed, and what it stored."""
 
     done: subprocess.CompletedProcess[str]
     folder: Path
@@ -137,7 +137,7 @@ def test_what_the_engine_does_not_know_is_unsupported_after_one_case(swept: Swep
 def test_cases_beside_cells_have_their_rows(swept: Swept) -> None:
     asked = [row for row in rows(swept.results) if row["max_seq_len"] == 1024]
     verdicts = {(row["model"], row["vram_limit_bytes"]): row["outcome"] for row in asked}
-    assert len(verdicts) == len(asked) == 9  # also where the cell probed it, too
+    assert len(verdicts) == len(asked) == 9  # also where the search probed it, too
     assert verdicts["tinyllama_1_1b", INSIDE] == "oom"
     assert verdicts["phi_3_mini_128k", PLENTY] == "fits"
 
@@ -148,9 +148,9 @@ def test_cases_beside_cells_have_their_rows(swept: Swept) -> None:
 def test_what_is_told_goes_from_the_plan_to_the_files(swept: Swept) -> None:
     told = swept.done.stderr
     assert "9 boundaries to find, 9 cases to measure\n" in told
-    cell = "tinyllama_1_1b 4 bpw FP16 load on rtx_3060_12gb limited to"
-    assert f"{cell} 0.80 GiB: fits up to 768, fails at 1,024; 2 probes\n" in told
-    assert f"{cell} 4.00 GiB: fits up to 2,048, the model's own limit; 1 probe\n" in told
+    search = "tinyllama_1_1b 4 bpw FP16 load on rtx_3060_12gb limited to"
+    assert f"{search} 0.80 GiB: fits up to 768, fails at 1,024; 2 probes\n" in told
+    assert f"{search} 4.00 GiB: fits up to 2,048, the model's own limit; 1 probe\n" in told
     assert "[18/18] " in told
     assert re.search(
         r"^    phi_3_mini_128k 4 bpw FP16 load 4864 on rtx_3060_12gb limited to 4.00 GiB: oom in \w+, [\d.]+ s$",
@@ -215,13 +215,13 @@ def test_a_crash_ends_the_search_with_its_verdict_and_nothing_is_lost(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     command = ["sweep", "model=tinyllama_1_1b", "device=t4", "max_seq_len=auto,256", "jobs=1"]
-    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: PlayedCard(1500, ends={1536: "crash"}))
+    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: FakeCard(1500, ends={1536: "crash"}))
     assert main(command) == 1
     (row,) = boundaries(tmp_path / "results")
     assert (row["outcome"], row["certified"], row["fits_at"]) == ("crash", False, 1024)
     assert {found["max_seq_len"] for found in rows(tmp_path / "results")} == {256, 1024, 1536}
     assert "crash: died of SIGSEGV; 1,024 fits" in capsys.readouterr().err
-    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: PlayedCard(1500))
+    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: FakeCard(1500))
     assert main(command) == 0
     assert "1 boundary to find, 1 case to measure, 1 of them stored already" in capsys.readouterr().err
     assert boundaries(tmp_path / "results")[-1]["fits_at"] == 1280

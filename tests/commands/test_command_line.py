@@ -111,15 +111,15 @@ def test_synth_wants_a_model(in_process: Program, tmp_path: Path) -> None:
 
 
 def test_a_simulated_card_in_place_of_a_gpu_is_told(in_process: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.plan.devices.find_gpus", lambda: ([], "no driver"))
+    monkeypatch.setattr("bench.config.devices.find_gpus", lambda: ([], "no driver"))
     monkeypatch.setattr("bench.commands.plan.plan_sweep", _planned_only)
     assert "device=auto: no NVIDIA GPU (no driver), so rtx_4090 is simulated" in in_process("plan").stderr
     assert "device=auto" not in in_process("plan", "device=l4").stderr
 
 
 def _planned_only(overrides: list[str]) -> None:
-    from bench.errors import BadInput
-    from bench.plan.cases import plan_sweep
+    from bench.config.cases import plan_sweep
+    from bench.core.errors import BadInput
 
     plan_sweep(overrides)
     raise BadInput("enough")

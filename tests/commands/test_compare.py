@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.records import SCHEMA_VERSION
-from bench.results.schema import SCHEMAS, Kind
-from bench.results.store import Journal
+from bench.core.columns import SCHEMA_VERSION
+from bench.store.schema import SCHEMAS, Kind
+from bench.store.store import Journal
+from tests.comparison.rows_to_compare import MIB, boundary, case, grown, real_case
 from tests.conftest import Program
-from tests.results.compared import MIB, boundary, case, grown, real_case
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from bench.help_texts import KEYS
-from bench.plan.settings import Settings
+from bench.commands.help_texts import KEYS
+from bench.config.settings import Settings
 
 # Keys of Hydra, not of a sweep.
 _HYDRA = {"hydra/launcher"}

@@ -81,25 +81,25 @@ def planned(program: Program, *overrides: str) -> tuple[list[dict[str, Any]], li
 def test_a_length_that_yarn_reaches_is_answered(in_process: Program, tmp_path: Path) -> None:
     """The same answers as with 131,072 in config.json."""
     asked = (*model(tmp_path, QWEN_32B), "bpw=4.25", "cache=Q4", "max_seq_len=81920,77824,auto")
-    (cell,), cases = planned(in_process, *asked)
+    (search,), cases = planned(in_process, *asked)
     assert [(case["max_seq_len"], case["fits"], case["failed_in"]) for case in cases] == [
         (81920, False, "cache"),
         (77824, True, None),
     ]
     assert "takes by default" in cases[0]["notes"][0]
-    assert (cell["native_max_seq_len"], cell["native_max_seq_len_basis"]) == (131072, "rope scaling")
-    assert 77824 <= cell["predicted_fits_at"] < 81920
+    assert (search["native_max_seq_len"], search["native_max_seq_len_basis"]) == (131072, "rope scaling")
+    assert 77824 <= search["predicted_fits_at"] < 81920
 
 
 def test_gemma_3_goes_to_the_limit_of_its_family(in_process: Program, tmp_path: Path) -> None:
     asked = (*model(tmp_path, GEMMA_12B), "bpw=4.0", "max_seq_len=auto,8192")
-    (cell,), (case,) = planned(in_process, *asked, "cache=Q4")
-    assert (cell["native_max_seq_len"], cell["native_max_seq_len_basis"]) == (131072, "family")
-    assert cell["searched_up_to"] == 131072
+    (search,), (case,) = planned(in_process, *asked, "cache=Q4")
+    assert (search["native_max_seq_len"], search["native_max_seq_len_basis"]) == (131072, "family")
+    assert search["searched_up_to"] == 131072
     assert (case["fits"], case["max_seq_len"]) == (True, 8192)
     with_the_key = {**GEMMA_12B, "text_config": {**GEMMA_12B["text_config"], "max_position_embeddings": 131072}}
     (same,), _ = planned(in_process, *model(tmp_path, with_the_key), "bpw=4.0", "max_seq_len=auto", "cache=Q4")
-    assert (same["predicted_fits_at"], same["fits"]) == (cell["predicted_fits_at"], cell["fits"])
+    assert (same["predicted_fits_at"], same["fits"]) == (search["predicted_fits_at"], search["fits"])
 
 
 def test_what_config_json_leaves_open_is_a_lower_bound_and_said_to_be_one(in_process: Program, tmp_path: Path) -> None:

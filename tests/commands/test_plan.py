@@ -45,15 +45,15 @@ def test_a_plan_is_shown_and_nothing_is_written(program: Program, tmp_path: Path
 def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
     document = planned(program, *TINY, "max_seq_len=auto,512")
     assert {"cells", "cases", "probes", "expected_s", "expected_basis", "longest_probe_s"} == set(document)
-    (cell,), (case,) = document["cells"], document["cases"]
-    for entry in (cell, case):
+    (search,), (case,) = document["cells"], document["cases"]
+    for entry in (search, case):
         assert set(ENTRY_KEYS.split()) <= set(entry)
         assert entry["fits"] is True
         assert entry["failed_in"] is None
         assert entry["headroom_bytes"] > 0
         in_use = sum(entry["parts"].values()) - entry["parts"]["context_bytes"]
         assert entry["predicted_peak_bytes"] == in_use
-    assert (cell["max_seq_len"], cell["predicted_fits_at"]) == (2048, 2048)
+    assert (search["max_seq_len"], search["predicted_fits_at"]) == (2048, 2048)
     assert (case["max_seq_len"], case["predicted_fits_at"]) == (512, None)
     assert (document["probes"], document["expected_basis"]) == (2, "assumed")
     assert document["expected_s"] > 0
@@ -104,9 +104,9 @@ def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(program: Pro
 
 def test_where_nothing_fits_it_says_what_is_missing(program: Program) -> None:
     done = planned(program, "model=llama_3_1_70b", "device=rtx_4060_8gb")
-    (cell,) = done["cells"]
-    assert (cell["fits"], cell["predicted_fits_at"], cell["failed_in"]) == (False, None, "load")
-    assert "GiB more" in cell["advice"]
+    (search,) = done["cells"]
+    assert (search["fits"], search["predicted_fits_at"], search["failed_in"]) == (False, None, "load")
+    assert "GiB more" in search["advice"]
     assert done["probes"] == 1
 
 

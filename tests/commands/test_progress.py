@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from bench.commands.progress import _Bar, _Lines, describe_boundary
-from bench.plan.cases import plan_sweep
-from bench.records import Cell
-from bench.report.work_names import WorkNames
+from bench.config.cases import plan_sweep
+from bench.core.case import Search
+from bench.report.naming.work import WorkNames
 
-(CELL,) = plan_sweep(["model=phi_3_medium_128k", "device=rtx_4060_ti_16gb", "lazy=true"]).cells
+(CELL,) = plan_sweep(["model=phi_3_medium_128k", "device=rtx_4060_ti_16gb", "lazy=true"]).searches
 NAMES = WorkNames([CELL])
 FITS = {"outcome": "fits", "phase": "done", "peak_device_bytes": 5 << 30, "wall_s": 1.25, "error": None}
 FOUND = {
@@ -49,17 +49,17 @@ def lines_of(console: Console) -> list[str]:
         (2, 8, 3, "2 boundaries to find, 8 cases to measure, 3 of them stored already"),
     ],
 )
-def test_it_begins_with_what_there_is_to_do(cells: int, cases: int, known: int, said: str) -> None:
+def test_it_begins_with_what_there_is_to_do(searches: int, cases: int, known: int, said: str) -> None:
     out = console()
-    _Lines(out, NAMES).begin(cells, cases, known)
+    _Lines(out, NAMES).begin(searches, cases, known)
     assert lines_of(out) == [said]
 
 
 def test_of_many_recordings_some_lines_tell() -> None:
     out = console()
-    watcher = _Lines(out, NAMES)
+    progress = _Lines(out, NAMES)
     for done in range(41):
-        watcher.prepare(done, 40)
+        progress.prepare(done, 40)
     assert lines_of(out) == [
         "10 of 40 recordings made to predict with",
         "20 of 40 recordings made to predict with",
@@ -74,12 +74,12 @@ def test_of_many_recordings_some_lines_tell() -> None:
 
 def test_probes_are_indented_above_their_boundary_and_long_lines_are_not_wrapped() -> None:
     out = console(width=40)
-    watcher = _Lines(out, NAMES)
-    watcher.begin(1, 1, 0)
-    watcher.probe(CELL.at(4096), FITS)
-    watcher.probe(CELL.at(4352), {**FITS, "outcome": "oom", "phase": "cache"})
-    watcher.find(CELL, FOUND)
-    watcher.finish(CELL.at(256), FITS)
+    progress = _Lines(out, NAMES)
+    progress.begin(1, 1, 0)
+    progress.probe(CELL.at(4096), FITS)
+    progress.probe(CELL.at(4352), {**FITS, "outcome": "oom", "phase": "cache"})
+    progress.find(CELL, FOUND)
+    progress.finish(CELL.at(256), FITS)
     name = "phi_3_medium_128k 4 bpw FP16 lazy"
     assert lines_of(out)[1:] == [
         f"    {name} 4096 on rtx_4060_ti_16gb: fits, peak 5.00 GiB, 1.2 s",
@@ -136,7 +136,7 @@ def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
     bar.begin(400, 0, 100)
     (line,) = shown(bar, width)
     assert line.strip("━").startswith(" 100/400 boundaries, 0.0 s so far")
-    cases = [CELL.at(4096), Cell(replace(CELL.longest, lazy=False)).at(131_072)]
+    cases = [CELL.at(4096), Search(replace(CELL.longest, lazy=False)).at(131_072)]
     for case in cases:
         bar.start(case)
     bar.enter(cases[0], "prefill")
@@ -157,9 +157,9 @@ def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
 
 
 @pytest.mark.parametrize(("cells", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])
-def test_the_bar_names_what_it_counts(cells: int, cases: int, named: str) -> None:
+def test_the_bar_names_what_it_counts(searches: int, cases: int, named: str) -> None:
     bar = _Bar(console(terminal=True), NAMES)
-    bar.begin(cells, cases, 0)
+    bar.begin(searches, cases, 0)
     assert f" 0/2 {named}, " in shown(bar, 80)[0]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.results.store import read_cases
-from tests.checkpoint import headers
+from bench.store.store import read_cases
 from tests.conftest import Program
+from tests.synth import headers
 
 SMALL: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -128,8 +128,8 @@ def test_a_configuration_that_the_engine_refuses_is_unsupported(program: Program
     assert again.returncode == 0
     assert len(read_cases(tmp_path / "r")[0]) == len(REFUSED)  # an answer is not asked for twice
     planned = program("plan", "model=local", f"model.path={folders[0]}", CARD, "--json")
-    (cell,) = json.loads(planned.stdout)["cells"]
-    assert REFUSED[0][1][0] in cell["reason"]
+    (search,) = json.loads(planned.stdout)["cells"]
+    assert REFUSED[0][1][0] in search["reason"]
 
 
 def test_synth_refuses_what_the_engine_cannot_read(program: Program, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import SCHEMA_VERSION
-from bench.results.schema import Kind
-from bench.results.store import Journal, compact
+from bench.core.columns import SCHEMA_VERSION
+from bench.store.schema import Kind
+from bench.store.store import Journal, compact
 from tests.conftest import Program
 
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")

@@ -17,9 +17,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from tests.checkpoint import headers
-from tests.checkpoint.exl2 import read
 from tests.conftest import Program
+from tests.synth import headers
+from tests.synth.exl2 import read
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -217,6 +217,6 @@ def test_a_twin_of_unquantised_weights_keeps_their_type_and_is_random(
 
 
 def _rows(results_dir: Path) -> list[dict[str, Any]]:
-    from bench.results.store import read_cases
+    from bench.store.store import read_cases
 
     return list(read_cases(results_dir)[0].to_pylist())

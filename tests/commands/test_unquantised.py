@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.results.store import read_boundaries, read_cases
+from bench.store.store import read_boundaries, read_cases
 from tests.conftest import Program
 
 SMALL: dict[str, Any] = {
@@ -72,7 +72,7 @@ def test_a_plan_says_that_it_assumes_bf16(program: Program, tmp_path: Path) -> N
     for name in ("none", "told"):
         planned = program("plan", f"model.path={name}", "bpw=4,16", "device=rtx_3060_12gb", "--json")
         assert planned.returncode == 0, planned.stderr
-        said[name] = {cell["bpw"]: ASSUMED in cell["assumed"] for cell in json.loads(planned.stdout)["cells"]}
+        said[name] = {search["bpw"]: ASSUMED in search["assumed"] for search in json.loads(planned.stdout)["cells"]}
     assert said == {"none": {4.0: False, 16.0: True}, "told": {4.0: False, 16.0: False}}
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.notes.reading import Reading
 from bench.notes.rules import (
     BALANCED_NOTE,
-    MADE_UP_LAYOUT_NOTE,
-    MADE_UP_NOTE,
     SDPA_NOTE,
+    SYNTHETIC_LAYOUT_NOTE,
+    SYNTHETIC_NOTE,
     notes_of_case,
 )
-from bench.records import Case, DeviceSpec, ModelSpec
 
 READING = Reading(attention="flash", head_dim=128, experts=1, windows=(0, 0), rope=None)
 CASE = Case(
@@ -59,13 +59,13 @@ def test_lengths_that_no_generator_takes(length: int, whole: str | None) -> None
 
 
 def test_what_a_layout_of_ones_own_is_certified_for() -> None:
-    assert of(BARE) == [MADE_UP_LAYOUT_NOTE]
+    assert of(BARE) == [SYNTHETIC_LAYOUT_NOTE]
     assert of(replace(BARE, bpw=16.0, head_bits=None)) == []  # nothing to lay out: one type for all
 
 
 def test_traps_and_assumptions_are_told_together() -> None:
     made_up = replace(CASE, model=replace(CASE.model, config={"weights_made_up_by": "vram-bench 0.1.0"}))
-    assert of(made_up, attention="sdpa", experts=8) == [BALANCED_NOTE, MADE_UP_NOTE, SDPA_NOTE]
+    assert of(made_up, attention="sdpa", experts=8) == [BALANCED_NOTE, SYNTHETIC_NOTE, SDPA_NOTE]
 
 
 def test_keys_of_the_text_that_are_looked_for_elsewhere() -> None:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from bench.plan.cases import plan_sweep
-from bench.records import Case, DeviceSpec, ModelSpec
+from bench.config.cases import plan_sweep
+from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.worker.simulated.recorder import with_num_hidden_layers
 from tests.worker.architectures import ARCHITECTURES, DENSE
 

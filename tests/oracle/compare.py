@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.records import Case
+from bench.core.case import Case
 from bench.worker.simulated import card
 from tests.oracle.outcome import FIGURES, outcome_of
 

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.records import Case
+from bench.core.case import Case
 from tests.oracle.cases import on_a_card_of, random_cases
 
 SEGMENT_BYTES = 2 << 20

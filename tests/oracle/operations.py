@@ -12,8 +12,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.memory import allocator
-from bench.memory.allocator import CachingAllocator, OutOfMemory
+from bench.allocator import caching as allocator
+from bench.allocator.caching import CachingAllocator, OutOfMemory
 
 Array = NDArray[np.int64]
 
@@ -59,7 +59,7 @@ def _random_size(random: np.random.Generator) -> int:
 
 
 def answers_of_model(operations: Array, limit_bytes: int) -> Array:
-    """What `bench.memory.allocator` answers to each operation."""
+    """What `bench.allocator.caching` answers to each operation."""
     model = CachingAllocator(limit_bytes)
     answers = np.zeros((len(operations), len(ANSWERS)), np.int64)
     rows: dict[int, int] = {}

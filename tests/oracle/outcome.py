@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.records import Case, Report
-from bench.run.judge import OUT_OF_MEMORY
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.run.verdict import OUT_OF_MEMORY
 from bench.worker import scenario
 from bench.worker.card import Card
 from bench.worker.engine import Unsupported

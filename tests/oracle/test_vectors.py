@@ -11,7 +11,7 @@ import pytest
 from bench.worker.simulated import card
 from tests.oracle import compare
 from tests.oracle.operations import ANSWERS, answers_of_model
-from tests.worker.predicted import little_garbage
+from tests.worker.predicted_and_simulated import little_garbage
 
 VECTORS = Path(__file__).parent / "vectors"
 ENGINE = VECTORS / "engine.json.gz"

@@ -21,8 +21,8 @@ from unittest import mock
 import torch
 from exllamav2 import attn, moe_mlp, stloader
 
-from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
-from bench.records import Case
+from bench.core.case import Case
+from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker import checkpoint
 from bench.worker.card import Card
 from bench.worker.cuda import CudaCard

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bench.records import SCHEMA_VERSION
-from bench.results.schema import BOUNDARIES, CASES
+from bench.core.columns import SCHEMA_VERSION
+from bench.store.schema import BOUNDARIES, CASES
 
 GIB = 1 << 30
 

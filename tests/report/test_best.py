@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.assumptions import in_words
-from bench.report.axes import Axes
-from bench.report.best import best_answer, rule
-from bench.report.best import best_forecast as best_forecast_of
+from bench.analysis.evidence import evidence
+from bench.analysis.recommend import recommend
 from bench.report.forecasts import ForecastRow
-from bench.results.evidence import evidence
-from bench.results.recommend import recommend
+from bench.report.naming.axes import Axes
+from bench.report.tables.assumptions import in_words
+from bench.report.tables.best import best_answer, rule
+from bench.report.tables.best import best_forecast as best_forecast_of
+from tests.analysis.rows_as_read import GIB, boundaries_of, cases_of, fits, oom
 from tests.report.test_forecasts import ends, holding, row
-from tests.results.shown import GIB, boundaries_of, cases_of, fits, oom
 
 
 def best_forecast(rows: list[ForecastRow]) -> str:

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.report.boundaries import as_frame, boundary_tables
-from bench.report.render import as_markdown, as_rich
 from bench.report.rows import raw
+from bench.report.tables.boundaries import as_frame, boundary_tables
+from bench.report.text.render import as_markdown, as_rich
 from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, ends, no_answer, nothing, open_end
 
 MARKDOWN = """\

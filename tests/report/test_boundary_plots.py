@@ -12,9 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.boundaries import BoundaryTable, boundary_tables
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.panels import Card, cards
+from bench.report.tables.boundaries import BoundaryTable, boundary_tables
 from tests.report.conftest import FrameOf, ends, no_answer, nothing, open_end
 
 NATIVE = 131072

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.report.comparison import ComparisonReport, Side
-from bench.report.comparison_document import document
-from bench.report.comparison_render import as_markdown, show
-from bench.results.compare import Gates, ResultSet, Slack, compare
-from bench.results.pairing import Row
-from bench.results.schema import Kind
-from tests.results.compared import GIB, MIB, boundary, case, grown, real_case
+from bench.comparison.compare import Gates, ResultSet, Slack, compare
+from bench.comparison.pairing import Row
+from bench.report.comparison.content import ComparisonReport, Side
+from bench.report.comparison.document import document
+from bench.report.comparison.render import as_markdown, show
+from bench.store.schema import Kind
+from tests.comparison.rows_to_compare import GIB, MIB, boundary, case, grown, real_case
 
 GOLDEN = """\
 **✗ vram-bench failed (simulated): 1 verdict worse, 1 boundary lower, 1 peak of VRAM higher, 1 case missing**

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from bench.report.forecast_tables import as_rich, show, summary, tables_of
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
-from bench.report.parts_bar import Scale, draw, scale_for, segments
+from bench.report.tables.forecasts import as_rich, show, summary, tables_of
+from bench.report.text.parts_bar import Scale, draw, scale_for, segments
 
 GIB = 1 << 30
 
@@ -120,11 +120,11 @@ def test_no_line_is_wider_than_the_screen(width: int) -> None:
 
 
 def test_cases_have_a_table_of_their_own_with_the_length_that_was_asked() -> None:
-    fits = holding(3.0, 1.0, 1.0, is_cell=False, max_seq_len=8192)
-    fails = holding(3.0, 6.0, 1.0, is_cell=False, max_seq_len=32768, failed_in="cache")
-    cells, cases = tables_of([ends(4096, 6.0, 0.0), fails, fits])
+    fits = holding(3.0, 1.0, 1.0, is_search=False, max_seq_len=8192)
+    fails = holding(3.0, 6.0, 1.0, is_search=False, max_seq_len=32768, failed_in="cache")
+    searches, cases = tables_of([ends(4096, 6.0, 0.0), fails, fits])
     assert [r.max_seq_len for r in cases.rows] == [8192, 32768]
-    assert [r.max_seq_len for r in cells.rows] == [4096]
+    assert [r.max_seq_len for r in searches.rows] == [4096]
     text = rendered([fails, fits], 80)
     assert "max_seq_len" in text
     assert "OOM cache" in text
@@ -133,7 +133,7 @@ def test_cases_have_a_table_of_their_own_with_the_length_that_was_asked() -> Non
 def test_what_would_make_a_case_fit_is_said() -> None:
     gains = [Gain("cache=Q8", 32768), Gain("bpw=3.5", 20480)]
     told: dict[str, Any] = {"gains": gains, "advice": "16,384 tokens would fit"}
-    fails = holding(3.0, 6.0, 1.0, is_cell=False, max_seq_len=32768, failed_in="cache", **told)
+    fails = holding(3.0, 6.0, 1.0, is_search=False, max_seq_len=32768, failed_in="cache", **told)
     (table,) = tables_of([fails])
     assert [note.plain for note in table.notes] == [
         "4 bpw FP16 load 32,768: largest part the cache, 6.0 of 10.5 GiB; 16,384 tokens would fit; cache=Q8: fits; "
@@ -212,7 +212,7 @@ def test_how_long_it_takes_in_words(expectation: Expectation, told: str) -> None
 
 
 def test_json_has_cells_and_cases_in_plain_values() -> None:
-    case = holding(3.0, 1.0, 1.0, is_cell=False, max_seq_len=8192)
+    case = holding(3.0, 1.0, 1.0, is_search=False, max_seq_len=8192)
     found = json.loads(json.dumps(document([*CELLS, case], Expectation(7, 7.5, assumed=True))))
     assert (len(found["cells"]), len(found["cases"])) == (5, 1)
     assert (found["probes"], found["expected_s"], found["expected_basis"]) == (7, 7.5, "assumed")

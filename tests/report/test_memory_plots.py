@@ -10,11 +10,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.boundaries import boundary_tables
-from bench.report.parts import stack_of, with_parts
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import cards
+from bench.report.tables.boundaries import boundary_tables
+from bench.report.tables.parts import stack_of, with_parts
 from tests.report.conftest import GIB, FrameOf, ends, fits, no_answer, nothing, oom, open_end
 
 PARTS = {"weights_bytes": 4 * GIB, "cache_bytes": 6 * GIB, "scratch_bytes": GIB, "rope_bytes": GIB // 2}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bench.records import Case, Cell, DeviceSpec, ModelSpec
-from bench.report.axes import Axes, telling
-from bench.report.names import Names
-from bench.report.tables import verdict_tables
+from bench.core.case import Case, Cell, DeviceSpec, ModelSpec
+from bench.report.naming.axes import Axes, telling
+from bench.report.naming.models import Names
+from bench.report.naming.work import WorkNames
+from bench.report.tables.verdicts import verdict_tables
 from bench.report.whole_cards import with_whole_cards
-from bench.report.work_names import WorkNames
 from tests.report.conftest import FrameOf, fits
 
 GIB = 1 << 30

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report import page as pages
-from bench.report import page_cases
+from bench.report.html import cases as page_cases
+from bench.report.html import page as pages
 from bench.report.publish import publish
 from tests.report.conftest import FrameOf, ends, fits, no_answer, nothing, oom, open_end
-from tests.report.page_parts import Page
+from tests.report.parsed_page import Page
 
 NONE = pd.DataFrame()
 REAL = {"device_kind": "cuda", "device_name": "NVIDIA L4", "device_uuid": "GPU-123456"}

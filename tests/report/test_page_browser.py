@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.report.publish import publish
-from tests.results.shown import boundaries_of, boundary, cases_of, fits, oom
+from tests.analysis.rows_as_read import boundaries_of, boundary, cases_of, fits, oom
 
 pytestmark = pytest.mark.browser
 

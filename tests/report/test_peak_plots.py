@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.panels import cards
 from bench.report.plots.peaks import draw_peaks
-from bench.report.tables import verdict_tables
+from bench.report.tables.verdicts import verdict_tables
 from tests.report.conftest import GIB, FrameOf, fits, oom
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.errors import BadInput
-from bench.report import page
+from bench.core.errors import BadInput
+from bench.report.html import page
 from bench.report.plots import write
 from bench.report.publish import publish
 from tests.report.conftest import FrameOf, ends, fits, no_answer, oom

@@ -13,17 +13,17 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from bench.plan.cases import plan_sweep
-from bench.report.publish import Wishes, publish
-from bench.report.recommendations import recommendation_tables
-from bench.report.render import as_rich
-from bench.report.snippets import check_command, exllamav2, tabbyapi
-from bench.results.evidence import evidence
-from bench.results.recommend import Recommendation, recommend
+from bench.analysis.evidence import evidence
+from bench.analysis.recommend import Recommendation, recommend
+from bench.config.cases import plan_sweep
+from bench.report.publish import ReportOptions, publish
+from bench.report.tables.recommendations import recommendation_tables
+from bench.report.tables.snippets import check_command, exllamav2, tabbyapi
+from bench.report.text.render import as_rich
+from tests.analysis.rows_as_read import GIB, boundaries_of, boundary, cases_of, fits, oom
 from tests.report.conftest import FrameOf
-from tests.results.shown import GIB, boundaries_of, boundary, cases_of, fits, oom
 
-WISHES = Wishes(contexts=(4096, 16384), headroom_bytes=GIB)
+WISHES = ReportOptions(contexts=(4096, 16384), headroom_bytes=GIB)
 ROWS = (
     fits(16384, bpw=4.0, notes=["context_bytes assumed"]),
     fits(8192, bpw=6.0, cache="Q4"),
@@ -67,8 +67,8 @@ FRONT = """\
 """
 
 
-def published(tmp_path: Path, cases: pd.DataFrame, boundaries: pd.DataFrame, wishes: Wishes = WISHES) -> Path:
-    files = publish(cases, boundaries, tmp_path, echo=False, wishes=wishes, plots=False)
+def published(tmp_path: Path, cases: pd.DataFrame, boundaries: pd.DataFrame, options: ReportOptions = WISHES) -> Path:
+    files = publish(cases, boundaries, tmp_path, echo=False, options=options, plots=False)
     assert all(file.stat().st_size for file in files)
     return tmp_path
 
@@ -208,7 +208,7 @@ def test_lengths_that_were_chosen_answer_for_no_others(tmp_path: Path) -> None:
     """Up to 4,096 fits and 131,072 does not: what lies between is not known, and nothing says that it does not fit."""
     about = {"model": "phi_3_medium_128k"}
     rows = cases_of(fits(2048, **about), fits(4096, **about), oom(131072, **about))
-    out = published(tmp_path, rows, boundaries_of(), Wishes(contexts=(8192,), headroom_bytes=0))
+    out = published(tmp_path, rows, boundaries_of(), ReportOptions(contexts=(8192,), headroom_bytes=0))
     page = (out / "recommendations.md").read_text()
     assert "quality, 8192" not in page
     assert "quality, 8,192: not known: 4,096 is the longest of the lengths tried" in page

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.report.plain_table import PlainTable
-from bench.report.render import as_markdown, as_rich
 from bench.report.rows import raw
-from bench.report.tables import as_frames, verdict_tables
+from bench.report.tables.verdicts import as_frames, verdict_tables
+from bench.report.text.plain_table import PlainTable
+from bench.report.text.render import as_markdown, as_rich
 from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, fits, oom
 
 GOLDEN = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.report.publish import publish
 from bench.report.written import keep_only
-from tests.results.shown import boundaries_of, boundary, cases_of, fits
+from tests.analysis.rows_as_read import boundaries_of, boundary, cases_of, fits
 
 
 def _names(folder: Path) -> set[str]:

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from bench.plan.search import grid
-from bench.records import Case, Cell, DeviceSpec, ModelSpec
-from bench.results.schema import BOUNDARIES
+from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.forecast.forecaster import Forecaster
+from bench.forecast.search import grid
 from bench.run.boundary import find_boundary, settled
-from bench.run.forecast import Forecaster
+from bench.store.schema import BOUNDARIES
 
 NATIVE = 8192
-CELL = Cell(
+CELL = Search(
     Case(
         model=ModelSpec("tiny", {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": NATIVE}, "f1"),
         device=DeviceSpec("rtx_4090", "simulated", "NVIDIA GeForce RTX 4090", 24 << 30),
@@ -41,10 +41,10 @@ class Oracle:
         self.left = corrected_by
         self.advised = 0
 
-    def fits_at(self, cell: Cell) -> int | None:
+    def fits_at(self, search: Search) -> int | None:
         return self.right if self.left <= 0 else self.says
 
-    def advise(self, cell: Cell) -> str:
+    def advise(self, search: Search) -> str:
         self.advised += 1
         return "bpw=2 would fit"
 
@@ -325,8 +325,8 @@ def test_headroom_is_what_was_left_of_the_card_or_of_the_limit(changed: Row, hea
 def up_to(search_end: int, oracle: Oracle, card: Card, **config: Any) -> Row:
     """The boundary of a search that ends there; `config` is more of config.json, which says 8,192."""
     model = replace(CELL.longest.model, config={"max_position_embeddings": NATIVE, **config})
-    cell = Cell(replace(CELL.longest, model=model, max_seq_len=search_end))
-    row = find_boundary(cell, "b", card, cast(Forecaster, oracle))
+    search = Search(replace(CELL.longest, model=model, max_seq_len=search_end))
+    row = find_boundary(search, "b", card, cast(Forecaster, oracle))
     assert row is not None
     return row
 
@@ -357,5 +357,5 @@ def test_the_engines_default_is_no_limit_of_the_model() -> None:
 
 
 def test_searches_with_other_ends_are_other_boundaries() -> None:
-    ends = [Cell(CELL.at(length)).boundary_id({}) for length in (NATIVE, 4096, 4096)]
+    ends = [Search(CELL.at(length)).boundary_id({}) for length in (NATIVE, 4096, 4096)]
     assert ends[0] != ends[1] == ends[2]

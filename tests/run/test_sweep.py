@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from bench.errors import BadInput
-from bench.plan import hub
-from bench.plan.cases import Sweep, plan_sweep
-from bench.records import Case, Cell
-from bench.results.store import read_boundaries, read_cases
+from bench.config import hub
+from bench.config.cases import Sweep, plan_sweep
+from bench.core.case import Case, Search
+from bench.core.errors import BadInput
+from bench.launch.isolate import LauncherFailed, Started
 from bench.run import sweep
-from bench.run.isolate import LauncherFailed, Started
-from bench.run.sweep import Finished, Watcher, run_sweep
-from tests.run.played import PlayedCard
+from bench.run.sweep import Finished, Progress, run_sweep
+from bench.store.store import read_boundaries, read_cases
+from tests.run.fake_card import FakeCard
 
 TINY = ("model=tinyllama_1_1b", "device=t4")  # goes up to 2,048 tokens: eight lengths
 
@@ -39,14 +39,14 @@ class Broken:
     def close(self) -> None: ...
 
 
-class Listener(Watcher):
+class Listener(Progress):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
-    def begin(self, cells: int, cases: int, known: int) -> None:
-        self.told.append(("begin", cells, cases, known))
+    def begin(self, searches: int, cases: int, known: int) -> None:
+        self.told.append(("begin", searches, cases, known))
 
     def finish(self, case: Case, row: Mapping[str, Any]) -> None:
         self.told.append(("finish", case.max_seq_len, str(row["outcome"])))
@@ -54,7 +54,7 @@ class Listener(Watcher):
     def probe(self, case: Case, row: Mapping[str, Any]) -> None:
         self.told.append(("probe", case.max_seq_len, str(row["outcome"])))
 
-    def find(self, cell: Cell, boundary: Mapping[str, Any]) -> None:
+    def find(self, search: Search, boundary: Mapping[str, Any]) -> None:
         self.told.append(("find", boundary["fits_at"], str(boundary["outcome"])))
 
 
@@ -72,11 +72,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs what overrides ask for on a played card, in a run of its own each time."""
     runs: list[str] = []
 
-    def run_on(card: PlayedCard, *overrides: str, **how: Any) -> Finished:
+    def run_on(card: FakeCard, *overrides: str, **how: Any) -> Finished:
         monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: card)
         planned = plan_sweep([*TINY, *overrides])
         runs.append(f"run-{len(runs)}")
-        return run_sweep(planned.cases, planned.cells, tmp_path / "results", runs[-1], timeout_s=20, **how)
+        return run_sweep(planned.cases, planned.searches, tmp_path / "results", runs[-1], timeout_s=20, **how)
 
     return run_on
 
@@ -114,11 +114,11 @@ def test_a_worker_that_cannot_be_started_is_an_error_in_the_row(
 
 
 def test_a_listener_that_left_does_not_stop_the_measuring(tmp_path: Path, run: Run) -> None:
-    class Gone(Watcher):
-        def begin(self, cells: int, cases: int, known: int) -> None:
+    class Gone(Progress):
+        def begin(self, searches: int, cases: int, known: int) -> None:
             raise BrokenPipeError
 
-    run(PlayedCard(1024), "max_seq_len=256,auto", watcher=Gone())
+    run(FakeCard(1024), "max_seq_len=256,auto", progress=Gone())
     assert {row["max_seq_len"] for row in cases(tmp_path)} >= {256, 1024, 1280}
     assert only(boundaries(tmp_path))["fits_at"] == 1024
 
@@ -131,17 +131,17 @@ def test_one_sweep_is_run_in_one_way(override: str) -> None:
 
 def test_no_thread_is_left_behind(run: Run) -> None:
     before = threading.active_count()
-    run(PlayedCard(1024), "max_seq_len=auto,256")
+    run(FakeCard(1024), "max_seq_len=auto,256")
     assert threading.active_count() == before
 
 
 def test_recordings_are_told_of_one_by_one_even_those_that_came_to_nothing(run: Run) -> None:
-    class Preparing(Watcher):
+    class Preparing(Progress):
         def prepare(self, done: int, total: int) -> None:
             told.append((done, total))
 
     told: list[tuple[int, int]] = []
-    run(PlayedCard(2048), "max_seq_len=256", "cache=FP16,Q4", watcher=Preparing())
+    run(FakeCard(2048), "max_seq_len=256", "cache=FP16,Q4", progress=Preparing())
     total = told[0][1]
     assert total >= 2
     assert told == [(done, total) for done in range(total + 1)]
@@ -152,8 +152,8 @@ def test_recordings_are_told_of_one_by_one_even_those_that_came_to_nothing(run: 
 
 def test_a_boundary_is_searched_and_told_of(tmp_path: Path, run: Run) -> None:
     listener = Listener()
-    card = PlayedCard(1000)
-    finished = run(card, watcher=listener)
+    card = FakeCard(1000)
+    finished = run(card, progress=listener)
     row = only(boundaries(tmp_path))
     assert (row["fits_at"], row["fails_at"], row["certified"], row["outcome"]) == (768, 1024, True, "fits")
     assert (row["boundary_id"], row["run_id"]) == (finished.boundary_ids[0], "run-0")
@@ -169,9 +169,9 @@ def test_a_boundary_is_searched_and_told_of(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_a_case_that_its_cell_also_probes_is_run_once(tmp_path: Path, run: Run, jobs: int) -> None:
     listener = Listener()
-    card = PlayedCard(1000)
+    card = FakeCard(1000)
     lengths = ",".join(str(length) for length in range(256, 2049, 256))
-    finished = run(card, f"max_seq_len=auto,{lengths}", watcher=listener, jobs=jobs)
+    finished = run(card, f"max_seq_len=auto,{lengths}", progress=listener, jobs=jobs)
     assert sorted(card.lengths) == list(range(256, 2049, 256))
     assert sorted(row["case_id"] for row in cases(tmp_path)) == sorted(finished.case_ids)
     told = Counter(kind for kind, *_ in listener.told)
@@ -179,33 +179,33 @@ def test_a_case_that_its_cell_also_probes_is_run_once(tmp_path: Path, run: Run, 
 
 
 def test_a_search_goes_on_from_what_other_runs_have_found(tmp_path: Path, run: Run) -> None:
-    run(PlayedCard(1000), "max_seq_len=512,1024,2048")
-    card = PlayedCard(1000)
+    run(FakeCard(1000), "max_seq_len=512,1024,2048")
+    card = FakeCard(1000)
     run(card)
     assert card.lengths == [768]
     row = only(boundaries(tmp_path))
     assert (row["fits_at"], row["fails_at"], row["certified"], row["probes"]) == (768, 1024, True, 2)
     assert row["run_id"] == "run-1"
-    again = PlayedCard(1000)
+    again = FakeCard(1000)
     assert run(again).run_dir is None
     assert again.lengths == []
 
 
 def test_rows_of_another_cell_or_another_driver_are_not_asked(tmp_path: Path, run: Run) -> None:
     for other in (["cache=Q4"], ["lazy=true"], ["vram_limit=8GiB"], ["head_bits=8"], ["device=l4"], ["batch_size=2"]):
-        run(PlayedCard(2048), "max_seq_len=2048", *other)
-    card = PlayedCard(1000)
+        run(FakeCard(2048), "max_seq_len=2048", *other)
+    card = FakeCard(1000)
     run(card)
     assert only(boundaries(tmp_path))["fits_at"] == 768
 
 
 def test_a_stop_in_the_middle_keeps_the_probes_and_the_next_run_goes_on(tmp_path: Path, run: Run) -> None:
-    class Stopping(Watcher):
+    class Stopping(Progress):
         def probe(self, case: Case, row: Mapping[str, Any]) -> None:
             raise KeyboardInterrupt
 
-    first, second, undisturbed = PlayedCard(1500), PlayedCard(1500), PlayedCard(1500)
-    assert run(first, watcher=Stopping()).interrupted
+    first, second, undisturbed = FakeCard(1500), FakeCard(1500), FakeCard(1500)
+    assert run(first, progress=Stopping()).interrupted
     assert len(first.lengths) == len(cases(tmp_path)) == 1
     assert boundaries(tmp_path) == []
     assert not run(second).interrupted
@@ -217,14 +217,14 @@ def test_a_stop_in_the_middle_keeps_the_probes_and_the_next_run_goes_on(tmp_path
 
 
 def test_a_crash_ends_the_search_and_the_next_run_goes_on(tmp_path: Path, run: Run) -> None:
-    first = PlayedCard(1500, ends={1536: "crash"})
+    first = FakeCard(1500, ends={1536: "crash"})
     run(first, "cache=FP16")
     row = only(boundaries(tmp_path))
     assert (row["outcome"], row["certified"], row["fits_at"], row["fails_at"]) == ("crash", False, 1024, None)
     assert "SIGSEGV" in row["error"]
     assert row["attention"] == "flash"
     assert {found["outcome"] for found in cases(tmp_path)} == {"fits", "crash"}
-    second = PlayedCard(1500)
+    second = FakeCard(1500)
     run(second, "cache=FP16")
     assert sorted(second.lengths) == [1280, 1536]
     row = boundaries(tmp_path)[-1]
@@ -233,9 +233,9 @@ def test_a_crash_ends_the_search_and_the_next_run_goes_on(tmp_path: Path, run: R
 
 def test_what_contradicts_an_earlier_run_is_measured_again(tmp_path: Path, run: Run) -> None:
     """What fitted then does not fit now: the failures below are measured twice."""
-    run(PlayedCard(2048), "max_seq_len=1536")
-    run(PlayedCard(2048, ends={1024: "oom"}), "max_seq_len=1024")
-    card = PlayedCard(1000)
+    run(FakeCard(2048), "max_seq_len=1536")
+    run(FakeCard(2048, ends={1024: "oom"}), "max_seq_len=1024")
+    card = FakeCard(1000)
     run(card)
     assert card.lengths.count(1024) == 1  # its second failure
     row = only(boundaries(tmp_path))
@@ -245,8 +245,8 @@ def test_what_contradicts_an_earlier_run_is_measured_again(tmp_path: Path, run: 
 
 def test_rerun_measures_all_again_but_nothing_twice(tmp_path: Path, run: Run) -> None:
     lengths = "max_seq_len=auto,768,1024"
-    run(PlayedCard(1000), lengths)
-    card = PlayedCard(1500)
+    run(FakeCard(1000), lengths)
+    card = FakeCard(1500)
     run(card, lengths, rerun=True)
     assert max(Counter(card.lengths).values()) == 1
     assert {768, 1024} <= set(card.lengths)
@@ -255,9 +255,9 @@ def test_rerun_measures_all_again_but_nothing_twice(tmp_path: Path, run: Run) ->
 
 def test_the_last_word_counts(tmp_path: Path, run: Run) -> None:
     """A crash after an answer: it is tried again."""
-    run(PlayedCard(2048), "max_seq_len=512")
-    run(PlayedCard(2048, ends={512: "crash"}), "max_seq_len=512", rerun=True)
-    card = PlayedCard(2048)
+    run(FakeCard(2048), "max_seq_len=512")
+    run(FakeCard(2048, ends={512: "crash"}), "max_seq_len=512", rerun=True)
+    card = FakeCard(2048)
     run(card, "max_seq_len=512")
     assert card.lengths == [512]
     assert [row["outcome"] for row in cases(tmp_path)] == ["fits", "crash", "fits"]
@@ -276,11 +276,11 @@ def test_weights_are_fetched_for_what_is_to_be_run_and_not_for_what_is_stored(
         return replace(model, path=str(tmp_path))
 
     monkeypatch.setattr(hub, "download", download)
-    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: PlayedCard(1000))
-    (cell,) = planned().cells
-    model = replace(cell.longest.model, repo="org/name", revision="main", path="elsewhere", bpw=4.0)
-    device = replace(cell.longest.device, kind="cuda", index=0, uuid="GPU-of-nobody")
-    mine = Cell(replace(cell.longest, model=model, device=device, head_bits=None))
+    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: FakeCard(1000))
+    (search,) = planned().searches
+    model = replace(search.longest.model, repo="org/name", revision="main", path="elsewhere", bpw=4.0)
+    device = replace(search.longest.device, kind="cuda", index=0, uuid="GPU-of-nobody")
+    mine = Search(replace(search.longest, model=model, device=device, head_bits=None))
     for number in range(2):
         run_sweep([mine.at(512)], [mine], tmp_path / "results", f"run-{number}", timeout_s=20)
     assert fetched == [model.name] * 2

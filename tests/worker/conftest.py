@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.plan.cases import work_of
-from bench.plan.config import combinations, validate
-from bench.records import Case, DeviceSpec, Memory, ModelSpec, Report
+from bench.config.cases import work_of
+from bench.config.compose import combinations, validate
+from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.messages import Memory, Report
 from bench.worker import scenario
 from bench.worker.simulated import card
 

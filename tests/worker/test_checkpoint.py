@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from bench.checkpoint.twin import lay_out_like
-from bench.notes.rules import MADE_UP_NOTE
-from bench.plan.models import resolve_model
-from bench.plan.settings import ModelSettings
-from bench.records import Case
-from bench.run.synth import Recipe, make
+from bench.config.models import resolve_model
+from bench.config.settings import ModelSettings
+from bench.core.case import Case
+from bench.notes.rules import SYNTHETIC_NOTE
+from bench.synth.clone import lay_out_like
+from bench.synth.make import Recipe, make
 from bench.worker.checkpoint import lay_out, write_checkpoint
 from bench.worker.simulated import card
-from tests.checkpoint.exl2 import Array, dequantise, groups, read
+from tests.synth.exl2 import Array, dequantise, groups, read
 from tests.worker.architectures import ARCHITECTURES, DENSE, EXPERTS
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
@@ -90,7 +90,7 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
     wanted = run(sparse)
     assert filled.memory == wanted.memory
     assert filled.parts == wanted.parts
-    assert MADE_UP_NOTE in filled.of("result")[0]["notes"]
+    assert SYNTHETIC_NOTE in filled.of("result")[0]["notes"]
     _check(read(tmp_path / "made"), config)
 
 
@@ -101,11 +101,11 @@ def test_a_twin_takes_the_memory_of_what_it_was_laid_out_like(tmp_path: Path, ru
     with card.open_card(case):
         write_checkpoint(tmp_path / "given", config, bpw=3.2, head_bits=6)
     make(Recipe(case, seed=1, shard_bytes=8 << 20, sparse=False), lay_out_like(tmp_path / "given"), tmp_path / "twin")
-    given, twin = (
+    given, clone = (
         run(replace(case, model=resolve_model(ModelSettings(name="local", path=str(tmp_path / name)))))
         for name in ("given", "twin")
     )
-    assert (given.memory, given.parts) == (twin.memory, twin.parts)
+    assert (given.memory, given.parts) == (clone.memory, clone.parts)
     tensors = read(tmp_path / "twin")
     for expert in range(2):
         assert np.isfinite(dequantise(tensors, f"model.layers.0.block_sparse_moe.experts.{expert}.w2")).all()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench import nvml
-from bench.records import Case, DeviceSpec
+from bench.core.case import Case, DeviceSpec
 from bench.worker import cuda
 from tests.worker.conftest import made_up_case
 
@@ -109,15 +109,17 @@ def test_a_limit_leaves_room_for_the_context(driver: Driver) -> None:
 
 
 def test_foreign_processes_are_noted(driver: Driver) -> None:
-    assert cuda.CudaCard(real_case(), strangers=driver.read(UUID)).notes() == ["other processes on the GPU: 4711"]
+    assert cuda.CudaCard(real_case(), foreign_processes=driver.read(UUID)).notes() == [
+        "other processes on the GPU: 4711"
+    ]
 
 
 def test_a_card_that_others_keep_small_is_what_they_left(driver: Driver) -> None:
     """Of 24 GiB, 500 MiB are a stranger's; what the holder takes beside them leaves 8 GiB."""
-    strangers = driver.read(UUID)
+    foreign_processes = driver.read(UUID)
     driver.foreign_mib += 15884
     held_bytes = driver.used_bytes
-    card = cuda.CudaCard(real_case(vram_limit_bytes=8 << 30), strangers, cuda.Rest(held_bytes, 1, 1))
+    card = cuda.CudaCard(real_case(vram_limit_bytes=8 << 30), foreign_processes, cuda.Ballast(held_bytes, 1, 1))
     assert driver.fraction is None  # nobody caps PyTorch
     assert card.context_bytes == 300 * MIB
     assert card.facts()["held_bytes"] == held_bytes
@@ -133,8 +135,8 @@ def test_a_card_that_others_keep_small_is_what_they_left(driver: Driver) -> None
 @pytest.mark.parametrize("failing", [False, True])
 def test_the_rest_is_held_as_long_as_the_card_is_open(driver: Driver, failing: bool) -> None:
     held: list[int | None] = []
-    rest = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
-    with mock.patch.object(cuda, "hold_all_but", side_effect=lambda left: held.append(left) or rest):
+    ballast = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
+    with mock.patch.object(cuda, "hold_all_but", side_effect=lambda left: held.append(left) or ballast):
         case = real_case(vram_limit_bytes=8 << 30, vram_limit_by="process")
         with suppress(ZeroDivisionError), cuda.open_card(case):
             assert held == [8 << 30]

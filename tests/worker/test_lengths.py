@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import example, given
 
-from bench.plan.lengths import ENGINE_DEFAULT, lengths_of
+from bench.config.lengths import ENGINE_DEFAULT, lengths_of
 from bench.worker.simulated import card
-from tests.plan.any_config import LENGTH_KEYS, configs
+from tests.config.any_config import LENGTH_KEYS, configs
 
 card.preload()
 

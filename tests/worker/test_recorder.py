@@ -11,19 +11,27 @@ from typing import Any
 
 import pytest
 
-from bench.memory.limits import limits_of
-from bench.memory.parts import PARTS
-from bench.memory.program import Unpredictable
-from bench.memory.replay import Replayer
-from bench.memory.schedule import Setup, schedule
-from bench.records import Case
+from bench.allocator.limits import limits_of
+from bench.allocator.parts import PARTS
+from bench.core.case import Case
+from bench.trace.parametric import NoPrediction
+from bench.trace.replay import Replayer
+from bench.trace.schedule import Setup, schedule
 from bench.worker import child
 from bench.worker.checkpoint import write_checkpoint
 from bench.worker.engine import Unsupported
 from bench.worker.simulated import card, recorder
-from tests.memory import requests
+from tests.trace import requests
 from tests.worker.architectures import ARCHITECTURES
-from tests.worker.predicted import Figures, case_of, little_garbage, predict, program_of, simulate, tensor_bytes_of
+from tests.worker.predicted_and_simulated import (
+    Figures,
+    case_of,
+    little_garbage,
+    predict,
+    simulate,
+    tensor_bytes_of,
+    trace_of,
+)
 
 MIB = 1 << 20
 _FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
@@ -67,7 +75,7 @@ def _covering() -> list[tuple[str, dict[str, Any]]]:
     open_pairs = {
         ((a, x), (b, y)) for a, b in combinations(["lazy", *AXES], 2) for x, y in product(_values(a), _values(b))
     }
-    cells = []
+    searches = []
     for architecture, lazy in product(ARCHITECTURES, (False, True)):
         chosen: dict[str, Any] = {"lazy": lazy}
         for axis, values in AXES.items():
@@ -78,8 +86,8 @@ def _covering() -> list[tuple[str, dict[str, Any]]]:
                 allowed, key=lambda value: sum(((k, v), (axis, value)) in open_pairs for k, v in chosen.items())
             )
         open_pairs -= set(combinations(chosen.items(), 2))
-        cells.append((architecture, chosen))
-    return cells
+        searches.append((architecture, chosen))
+    return searches
 
 
 def _values(axis: str) -> tuple[Any, ...]:
@@ -111,12 +119,12 @@ def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture
     }
     bpw, head_bits = chosen["bits"]
     layers, more = SLIDING.get(architecture, (7, ROUTED.get(architecture)))
-    cell = case_of(architecture, layers, more, bpw=bpw, head_bits=head_bits, **axes)
-    program = program_of(cell, layouts)
+    search = case_of(architecture, layers, more, bpw=bpw, head_bits=head_bits, **axes)
+    trace = trace_of(search, layouts)
     if bpw != 16.0:  # widths that were not recorded
-        cell = replace(cell, bpw=5.3, head_bits=None if head_bits is None else 8)
-    replayer = Replayer(program, tensor_bytes_of(cell, layouts))
-    case = replace(cell, max_seq_len=_length(chosen["length"], cell.max_input_len, architecture))
+        search = replace(search, bpw=5.3, head_bits=None if head_bits is None else 8)
+    replayer = Replayer(trace, tensor_bytes_of(search, layouts))
+    case = replace(search, max_seq_len=_length(chosen["length"], search.max_input_len, architecture))
     need, _ = simulate(case, layouts)
     assert predict(replayer, case) == need
     limited = replace(case, vram_limit_bytes=_limit(chosen["limit"], need))
@@ -136,7 +144,7 @@ def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture
 def test_a_full_card_is_predicted_in_every_phase(layouts: Path, axes: dict[str, Any], ends: set[str | None]) -> None:
     """Cards from too small for the weights to just large enough: cached segments given back, and memory running out."""
     case = case_of("LlamaForCausalLM", 6, max_seq_len=5000, **axes)
-    replayer = Replayer(program_of(case, layouts), tensor_bytes_of(case, layouts))
+    replayer = Replayer(trace_of(case, layouts), tensor_bytes_of(case, layouts))
     need = predict(replayer, case)
     allocated, reserved = need.peak_allocated_bytes, need.peak_reserved_bytes
     before_cache = allocated - need.parts_at_peak[PARTS.index("cache")]
@@ -196,35 +204,35 @@ SPECIAL: dict[str, tuple[Case, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_passes_that_are_unlike_others_are_predicted_event_by_event(layouts: Path, name: str) -> None:
-    cell, lengths = SPECIAL[name]
-    program, tensor_bytes = program_of(cell, layouts), tensor_bytes_of(cell, layouts)
-    limits = limits_of(cell.device, None)
+    search, lengths = SPECIAL[name]
+    trace, tensor_bytes = trace_of(search, layouts), tensor_bytes_of(search, layouts)
+    limits = limits_of(search.device, None)
     for length in lengths:
-        recorded = recorder.record(replace(cell, max_seq_len=length), layouts)
-        assert list(requests.of_program(program, tensor_bytes, limits, length)) == list(
+        recorded = recorder.record(replace(search, max_seq_len=length), layouts)
+        assert list(requests.of_program(trace, tensor_bytes, limits, length)) == list(
             requests.of_recording(recorded, limits)
         ), length
 
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_unequal_shares_of_experts_are_no_wrong_number(layouts: Path, lazy: bool) -> None:
-    cell = case_of("DbrxForCausalLM", 1, lazy=lazy, max_input_len=256)
-    replayer = Replayer(program_of(cell, layouts), tensor_bytes_of(cell, layouts))
-    with pytest.raises(Unpredictable, match="unequal shares"):
-        predict(replayer, replace(cell, max_seq_len=777))
-    even = replace(cell, max_seq_len=1024)
+    search = case_of("DbrxForCausalLM", 1, lazy=lazy, max_input_len=256)
+    replayer = Replayer(trace_of(search, layouts), tensor_bytes_of(search, layouts))
+    with pytest.raises(NoPrediction, match="unequal shares"):
+        predict(replayer, replace(search, max_seq_len=777))
+    even = replace(search, max_seq_len=1024)
     assert predict(replayer, even) == simulate(even, layouts)[0]
 
 
 def test_a_prompt_that_is_split_is_unpredictable(layouts: Path) -> None:
-    with pytest.raises(Unpredictable, match="passes at 36 tokens are not the expected ones"):
-        program_of(case_of("LlamaForCausalLM", 1, max_input_len=8), layouts)
+    with pytest.raises(NoPrediction, match="passes at 36 tokens are not the expected ones"):
+        trace_of(case_of("LlamaForCausalLM", 1, max_input_len=8), layouts)
 
 
 def test_an_unknown_architecture_is_named(layouts: Path) -> None:
     case = case_of("LlamaForCausalLM", 1, {"architectures": ["NoSuchForCausalLM"]})
     with pytest.raises(Unsupported, match="NoSuchForCausalLM"):
-        program_of(case, layouts)
+        trace_of(case, layouts)
 
 
 def test_what_this_machine_could_not_do_is_no_reason_to_keep(tmp_path: Path) -> None:
@@ -243,20 +251,20 @@ def test_what_this_machine_could_not_do_is_no_reason_to_keep(tmp_path: Path) -> 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_models_that_are_shallower_than_a_recording(layouts: Path, architecture: str, layers: int) -> None:
     case = case_of(architecture, layers, max_seq_len=777)
-    replayer = Replayer(program_of(case, layouts), tensor_bytes_of(case, layouts))
+    replayer = Replayer(trace_of(case, layouts), tensor_bytes_of(case, layouts))
     assert predict(replayer, case) == simulate(case, layouts)[0]
 
 
 def test_weights_that_are_there_are_recorded_in_full_and_predict_the_same(layouts: Path, tmp_path: Path) -> None:
-    cell = case_of("LlamaForCausalLM", 8, cache="Q6", lazy=True)
-    with card.open_card(cell):
-        write_checkpoint(tmp_path / "weights", cell.model.config, cell.bpw, cell.head_bits)
-    model = replace(cell.model, path=str(tmp_path / "weights"), bpw=cell.bpw, fingerprint="weights")
-    there = replace(cell, model=model)
-    full = recorder.make_program(there, layouts)
-    shallow = recorder.make_program(cell, layouts)
+    search = case_of("LlamaForCausalLM", 8, cache="Q6", lazy=True)
+    with card.open_card(search):
+        write_checkpoint(tmp_path / "weights", search.model.config, search.bpw, search.head_bits)
+    model = replace(search.model, path=str(tmp_path / "weights"), bpw=search.bpw, fingerprint="weights")
+    there = replace(search, model=model)
+    full = recorder.make_trace(there, layouts)
+    shallow = recorder.make_trace(search, layouts)
     assert (shallow.num_layers, full.num_layers, full.depth) == (5, 8, 8)
-    one, other = (Replayer(program, tensor_bytes_of(there, layouts)) for program in (full, shallow))
+    one, other = (Replayer(trace, tensor_bytes_of(there, layouts)) for trace in (full, shallow))
     for length in (64, 777, 1024, 5000):
         case = replace(there, max_seq_len=length)
         assert predict(one, case) == predict(other, case)
@@ -266,11 +274,11 @@ def test_weights_that_are_there_are_recorded_in_full_and_predict_the_same(layout
 @pytest.mark.parametrize(("capability", "num_sms"), [("7.5", 40), ("8.0", 20), ("9.0", 132), ("12.0", 170)])
 def test_cards_that_were_not_recorded(layouts: Path, capability: str, num_sms: int) -> None:
     """Other workspaces of cuBLAS, other numbers of multiprocessors over which flash-attn splits the keys."""
-    cell = case_of("LlamaForCausalLM", 6, max_seq_len=4096, cache="Q8")
+    search = case_of("LlamaForCausalLM", 6, max_seq_len=4096, cache="Q8")
     if capability == "7.5":
-        cell = replace(cell, device=replace(cell.device, compute_capability="7.0"))
-    program = program_of(cell, layouts)
-    case = replace(cell, device=replace(cell.device, compute_capability=capability, multi_processor_count=num_sms))
-    replayer = Replayer(program, tensor_bytes_of(cell, layouts))
+        search = replace(search, device=replace(search.device, compute_capability="7.0"))
+    trace = trace_of(search, layouts)
+    case = replace(search, device=replace(search.device, compute_capability=capability, multi_processor_count=num_sms))
+    replayer = Replayer(trace, tensor_bytes_of(search, layouts))
     assert predict(replayer, case) == simulate(case, layouts)[0]
     assert replayer.attention == ("xformers" if capability == "7.5" else "flash")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.notes.rules import MADE_UP_LAYOUT_NOTE
-from bench.records import Case, Report
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.notes.rules import SYNTHETIC_LAYOUT_NOTE
 from bench.worker import scenario
 from bench.worker.engine import Unsupported
 from bench.worker.simulated import card
@@ -143,7 +144,7 @@ def test_experts_are_routed_evenly_and_the_row_says_so(run: Runner) -> None:
         "context_bytes assumed",
         "workspace_bytes assumed",
         "expert routing assumed balanced",
-        MADE_UP_LAYOUT_NOTE,
+        SYNTHETIC_LAYOUT_NOTE,
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.worker.simulated import card
-from tests.worker.predicted import case_of, little_garbage, simulate
+from tests.worker.predicted_and_simulated import case_of, little_garbage, simulate
 
 # Layers and experts enough that most are left out.
 EXPERTS = {

@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from bench.records import PAGE
-from bench.report.axes import bits_of
-from bench.report.boundaries import BoundaryTable
-from bench.report.card_table import Row
-from bench.report.ends import own_limit
-from bench.report.format import in_k, tokens
+from bench.core.case import PAGE
+from bench.report.naming.axes import bits_of
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, key, name, panels, say
+from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.card import Row
+from bench.report.text.ends import own_limit
+from bench.report.text.units import in_k, tokens
 
 MOST_PANELS = Most(panels=12, panels_in_all=42)
 _MARK_STEP = 6.5  # points between marks of one place

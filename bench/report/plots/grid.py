@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.card_table import CACHES, CardTable
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import USUAL, name, panels, say
+from bench.report.tables.card import CACHES, CardTable
 
 MOST_ROWS = Most(panels=4, panels_in_all=14)
 _MOST_TICKS = 5

@@ -10,14 +10,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bench.report.axes import bits_of
-from bench.report.boundaries import BoundaryTable
-from bench.report.card_table import SHORT, Row
-from bench.report.format import GIB, size, tokens
-from bench.report.parts import KIND_COLOURS, stack_of
+from bench.report.naming.axes import bits_of
 from bench.report.plots.grid import draw_grid, panel_in
 from bench.report.plots.panels import Card
 from bench.report.plots.style import GREY, SMALL, WIDTH_IN, explain, key
+from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.card import SHORT, Row
+from bench.report.tables.parts import KIND_COLOURS, stack_of
+from bench.report.text.units import GIB, size, tokens
 
 _HATCH = "////"
 _LABEL_WIDTH_PT, _LABEL_HEIGHT_PT = 8.0, 36.0  # of a length as it stands over its bar, and the air around it

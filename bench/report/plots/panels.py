@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 
 import pandas as pd
 
-from bench.report.card_table import CARD_AND_MODEL, CardTable
-from bench.report.names import Names
+from bench.core.columns import CARD, LIMIT, MODEL
+from bench.report.naming.models import Names
 from bench.report.rows import memory_of, plain
-from bench.results.identity import CARD, LIMIT, MODEL
+from bench.report.tables.card import CARD_AND_MODEL, CardTable
 
 _CARD = [*CARD, *LIMIT]
 _PANEL = [*CARD_AND_MODEL, "attention"]

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench.report.axes import bits_of
-from bench.report.card_table import Row
-from bench.report.format import GIB, in_k, size
+from bench.report.naming.axes import bits_of
 from bench.report.plots.grid import draw_grid
 from bench.report.plots.panels import Card
 from bench.report.plots.style import SMALL, explain, key, shades
-from bench.report.tables import VerdictTable, close_together
+from bench.report.tables.card import Row
+from bench.report.tables.verdicts import VerdictTable, close_together
+from bench.report.text.units import GIB, in_k, size
 
 _MOST_TICKS = 6
 _MOST_MARKED = 12  # lengths; with more of them marks would hide the lines

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from bench.report.card_table import CACHES
+from bench.report.tables.card import CACHES
 
 # Okabe and Ito's palette, safe for the colour-blind.
 CACHE_COLOURS = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))

@@ -16,16 +16,16 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.report.boundaries import boundary_tables
-from bench.report.names import Names
-from bench.report.parts import with_parts
+from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
 from bench.report.plots.style import save
-from bench.report.tables import verdict_tables
+from bench.report.tables.boundaries import boundary_tables
+from bench.report.tables.parts import with_parts
+from bench.report.tables.verdicts import verdict_tables
 
 # So many are drawn before another process has started and imported what it needs.
 _FEW = 6

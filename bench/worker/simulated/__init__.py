@@ -1,0 +1,1 @@
+"""The simulated card: fake CUDA tensors over a model of the allocator."""

@@ -1,6 +1,6 @@
 """What the attention back ends allocate: flash-attn, xformers, and PyTorch's scaled_dot_product_attention.
 
-The rules are in `bench.memory.flash`. xformers is assumed to dispatch to PyTorch's copy of the same kernel.
+The rules are in `bench.allocator.flash`. xformers is assumed to dispatch to PyTorch's copy of the same kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bench.memory import flash
+from bench.allocator import flash
 from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
 
 _MAX_HEAD_DIM = 256

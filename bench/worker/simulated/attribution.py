@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
-from bench.memory.parts import PARTS
+from bench.allocator.parts import PARTS
 
 WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(len(PARTS))
 

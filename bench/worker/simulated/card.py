@@ -12,18 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.memory import flash, sort
-from bench.memory.allocator import CachingAllocator
-from bench.memory.limits import (
-    compute_capability,
-    limits_of,
-    supports_flash_attention,
-)
-from bench.memory.parts import PARTS
-from bench.memory.requests import NotingAllocator
-from bench.memory.schedule import DECODE_TOKENS, WARM_UP_TOKENS
+from bench.allocator import flash, sort
+from bench.allocator.caching import CachingAllocator
+from bench.allocator.limits import compute_capability, limits_of, supports_flash_attention
+from bench.allocator.parts import PARTS
+from bench.allocator.requests import NotingAllocator
+from bench.core.case import Case
+from bench.core.messages import Memory
 from bench.notes.rules import notes_of_card
-from bench.records import Case, Memory
+from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker import checkpoint
 from bench.worker.simulated import attention, cuda_api, operators
 from bench.worker.simulated.extension import Extension

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.memory import sort
+from bench.allocator import sort
 from bench.worker.simulated.tensor import (
     MAX_ELEMENTS_WITH_VALUES,
     SimulatedCuda,

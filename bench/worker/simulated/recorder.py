@@ -1,6 +1,6 @@
 """Writes down every allocation of a case while the engine runs it on a simulated card of endless size.
 
-Recordings at different lengths are solved for the lengths (bench.memory.solve), so that any other length, bit width or
+Recordings at different lengths are solved for the lengths (bench.trace.solve), so that any other length, bit width or
 card can be answered by a replay. A deep model is recorded with a few layers: they all do the same.
 """
 
@@ -16,17 +16,19 @@ from unittest import mock
 
 import torch
 
-from bench.memory import program
-from bench.memory.allocator import CachingAllocator
-from bench.memory.flash import Call
-from bench.memory.parts import PARTS
-from bench.memory.program import Program
-from bench.memory.samples import extra_passes, load_lengths, whole_lengths
-from bench.memory.schedule import DECODE, Pass, Setup
-from bench.memory.solve import solve
-from bench.memory.template import SHOWN_PERIODS
-from bench.memory.trace import Event, Op, Recording, Section, Size
-from bench.records import Case, Phase, Report
+from bench.allocator.caching import CachingAllocator
+from bench.allocator.flash import Call
+from bench.allocator.parts import PARTS
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.core.outcome import Phase
+from bench.trace import parametric as trace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.recording import Event, Op, Recording, Section, Size
+from bench.trace.samples import extra_passes, load_lengths, whole_lengths
+from bench.trace.schedule import DECODE, Pass, Setup
+from bench.trace.solve import solve
+from bench.trace.template import SHOWN_PERIODS
 from bench.worker import scenario
 from bench.worker.engine import choose_attention, read_back
 from bench.worker.readable import read_config
@@ -114,8 +116,8 @@ class Recorder(CachingAllocator, Observer):
             self._events[-1] = last._replace(size=Size.TENSOR, tensor=name)
 
 
-def make_program(case: Case, layouts: Path) -> Program:
-    """The program of `case`'s cell; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
+def make_trace(case: Case, layouts: Path) -> ParametricTrace:
+    """The program of `case`'s search; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
     card.preload()
     config = read_config(case.model.config)
     setup = _setup(case, config)
@@ -141,7 +143,7 @@ def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
         for name, entry in _header(file)[1].items():
             first, end = entry["data_offsets"]
             sizes[name] = end - first
-    program.save_tensor_bytes(path, sizes)
+    trace.save_tensor_bytes(path, sizes)
 
 
 class _Loaded(Exception):

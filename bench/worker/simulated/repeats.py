@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.memory.allocator import OutOfMemory
-from bench.memory.requests import NotingAllocator, Requests
+from bench.allocator.caching import OutOfMemory
+from bench.allocator.requests import NotingAllocator, Requests
 from bench.worker.simulated.tensor import Claim, SimulatedCuda, SimulatedTensor
 
 _Results = list[tuple[str, torch.Tensor, torch.Tensor | None, int]]  # name, shape, values, the request that made it

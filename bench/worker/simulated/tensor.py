@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.memory.allocator import CachingAllocator, OutOfMemory
-from bench.memory.flash import Call
-from bench.memory.limits import Limits
-from bench.memory.oom_text import oom_text
+from bench.allocator.caching import CachingAllocator, OutOfMemory
+from bench.allocator.flash import Call
+from bench.allocator.limits import Limits
+from bench.allocator.oom_text import oom_text
 from bench.worker.simulated.attribution import WORKSPACE, part_of
 
 DEVICE = torch.device("cuda", 0)

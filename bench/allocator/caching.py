@@ -1,0 +1,482 @@
+"""A model of PyTorch's CUDACachingAllocator: the same blocks, segments, peaks and OOMs, over no memory at all.
+
+Source of every rule: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h of PyTorch 2.11 to 2.13 with
+the default settings (no expandable segments, no max_split_size_mb, no roundup_power2_divisions, no garbage
+collection threshold). Not modelled, because ExLlamaV2 uses none of it: record_stream, memory pools, graph capture.
+
+Free of torch, and compiled by numba: the simulated card calls it through `CachingAllocator`, one request at a time; a
+recorded trace is replayed through the same functions in a millisecond (replay.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.allocator.compiled import compiled
+
+MIN_BLOCK_SIZE = 512  # every request is rounded up to a multiple of this (kMinBlockSize)
+SMALL_SIZE = 1 << 20  # the largest request served from the small pool (kSmallSize)
+SMALL_BUFFER = 2 << 20  # a segment of the small pool (kSmallBuffer)
+MIN_LARGE_ALLOC = 10 << 20  # requests from here on get a segment of their own size (kMinLargeAlloc)
+LARGE_BUFFER = 20 << 20  # a segment that several medium requests share (large_segment_size_mb)
+ROUND_LARGE = 2 << 20  # large segments are a multiple of this (kRoundLarge)
+
+# The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
+ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
+# The places in `State.counters`.
+(
+    LIMIT,
+    ALLOCATED,
+    REQUESTED_NOW,
+    RESERVED,
+    PEAK_ALLOCATED,
+    PEAK_REQUESTED,
+    PEAK_RESERVED,
+    NUM_SEGMENTS,
+    NUM_RETRIES,
+    NUM_OOMS,
+    NEXT_ADDRESS,
+    NUM_UNUSED,
+    FREE_MARK,
+) = range(13)
+
+FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
+_MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a hash, which wraps at 64 bits
+HOLE = -1  # a place among the free blocks of one that is in use again: most come back as they were
+_MAX_HOLES = 64  # of a pool
+FULL = -1  # what `malloc` answers when the card is full
+
+
+class State(NamedTuple):
+    """Everything that an allocator knows, in arrays of int64.
+
+    `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
+    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
+    `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
+    `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
+    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
+    """
+
+    blocks: NDArray[np.int64]
+    unused: NDArray[np.int64]
+    free: NDArray[np.int64]
+    free_keys: NDArray[np.int64]
+    num_free: NDArray[np.int64]
+    num_holes: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    counters: NDArray[np.int64]
+
+
+def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: int) -> State:
+    """An empty card on which all segments together may take `limit_bytes`."""
+    state = State(
+        blocks=np.zeros((max_blocks, 8), np.int64),
+        unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
+        free=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1), np.int64),
+        free_keys=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1, 2), np.int64),
+        num_free=np.zeros(2 * num_streams, np.int64),
+        num_holes=np.zeros(2 * num_streams, np.int64),
+        parts=np.zeros((2, num_parts), np.int64),
+        counters=np.zeros(13, np.int64),
+    )
+    state.counters[LIMIT] = limit_bytes
+    state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
+    state.counters[NUM_UNUSED] = max_blocks
+    return state
+
+
+@compiled
+def round_size(size_bytes: int) -> int:
+    """The size of the block that serves a request of `size_bytes` (> 0)."""
+    return -(-size_bytes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE
+
+
+@compiled
+def segment_size(rounded_bytes: int) -> int:
+    """The size of the segment that is asked from the driver for a block of `rounded_bytes`."""
+    if rounded_bytes <= SMALL_SIZE:
+        return SMALL_BUFFER
+    if rounded_bytes < MIN_LARGE_ALLOC:
+        return LARGE_BUFFER
+    return -(-rounded_bytes // ROUND_LARGE) * ROUND_LARGE
+
+
+@compiled
+def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
+    """The row of a block of at least `size_bytes` (> 0) for `stream`; `FULL` when the card is full.
+
+    There must be two unused rows.
+    """
+    counters = state.counters
+    size = round_size(size_bytes)
+    pool = 2 * stream + (0 if size <= SMALL_SIZE else 1)
+    row = _take_free_block(state, size, pool)
+    if row == FULL:
+        row = _new_segment(state, size, pool)
+    if row == FULL:
+        empty_cache(state)
+        counters[NUM_RETRIES] += 1
+        row = _new_segment(state, size, pool)
+    if row == FULL:
+        counters[NUM_OOMS] += 1
+        return FULL
+    _split(state, row, size)
+    blocks = state.blocks
+    blocks[row, IN_USE] = 1
+    blocks[row, REQUESTED] = size_bytes
+    blocks[row, PART] = part
+    counters[ALLOCATED] += blocks[row, SIZE]
+    counters[REQUESTED_NOW] += size_bytes
+    state.parts[0, part] += blocks[row, SIZE]
+    if counters[ALLOCATED] > counters[PEAK_ALLOCATED]:
+        counters[PEAK_ALLOCATED] = counters[ALLOCATED]
+        for i in range(state.parts.shape[1]):
+            state.parts[1, i] = state.parts[0, i]
+    counters[PEAK_REQUESTED] = max(counters[PEAK_REQUESTED], counters[REQUESTED_NOW])
+    return row
+
+
+@compiled
+def free(state: State, row: int) -> bool:
+    """Gives a block back to its pool, merged with its free neighbours; False if it was not in use."""
+    blocks, counters = state.blocks, state.counters
+    if blocks[row, IN_USE] == 0:
+        return False
+    counters[ALLOCATED] -= blocks[row, SIZE]
+    counters[REQUESTED_NOW] -= blocks[row, REQUESTED]
+    state.parts[0, blocks[row, PART]] -= blocks[row, SIZE]
+    blocks[row, IN_USE] = 0
+    before, after = blocks[row, PREV], blocks[row, NEXT]
+    if before >= 0 and blocks[before, IN_USE] == 0:
+        _forget_free(state, before)
+        blocks[row, ADDRESS] = blocks[before, ADDRESS]
+        blocks[row, SIZE] += blocks[before, SIZE]
+        blocks[row, PREV] = blocks[before, PREV]
+        if blocks[row, PREV] >= 0:
+            blocks[blocks[row, PREV], NEXT] = row
+        _give_row_back(state, before)
+    if after >= 0 and blocks[after, IN_USE] == 0:
+        _forget_free(state, after)
+        blocks[row, SIZE] += blocks[after, SIZE]
+        blocks[row, NEXT] = blocks[after, NEXT]
+        if blocks[row, NEXT] >= 0:
+            blocks[blocks[row, NEXT], PREV] = row
+        _give_row_back(state, after)
+    _remember_free(state, row)
+    return True
+
+
+@compiled
+def empty_cache(state: State) -> None:
+    """Gives every segment without a block in use back to the driver."""
+    blocks = state.blocks
+    for pool in range(len(state.num_free)):
+        for place in range(state.num_free[pool]):
+            row = state.free[pool, place]
+            if row != HOLE and blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
+                state.counters[RESERVED] -= blocks[row, SIZE]
+                state.counters[NUM_SEGMENTS] -= 1
+                _leave_hole(state, pool, place)
+                _give_row_back(state, row)
+        _close_holes(state, pool)
+
+
+@compiled
+def _take_free_block(state: State, size: int, pool: int) -> int:
+    place = _first_not_before(state, pool, size, 0)
+    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
+        place += 1
+    if place == state.num_free[pool]:
+        return FULL
+    row = int(state.free[pool, place])
+    _leave_hole(state, pool, place)
+    if state.num_holes[pool] > _MAX_HOLES:
+        _close_holes(state, pool)
+    return row
+
+
+@compiled
+def _new_segment(state: State, size: int, pool: int) -> int:
+    counters = state.counters
+    segment = segment_size(size)
+    if counters[RESERVED] + segment > counters[LIMIT]:
+        return FULL
+    counters[RESERVED] += segment
+    counters[NUM_SEGMENTS] += 1
+    counters[PEAK_RESERVED] = max(counters[PEAK_RESERVED], counters[RESERVED])
+    row = _take_row(state)
+    _set_block(state, row, counters[NEXT_ADDRESS], segment, pool, -1, -1)
+    counters[NEXT_ADDRESS] += segment
+    return row
+
+
+@compiled
+def _set_block(state: State, row: int, address: int, size: int, pool: int, before: int, after: int) -> None:
+    blocks = state.blocks
+    blocks[row, ADDRESS] = address
+    blocks[row, SIZE] = size
+    blocks[row, REQUESTED] = 0
+    blocks[row, POOL] = pool
+    blocks[row, PART] = 0
+    blocks[row, IN_USE] = 0
+    blocks[row, PREV] = before
+    blocks[row, NEXT] = after
+
+
+@compiled
+def _split(state: State, row: int, size: int) -> None:
+    blocks = state.blocks
+    remaining = blocks[row, SIZE] - size
+    small = blocks[row, POOL] % 2 == 0
+    if (small and remaining < MIN_BLOCK_SIZE) or (not small and remaining <= SMALL_SIZE):
+        return
+    rest = _take_row(state)
+    _set_block(state, rest, blocks[row, ADDRESS] + size, remaining, blocks[row, POOL], row, blocks[row, NEXT])
+    if blocks[row, NEXT] >= 0:
+        blocks[blocks[row, NEXT], PREV] = rest
+    blocks[row, NEXT] = rest
+    blocks[row, SIZE] = size
+    _remember_free(state, rest)
+
+
+@compiled
+def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
+    """The index in a pool's free blocks of the first that is not before (`size`, `address`)."""
+    low, high = 0, state.num_free[pool]
+    while low < high:
+        middle = (low + high) // 2
+        found = state.free_keys[pool, middle, 0]
+        if found < size or (found == size and state.free_keys[pool, middle, 1] < address):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def _remember_free(state: State, row: int) -> None:
+    size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
+    free, keys = state.free[pool], state.free_keys[pool]
+    place = _first_not_before(state, pool, size, address)
+    if place > 0 and free[place - 1] == HOLE and (place == state.num_free[pool] or free[place] != HOLE):
+        place -= 1
+    # Those behind make room, as far as to the next hole.
+    hole = place
+    while hole < state.num_free[pool] and free[hole] != HOLE:
+        hole += 1
+    if hole == state.num_free[pool]:
+        state.num_free[pool] += 1
+    else:
+        state.num_holes[pool] -= 1
+    for i in range(hole, place, -1):
+        free[i] = free[i - 1]
+        keys[i, 0], keys[i, 1] = keys[i - 1, 0], keys[i - 1, 1]
+    free[place] = row
+    keys[place, 0], keys[place, 1] = size, address
+    state.counters[FREE_MARK] += _mark_of(state, row)
+
+
+@compiled
+def _forget_free(state: State, row: int) -> None:
+    blocks = state.blocks
+    pool = blocks[row, POOL]
+    place = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
+    while state.free[pool, place] != row:  # a hole that the same block has left
+        place += 1
+    _leave_hole(state, pool, place)
+    if state.num_holes[pool] > _MAX_HOLES:
+        _close_holes(state, pool)
+
+
+@compiled
+def _leave_hole(state: State, pool: int, place: int) -> None:
+    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, place])
+    state.free[pool, place] = HOLE
+    state.num_holes[pool] += 1
+
+
+@compiled
+def _close_holes(state: State, pool: int) -> None:
+    kept = 0
+    for place in range(state.num_free[pool]):
+        if state.free[pool, place] != HOLE:
+            state.free[pool, kept] = state.free[pool, place]
+            state.free_keys[pool, kept, 0] = state.free_keys[pool, place, 0]
+            state.free_keys[pool, kept, 1] = state.free_keys[pool, place, 1]
+            kept += 1
+    state.num_free[pool] = kept
+    state.num_holes[pool] = 0
+
+
+@compiled
+def _mark_of(state: State, row: int) -> int:
+    """The share of one free block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
+    blocks = state.blocks
+    mark = blocks[row, ADDRESS] * _MIX_ADDRESS ^ (blocks[row, SIZE] * _MIX_SIZE + blocks[row, POOL])
+    mark = (mark ^ (mark >> 29)) * _MIX_ADDRESS
+    return int((mark ^ (mark >> 32)) * _MIX_SIZE)
+
+
+@compiled
+def _take_row(state: State) -> int:
+    state.counters[NUM_UNUSED] -= 1
+    return int(state.unused[state.counters[NUM_UNUSED]])
+
+
+@compiled
+def _give_row_back(state: State, row: int) -> None:
+    state.unused[state.counters[NUM_UNUSED]] = row
+    state.counters[NUM_UNUSED] += 1
+
+
+class OutOfMemory(Exception):
+    """The card is full: neither a free block nor a new segment can serve the request.
+
+    `requested_bytes` is the caller's request, `segment_bytes` the segment that was asked from the driver for it, and
+    `free_bytes` what the card had left.
+    """
+
+    def __init__(self, requested_bytes: int, free_bytes: int) -> None:
+        super().__init__(f"{requested_bytes} bytes requested, {free_bytes} bytes free on the card")
+        self.requested_bytes = requested_bytes
+        self.segment_bytes = int(segment_size(round_size(requested_bytes)))
+        self.free_bytes = free_bytes
+
+
+class Block(NamedTuple):
+    """A piece of a segment as it is now; `prev` and `next` are the rows of its neighbours in the same segment."""
+
+    row: int
+    address: int
+    size_bytes: int
+    requested_bytes: int
+    stream: int
+    small: bool
+    part: int
+    in_use: bool
+    prev: int | None
+    next: int | None
+
+
+class Statistics(NamedTuple):
+    """Bytes now and at their highest since the last reset, under the names of `torch.cuda.memory_stats`."""
+
+    allocated_bytes: int
+    requested_bytes: int
+    reserved_bytes: int
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    num_segments: int
+    num_alloc_retries: int
+    num_ooms: int
+
+
+class CachingAllocator:
+    """Blocks of one device, each known by its row. `limit_bytes` is what all segments together may take.
+
+    `parts` counts the bytes in use by the caller's own labels (`malloc(..., part=i)`); `parts_at_peak` is their state
+    when allocated bytes first were at their highest.
+    """
+
+    def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
+        self.limit_bytes = limit_bytes
+        self._state = new_state(limit_bytes, num_parts, max_blocks=1024, num_streams=2)
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        """A block of at least `size_bytes` (> 0) for `stream`; raises `OutOfMemory` when the card is full."""
+        if self._state.counters[NUM_UNUSED] < 2 or 2 * stream >= len(self._state.num_free):
+            self._grow(stream)
+        row = int(malloc(self._state, size_bytes, stream, part))
+        if row == FULL:
+            raise OutOfMemory(size_bytes, self.free_bytes)
+        return row
+
+    def free(self, row: int) -> None:
+        """Gives a block back to its pool."""
+        if not free(self._state, row):
+            raise ValueError(f"block {row} is not in use")
+
+    def empty_cache(self) -> None:
+        """Gives every segment without a block in use back to the driver."""
+        empty_cache(self._state)
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """`torch.cuda.set_per_process_memory_fraction`: from now on; what is held stays held."""
+        self.limit_bytes = limit_bytes
+        self._state.counters[LIMIT] = limit_bytes
+
+    def reset_peak(self) -> None:
+        """`torch.cuda.reset_peak_memory_stats`: the peaks start again from what is in use now."""
+        counters = self._state.counters
+        counters[PEAK_ALLOCATED] = counters[ALLOCATED]
+        counters[PEAK_REQUESTED] = counters[REQUESTED_NOW]
+        counters[PEAK_RESERVED] = counters[RESERVED]
+        self._state.parts[1] = self._state.parts[0]
+
+    @property
+    def free_bytes(self) -> int:
+        """What the card has left for new segments."""
+        return self.limit_bytes - int(self._state.counters[RESERVED])
+
+    @property
+    def stats(self) -> Statistics:
+        return Statistics(*(int(count) for count in self._state.counters[ALLOCATED : NUM_OOMS + 1]))
+
+    @property
+    def parts(self) -> list[int]:
+        return [int(size) for size in self._state.parts[0]]
+
+    @property
+    def parts_at_peak(self) -> list[int]:
+        return [int(size) for size in self._state.parts[1]]
+
+    def block(self, row: int) -> Block:
+        """What a block is now."""
+        address, size, requested, pool, part, in_use, before, after = (int(field) for field in self._state.blocks[row])
+        return Block(
+            row=row,
+            address=address,
+            size_bytes=size,
+            requested_bytes=requested,
+            stream=pool // 2,
+            small=pool % 2 == 0,
+            part=part,
+            in_use=bool(in_use),
+            prev=before if before >= 0 else None,
+            next=after if after >= 0 else None,
+        )
+
+    def all_blocks(self) -> NDArray[np.int64]:
+        """The rows of `State.blocks` that hold a block, in use or free."""
+        state = self._state
+        held = np.ones(len(state.blocks), bool)
+        held[state.unused[: state.counters[NUM_UNUSED]]] = False
+        rows: NDArray[np.int64] = state.blocks[held]
+        return rows
+
+    def free_blocks(self) -> list[Block]:
+        """Every cached block, pool by pool in the allocator's own order."""
+        state = self._state
+        places = (row for pool, count in enumerate(state.num_free) for row in state.free[pool, :count])
+        return [self.block(int(row)) for row in places if row != HOLE]
+
+    def _grow(self, stream: int) -> None:
+        """Room for twice the blocks, and for the pools of `stream`."""
+        old = self._state
+        rows, streams = len(old.blocks), len(old.num_free) // 2
+        new = new_state(self.limit_bytes, old.parts.shape[1], 2 * rows, max(streams, stream + 1))
+        new.blocks[:rows] = old.blocks
+        new.free[: 2 * streams, : old.free.shape[1]] = old.free
+        new.free_keys[: 2 * streams, : old.free.shape[1]] = old.free_keys
+        new.num_free[: 2 * streams] = old.num_free
+        new.num_holes[: 2 * streams] = old.num_holes
+        new.parts[:] = old.parts
+        new.counters[:] = old.counters
+        num_unused = int(old.counters[NUM_UNUSED])
+        new.unused[rows : rows + num_unused] = old.unused[:num_unused]  # above the new rows, which its bottom lists
+        new.counters[NUM_UNUSED] = rows + num_unused
+        self._state = new

@@ -1,0 +1,72 @@
+"""What of a card is there for PyTorch, and what of that cuBLAS takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bench.allocator.sort import tile_of
+from bench.core.case import DeviceSpec
+
+# What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
+# Seen on a null GPU (docs/oracle.md) for compute capability 7.5 to 12.0.
+_WORKSPACE_BYTES = 8_519_680
+_WORKSPACE_BYTES_HOPPER = 32 << 20
+_HOPPER = (9, 0)
+_UNKNOWN_NUM_SMS = 100
+
+
+class Limits(NamedTuple):
+    """A card as the allocator sees it: `torch_bytes` is what all its segments together may take.
+
+    The rest decides the sizes of some temporaries: multiprocessors (flash-attn), the cuBLAS workspace, and how many
+    numbers CUB sorts at a time.
+    """
+
+    total_bytes: int
+    context_bytes: int
+    num_sms: int
+    workspace_bytes: int
+    sort_tile: int
+
+    @property
+    def torch_bytes(self) -> int:
+        return max(0, self.total_bytes - self.context_bytes)
+
+
+def limits_of(device: DeviceSpec, vram_limit_bytes: int | None) -> Limits:
+    """The card `device`, or the smaller one inside it."""
+    return Limits(
+        total_bytes=min(device.total_memory_bytes, vram_limit_bytes or device.total_memory_bytes),
+        context_bytes=device.context_bytes or 0,
+        num_sms=device.multi_processor_count or _UNKNOWN_NUM_SMS,
+        workspace_bytes=_workspace_bytes(device) if device.workspace_bytes is None else device.workspace_bytes,
+        sort_tile=tile_of(compute_capability(device)),
+    )
+
+
+def _workspace_bytes(device: DeviceSpec) -> int:
+    return _WORKSPACE_BYTES_HOPPER if compute_capability(device) >= _HOPPER else _WORKSPACE_BYTES
+
+
+def origins(device: DeviceSpec) -> dict[str, str]:
+    """Where the figures come from that only a measurement can tell: `assumed`, `measured`, or `measured: ` and how."""
+    bases = {"context_bytes": device.context_basis, "workspace_bytes": device.workspace_basis}
+    return {name: basis if basis and basis.startswith("measured") else "assumed" for name, basis in bases.items()}
+
+
+def attention_assumptions(device: DeviceSpec) -> list[str]:
+    """What is taken for granted of the card's attention kernels."""
+    if supports_flash_attention(device):
+        return []
+    return ["attention kernels of cards before Ampere assumed to take what newer ones take"]
+
+
+def compute_capability(device: DeviceSpec) -> tuple[int, int]:
+    """Major and minor; that of Ampere where it is not known."""
+    major, minor = (device.compute_capability or "8.0").split(".")
+    return int(major), int(minor)
+
+
+def supports_flash_attention(device: DeviceSpec) -> bool:
+    """flash-attn 2 needs Ampere or newer."""
+    return compute_capability(device) >= (8, 0)

@@ -1,0 +1,28 @@
+"""What PyTorch says when a card is full, with the figures that it takes (c10/cuda/CUDACachingAllocator.cpp)."""
+
+from __future__ import annotations
+
+from bench.allocator.caching import OutOfMemory, Statistics
+
+
+def oom_text(error: OutOfMemory, stats: Statistics, total_bytes: int) -> str:
+    """The message of `torch.OutOfMemoryError` on a simulated card of `total_bytes`, up to its advice.
+
+    "Tried to allocate" is the segment that was asked from the driver, not the tensor: 20.00 MiB for one of 2 MiB.
+    """
+    return (
+        f"CUDA out of memory. Tried to allocate {format_size(error.segment_bytes)}. GPU 0 (simulated) has a total "
+        f"capacity of {format_size(total_bytes)} of which {format_size(error.free_bytes)} is free. Of the allocated "
+        f"memory {format_size(stats.allocated_bytes)} is allocated by PyTorch, and "
+        f"{format_size(stats.reserved_bytes - stats.allocated_bytes)} is reserved by PyTorch but unallocated."
+    )
+
+
+def format_size(size_bytes: int) -> str:
+    """A size as PyTorch's allocator prints it: two decimals of the largest unit that it exceeds."""
+    if size_bytes <= 1 << 10:
+        return f"{size_bytes} bytes"
+    for unit_bytes, unit in ((1 << 10, "KiB"), (1 << 20, "MiB")):
+        if size_bytes <= unit_bytes << 10:
+            return f"{size_bytes / unit_bytes:.2f} {unit}"
+    return f"{size_bytes / (1 << 30):.2f} GiB"

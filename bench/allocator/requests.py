@@ -1,0 +1,102 @@
+"""Requests to an allocator, written down as they come and put again all at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.allocator.caching import FULL, NUM_UNUSED, CachingAllocator, OutOfMemory, State, empty_cache, free, malloc
+from bench.allocator.compiled import compiled
+
+_MALLOC, _FREE, _EMPTY_CACHE = range(3)
+# The columns of `Requests.array`: BLOCK is the request that made it.
+_OP, _SIZE, _STREAM, _PART, _BLOCK = range(5)
+
+
+@dataclass
+class Requests:
+    """What was asked of an allocator for a while; two are equal if they asked for the same in the same order.
+
+    `foreign` where a block was given back that had been there before.
+    """
+
+    asked: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    foreign: bool = False
+
+    @cached_property
+    def array(self) -> NDArray[np.int64]:
+        return np.array(self.asked, np.int64).reshape(-1, 5)
+
+
+class NotingAllocator(CachingAllocator):
+    """An allocator that notes what it is asked for between `start` and `stop`."""
+
+    def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
+        super().__init__(limit_bytes, num_parts)
+        self._noted: Requests | None = None
+        self.makers: dict[int, int] = {}  # of each block that was made meanwhile and is in use, its request
+
+    @property
+    def notes(self) -> bool:
+        return self._noted is not None
+
+    def start(self) -> None:
+        self._noted, self.makers = Requests(), {}
+
+    def stop(self) -> Requests:
+        noted, self._noted = self._noted, None
+        assert noted is not None
+        return noted
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        row = super().malloc(size_bytes, stream, part)
+        if self._noted is not None:
+            self.makers[row] = len(self._noted.asked)
+            self._noted.asked.append((_MALLOC, size_bytes, stream, part, len(self._noted.asked)))
+        return row
+
+    def free(self, row: int) -> None:
+        super().free(row)
+        if self._noted is not None:
+            maker = self.makers.pop(row, None)
+            self._noted.foreign |= maker is None
+            self._noted.asked.append((_FREE, 0, 0, 0, -1 if maker is None else maker))
+
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        if self._noted is not None:
+            self._noted.asked.append((_EMPTY_CACHE, 0, 0, 0, -1))
+
+    def repeat(self, requests: Requests, rows: NDArray[np.int64]) -> None:
+        """Puts `requests` again; `rows` [requests] has the block of each that is in use in the end, or else -1.
+
+        Raises `OutOfMemory` as soon as one can't be served; then `rows` are the blocks that are in use by then.
+        """
+        while self._state.counters[NUM_UNUSED] < 2 * len(rows) + 2:
+            self._grow(1)
+        rows[:] = -1
+        failed = int(_repeat(requests.array, rows, self._state))
+        if failed >= 0:
+            raise OutOfMemory(requests.asked[failed][_SIZE], self.free_bytes)
+
+
+@compiled
+def _repeat(requests: NDArray[np.int64], rows: NDArray[np.int64], state: State) -> int:
+    """The index of the request that the card was too full for; -1 if none."""
+    for index in range(len(requests)):
+        op = requests[index, _OP]
+        if op == _MALLOC:
+            row = malloc(state, requests[index, _SIZE], requests[index, _STREAM], requests[index, _PART])
+            if row == FULL:
+                return index
+            rows[index] = row
+        elif op == _FREE:
+            maker = requests[index, _BLOCK]
+            free(state, rows[maker])
+            rows[maker] = -1
+        else:
+            empty_cache(state)
+    return -1

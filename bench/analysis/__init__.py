@@ -1,0 +1,1 @@
+"""What rows show: evidence, recommendations, trade-offs, claims. Pure."""

@@ -1,0 +1,298 @@
+"""The best settings for each card and model, under a stated policy. Pure: evidence in, recommendations out.
+
+A recommendation rests on a row: a case that fits, or a certified boundary, at the recommended length or above it. What
+is predicted only is never recommended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.evidence import (
+    CACHES,
+    LENGTH_LIMIT,
+    QUESTION,
+    SETTING,
+    headroom_at,
+    reach,
+    speed_at,
+    without_defaults,
+)
+
+# What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
+# and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
+DEFAULT_HEADROOM_BYTES = 512 << 20
+DEFAULT_CONTEXTS = (8192, 32768, 131072)
+_WHOLE = ("native_max_seq_len", "batch_size", "device_multi_processor_count")
+# By how much two speeds must differ to say which is faster: the worst error of an estimate that was checked
+# (docs/speed.md), and for measured ones what `compare` takes for noise by default.
+ESTIMATE_ERROR = 0.29
+MEASURED_ERROR = 0.05
+# Which attention is taken of settings that are as good: flash copies nothing and pages, SDPA of exllamav2 0.3.2 has no
+# causal mask.
+_ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
+
+
+class Policy(StrEnum):
+    """What is best."""
+
+    QUALITY = "quality"  # the highest bpw that gives the wanted context, then the finest cache
+    FASTEST = "fastest"  # the most tokens/s with the wanted context, as far as the speeds can tell
+    LONGEST = "longest"  # the longest context, then as QUALITY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """One answer, or None in what follows `reason` and the reason why there is none.
+
+    `wanted_context` is None for the longest; else at most the model's own limit. `headroom_bytes` is what is left of
+    the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
+    longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The
+    row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
+    `is_lower_bound` of the longest: some setting may go further, but was not tried there.
+    """
+
+    device_kind: str
+    device_name: str
+    device_uuid: str | None
+    device_total_bytes: int | None
+    vram_limit_bytes: int | None
+    vram_limit_by: str | None
+    model: str
+    model_fingerprint: str | None
+    native_max_seq_len: int | None
+    batch_size: int | None
+    policy: Policy
+    wanted_context: int | None
+    demanded_headroom_bytes: int
+    reason: str | None = None
+    bpw: float | None = None
+    head_bits: int | None = None
+    cache: str | None = None
+    lazy: bool | None = None
+    attention: str | None = None
+    attention_requested: str | None = None
+    max_input_len: int | None = None
+    max_attention_size: int | None = None
+    max_seq_len: int | None = None
+    headroom_bytes: int | None = None
+    headroom_basis: str | None = None
+    tokens_per_s: float | None = None
+    tokens_per_s_basis: str | None = None
+    row_max_seq_len: int | None = None
+    certified: bool | None = None
+    fails_at: int | None = None
+    run_id: str | None = None
+    case_id: str | None = None
+    boundary_id: str | None = None
+    assumed: tuple[str, ...] = ()
+    compute_capability: str | None = None
+    device_context_bytes: int | None = None
+    device_workspace_bytes: int | None = None
+    device_multi_processor_count: int | None = None
+    device_bandwidth_bytes_per_s: float | None = None
+    is_lower_bound: bool = False
+
+    @property
+    def basis(self) -> str:
+        """What the line rests on, in words, and what that takes for granted."""
+        return ", ".join([self.rests_on, *(self.assumed if self.max_seq_len is not None else ())])
+
+    @property
+    def rests_on(self) -> str:
+        """What the line rests on, in words."""
+        kind = "simulated" if self.device_kind == "simulated" else "measured"
+        if self.max_seq_len is None:
+            return kind
+        parts = [kind, f"{'certified' if self.certified else 'fits'} at {self.row_max_seq_len:,}"]
+        parts += ["headroom estimated"] if self.headroom_basis == "estimated" else []
+        parts += [f"tokens/s {self.tokens_per_s_basis}"] if self.tokens_per_s_basis not in (None, "measured") else []
+        return ", ".join(parts)
+
+
+def recommend(
+    shown_to_fit: pd.DataFrame,
+    asked: pd.DataFrame,
+    contexts: Sequence[int] = DEFAULT_CONTEXTS,
+    headroom_bytes: int = DEFAULT_HEADROOM_BYTES,
+    untried: pd.DataFrame | None = None,
+) -> list[Recommendation]:
+    """What is best for each question of `asked` (rows of cases and boundaries, whatever their verdict).
+
+    `shown_to_fit` is the `evidence` of the same rows, and `untried` what they leave open. For each question: by quality
+    and by speed for each of `contexts` (those beyond the model's own limit become that limit), and the longest. Of
+    settings that are equally good, that with flash attention, then with the most headroom, then with plain loading; of
+    those that are fastest as far as one can tell, plain loading comes before headroom.
+    """
+    asked = without_defaults(asked.reindex(columns=[*QUESTION, *LENGTH_LIMIT]))
+    questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "native_max_seq_len"]]
+    questions = questions.sort_values(QUESTION).reset_index(drop=True)
+    keys = {_key(row): number for number, row in enumerate(questions[QUESTION].to_dict("records"))}
+    rows = shown_to_fit.assign(reach=reach(shown_to_fit, headroom_bytes))
+    first = rows.drop_duplicates("question")
+    numbered = zip(first["question"], first[QUESTION].to_dict("records"), strict=True)
+    rows = rows.assign(question=rows["question"].map({number: keys[_key(row)] for number, row in numbered}))
+    summed = rows.groupby("question").agg(told=("headroom_bytes", "count"), reach=("reach", "max"))
+    summary = dict(zip(summed.index, summed.to_dict("records"), strict=True))
+    gaps = [] if untried is None else untried.to_dict("records")
+    open_to = {keys[_key(row)]: float(row["untried_up_to"]) for row in gaps}
+    picked: dict[tuple[int, Policy, int | None], dict[Any, Any]] = {}
+    for wanted in contexts:
+        length = rows["native_max_seq_len"].astype(float).fillna(math.inf).clip(upper=wanted)
+        held = _at(_nearest(rows[rows["reach"] >= length]), length)
+        for policy in (Policy.QUALITY, Policy.FASTEST):
+            for row in _best(held, policy).to_dict("records"):
+                picked[row["question"], policy, wanted] = row
+    furthest = rows["reach"].eq(rows.groupby("question")["reach"].transform("max"))
+    far = _at(rows[furthest & (rows["reach"] > 0)], rows["reach"])
+    for row in _best(far, Policy.LONGEST).to_dict("records"):
+        picked[row["question"], Policy.LONGEST, None] = row
+    answers = []
+    for number, question in enumerate(questions.to_dict("records")):
+        native = _whole(question["native_max_seq_len"])
+        lengths = {min(wanted, native or wanted): wanted for wanted in sorted(contexts, reverse=True)}
+        longest = picked.get((number, Policy.LONGEST, None))
+        asks = [(policy, n) for policy in (Policy.QUALITY, Policy.FASTEST) for n in sorted(lengths)]
+        for policy, n in [*asks, (Policy.LONGEST, None)]:
+            best = picked.get((number, policy, None if n is None else lengths[n]))
+            stated: dict[str, Any] = {"policy": policy, "wanted_context": n, "demanded_headroom_bytes": headroom_bytes}
+            untried_up_to = open_to.get(number, 0.0)
+            reason = None if best else _reason(summary.get(number), policy, n, longest, untried_up_to)
+            is_lower_bound = n is None and best is not None and untried_up_to > best["length"]
+            stated |= {"reason": reason, "is_lower_bound": is_lower_bound}
+            answers.append(_recommendation(question, best, stated))
+    return answers
+
+
+def _key(row: dict[Any, Any]) -> tuple[Any, ...]:
+    """A question as a value that equals itself, which NaN does not."""
+    return tuple(None if _missing(row[name]) else row[name] for name in QUESTION)
+
+
+def _nearest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each setting the row nearest to `length`, of those that reach it: it says most about that length."""
+    return _first(rows, ["max_seq_len"], "setting", ascending=True)
+
+
+def _first(rows: pd.DataFrame, order: list[str], of_each: str, ascending: bool) -> pd.DataFrame:
+    """The first row of each by that order; only that is copied, as there may be a million."""
+    ordered = rows[[of_each, *order]].sort_values(order, ascending=ascending, kind="stable")
+    return rows.loc[ordered.drop_duplicates(of_each).index]
+
+
+def _at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.DataFrame:
+    """The rows as they would be with a context of `length`."""
+    length = length.loc[rows.index]
+    speed, basis = speed_at(rows, length)
+    own = rows["max_seq_len"].eq(length)
+    return rows.assign(
+        length=length, left=headroom_at(rows, length), is_own=own, tokens_per_s=speed, tokens_per_s_basis=basis
+    )
+
+
+def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """One row for each question that has any."""
+    rows = rows.assign(
+        fineness=rows["cache"].astype(object).map({cache: -i for i, cache in enumerate(CACHES)}),
+        kernels=rows["attention"].astype(object).map(_ATTENTION).fillna(0),
+        eager=~rows["lazy"].astype(bool),
+    )
+    finest = ["bpw", "fineness", "head_bits"]
+    order = [*finest, "kernels", "left", "eager", "max_input_len", "max_attention_size"]
+    if policy is Policy.FASTEST:
+        rows = _as_fast(rows)
+        order = ["kernels", "eager", "left", "tokens_per_s", *finest, "max_input_len", "max_attention_size"]
+    if policy is Policy.LONGEST:
+        order = ["length", *order]
+    return _first(rows, order, "question", ascending=False)
+
+
+def _as_fast(rows: pd.DataFrame) -> pd.DataFrame:
+    """The fastest of each question, and those of which the speeds cannot tell that they are slower.
+
+    Where any is measured, those that are only estimated are left out: the two are not compared.
+    """
+    rows = rows[rows["tokens_per_s"].notna()]
+    measured = rows["tokens_per_s_basis"].ne("estimated")
+    rows = rows[measured | ~measured.groupby(rows["question"]).transform("any")]
+    error = rows["tokens_per_s_basis"].eq("estimated").map({True: ESTIMATE_ERROR, False: MEASURED_ERROR})
+    fastest = rows.groupby("question")["tokens_per_s"].transform("max")
+    return rows[rows["tokens_per_s"] * (1 + error) >= fastest]
+
+
+def _reason(
+    summary: dict[Any, Any] | None,
+    policy: Policy,
+    wanted: int | None,
+    longest: dict[str, Any] | None,
+    untried_up_to: float,
+) -> str:
+    """Why there is no answer; `summary` of the rows that fit, None where there are none."""
+    if summary is None:
+        untried = ", and shorter lengths were not tried: use max_seq_len=auto" if untried_up_to else ""
+        return f"no row shows that anything fits{untried}"
+    if not summary["told"]:
+        return "the rows do not tell what was left of the card"
+    if longest is None:
+        return "nothing that was run leaves that headroom"
+    if policy is Policy.FASTEST and wanted is not None and summary["reach"] >= wanted:
+        return "the rows tell no tokens/s"
+    if wanted is not None and untried_up_to >= wanted:
+        return (
+            f"not known: {int(longest['length']):,} is the longest of the lengths tried that leaves that headroom, "
+            "and others were not tried: use max_seq_len=auto, and auto_up_to=N where that ended too early"
+        )
+    return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}"
+
+
+def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated: dict[str, Any]) -> Recommendation:
+    where: dict[str, Any] = {str(name): None if _missing(value) else value for name, value in question.items()}
+    where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
+    if row is None:
+        return Recommendation(**where, **stated)
+    known = {str(name): value for name, value in row.items() if name == "notes" or not _missing(value)}
+    texts = ("attention_requested", "run_id", "case_id", "boundary_id", "tokens_per_s")
+    told: dict[str, Any] = {name: known.get(name) for name in texts}
+    told |= {name: _plain(known.get(name)) for name in SETTING} | {"bpw": float(row["bpw"])}
+    return Recommendation(
+        **where,
+        **stated,
+        **told,
+        fails_at=_whole(known.get("fails_at")),
+        max_seq_len=int(row["length"]),
+        headroom_bytes=_whole(known.get("left")),
+        headroom_basis=None if "left" not in known else _kind(row) if row["is_own"] else "estimated",
+        tokens_per_s_basis=row["tokens_per_s_basis"] or None,
+        row_max_seq_len=int(row["max_seq_len"]),
+        certified=bool(row["certified"]),
+        assumed=assumptions(row["notes"]),
+    )
+
+
+def _kind(row: dict[Any, Any]) -> str:
+    return "simulated" if row["device_kind"] == "simulated" else "measured"
+
+
+def assumptions(notes: Any) -> tuple[str, ...]:
+    """The notes of a row, which may have none."""
+    return () if notes is None or isinstance(notes, float) else tuple(str(note) for note in notes)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Python has it; a whole number whole, which pandas loses beside a null."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value == int(value) else value
+
+
+def _whole(value: Any) -> int | None:
+    return None if _missing(value) else int(value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

@@ -1,0 +1,1 @@
+"""Two sets of rows beside each other. Pure."""

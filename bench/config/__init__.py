@@ -1,0 +1,1 @@
+"""From a command line to checked cases: Hydra, the catalogue, models, cards."""

@@ -1,0 +1,188 @@
+"""From a command line to cases and searches: the one place that knows which combinations can be measured at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.config import compose as config
+from bench.config.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
+from bench.config.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.models import resolve_model
+from bench.config.settings import AUTO, HEAD_BITS, Settings
+from bench.config.units import parse_size
+from bench.core.case import PAGE, Case, DeviceSpec, ModelSpec, Search
+from bench.core.errors import BadInput
+from bench.trace.schedule import endless
+
+_FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
+_OF_A_CHECKPOINT = ("bpw", "head_bits")
+_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one command asks for, in order, and how to run it (the settings that are no axes).
+
+    `cases` are to be run; for `searches` (max_seq_len=auto) the boundary is to be found.
+    """
+
+    cases: list[Case]
+    searches: list[Search]
+    settings: Settings
+
+
+def plan_sweep(overrides: Sequence[str]) -> Sweep:
+    """Everything that `overrides` ask for, all of it checked. Raises `BadInput`."""
+    combinations = config.validate_all(config.combinations(overrides))
+    for key in _HOW_IT_IS_RUN:
+        values = {getattr(settings, key) for settings in combinations}
+        if len(values) > 1:
+            raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
+    # Combinations of one model or device share its settings: each is looked up once, found by their identity.
+    models: dict[tuple[int, float], ModelSpec] = {}
+    devices: dict[int, DeviceSpec] = {}
+    asked: dict[Case | Search, None] = {}  # in order, each once
+    for settings in combinations:
+        model_key, device_key = (id(settings.model), settings.bpw), id(settings.device)
+        if model_key not in models:
+            models[model_key] = resolve_model(settings.model, settings.bpw)
+        if device_key not in devices:
+            devices[device_key] = resolve_device(settings.device)
+            if settings.device.kind == AUTO and devices[device_key].kind == "simulated":
+                print(f"vram-bench: {why_simulated()}", file=sys.stderr)
+        asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
+    cases = [work for work in asked if isinstance(work, Case)]
+    return Sweep(cases, [work for work in asked if isinstance(work, Search)], combinations[0])
+
+
+def plan_checkpoint(overrides: Sequence[str]) -> Case:
+    """The model and bits of one checkpoint that is to be made; of the case that it returns the rest means nothing.
+
+    Raises `BadInput`.
+    """
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.startswith("hydra."):
+            continue
+        if key.partition(".")[0] != "model" and key not in _OF_A_CHECKPOINT:
+            raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(_OF_A_CHECKPOINT)} alone")
+    if not any(text.startswith(("model=", "model.path=")) for text in overrides):
+        raise BadInput(
+            "which model? model=NAME (`vram-bench list models`), model=local model.path=DIR, "
+            "or model=hub model.repo=ORG/NAME"
+        )
+    unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={MIN_SEQ_LEN}"]
+    settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
+    if more:
+        raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
+    model = resolve_model(settings.model, settings.bpw)
+    (case,) = _work_on(settings, model, resolve_device(settings.device))
+    assert isinstance(case, Case)
+    return case
+
+
+def work_of(settings: Settings) -> list[Case | Search]:
+    """What one combination asks for: a case for each of its lengths, the search for `auto`. Raises `BadInput`."""
+    return _work_on(settings, resolve_model(settings.model, settings.bpw), resolve_device(settings.device))
+
+
+def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[Case | Search]:
+    if device.kind == "cuda" and not model.has_weights:
+        raise BadInput(
+            f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
+            f"or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
+        )
+    bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
+    if model.bpw is None and _MAX_EXL2_BPW < bpw < _FP16_BPW:
+        raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
+    if settings.head_bits not in HEAD_BITS:
+        raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
+    vram_limit_bytes = _vram_limit(settings.vram_limit, device)
+    limited = vram_limit_bytes is not None
+    known = lengths_of(model.config)
+    lengths = _lengths(settings.max_seq_len, known, model.name)
+    end = _search_end(settings.auto_up_to, known, model.name) if AUTO in lengths else None
+    if end is None and settings.auto_up_to is not None:
+        raise BadInput(
+            f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
+        )
+    case = Case(
+        model=model,
+        device=device,
+        bpw=bpw,
+        # Weights that are there have their own head, and an unquantised model has none of these.
+        head_bits=None if model.has_weights or bpw == _FP16_BPW else settings.head_bits,
+        cache=settings.cache.name,
+        lazy=settings.lazy,
+        attention=settings.attention.name,
+        max_seq_len=end or MIN_SEQ_LEN,
+        batch_size=settings.batch_size,
+        max_input_len=settings.max_input_len,
+        vram_limit_bytes=vram_limit_bytes,
+        vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
+        repeats=settings.repeats if device.kind == "cuda" else 1,
+        max_attention_size=settings.max_attention_size,
+    )
+    longest = max((end or 0) if length == AUTO else length for length in lengths)
+    if reason := endless(longest, settings.max_attention_size, settings.attention.name):
+        raise BadInput(f"{reason}; give at least max_attention_size={longest}")
+    return [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
+
+
+def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
+    """The lengths asked for, each a number of tokens or `auto`. One beyond the model's own limit is none to refuse."""
+    lengths = value if isinstance(value, list) else [value]
+    if not lengths:
+        raise BadInput(f"max_seq_len=[]: {_allowed_tokens()}, or {AUTO}")
+    return [
+        length if length == AUTO else _tokens("max_seq_len", length, known, model, f", or {AUTO}") for length in lengths
+    ]
+
+
+def _search_end(value: Any, known: Lengths, model: str) -> int:
+    """Where the search of a search ends: at the model's own limit, or where it was told to, in whole pages."""
+    if value is None:
+        if known.engine_default is not None and not is_plausible(known.engine_default):
+            raise BadInput(
+                f"max_seq_len={AUTO}: {known.engine_key} in the config.json of {model} is "
+                f"{_number(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
+                "give max_seq_len=N, or auto_up_to=N to search up to there"
+            )
+        return known.limit or ENGINE_DEFAULT  # where the engine refuses what config.json says, the first case tells
+    end = _tokens("auto_up_to", value, replace(known, is_hard=False), model)
+    if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
+        return known.limit
+    return -(-end // PAGE) * PAGE
+
+
+def _tokens(key: str, value: Any, known: Lengths, model: str, otherwise: str = "") -> int:
+    """A number of tokens as it was given for `key`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not is_plausible(value):
+        raise BadInput(f"{key}={value}: {_allowed_tokens()}{otherwise}")
+    if known.is_hard and known.limit is not None and value > known.limit:
+        raise BadInput(f"{key}={value}: {model} has learned {known.limit:,} positions, and there are none beyond")
+    return value
+
+
+def _number(value: int) -> str:
+    """`-5`, `1,000`, or `about 10^30`."""
+    return f"{value:,}" if abs(value) < 10**15 else f"about {'-' if value < 0 else ''}10^{len(str(abs(value))) - 1}"
+
+
+def _allowed_tokens() -> str:
+    return f"give a number of tokens from {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,}"
+
+
+def _vram_limit(value: Any, device: DeviceSpec) -> int | None:
+    if value is None:
+        return None
+    try:
+        limit_bytes = parse_size(value)
+    except ValueError as error:
+        raise BadInput(f"vram_limit={value}: {error}") from None
+    if limit_bytes > device.total_memory_bytes:
+        raise BadInput(f"vram_limit={value}: {device.name} itself has {device.total_memory_bytes / (1 << 30):.2f} GiB")
+    return limit_bytes

@@ -1,0 +1,88 @@
+"""Cards: the ones in this machine, and the catalogue's simulated ones."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from bench import nvml
+from bench.config.compose import device_settings
+from bench.config.settings import DeviceSettings
+from bench.core.case import DeviceSpec
+from bench.core.errors import BadInput
+
+# What device=auto simulates where there is no GPU.
+DEFAULT_SIMULATED = "rtx_4090"
+_NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
+
+
+# What a CUDA context takes where nobody says: a line through an RTX 3060 and an RTX 4090, which also gives an RTX 3090,
+# RTX 5090 and H100 to about 11 MiB (sources in conf/device); by multiprocessors and the threads each can hold.
+_CONTEXT_BYTES, _CONTEXT_BYTES_PER_SM = 43_515_904, 2_831_155
+_USUAL_SMS, _USUAL_THREADS = 100, 1536
+_THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048}  # by compute capability, where they are not the usual
+
+
+def _assumed_context_bytes(settings: DeviceSettings) -> int:
+    threads = _THREADS.get(settings.compute_capability or "", _USUAL_THREADS)
+    sms = settings.multi_processor_count or _USUAL_SMS
+    return _CONTEXT_BYTES + _CONTEXT_BYTES_PER_SM * sms * threads // _USUAL_THREADS
+
+
+def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
+    """The NVIDIA GPUs that this user may take, and where there are none the reason."""
+    try:
+        gpus = nvml.gpus()
+    except nvml.NoDriver as error:
+        return [], str(error)
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:  # a scheduler's word on which GPUs are ours: indices, or the beginnings of UUIDs
+        names = [name.strip() for name in allowed.split(",") if name.strip()]
+        gpus = [gpu for name in names for gpu in gpus if name == str(gpu.index) or gpu.uuid.startswith(name)]
+        return gpus, None if gpus else f"CUDA_VISIBLE_DEVICES={allowed} leaves none"
+    return gpus, None if gpus else "the driver lists no GPU"
+
+
+def why_simulated() -> str:
+    """What device=auto has come to where there is no GPU to take, and the reason."""
+    return f"device=auto: no NVIDIA GPU ({find_gpus()[1]}), so {DEFAULT_SIMULATED} is simulated"
+
+
+def resolve_device(settings: DeviceSettings) -> DeviceSpec:
+    """The card that `settings` name. Raises `BadInput` where there is no such GPU."""
+    if settings.kind == "auto" and not find_gpus()[0]:
+        settings = device_settings(DEFAULT_SIMULATED)
+    if settings.kind in ("cuda", "auto"):
+        gpus, reason = find_gpus()
+        if not gpus:
+            raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")
+        if settings.index >= len(gpus):
+            raise BadInput(f"device.index={settings.index}: this machine has GPUs 0 to {len(gpus) - 1}")
+        gpu = gpus[settings.index]
+        return DeviceSpec(
+            name=_NO_NAME.sub("_", gpu.name.lower()).strip("_"),
+            kind="cuda",
+            full_name=gpu.name,
+            total_memory_bytes=gpu.total_bytes,
+            compute_capability=gpu.compute_capability,
+            index=gpu.index,
+            uuid=gpu.uuid,
+            driver_version=gpu.driver_version,
+        )
+    if settings.kind != "simulated":
+        raise BadInput(f"device.kind={settings.kind}: allowed are simulated, cuda and auto")
+    if settings.total_memory_bytes is None:
+        raise BadInput(f"device={settings.name}: total_memory_bytes is missing, as in total_memory_bytes: 10GiB")
+    return DeviceSpec(
+        name=settings.name,
+        kind="simulated",
+        full_name=settings.full_name or settings.name,
+        total_memory_bytes=settings.total_memory_bytes,
+        compute_capability=settings.compute_capability,
+        multi_processor_count=settings.multi_processor_count,
+        memory_bandwidth_bytes_per_s=settings.memory_bandwidth_bytes_per_s,
+        context_bytes=_assumed_context_bytes(settings) if settings.context_bytes is None else settings.context_bytes,
+        context_basis=settings.context_basis,
+        workspace_bytes=settings.workspace_bytes,
+        workspace_basis=settings.workspace_basis,
+    )

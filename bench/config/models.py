@@ -1,0 +1,126 @@
+"""Models as the engine will see them: from the catalogue, from a directory on disk, or from a hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from bench.config import formats
+from bench.config.model_names import name_of
+from bench.config.settings import ModelSettings
+from bench.core.case import ModelSpec
+from bench.core.errors import BadInput
+
+_ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
+_FP16_BPW = 16.0
+# What conf calls a model that has a name of its own, where it lies.
+_UNNAMED = ("local", "hub")
+_Tensor = tuple[list[int], str]
+
+
+def resolve_model(settings: ModelSettings, bpw: float = _FP16_BPW) -> ModelSpec:
+    """The model that `settings` name; `bpw` is what `{bpw}` in a revision stands for.
+
+    Raises `BadInput` for a directory or a repository that is no model.
+    """
+    if settings.path is not None:
+        model = _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}")
+    elif settings.name == "local":
+        raise BadInput("model=local needs model.path=DIR, a directory with a config.json")
+    elif settings.config:
+        return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
+    elif settings.repo:
+        model = _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)))
+    else:
+        raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
+    return model if settings.name in _UNNAMED else replace(model, name=settings.name)
+
+
+@cache
+def _from_catalogue(name: str, config_text: str) -> ModelSpec:
+    return ModelSpec(name, json.loads(config_text), _fingerprint(config_text))
+
+
+@cache
+def _from_hub(repo: str, revision: str) -> ModelSpec:
+    from bench.config import hub
+
+    resolved = hub.resolve(repo, revision)
+    model = _read_directory(resolved.directory, f"model.repo={repo}")
+    mark = revision[:8] if revision == resolved.commit else revision.replace("/", "-")
+    return replace(
+        model,
+        name=repo.rpartition("/")[2] + ("" if revision == "main" else f"@{mark}"),
+        # Unquantised weights are what a quantised model is made of: its bits can be chosen, as in the catalogue.
+        bpw=None if model.bpw == _FP16_BPW else model.bpw,
+        repo=repo,
+        revision=resolved.commit,
+    )
+
+
+@cache
+def _read_directory(path: Path, source: str) -> ModelSpec:
+    """The model in `path`; errors call it `source`."""
+    config_path = path / "config.json"
+    if not path.is_dir():
+        raise BadInput(f"{source}: no such directory")
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{source}: no config.json in it; give a model's own directory") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
+    if not isinstance(config, dict):
+        raise BadInput(f"{config_path}: not a JSON object")
+    tensors: dict[str, _Tensor] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        tensors.update(_read_header(file))
+    foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
+    if reason := formats.refusal(tensors, config, foreign):
+        raise BadInput(f"{source}: {reason}")
+    text = json.dumps([config, tensors], sort_keys=True)
+    return ModelSpec(
+        name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors)
+    )
+
+
+def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
+    """The bpw that ExLlamaV2's converter would print: all bits of the quantised layers, the head left out."""
+    bits = weights = 0
+    for name in tensors:
+        layer, _, part = name.rpartition(".")
+        if part != "q_weight" or _is_head(layer):
+            continue
+        parts = [tensors.get(f"{layer}.{part}") for part in formats.EXL2_PARTS]
+        bits += sum(8 * math.prod(shape) * _ITEM_BYTES.get(dtype, 4) for shape, dtype in filter(None, parts))
+        weights += math.prod(tensors.get(f"{layer}.q_invperm", ([0], ""))[0]) * tensors[name][0][1]
+    if weights:
+        return round(bits / weights, 2)
+    return _FP16_BPW if tensors else None
+
+
+def _is_head(layer: str) -> bool:
+    """Whether a layer is the output layer: ExLlamaV2 calls it lm_head, below the prefix of the language model.
+
+    InternLM2's own name for it is mapped to that (exllamav2/architecture.py, internlm2_keymap).
+    """
+    return layer.rpartition(".")[2] == "lm_head" or layer == "output"
+
+
+def _read_header(path: Path) -> dict[str, _Tensor]:
+    """Shape and type of every tensor of a safetensors file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: (s.get_shape(), s.get_dtype()) for name in file.keys() for s in [file.get_slice(name)]}
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path}: broken safetensors header ({error}); download the file again") from None
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

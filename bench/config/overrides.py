@@ -1,0 +1,117 @@
+"""Overrides as Hydra's grammar reads them, with the names of files looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser import types as grammar
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from bench.config import explain
+from bench.config.catalogue import GROUPS, Catalogue, own_file
+from bench.config.parts import NODES, Override
+from bench.config.typed import as_override, quoted
+from bench.core.errors import BadInput, nearest
+
+
+def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(as_override(text))
+        except HydraException as error:
+            raise BadInput(_unreadable(text)) from error
+        key = override.key_or_group
+        if override.is_delete():
+            raise BadInput(f"{text!r}: no key can be taken away; give it another value")
+        if not key:
+            raise BadInput(f"{text!r} names no key; write key=value, or key=a,b for an axis")
+        if key in GROUPS:
+            if override.type is not grammar.OverrideType.CHANGE:
+                raise BadInput(f"{text!r}: a key that exists needs no +; write {text.lstrip('+')}")
+            override = _with_names(parser, override, catalogue, text)
+        parsed.append(_plain(override, parser))
+    return parsed
+
+
+def _unreadable(text: str) -> str:
+    key, equals, value = text.partition("=")
+    if not equals and text.lower().endswith((".yml", ".yaml")):
+        return f"{text!r}: a card or a model of your own is device={text} or model={text}; {explain.TABBY}"
+    if not equals:
+        return f"{text!r} is no override; write key=value, or key=a,b for an axis"
+    return f"{text!r}: {value!r} cannot be read as a value of {key}; write key=value, or key=a,b for an axis"
+
+
+def _plain(override: grammar.Override, parser: OverridesParser) -> Override:
+    key, is_axis = override.key_or_group, override.is_sweep_override()
+    text = str(override.input_line)
+    stands_alone = override.type is grammar.OverrideType.CHANGE and override.package is None and "${" not in text
+    if not is_axis:
+        value = override.value()
+        return Override(key, text, (value,), (text.partition("=")[2],), False, stands_alone)
+    try:
+        texts = tuple(override.sweep_string_iterator())
+    except HydraException as error:
+        raise BadInput(f"{text!r} names no values; list them: {key}=a,b") from error
+    values = tuple(parser.parse_override(f"{key}={one}").value() for one in texts)
+    return Override(key, text, values, texts, True, stands_alone)
+
+
+def _with_names(
+    parser: OverridesParser, override: grammar.Override, catalogue: Catalogue, typed: str
+) -> grammar.Override:
+    """The override of a group with its files by their names: `all` and glob(…) listed, own files adopted."""
+    group = override.key_or_group
+    value = override.value()
+    if isinstance(value, grammar.Glob):
+        chosen: list[Any] = value.filter(catalogue.listed(group))
+        if not chosen:
+            raise BadInput(f"{typed}: no {group} is called so. {nearest('', catalogue.names(group))}")
+    elif value == "all" and group != "experiment" and catalogue.find(group, "all") is None:
+        chosen = catalogue.listed(group)
+    elif override.is_sweep_override():
+        chosen = [parser.parse_override(f"{group}={one}").value() for one in override.sweep_string_iterator()]
+    else:
+        chosen = [value]
+    if None in chosen and group != "experiment":
+        raise BadInput(f"{typed}: name one. {nearest('', catalogue.names(group))}")
+    if group == "device" and len(set(map(str, chosen))) < len(chosen):
+        raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.ONE_GPU}")
+    texts = ["null" if name is None else quoted(_adopted(group, str(name), catalogue)) for name in chosen]
+    package = f"@{override.package}" if override.package else ""
+    return parser.parse_override(f"{group}{package}={','.join(texts)}")
+
+
+def _adopted(group: str, name: str, catalogue: Catalogue) -> str:
+    """A name of the catalogue; a file that is named by its path is made known to Hydra first."""
+    path = own_file(group, name)
+    if path is None:
+        return name
+    adopted = catalogue.adopt(group, path)
+    content, package = _content(path)
+    if package is None and group in NODES:
+        content.setdefault("name", path.stem)
+    ConfigStore.instance().store(group=group, name=adopted, node=content, package=package, provider=str(path))
+    return adopted
+
+
+def _content(path: Path) -> tuple[DictConfig, str | None]:
+    """What a file says, and of which package. Raises `BadInput`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = OmegaConf.create(text)
+    except (OSError, ValueError, YAMLError) as error:
+        raise BadInput(f"{path}: not a readable YAML document ({' '.join(str(error).split())})") from None
+    if not isinstance(content, DictConfig):
+        raise BadInput(f"{path}: not a list of keys and values; see docs/adding-cards.md")
+    package = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
+    return content, package[1] if package else None

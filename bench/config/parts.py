@@ -1,0 +1,180 @@
+"""A configuration in parts: the node `model`, the node `device`, and the rest, each composed no more often than needed.
+
+Hydra takes some 50 ms to compose, so it is not asked for each combination: files of the catalogue are read once each
+where that is the same, and all is multiplied. Thousands of searches are planned in a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench.config.catalogue import Catalogue
+from bench.config.explain import composition
+from bench.core.errors import BadInput
+
+NODES = ("model", "device")  # the groups whose files are one node of the configuration
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override. An axis has several `values`, which `texts` are as Hydra writes them; any other has one of each."""
+
+    key: str
+    text: str  # the whole of it, as Hydra reads it
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+    is_axis: bool
+    stands_alone: bool  # it gives its own key a value, without looking at other keys
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What Hydra composed, `hydra` left out, and the name that was chosen from each group."""
+
+    config: DictConfig
+    choices: dict[str, str | None]
+
+
+class Part:
+    """A configuration, or a node of one (`model`, `device`). What is asked of it is worked out once."""
+
+    def __init__(self, config: DictConfig, choices: dict[str, str | None]) -> None:
+        self.choices = choices
+        self._config = config
+        self._typed_values: dict[str, list[Any]] = {}
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The part as plain data."""
+        try:
+            plain = OmegaConf.to_container(self._config, resolve=True)
+        except OmegaConfBaseException as error:
+            raise BadInput(composition(error)) from error
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def typed_values(self, axis: Override) -> list[Any]:
+        """The values of an axis, as they are when the part has them."""
+        if axis.key not in self._typed_values:
+            self._typed_values[axis.key] = [_assigned(self._config, axis.key, value) for value in axis.values]
+        return self._typed_values[axis.key]
+
+
+class Parts:
+    """The configuration for any choice of model, device and experiment, under the same overrides.
+
+    A file of conf/model says what the node `model` is, and one of conf/device what `device` is. Where nothing else has
+    a say in these nodes but plain overrides (model.revision=main), each file is read once, and Hydra composes the rest
+    once for each experiment. Otherwise, and for whatever is wrong, Hydra composes each combination of choices.
+    """
+
+    def __init__(
+        self,
+        overrides: list[Override],
+        catalogue: Catalogue,
+        schemas: dict[str, type],
+        compose: Callable[[Sequence[str]], Composed],
+    ) -> None:
+        self._fixed = [override for override in overrides if not override.is_axis]
+        self._catalogue = catalogue
+        self._schemas = schemas
+        self._compose = compose
+        fixed_keys = {override.key for override in self._fixed}
+        axes = {override.key: override for override in overrides if override.is_axis}
+        experiments = [override.values[0] for override in self._fixed if override.key == "experiment"]
+        experiments += axes["experiment"].values if "experiment" in axes else ()
+        self._separable = (
+            all(override.stands_alone for override in overrides)
+            and not any(key in fixed_keys for key in axes)
+            and all(self._keeps_out_of_nodes(experiment) for experiment in experiments)
+        )
+        self._nodes: dict[tuple[str, str], Part | None] = {}
+        self._rests: dict[str | None, Part] = {}
+
+    def compose(self, choice: dict[str, str]) -> dict[str, Part]:
+        """The parts of the configuration for a name of each group: nodes by their key, and under "" the rest, or all.
+
+        What is in a node's part counts, whatever the rest has in its place.
+        """
+        if not self._separable:
+            return {"": self._ask_hydra(choice)}
+        nodes = {group: self._node(group, choice[group]) for group in NODES if group in choice}
+        read = {group: node for group, node in nodes.items() if node is not None}
+        if len(read) < len(nodes):
+            return {"": self._ask_hydra(choice)}
+        experiment = choice.get("experiment")
+        if experiment not in self._rests:
+            self._rests[experiment] = self._ask_hydra(choice)
+        return {"": self._rests[experiment], **read}
+
+    def _ask_hydra(self, choice: dict[str, str]) -> Part:
+        chosen = [f"{group}={name}" for group, name in choice.items()]
+        composed = self._compose([*(override.text for override in self._fixed), *chosen])
+        return Part(composed.config, composed.choices)
+
+    def _node(self, group: str, name: str) -> Part | None:
+        if (group, name) not in self._nodes:
+            config = self._read_node(group, name)
+            self._nodes[group, name] = None if config is None else Part(config, {group: name})
+        return self._nodes[group, name]
+
+    def _read_node(self, group: str, name: str) -> DictConfig | None:
+        """The configuration that has only the node `group`, as its file and the overrides say.
+
+        None where that is left to Hydra, for something out of the ordinary or for its message.
+        """
+        try:
+            content = read_alone(self._catalogue.find(group, name), package=group)
+            if content is None:
+                return None
+            config = OmegaConf.create({group: OmegaConf.merge(OmegaConf.structured(self._schemas[group]), content)})
+            OmegaConf.set_struct(config, True)
+            for override in self._fixed:
+                if override.key.startswith(f"{group}."):
+                    OmegaConf.update(config, override.key, override.values[0], merge=True)
+        except (OmegaConfBaseException, ValueError):
+            return None
+        return config
+
+    def _keeps_out_of_nodes(self, experiment: Any) -> bool:
+        """Whether an experiment leaves the nodes `model` and `device` as they are."""
+        if experiment is None:
+            return True
+        content = read_alone(self._catalogue.find("experiment", str(experiment)), package="_global_")
+        return content is not None and not any(group in content for group in NODES)
+
+
+def read_alone(path: Path | None, package: str) -> DictConfig | None:
+    """A file of conf that speaks of `package`, and refers to nothing outside itself; None for any other."""
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8")
+    content = OmegaConf.load(path)
+    elsewhere = set(re.findall(r"@package\s+(\S+)", text)) - {package}
+    if elsewhere or "${" in text or not isinstance(content, DictConfig) or "defaults" in content:
+        return None
+    return content
+
+
+def part_with(key: str, parts: dict[str, Part]) -> Part:
+    """The part that has `key`."""
+    return parts.get(key.partition(".")[0], parts[""])
+
+
+def _assigned(config: DictConfig, key: str, value: Any) -> Any:
+    scratch = copy.deepcopy(config)
+    try:
+        OmegaConf.update(scratch, key, value, merge=True)
+        found = OmegaConf.select(scratch, key)
+    except OmegaConfBaseException as error:
+        raise BadInput(composition(error)) from error
+    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found

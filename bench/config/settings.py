@@ -1,0 +1,220 @@
+"""The keys of a sweep, and the rules that one combination of them must keep.
+
+`Settings` gives Hydra the names of the keys, and pydantic their types, units and ranges. `Allowed` says in plain words
+what a key takes. What needs more than one key, or a look at the machine, is in cases.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Annotated, Any
+
+from omegaconf import MISSING
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+
+from bench.config.units import parse_rate, parse_size, parse_tokens
+from bench.core.case import MAX_ATTENTION_SIZE
+
+
+class Cache(Enum):
+    """ExLlamaV2's cache classes."""
+
+    FP16 = "FP16"
+    Q8 = "Q8"
+    Q6 = "Q6"
+    Q4 = "Q4"
+
+
+class Attention(Enum):
+    """ExLlamaV2's attention back ends; `auto` leaves the choice to it."""
+
+    auto = "auto"
+    flash = "flash"
+    xformers = "xformers"
+    sdpa = "sdpa"
+    matmul = "matmul"
+
+
+class LimitBy(Enum):
+    """Who keeps a real card to `vram_limit`: another process that holds the rest of it, or PyTorch's allocator."""
+
+    process = "process"
+    allocator = "allocator"
+
+
+HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
+AUTO = "auto"  # the length for which the boundary is to be found
+
+# Other names of ExLlamaV2's attention back ends: of packages, of transformers' attn_implementation, of PyTorch.
+_ATTENTION_SYNONYMS = {
+    **dict.fromkeys(("flash_attn", "flash_attn_2", "flash_attention", "flash_attention_2", "fa2"), "flash"),
+    **dict.fromkeys(("torch_sdpa", "scaled_dot_product_attention"), "sdpa"),
+    "eager": "matmul",
+}
+_STRICT = ConfigDict(extra="forbid")
+_MAX_COUNT = 1 << 20
+_MAX_SCORES = 1 << 40
+_MAX_BYTES = 1 << 50
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a key takes, for the message about a value that it does not take."""
+
+    words: str
+
+
+def _no_flag(value: Any) -> Any:
+    """Python counts with True; people who type it mean something else."""
+    if isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _member_of(enum: type[Enum], synonyms: dict[str, str] | None = None) -> Callable[[Any], Any]:
+    """The member that a text names in any case, or by a synonym; anything else as it is."""
+    by_name = {str(member.value).lower(): member.value for member in enum}
+
+    def find(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        name = value.strip().lower().replace("-", "_")
+        return by_name.get((synonyms or {}).get(name, name), value)
+
+    return find
+
+
+def _size(value: Any) -> Any:
+    return value if value == 0 and not isinstance(value, bool) else parse_size(value)
+
+
+def _bits(value: Any) -> Any:
+    """`5.0bpw`, as branches of EXL2 repositories are called, is 5.0."""
+    return value.strip().lower().removesuffix("bpw") if isinstance(value, str) else _no_flag(value)
+
+
+def _tokens(value: Any) -> Any:
+    return parse_tokens(value) if isinstance(value, str) else _no_flag(value)
+
+
+def _lengths(value: Any) -> Any:
+    """The lengths that have a unit as numbers; what is no length is left for cases.py to refuse."""
+    if isinstance(value, list):
+        return [_lengths(one) for one in value]
+    try:
+        return parse_tokens(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _text(value: Any) -> Any:
+    """Text; a number has lost how it was written, so that a file must have it in quotes."""
+    if isinstance(value, int | float):
+        raise ValueError("it is text; put it in quotes in the file")
+    return value
+
+
+def _capability(value: Any) -> Any:
+    return str(value) if isinstance(value, float) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Size = Annotated[int, BeforeValidator(_size), Allowed("a size: 24GiB, 512MiB or in bytes")]
+Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=_MAX_COUNT), Allowed("a whole number from 1 on")]
+Length = Annotated[
+    int, BeforeValidator(_tokens), Field(ge=1, le=_MAX_COUNT), Allowed(f"tokens from 1 to {_MAX_COUNT}: 2048, or 2k")
+]
+
+
+@dataclass
+class ModelSettings:
+    """One file of conf/model."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Text = MISSING
+    repo: Text | None = None
+    revision: Text | None = None
+    source: Text | None = None
+    path: Text | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DeviceSettings:
+    """One file of conf/device. `kind` is `simulated`, `cuda`, or `auto`: the GPU that is there, if there is one."""
+
+    __pydantic_config__ = _STRICT
+
+    name: Text = MISSING
+    kind: Text = MISSING
+    index: Annotated[int, BeforeValidator(_no_flag), Field(ge=0), Allowed("a GPU's number from 0 on")] = 0
+    full_name: Text | None = None
+    total_memory_bytes: Annotated[Size, Field(gt=0, lt=_MAX_BYTES)] | None = None
+    compute_capability: (
+        Annotated[str, Field(pattern=r"^\d+\.\d$"), BeforeValidator(_capability), Allowed("major.minor, as in 8.6")]
+        | None
+    ) = None
+    multi_processor_count: Count | None = None
+    memory_bandwidth_bytes_per_s: Annotated[float, BeforeValidator(parse_rate)] | None = None
+    context_bytes: Annotated[Size, Field(ge=0, lt=_MAX_BYTES)] | None = None
+    context_basis: Text | None = None
+    workspace_bytes: Annotated[Size, Field(ge=0, lt=_MAX_BYTES)] | None = None
+    workspace_basis: Text | None = None
+    sources: dict[str, Annotated[str, BeforeValidator(str)]] = field(default_factory=dict)
+
+
+@dataclass
+class Settings:
+    """One combination of all keys; `max_seq_len` may still be a list, which is walked inside the search."""
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    bpw: Annotated[
+        float,
+        BeforeValidator(_bits),
+        Field(ge=2.0, le=16.0),
+        Allowed("2.0 to 8.0 bits per weight, or 16 for unquantised weights"),
+    ] = 4.0
+    head_bits: Annotated[int, BeforeValidator(_no_flag), Allowed(", ".join(map(str, HEAD_BITS)))] = 6
+    max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
+    auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
+    cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed("FP16, Q8, Q6, Q4")] = Cache.FP16
+    lazy: Annotated[bool, Allowed("true or false")] = False
+    attention: Annotated[
+        Attention,
+        BeforeValidator(_member_of(Attention, _ATTENTION_SYNONYMS)),
+        Allowed("auto, flash, xformers, sdpa, matmul"),
+    ] = Attention.auto
+    batch_size: Count = 1
+    max_input_len: Length = 2048
+    max_attention_size: Annotated[
+        int,
+        BeforeValidator(_tokens),
+        Field(ge=64, le=_MAX_SCORES),
+        Allowed(f"queries x keys, from 64 to {_MAX_SCORES}"),
+    ] = MAX_ATTENTION_SIZE
+    vram_limit: Any = None
+    vram_limit_by: Annotated[LimitBy, BeforeValidator(_member_of(LimitBy)), Allowed("process or allocator")] = (
+        LimitBy.process
+    )
+    results_dir: Annotated[Text, AfterValidator(os.path.expanduser)] = "results"
+    timeout_s: Annotated[float, BeforeValidator(_no_flag), Field(gt=0), Allowed("seconds, more than 0")] = 900.0
+    repeats: Count = 3
+    jobs: Count | None = None
+    rerun: Annotated[bool, Allowed("true or false")] = False
+    run_id: (
+        Annotated[
+            str,
+            Field(pattern=r"^\w[\w.-]*$"),
+            BeforeValidator(_text),
+            Allowed("letters, digits, _, . and -, as it is a folder's name"),
+        ]
+        | None
+    ) = None
+    experiment: Any = None

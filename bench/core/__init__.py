@@ -1,0 +1,1 @@
+"""What everything else speaks of: cases, verdicts, messages, columns, errors. Standard library only."""

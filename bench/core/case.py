@@ -1,0 +1,148 @@
+"""What determines a measurement: the model, the card, and how the model is run on it.
+
+Sizes are integer bytes. None means unknown, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
+PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
+# What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
+_CARD_IDENTITY = (
+    *("kind", "name", "total_memory_bytes", "compute_capability", "multi_processor_count", "context_bytes"),
+    *("workspace_bytes", "memory_bandwidth_bytes_per_s", "uuid", "driver_version"),
+)
+_SORTED_JSON = json.JSONEncoder(sort_keys=True)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the engine will see it: `config` is its config.json, `path` a directory that holds it (and, for a
+    real card, its EXL2 weights), `fingerprint` changes with anything that memory depends on. `bpw` is that of the
+    weights in `path`, None where there are none. A model of a hub has its `repo` and the commit (`revision`); the
+    weights in its `path` have no body until they are downloaded.
+    """
+
+    name: str
+    config: dict[str, Any] = field(hash=False)  # no dict has a hash; equal models have the same fingerprint
+    fingerprint: str
+    path: str | None = None
+    bpw: float | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def has_weights(self) -> bool:
+        return self.bpw is not None
+
+    @property
+    def architecture(self) -> str | None:
+        """The first that config.json names; None where it names none."""
+        architectures = self.config.get("architectures")
+        return str(architectures[0]) if isinstance(architectures, list) and architectures else None
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures).
+
+    `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
+    """
+
+    name: str
+    kind: str
+    full_name: str
+    total_memory_bytes: int
+    compute_capability: str | None = None
+    multi_processor_count: int | None = None
+    memory_bandwidth_bytes_per_s: float | None = None
+    context_bytes: int | None = None
+    context_basis: str | None = None
+    workspace_bytes: int | None = None
+    workspace_basis: str | None = None
+    index: int | None = None
+    uuid: str | None = None
+    driver_version: str | None = None
+
+
+def _told(record: Case | DeviceSpec) -> dict[str, Any]:
+    """The fields of a record that differ from their defaults."""
+    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if getattr(record, f.name) != f.default}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement to make: everything that determines it, and nothing else.
+
+    `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
+    PyTorch's `allocator`. A simulated card of that size needs nobody.
+    """
+
+    model: ModelSpec
+    device: DeviceSpec
+    bpw: float
+    head_bits: int | None
+    cache: str
+    lazy: bool
+    attention: str
+    max_seq_len: int
+    batch_size: int
+    max_input_len: int
+    vram_limit_bytes: int | None = None
+    vram_limit_by: str | None = None
+    repeats: int = 3
+    max_attention_size: int = MAX_ATTENTION_SIZE
+
+    def case_id(self, versions: dict[str, str | None]) -> str:
+        """A hash of the configuration, the card and the versions: the same case is found again on resume.
+
+        What has its default is left out, so that a field that is added later changes no id of the cases before it.
+        """
+        determining = {
+            **_told(self),
+            "model": [self.model.name, self.model.fingerprint],
+            "device": {name: value for name, value in _told(self.device).items() if name in _CARD_IDENTITY},
+            "versions": versions,
+        }
+        text = _SORTED_JSON.encode(determining)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @staticmethod
+    def from_json(text: str) -> Case:
+        fields = json.loads(text)
+        fields["model"] = ModelSpec(**fields["model"])
+        fields["device"] = DeviceSpec(**fields["device"])
+        return Case(**fields)
+
+    def to_json(self) -> str:
+        # Not `asdict`, which copies the model's config.json deeply.
+        return json.dumps({**vars(self), "model": vars(self.model), "device": vars(self.device)})
+
+
+@dataclass(frozen=True)
+class Search:
+    """Every axis but the length: how far does it go? `longest` is its case where the search ends."""
+
+    longest: Case
+
+    @property
+    def search_end(self) -> int:
+        """The longest length of the search: the model's own limit, unless told otherwise."""
+        return self.longest.max_seq_len
+
+    def at(self, max_seq_len: int) -> Case:
+        """The case of the search at one length."""
+        return dataclasses.replace(self.longest, max_seq_len=max_seq_len)
+
+    def to_json(self) -> str:
+        return f'{{"longest": {self.longest.to_json()}}}'
+
+    def boundary_id(self, versions: dict[str, str | None]) -> str:
+        """A hash of all that determines the boundary, the end of the search among it."""
+        return hashlib.sha256(f"{self.at(0).case_id(versions)} {self.search_end}".encode()).hexdigest()[:16]

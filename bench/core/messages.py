@@ -1,0 +1,39 @@
+"""What a child tells its parent while it runs a case. Sizes are integer bytes, times float seconds, None unknown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A card's memory now and at its highest since the case began."""
+
+    allocated_bytes: int
+    reserved_bytes: int
+    device_bytes: int | None
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    peak_device_bytes: int | None
+
+
+@dataclass
+class Report:
+    """One line from the child. `event` is `start`, `enter`, `phase`, `result` or `failure`; the rest is its data."""
+
+    event: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"event": self.event, **self.data})
+
+    @staticmethod
+    def from_json(line: str) -> Report:
+        """Raises ValueError for a line that is no record."""
+        data = json.loads(line)
+        if not isinstance(data, dict) or "event" not in data:
+            raise ValueError(f"not a record: {line[:100]}")
+        return Report(data.pop("event"), data)

@@ -1,0 +1,71 @@
+"""What can be given up to take less of a card, and what to type for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bench.config.settings import Settings
+from bench.core.case import Case
+
+_CACHES = ("FP16", "Q8", "Q6", "Q4")
+_WIDTHS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.25, 2.0)
+_INPUT_LENGTHS = (2048, 1024, 512, 256)
+
+
+def next_smaller(case: Case) -> Iterator[tuple[str, Case]]:
+    """One step down for each setting by itself."""
+    steps: list[dict[str, Any]] = [{"lazy": False}] if case.lazy else []
+    steps += [{"cache": cache} for cache in _caches(case)[:1]]
+    steps += [{"bpw": bpw} for bpw in _widths(case)[:1]]
+    steps += [{"max_input_len": length} for length in _input_lengths(case)[:1]]
+    yield from (_taken(step, case) for step in steps)
+
+
+def smallest(case: Case) -> tuple[str, Case]:
+    """All given up at once, and every setting of it."""
+    step: dict[str, Any] = {
+        "lazy": False,
+        **({} if case.model.has_weights else {"bpw": min(case.bpw, _WIDTHS[-1])}),
+        "cache": _CACHES[-1],
+        "max_input_len": min(case.max_input_len, _INPUT_LENGTHS[-1]),
+    }
+    return _taken(step, case)
+
+
+def smaller(case: Case) -> Iterator[tuple[str, Case]]:
+    """Cases that take less, the nearest first."""
+    eager: dict[str, Any] = {"lazy": False} if case.lazy else {}
+    caches, widths = _caches(case), _widths(case)
+    steps: list[dict[str, Any]] = [{}] if eager else []
+    steps += [{"cache": cache} for cache in caches]
+    steps += [{"bpw": bpw} for bpw in widths]
+    steps += [{"bpw": bpw, "cache": caches[-1]} for bpw in widths if caches]
+    least = {**({"bpw": widths[-1]} if widths else {}), **({"cache": caches[-1]} if caches else {})}
+    steps += [{**least, "max_input_len": length} for length in _input_lengths(case)]
+    yield from (_taken({**eager, **step}, case) for step in steps)
+
+
+def _taken(step: dict[str, Any], case: Case) -> tuple[str, Case]:
+    said = " ".join(f"{key}={_typed(value)}" for key, value in step.items())
+    if "bpw" in step and case.head_bits is None:  # an unquantised model has none
+        step = {**step, "head_bits": Settings.head_bits}
+    return said, replace(case, **step)
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _caches(case: Case) -> tuple[str, ...]:
+    return _CACHES[_CACHES.index(case.cache) + 1 :]
+
+
+def _widths(case: Case) -> list[float]:
+    return [] if case.model.has_weights else [bpw for bpw in _WIDTHS if bpw < case.bpw]
+
+
+def _input_lengths(case: Case) -> list[int]:
+    return [length for length in _INPUT_LENGTHS if length < case.max_input_len]

@@ -1,0 +1,217 @@
+"""How fast a card that is not there might decode: an estimate from bytes and bandwidth, never a measurement.
+
+Decoding one token at a time reads every weight once, so the card's memory sets the pace:
+tokens/s = efficiency * bandwidth / bytes moved per token. docs/speed.md says what is counted, where each figure comes
+from, and how far the estimate is from published speeds (much too fast for models below 3B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.allocator.limits import supports_flash_attention
+from bench.core.case import Case
+
+# The share of a card's bandwidth that decoding reaches: the median over the ten EXL2 rows of at least 3B parameters in
+# ExLlamaV2's README (373bcc1 of 2024-08-17, version 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
+EFFICIENCY = 0.71
+
+_FP16_BITS = 16
+_DEFAULT_HEAD_BITS = 6  # exllamav2/conversion/convert_exl2.py, -hb
+_CACHE_BITS = {"Q8": (8, 8), "Q6": (8, 4), "Q4": (4, 4)}  # keys, values: exllamav2/cache.py, and cache.cu for Q6
+_CACHE_GROUP = 32  # elements that share an FP16 scale
+
+# The one architecture with the usual keys whose MLP has no gate: two matrices, not three (exllamav2/architecture.py).
+_UNGATED = "Starcoder2ForCausalLM"
+# Keys of layers that are built otherwise: latent attention, shared experts. ExLlamaV2 runs none of them.
+_OTHER_LAYERS = ("kv_lora_rank", "n_routed_experts", "shared_expert_intermediate_size")
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The sizes of a model's matrices, in elements. A dense model has one expert, which is always active."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    experts: int
+    active_experts: int
+    mlp_matrices: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """The bytes that a step of decoding, a token of each sequence of a batch, moves through the card's memory."""
+
+    weights_bytes: float
+    cache_bytes: float  # of all sequences together, unpacked and copied as the attention needs it
+
+
+def step_of(case: Case) -> Step | None:
+    """The step of a case with its context full; None where its config lacks a size."""
+    shape = _read_shape(case.model.config)
+    if shape is None:
+        return None
+    weights_bytes = _weight_bytes(shape, case.bpw, case.head_bits, _experts_read(shape, case.batch_size))
+    cache_bytes = _cache_bytes(shape, case.cache, case.max_seq_len, _copies_for_each_head(case))
+    return Step(weights_bytes, case.batch_size * cache_bytes)
+
+
+def estimated_speed(case: Case) -> float | None:
+    """Tokens a second of a simulated card with its context full, estimated; None for a real one, which is measured."""
+    if case.device.kind != "simulated":
+        return None
+    return estimate(
+        case.model.config,
+        case.bpw,
+        case.head_bits,
+        case.cache,
+        case.max_seq_len,
+        case.batch_size,
+        case.device.memory_bandwidth_bytes_per_s,
+        copies_for_each_head=_copies_for_each_head(case),
+    )
+
+
+def _copies_for_each_head(case: Case) -> bool:
+    """Whether attention runs by other kernels than flash-attn's; `auto` is flash-attn where the card can run it."""
+    return case.attention != "flash" and not (case.attention == "auto" and supports_flash_attention(case.device))
+
+
+def estimate(
+    config: dict[str, Any],
+    bpw: float,
+    head_bits: int | None,
+    cache: str,
+    tokens_in_context: int,
+    batch_size: int,
+    memory_bandwidth_bytes_per_s: float | None,
+    *,
+    weight_bytes: float | None = None,
+    copies_for_each_head: bool = False,
+    efficiency: float = EFFICIENCY,
+) -> float | None:
+    """Tokens per second of all sequences of a batch together, each with `tokens_in_context` tokens in its cache.
+
+    A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
+    (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
+    the card where a checkpoint's header tells them (without the embeddings; with all experts); `copies_for_each_head`
+    as for `cache_bytes_per_token`. With an efficiency of 1 it is the ideal that measured speeds are compared with. None
+    where bandwidth is unknown or `config` lacks a size.
+    """
+    shape = _read_shape(config)
+    if shape is None or not memory_bandwidth_bytes_per_s:
+        return None
+    read_bytes = _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
+    if weight_bytes is not None:
+        read_bytes *= weight_bytes / _weight_bytes(shape, bpw, head_bits, shape.experts)
+    step_bytes = read_bytes + batch_size * _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
+    return batch_size * efficiency * memory_bandwidth_bytes_per_s / step_bytes
+
+
+def weight_bytes_per_step(
+    config: dict[str, Any], bpw: float, head_bits: int | None, batch_size: int = 1
+) -> float | None:
+    """Bytes of weights that a step of decoding (a token of each sequence) reads; None where `config` lacks a size.
+
+    All linear layers at `bpw` (which includes scales and permutations, as ExLlamaV2's converter counts it), the output
+    layer at `head_bits`, and the routers of experts in FP16. Of the experts those that a step of `batch_size` tokens
+    is expected to choose if each token chooses at random. The embeddings stay on the host. `head_bits` None means
+    FP16 in a model of 16 bpw, and the converter's default in any other.
+    """
+    shape = _read_shape(config)
+    return None if shape is None else _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
+
+
+def cache_bytes_per_token(
+    config: dict[str, Any], cache: str, tokens_in_context: int, copies_for_each_head: bool = False
+) -> float | None:
+    """Bytes that attention moves for one token of one sequence; None where `config` lacks a size.
+
+    FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
+    tensors, and those are read (exllamav2/attn.py, forward; cache.py, get_kv_state): more than FP16, not less. Writing
+    the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that several
+    heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
+    """
+    shape = _read_shape(config)
+    return None if shape is None else _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
+
+
+def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
+    attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)  # q and o; k and v
+    mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * experts
+    router_bytes = 2 * shape.hidden * shape.experts if shape.experts > 1 else 0
+    if head_bits is None:
+        head_bits = _FP16_BITS if bpw == _FP16_BITS else _DEFAULT_HEAD_BITS
+    head_bytes = shape.hidden * shape.vocab * head_bits / 8
+    return shape.layers * ((attention + mlp) * bpw / 8 + router_bytes) + head_bytes
+
+
+def _experts_read(shape: _Shape, batch_size: int) -> float:
+    """Different experts that `batch_size` tokens are expected to choose; for one token those that are active."""
+    return shape.experts * (1 - (1 - shape.active_experts / shape.experts) ** batch_size)
+
+
+def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
+    elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
+    fp16_bytes = 2 * elements * 2
+    copied_bytes = 0.0
+    if copies_for_each_head and shape.heads > shape.kv_heads:
+        copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
+    if cache == "FP16":
+        return fp16_bytes + copied_bytes
+    packed_bytes = elements * sum(_CACHE_BITS[cache]) / 8
+    scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
+    return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
+
+
+def _read_shape(config: dict[str, Any]) -> _Shape | None:
+    if any(_lookup(config, key) is not None for key in _OTHER_LAYERS):
+        return None
+    hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    layers, vocab = _size(config, "num_hidden_layers"), _size(config, "vocab_size")
+    intermediate = _size(config, "intermediate_size")
+    experts = _size(config, "num_local_experts") or _size(config, "num_experts") or 1
+    active_experts = 1
+    if experts > 1:
+        active_experts = _size(config, "num_experts_per_tok") or 0
+        intermediate = _size(config, "moe_intermediate_size") or intermediate
+    if not (hidden and heads and layers and vocab and intermediate and 0 < active_experts <= experts):
+        return None
+    architectures = config.get("architectures")
+    return _Shape(
+        hidden=hidden,
+        intermediate=intermediate,
+        layers=layers,
+        heads=heads,
+        kv_heads=_size(config, "num_key_value_heads") or heads,
+        head_dim=_size(config, "head_dim") or hidden // heads,
+        vocab=vocab,
+        experts=experts,
+        active_experts=active_experts,
+        mlp_matrices=2 if isinstance(architectures, list) and _UNGATED in architectures else 3,
+    )
+
+
+def layers_and_experts(config: dict[str, Any]) -> tuple[int, int] | None:
+    """How many layers a model has, and experts each of them (1 where none are chosen); None where it is not told."""
+    layers = _size(config, "num_hidden_layers") or _size(config, "n_layers") or _size(config, "n_layer")
+    experts = _size(config, "num_local_experts") or _size(config, "num_experts") or 1
+    return (layers, experts) if layers else None
+
+
+def _lookup(config: dict[str, Any], key: str) -> Any:
+    """A value of config.json or of its `text_config`, in the order in which ExLlamaV2 looks."""
+    nested = config.get("text_config")
+    value = config.get(key)
+    return nested.get(key) if value is None and isinstance(nested, dict) else value
+
+
+def _size(config: dict[str, Any], key: str) -> int | None:
+    value = _lookup(config, key)
+    return value if isinstance(value, int) and value > 0 else None

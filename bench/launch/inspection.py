@@ -1,0 +1,86 @@
+"""Whether checkpoints have all that the engine would look for: asked of a worker once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.errors import BadInput
+from bench.forecast.library import engine_digest
+from bench.launch.isolate import Launcher, case_request, make_launcher, run_isolated
+
+_TIMEOUT_S = 300.0
+# Where a checkpoint's headers are read: it needs no size.
+_CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
+
+
+def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
+    """Raises `BadInput` for a model whose checkpoint lacks tensors: from a directory, or by the headers of a hub.
+
+    A model that the engine refuses for another reason is let through, because its cases will say so; `to_be_read` ones
+    have no cases, and are refused with that reason.
+    """
+    asked = {case.model.fingerprint: case for case in cases}  # of thousands of cases, few are of different models
+    models = [case for case in asked.values() if _has_tensors(case.model)]
+    folder = user_cache_path("vram-bench") / "whole" / engine_digest() if models else Path()
+    launcher: Launcher | None = None
+    try:
+        for case in models:
+            path = folder / f"{_key(case.model)}.json"
+            if not path.exists():
+                launcher = launcher or make_launcher("simulated", None)
+                _ask_worker(launcher, case, path)
+            found = json.loads(path.read_text())
+            if found["missing"]:
+                raise BadInput(_lacking(case.model, found["missing"]))
+            if to_be_read and found["refused"]:
+                raise BadInput(f"{_source(case.model)}: {found['refused']}")
+    finally:
+        if launcher is not None:
+            launcher.close()
+
+
+def _has_tensors(model: ModelSpec) -> bool:
+    return model.path is not None and any(Path(model.path).glob("*.safetensors"))
+
+
+def _key(model: ModelSpec) -> str:
+    """Changes with all that is looked at: config.json, the headers, and what is said of images."""
+    assert model.path is not None
+    about_images = Path(model.path) / "preprocessor_config.json"
+    digest = hashlib.sha256(about_images.read_bytes() if about_images.is_file() else b"")
+    return f"{model.fingerprint}-{digest.hexdigest()[:8]}"
+
+
+def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
+        answer = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        request: dict[str, Any] = json.loads(case_request(replace(case, device=_CARD), Path(folder)))
+        ending = run_isolated(
+            launcher, json.dumps({**request, "missing": str(answer)}), Path(folder) / "log", _TIMEOUT_S
+        )
+    if not answer.exists():
+        said = next((report.data["message"] for report in ending.reports if report.event == "failure"), None)
+        raise RuntimeError(f"the worker that reads the headers died: {said or ending.log_tail.strip() or 'no word'}")
+    answer.rename(path)
+
+
+def _lacking(model: ModelSpec, missing: list[str]) -> str:
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    verb = "are" if more else "is"
+    again = "choose another repository or revision" if model.repo else "download it again"
+    return f"{_source(model)}: {missing[0]}{more} {verb} in none of its files; {again}"
+
+
+def _source(model: ModelSpec) -> str:
+    return f"model.repo={model.repo}" if model.repo else f"model.path={model.path}"

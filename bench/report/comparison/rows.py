@@ -1,0 +1,115 @@
+"""The cells of one finding: what was, what is, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.comparison.compare import Change, Finding, reach
+from bench.core.case import PAGE
+from bench.core.columns import Row
+from bench.report.text.units import percent_change, rate, size, size_change, tokens
+from bench.store.schema import PARTS
+
+_MOST_CHARACTERS = 120  # of an error
+_SPEED_NAMES = {
+    "prefill_tokens_per_s": "prefill tok/s",
+    "decode_tokens_per_s": "decode tok/s",
+    "decode_tokens_per_s_full": "decode tok/s, full",
+}
+_OTHER_NAMES = {
+    "phase": "the phase that ran out",
+    "attention": "attention that ran",
+    "estimated_decode_tokens_per_s": "estimated tok/s",
+}
+
+
+def verdict_row(finding: Finding) -> list[str]:
+    """The verdicts, and the error of the one that is worse, or what it lacks."""
+    base, head = finding.pair.base.row, finding.pair.head.row
+    worse = base if finding.change is Change.BETTER else head
+    told = worse.get("error") or worse.get("advice") or ""
+    return [_verdict(base), _verdict(head), _short(told)]
+
+
+def boundary_row(finding: Finding) -> list[str]:
+    """The lengths; one that is not certified has a question mark, and says how far it may go."""
+    base, head = finding.pair.base.row, finding.pair.head.row
+    lengths = [f"{tokens(row.get('fits_at'))}{'' if row.get('certified') else '?'}" for row in (base, head)]
+    old, new = base.get("fits_at") or 0, head.get("fits_at") or 0
+    if finding.change is Change.UNDECIDED:
+        doubts = [
+            f"{side} not certified, {_reach(row)}"
+            for side, row in (("BASE", base), ("HEAD", head))
+            if not row.get("certified")
+        ]
+        return [*lengths, "–", "; ".join(doubts)]
+    count = (new - old) / PAGE
+    unit = "page" if abs(count) == 1 else "pages"
+    return [*lengths, f"{new - old:+,} ({percent_change(old, new)})", f"{count:+.4g} {unit}"]
+
+
+def peaks_row(findings: Sequence[Finding]) -> list[str]:
+    """The peak that fails, or the first; what else moved with it: the other peaks, and the parts in use."""
+    first = next((finding for finding in findings if finding.fails), findings[0])
+    rest = [finding for finding in findings if finding is not first and None not in (finding.base, finding.head)]
+    also = [f"{_peak_name(finding)} {size_change(finding.head - finding.base)}" for finding in rest]
+    base, head = first.base, first.head
+    change = "–" if None in (base, head) else f"{size_change(head - base)} ({percent_change(base, head)})"
+    parts = _parts(first.pair.base.row, first.pair.head.row)
+    return [_peak_name(first), size(base), size(head), change, "; ".join(filter(None, [", ".join(also), parts]))]
+
+
+def speed_row(finding: Finding) -> list[str]:
+    """Medians, and what says whether they differ."""
+    speeds = finding.speeds
+    assert speeds is not None  # of a speed there always are
+    counts = f"{speeds.base_count} and {speeds.head_count} samples"
+    basis = f"p = {speeds.p_value:.2g}, {counts}" if speeds.p_value is not None else counts
+    if finding.change is Change.UNDECIDED:
+        basis = f"{counts} are too few to tell; repeats=5 has enough"
+    known = finding.base is not None and finding.head is not None
+    change = percent_change(finding.base, finding.head) if known else "–"
+    return [_SPEED_NAMES[finding.column], rate(finding.base), rate(finding.head), change, basis]
+
+
+def other_row(finding: Finding) -> list[str]:
+    return [_OTHER_NAMES[finding.column], *(_plain(value) for value in (finding.base, finding.head))]
+
+
+def _verdict(row: Row) -> str:
+    """`fits`, `oom in cache`, `fits to 8,192`."""
+    told = str(row["outcome"])
+    if row.get("fits_at") is not None:
+        return f"{told} to {tokens(row['fits_at'])}" if told == "fits" else f"{told}, {tokens(row['fits_at'])} fits"
+    if told == "oom" and "case_ids" in row:
+        return "nothing fits"
+    return told if told == "fits" or row.get("phase") is None else f"{told} in {row['phase']}"
+
+
+def _reach(boundary: Row) -> str:
+    low, high = reach(boundary)
+    return f"from {tokens(low)}" + (" on" if high is None else f" to {tokens(high)}")
+
+
+def _peak_name(finding: Finding) -> str:
+    return finding.column.removeprefix("peak_").removesuffix("_bytes")
+
+
+def _parts(base: Row, head: Row) -> str:
+    """`cache +30.0 MiB, logits -1.0 MiB`: the two parts that changed most."""
+    changes = {
+        name: head[name] - base[name] for name in PARTS if base.get(name) is not None and head.get(name) is not None
+    }
+    largest = sorted((name for name in changes if changes[name]), key=lambda name: -abs(changes[name]))[:2]
+    told = [f"{name.removesuffix('_bytes')} {size_change(changes[name])}" for name in largest]
+    return f"of it {', '.join(told)}" if told else ""
+
+
+def _short(text: str) -> str:
+    first = (text.splitlines() or [""])[0]
+    return first if len(first) <= _MOST_CHARACTERS else first[: _MOST_CHARACTERS - 1] + "…"
+
+
+def _plain(value: Any) -> str:
+    return rate(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,249 @@
+"""Figures of the page, for a reader who hovers and zooms: the only door to plotly.
+
+A figure's colours are for light and dark alike; text and grid take those of the page (assets/report.css).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from bench.report.naming.axes import bits_of, how
+from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.card import CACHES, CardTable, Row
+from bench.report.tables.parts import KIND_COLOURS, stack_of
+from bench.report.tables.verdicts import VerdictTable, close_together
+from bench.report.text.ends import is_lower_bound, reach
+from bench.report.text.units import GIB, in_k, size, tokens
+
+# Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#7A5FB8", "#808080")
+_CACHE_COLOURS = dict(zip(CACHES, _COLOURS, strict=False))
+_GREY = "#808080"
+_CROSS = "x-thin-open"
+_MOST_TICKS = 8
+# What the pictures draw too dark or too pale for a page that may be dark or light.
+_ON_PAGE = {"#222222": "#7A5FB8", "#D8D8D8": "#A8A8A8", "#555555": "#808080"}
+
+
+def library() -> str:
+    """The JavaScript that draws the figures."""
+    text: str = get_plotlyjs()
+    return text
+
+
+def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
+    """How far each cache type goes at each bpw: a mark for each way to run it, crosses at the bottom where none fits.
+
+    Dotted and dashed lines only guide the eye: nothing between two widths was run, and their steps are not to scale.
+    """
+    bits = bits_of(line["bpw"] for line in table.lines)
+    widths = [bits[bpw] for bpw in sorted(bits)]
+    curves: dict[tuple[str, bool, str], list[Row]] = {}
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        for cache, row in zip(table.caches, cells, strict=True):
+            if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
+                curves.setdefault((cache, line["lazy"], _others(table, line)), []).append(row)
+    traces: list[go.Scatter] = []
+    for (cache, lazy, others), rows in curves.items():
+        name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
+        points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
+        symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
+        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols, joined=True)
+    traces += _cross("nothing fits", traces)
+    limit = table.own_limit
+    longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
+    # Where the model's own limit is far above, all would lie flat at the bottom.
+    top = (longest if limit is None or 0 < longest < limit / 3 else max(limit, longest)) or 256
+    step = 2 ** math.ceil(math.log2(top / _MOST_TICKS))
+    heights = list(range(0, int(1.1 * top) + 1, step))
+    figure = _figure(table, traces)
+    figure.update_layout(scattermode="group", scattergap=0.8)  # side by side: at the model's own limit there are many
+    title = "bits per weight" if len(widths) < 2 else "bits per weight (those tried, not to scale)"
+    figure.update_xaxes(title=title, type="category", categoryorder="array", categoryarray=widths)
+    figure.update_yaxes(
+        title="max_seq_len that fits, tokens",
+        range=[-0.03 * top, 1.1 * top],
+        tickvals=heights,
+        ticktext=[in_k(height) for height in heights],
+    )
+    if limit is not None and limit <= top:
+        _level(figure, limit, f"the model's own limit, {tokens(limit)}")
+    return _plain(figure)
+
+
+def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
+    """What the memory goes to at each boundary, stacked under the card's limit; None where no row tells."""
+    stacks: dict[str, dict[str, int]] = {}
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        for cache, row in zip(table.caches, cells, strict=True):
+            stack = stack_of(row) if row and row["fits_at"] is not None else {}
+            if row and stack:
+                setting = [f"{line['bpw']:g} bpw {cache} {how(line)}", _others(table, line)]
+                stacks[", ".join(filter(None, setting))] = stack
+    if not stacks:
+        return None
+    traces = [
+        go.Bar(
+            name=kind,
+            x=list(stacks),
+            y=[stack.get(kind, 0) / GIB for stack in stacks.values()],
+            text=[size(stack.get(kind, 0)) for stack in stacks.values()],
+            textposition="none",
+            hovertemplate="%{text}",
+            marker={"color": _ON_PAGE.get(colour, colour)},
+        )
+        for kind, colour in KIND_COLOURS.items()
+        if any(kind in stack for stack in stacks.values())
+    ]
+    figure = _figure(table, traces)
+    figure.update_layout(barmode="stack", bargap=0.25)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(stacks), title="setting")
+    figure.update_yaxes(title="GiB at the longest that fits", rangemode="tozero")
+    if table.limit_bytes is not None:
+        _level(figure, table.limit_bytes / GIB, f"the card, {size(table.limit_bytes)}")
+    return _plain(figure)
+
+
+def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Peak VRAM over max_seq_len for each cache type, with that type: marks for each bpw and way to run it, joined
+    where lengths are close together, and crosses above the card's edge where memory ran out.
+    """
+    widths = sorted({line["bpw"] for line in table.lines})
+    colours = {bpw: _COLOURS[i % len(_COLOURS)] for i, bpw in enumerate(widths)}
+    limit = None if table.limit_bytes is None else table.limit_bytes / GIB
+    lines = list(zip(table.lines, table.cells, strict=True))
+    for cache in CACHES:
+        traces: list[go.Scatter] = []
+        for above, (line, cells) in enumerate(pair for pair in lines if pair[0]["cache"] == cache):
+            points = [
+                (n, height, _verdict(row), row["outcome"] == "oom")
+                for n, row in zip(table.lengths, cells, strict=True)
+                if row and (height := _height(row, limit, above)) is not None
+            ]
+            name = ", ".join(filter(None, [f"{table.axes.bits(line)} bpw", how(line), _others(table, line)]))
+            symbol = "diamond" if line["lazy"] else "circle"
+            joined = close_together([n for n, *_, failed in points if not failed])
+            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], symbol, joined)
+        if not traces:
+            continue
+        figure = _figure(table, traces + _cross("out of memory", traces))
+        shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
+        figure.update_xaxes(
+            title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[in_k(length) for length in shown]
+        )
+        figure.update_yaxes(title="peak VRAM, GiB", rangemode="tozero")
+        if limit is not None:
+            _level(figure, limit, size(table.limit_bytes, 1))
+        yield cache, _plain(figure)
+
+
+def _curve(
+    name: str,
+    points: Sequence[tuple[str | int, float, str, bool]],
+    colour: str,
+    lazy: bool,
+    symbols: str | list[str],
+    joined: bool,
+) -> Iterator[go.Scatter]:
+    """The points (x, height, text, whether it failed) that fit, and apart from them the crosses of those that failed:
+    no line leads to a cross, as its height says nothing.
+    """
+    fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
+    dash, offset = "dash" if lazy else "dot", {"offsetgroup": name, "legendgroup": name}
+    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1}}), (failed, None)):
+        if not part:
+            continue
+        x, y, text = zip(*part, strict=True)
+        mode = "lines+markers" if joined else "markers"
+        marker = {"size": 8, "symbol": symbols, "color": colour}
+        look = {"mode": mode, "marker": marker, **told} if told else _crosses(colour)
+        yield go.Scatter(
+            name=name,
+            x=x,
+            y=y,
+            text=text,
+            hovertemplate="%{text}",
+            showlegend=part is fits or not fits,
+            **offset,
+            **look,
+        )
+
+
+def _crosses(colour: str) -> dict[str, Any]:
+    marker = {"size": 7, "symbol": _CROSS, "color": colour, "line": {"width": 2}}
+    return {"mode": "markers", "marker": marker}
+
+
+def _cross(meaning: str, traces: Sequence[go.Scatter]) -> list[go.Scatter]:
+    """What a cross means, for the legend, where there is one."""
+    if all(trace.marker.symbol != _CROSS for trace in traces):
+        return []
+    return [go.Scatter(name=meaning, x=[None], y=[None], hoverinfo="skip", **_crosses(_GREY))]
+
+
+def _figure(table: CardTable, traces: Sequence[go.Scatter | go.Bar]) -> go.Figure:
+    """Every figure says what kind of card it is of, as it may be saved without its page."""
+    layout = go.Layout(
+        template={},
+        margin={"l": 62, "r": 12, "t": 26, "b": 46},
+        font={"family": "system-ui, sans-serif", "size": 12},
+        hovermode="x unified",
+        dragmode="zoom",
+        legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
+        showlegend=True,
+    )
+    figure = go.Figure(data=list(traces), layout=layout)
+    figure.update_xaxes(gridcolor=_GREY, zeroline=False, automargin=True, title_standoff=6)
+    figure.update_xaxes(spikecolor=_GREY, spikethickness=1, spikedash="solid")
+    figure.update_yaxes(gridcolor=_GREY, zeroline=False)
+    kind = "simulated" if table.simulated else "measured"
+    where = {"x": 0, "xref": "paper", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "bottom"}
+    figure.add_annotation(text=f"<b>{kind}</b>", showarrow=False, name="kind", **where)
+    return figure
+
+
+def _level(figure: go.Figure, height: float, text: str) -> None:
+    figure.add_hline(
+        height, line={"color": _GREY, "width": 1}, annotation={"text": text, "font": {"size": 11}, "xanchor": "right"}
+    )
+
+
+def _plain(figure: go.Figure) -> dict[str, Any]:
+    fields: dict[str, Any] = figure.to_plotly_json()
+    return {"data": fields["data"], "layout": fields["layout"]}
+
+
+def _others(table: CardTable, line: Row) -> str:
+    """What else tells a curve apart; escaped, as plotly takes some of HTML's tags."""
+    named = ", ".join(table.axes.others(line))
+    return named.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _symbol(row: Row) -> str:
+    return ("diamond" if row["lazy"] else "circle") + ("" if row["certified"] else "-open")
+
+
+def _end(row: Row) -> str:
+    if row["fits_at"] is None:
+        return "nothing fits" if row["certified"] else "nothing fits, not certified"
+    return reach(row) + ("" if row["certified"] or is_lower_bound(row) else ", not certified")
+
+
+def _height(row: Row, limit: float | None, above: int) -> float | None:
+    """Where a case stands; None where it has no place. One row of crosses a line, so that none hides another."""
+    if row["outcome"] == "oom":
+        return None if limit is None else limit * (1.04 + 0.035 * above)
+    if row["outcome"] != "fits" or row["peak_device_bytes"] is None:
+        return None
+    peak: float = row["peak_device_bytes"] / GIB
+    return peak
+
+
+def _verdict(row: Row) -> str:
+    return f"OOM in {row['phase']}" if row["outcome"] == "oom" else size(row["peak_device_bytes"])

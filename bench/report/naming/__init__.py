@@ -1,0 +1,1 @@
+"""What models, cards, settings and cases are called: never two alike."""

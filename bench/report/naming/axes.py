@@ -1,0 +1,85 @@
+"""How a model is run, in words: bits, cache, way of loading, and what else differs among all that is named together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.core.columns import SETTING, key_of, known
+from bench.report.naming.cards import texts_of
+
+Row = Mapping[str, Any]
+
+# What every line shows. The others are shown where they differ.
+ALWAYS = ("bpw", "cache", "lazy")
+OPTIONAL = tuple(name for name in SETTING if name not in ALWAYS)
+_LABELS = {"attention_requested": "attention"}
+
+
+def how(line: Row) -> str:
+    """The two ways of loading, as columns name them."""
+    return "lazy" if line["lazy"] else "load"
+
+
+def label(column: str) -> str:
+    """The key of an axis, as it heads a column."""
+    return _LABELS.get(column, column)
+
+
+# What follows from the model, unless it was asked for: it is told only where nothing else tells two apart.
+_AT_LAST = ("auto_up_to",)
+
+
+def telling(lines: Sequence[Row], optional: Sequence[str], always: Sequence[str] = ALWAYS) -> list[str]:
+    """Those of `optional` that are needed to tell `lines` apart.
+
+    None, as the head_bits of weights that are there, is no value: it is told only where nothing else tells two apart.
+    """
+    values = {name: {known(line.get(name)) for line in lines} for name in optional}
+    needed = [name for name in optional if len(values[name] - {None}) > 1 and name not in _AT_LAST]
+    for name in optional:
+        if len(values[name]) > 1 and name not in needed:
+            without = {key_of(line, (*always, *needed)) for line in lines}
+            if len({key_of(line, (*always, *needed, name)) for line in lines}) > len(without):
+                needed.append(name)
+    return [name for name in optional if name in needed]
+
+
+class Axes:
+    """The settings of `lines`, which have the columns `ALWAYS` and some of `optional`.
+
+    `beside` are columns that tell lines apart by themselves, in another place.
+    """
+
+    def __init__(self, lines: Iterable[Row], optional: Sequence[str] = OPTIONAL, beside: Sequence[str] = ()) -> None:
+        distinct = {key_of(line, (*ALWAYS, *optional, *beside)): line for line in lines}
+        self.varying = telling(list(distinct.values()), optional, (*ALWAYS, *beside))
+        self._bits = bits_of(known(line["bpw"]) for line in distinct.values())
+
+    def bits(self, line: Row) -> str:
+        """`4.25`; with all digits where two would look the same."""
+        return self._bits.get(known(line["bpw"])) or f"{line['bpw']:g}"
+
+    def cells(self, line: Row) -> list[str]:
+        """What varies, a cell each."""
+        return ["–" if (value := known(line.get(name))) is None else plain_number(value) for name in self.varying]
+
+    def others(self, line: Row) -> list[str]:
+        """The same with the name of each: `head_bits 8`."""
+        told = {name: known(line.get(name)) for name in self.varying}
+        return [f"{label(name)} {plain_number(value)}" for name, value in told.items() if value is not None]
+
+    def words(self, line: Row) -> str:
+        """`4 bpw Q4 lazy head_bits 8`."""
+        cache = [] if line.get("cache") is None else [str(line["cache"])]
+        return " ".join([f"{self.bits(line)} bpw", *cache, how(line), *self.others(line)])
+
+
+def bits_of(widths: Iterable[float]) -> dict[float, str]:
+    """Bits per weight as text: `4.25`; with all digits where two would look the same."""
+    return texts_of(widths, (lambda bpw: f"{bpw:g}", lambda bpw: str(bpw).removesuffix(".0")))
+
+
+def plain_number(value: Any) -> str:
+    """A whole number without the point that pandas gives it beside a null."""
+    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)

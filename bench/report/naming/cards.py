@@ -1,0 +1,172 @@
+"""What cards are called: by their name, and by what tells them from others of that name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.columns import CARD, LIMIT, key_of, known
+from bench.report.text.units import exact_size, size, size_in_mib
+
+Row = Mapping[str, Any]
+
+_UUID_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """A fact in words, and how its values are written: from the shortest way to the one that tells all apart."""
+
+    words: str
+    texts: tuple[Callable[[Any], str], ...]
+
+
+_FACTS = {
+    "device_total_bytes": _Fact("{}", (size, exact_size)),
+    "compute_capability": _Fact("compute capability {}", (str,)),
+    "device_context_bytes": _Fact("context {}", (size_in_mib, exact_size)),
+    "device_workspace_bytes": _Fact("workspace {}", (size_in_mib, exact_size)),
+    "device_multi_processor_count": _Fact("{} multiprocessors", ("{:.0f}".format,)),
+    "device_bandwidth_bytes_per_s": _Fact(
+        "{} GB/s", (lambda value: f"{value / 1e9:.0f}", lambda value: str(value / 1e9))
+    ),
+    "device_uuid": _Fact("[{}]", (lambda value: str(value)[-_UUID_DIGITS:], str)),
+    "vram_limit_bytes": _Fact("limited to {}", (size, exact_size)),
+}
+
+
+def kind_word(row: Row) -> str:
+    """`simulated` or `measured`."""
+    return "simulated" if row["device_kind"] == "simulated" else "measured"
+
+
+def texts_of(values: Iterable[Any], ways: Iterable[Callable[[Any], str]]) -> dict[Any, str]:
+    """Each value as text, in the first of `ways` that makes no two of them look the same, else in the last."""
+    values = set(values)
+    told: dict[Any, str] = {}
+    for way in ways:
+        told = {value: way(value) for value in values}
+        if len(set(told.values())) == len(values):
+            break
+    return told
+
+
+class CardNames:
+    """The names of `cards`, with the columns `CARD` and `LIMIT`; `real` is what those are called that are real."""
+
+    def __init__(self, cards: Iterable[Row], real: str = "measured") -> None:
+        self._real = real
+        distinct = {key_of(card, (*CARD, *LIMIT)): card for card in cards}
+        groups: dict[tuple[Any, ...], list[Row]] = {}
+        self._kinds: dict[str, set[str]] = {}
+        for card in distinct.values():
+            groups.setdefault(_namesakes(card), []).append(card)
+            self._kinds.setdefault(card["device_name"], set()).add(card["device_kind"])
+        self._groups = {key: _Group(group) for key, group in groups.items()}
+        self._slugs = _apart({key: self._slug(card) for key, card in distinct.items()})
+
+    def short(self, card: Row) -> str:
+        """`rtx_4090`; of several with that name `rtx_4090 (1.00 GiB)`; then the limit within it."""
+        group = self._group(card)
+        kind = [self._kind(card)] if self._has_both_kinds(card) else []
+        told = ", ".join([*kind, *group.told(card)])
+        return " ".join([str(card["device_name"]), *([f"({told})"] if told else []), *group.end(card)])
+
+    def title(self, card: Row) -> str:
+        """`rtx_4090 (simulated), 23.52 GiB limited to 8.00 GiB`."""
+        group = self._group(card)
+        total = group.text("device_total_bytes", card) or "–"
+        facts = [total, *(fact for fact in group.told(card) if fact != total)]
+        return " ".join([f"{card['device_name']} ({self._kind(card)}), {', '.join(facts)}", *group.end(card)])
+
+    def slug(self, card: Row) -> str:
+        """The same for the name of a file, without what a name there cannot have; no two cards share one."""
+        return self._slugs.get(key_of(card, (*CARD, *LIMIT))) or self._slug(card)
+
+    def _slug(self, card: Row) -> str:
+        group, uuid, limit = self._group(card), card.get("device_uuid"), known(card.get("vram_limit_bytes"))
+        kind = [self._kind(card)] if self._has_both_kinds(card) and uuid is None else []
+        parts = [str(card["device_name"]), *kind, *(fact.replace(" ", "") for fact in group.told(card))]
+        if limit is not None:
+            whole = texts_of(group.values["vram_limit_bytes"], (lambda n: f"{int(n) >> 20}mib", lambda n: f"{n:.0f}b"))
+            parts.append(whole[limit])
+        parts += ["capped"] if card.get("vram_limit_by") == "allocator" else []
+        parts += [] if uuid is None else [str(group.text("device_uuid", card)).strip("[]")]
+        return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+
+    def _kind(self, card: Row) -> str:
+        return "simulated" if card["device_kind"] == "simulated" else self._real
+
+    def _group(self, card: Row) -> _Group:
+        """Those of its name; a card that is not among them stands alone."""
+        return self._groups.get(_namesakes(card)) or _Group([card])
+
+    def _has_both_kinds(self, card: Row) -> bool:
+        return len(self._kinds.get(card["device_name"], ())) > 1
+
+
+class _Group:
+    """Cards of one kind and name."""
+
+    def __init__(self, cards: list[Row]) -> None:
+        columns = (*CARD, *LIMIT)
+        every = {name: {known(card.get(name)) for card in cards} for name in columns}
+        self.values = {name: values - {None} for name, values in every.items()}
+        # The uuid stands last, and a limit is always told.
+        self._telling = _as_few_as_tell(cards, [name for name in CARD if name != "device_uuid"])
+        self._has_several_uuids = len(every["device_uuid"]) > 1
+        self._texts: dict[str, dict[Any, str]] = {}
+
+    def text(self, name: str, card: Row) -> str | None:
+        """A fact in words; None where it is unknown."""
+        fact = _FACTS.get(name) or _Fact(name + " {}", (str,))
+        if name not in self._texts:
+            self._texts[name] = texts_of(self.values[name], fact.texts)
+        value = known(card.get(name))
+        return None if value is None else fact.words.format(self._texts[name].get(value) or fact.texts[-1](value))
+
+    def told(self, card: Row) -> list[str]:
+        """What tells it from the others, but for its number and its limit."""
+        return [self.text(name, card) or _lacking(name) for name in self._telling]
+
+    def end(self, card: Row) -> list[str]:
+        """The limit within it, who keeps to that, and its number where there are several."""
+        limit = self.text("vram_limit_bytes", card)
+        capped = ["by PyTorch's allocator"] if card.get("vram_limit_by") == "allocator" else []
+        number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
+        return [*([limit, *capped] if limit else []), *number]
+
+
+def _apart(slugs: Mapping[Any, str]) -> dict[Any, str]:
+    """The same, but for those that are alike where files may have no capitals: the later ones are numbered."""
+    taken: set[str] = set()
+    told = {}
+    for key, slug in slugs.items():
+        free, number = slug, 1
+        while free.lower() in taken:
+            number += 1
+            free = f"{slug}-{number}"
+        taken.add(free.lower())
+        told[key] = free
+    return told
+
+
+def _as_few_as_tell(cards: list[Row], columns: list[str]) -> list[str]:
+    """Those of `columns`, from the first on, that it takes to tell all cards apart that differ in any."""
+    telling: list[str] = []
+    for name in columns:
+        if len({key_of(card, [*telling, name]) for card in cards}) > len({key_of(card, telling) for card in cards}):
+            telling.append(name)
+    return telling
+
+
+def _namesakes(card: Row) -> tuple[Any, ...]:
+    return card["device_kind"], card["device_name"]
+
+
+def _lacking(name: str) -> str:
+    """`context not told`."""
+    words = "memory {}" if name == "device_total_bytes" else _FACTS[name].words if name in _FACTS else name + " {}"
+    return words.format("not told" if words.endswith("{}") else "unknown")

@@ -1,0 +1,71 @@
+"""What models and cards are called: by what tells them apart among all that are named together.
+
+A name alone may stand for several. Where it does, what differs follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.core.columns import CARD, LIMIT, MODEL, known
+from bench.report.naming.cards import CardNames, texts_of
+from bench.report.rows import plain
+
+Row = Mapping[str, Any]
+
+_MARK_DIGITS = range(6, 65)  # of a fingerprint: as few as tell all apart
+
+
+class Names:
+    """The names of whatever is among `things`: rows, or anything else with the columns of `results.identity`.
+
+    `real` is what a card is called that is not simulated.
+    """
+
+    def __init__(self, things: Iterable[Row], real: str = "measured") -> None:
+        things = list(things)
+        self._cards = CardNames(things, real)
+        prints: dict[str, set[str]] = {}
+        for thing in things:
+            prints.setdefault(thing["model"], set()).add(_fingerprint(thing))
+        ways = [lambda value, digits=digits: value[:digits] for digits in _MARK_DIGITS]
+        self._marks = {name: texts_of(values, ways) for name, values in prints.items() if len(values) > 1}
+
+    @classmethod
+    def of_frames(cls, *frames: pd.DataFrame) -> Names:
+        """The names of all rows; there may be a million of them, of few cards and models."""
+        return cls(row for frame in frames for row in distinct(frame, (*CARD, *LIMIT, *MODEL)))
+
+    @property
+    def shared(self) -> set[str]:
+        """The names that stand for several models."""
+        return set(self._marks)
+
+    def model(self, row: Row) -> str:
+        """`ORG/NAME`; where several models have that name, with the beginning of its fingerprint: `mine [3f2a1c]`."""
+        mark = self._marks.get(row["model"], {}).get(_fingerprint(row))
+        return f"{row['model']} [{mark}]" if mark else str(row["model"])
+
+    def card(self, row: Row) -> str:
+        """In few words: `rtx_4090`."""
+        return self._cards.short(row)
+
+    def card_title(self, row: Row) -> str:
+        """`rtx_4090 (simulated), 23.52 GiB`."""
+        return self._cards.title(row)
+
+    def card_slug(self, row: Row) -> str:
+        """For the name of a file."""
+        return self._cards.slug(row)
+
+
+def distinct(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The combinations of values of `columns`; a column that the frame lacks is unknown."""
+    return plain(frame.reindex(columns=list(columns)).drop_duplicates())
+
+
+def _fingerprint(row: Row) -> str:
+    return str(known(row.get("model_fingerprint")) or "unknown")

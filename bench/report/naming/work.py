@@ -1,0 +1,33 @@
+"""What cases and searches are called before they have rows: one line each, and no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.core.case import Case, Search
+from bench.core.columns import CARD, LIMIT, MODEL, identity_of
+from bench.report.naming.axes import OPTIONAL, Axes
+from bench.report.naming.models import Names
+
+
+class WorkNames:
+    """The names of `works`: the model, how it is run, the length of a case, and the card."""
+
+    def __init__(self, works: Iterable[Case | Search]) -> None:
+        things = [_told(work) for work in works]
+        self._names = Names(things, real="cuda")
+        self._axes = Axes(things, (*OPTIONAL, "repeats", "auto_up_to"), beside=(*CARD, *LIMIT, *MODEL, "max_seq_len"))
+
+    def title(self, work: Case | Search) -> str:
+        """`tinyllama_1_1b 4 bpw FP16 load 2048 on rtx_3090 limited to 8.00 GiB`."""
+        thing = _told(work)
+        length = [str(work.max_seq_len)] if isinstance(work, Case) else []
+        setting = " ".join([self._axes.words(thing), *length])
+        return f"{self._names.model(thing)} {setting} on {self._names.card(thing)}"
+
+
+def _told(work: Case | Search) -> dict[str, Any]:
+    if isinstance(work, Search):
+        return {**identity_of(work.longest), "repeats": work.longest.repeats, "auto_up_to": work.search_end}
+    return {**identity_of(work), "repeats": work.repeats, "max_seq_len": work.max_seq_len}

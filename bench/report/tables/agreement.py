@@ -1,0 +1,112 @@
+"""The agreement of measured rows with others as Markdown. Every column says which of the two it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bench.comparison.agreement import Agreement, Compared, Tally
+from bench.core.columns import Row
+from bench.report.text.units import percent_change, size_change, tokens
+from bench.store.schema import Kind
+
+_NAMES = {
+    "peak_allocated_bytes": "peak allocated",
+    "peak_requested_bytes": "peak requested",
+    "peak_reserved_bytes": "peak reserved",
+    "peak_device_bytes": "held on the card",
+    "fits_at": "fits at",
+    "fails_at": "fails at",
+}
+_TITLES = {Kind.CASES: "Cases", Kind.BOUNDARIES: "Boundaries"}
+
+
+class _Sides(NamedTuple):
+    """What the two that are compared are called, and how it is said that a row has a partner."""
+
+    one: str
+    other: str
+    paired: str
+
+
+_SIMULATED = _Sides("measured", "simulated", "measured rows have a simulated one")
+_LIMITED = _Sides("process", "allocator", "rows of a process that holds the rest have one of a capped allocator")
+
+
+def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], cards: Sequence[str]) -> str:
+    """`cards` says of each card what it was simulated as, a line each; `limits` are smaller cards, kept both ways."""
+    lines = ["# Measured and simulated", "", *(f"- {card}" for card in cards)]
+    for each in compared:
+        if each.agreements or each.alone:
+            lines += ["", f"## {_TITLES[each.kind]}", "", *_summary(each, _SIMULATED), "", *_table(each, _SIMULATED)]
+        if each.alone:
+            lines += ["", "Measured, without a simulated row beside it:", ""]
+            lines += [f"- {_title(row)}" for row in each.alone]
+    if any(each.agreements for each in limits):
+        lines += ["", "# Smaller cards inside a real one", ""]
+        lines += ["Measured both ways: another process holds the rest of the card, or PyTorch's allocator is capped."]
+    for each in limits:
+        if each.agreements:
+            lines += ["", f"## {_TITLES[each.kind]}", "", *_summary(each, _LIMITED), "", *_table(each, _LIMITED)]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(compared: Compared, sides: _Sides) -> list[str]:
+    number = len(compared.agreements)
+    lines = [
+        f"{number} of {number + len(compared.alone)} {sides.paired} beside them; the verdict is the same in "
+        f"{compared.same_verdicts} of {number}.",
+        "",
+        f"| figure | equal | of | largest difference, {_less(sides)} | largest share |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    return lines + [_tally_line(tally, compared.kind) for tally in compared.tallies() if tally.known]
+
+
+def _tally_line(tally: Tally, kind: Kind) -> str:
+    largest = f"{tally.largest:+,} tokens" if kind is Kind.BOUNDARIES else size_change(tally.largest)
+    share = percent_change(1.0, 1.0 + tally.largest_share) if tally.largest else "0"
+    return f"| {_NAMES[tally.figure]} | {tally.equal} | {tally.known} | {largest if tally.largest else '0'} | {share} |"
+
+
+def _table(compared: Compared, sides: _Sides) -> list[str]:
+    figures = [tally.figure for tally in compared.tallies() if tally.known]
+    unit = "tokens" if compared.kind is Kind.BOUNDARIES else "B"
+    header = [
+        "case",
+        sides.one,
+        sides.other,
+        *(name for figure in figures for name in (f"{_NAMES[figure]} ({sides.one}), {unit}", _less(sides))),
+    ]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * 3}{'---:|' * (len(header) - 3)}"]
+    for agreement in compared.agreements:
+        cells = [_title(agreement.measured), *(_verdict(row) for row in (agreement.measured, agreement.other))]
+        for figure in figures:
+            cells += [tokens(agreement.measured.get(figure)), _difference(agreement, figure)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _less(sides: _Sides) -> str:
+    return f"{sides.other} less {sides.one}"
+
+
+def _difference(agreement: Agreement, figure: str) -> str:
+    difference = agreement.differences.get(figure)
+    if difference is None:
+        return "–"
+    return f"{difference:+,}" if difference else "0"
+
+
+def _verdict(row: Row) -> str:
+    outcome, phase = str(row["outcome"]), row.get("phase")
+    return outcome if phase in (None, "done") else f"{outcome} in {phase}"
+
+
+def _title(row: Row) -> str:
+    how = "lazy" if row["lazy"] else "load"
+    length = f" {tokens(row['max_seq_len'])}" if row.get("max_seq_len") is not None else ""
+    capped = " by the allocator" if row.get("vram_limit_by") == "allocator" else ""
+    limit = f" limited to {row['vram_limit_bytes']:,} B{capped}" if row.get("vram_limit_bytes") is not None else ""
+    attention = row.get("attention") or row.get("attention_requested")
+    return f"{row['model']} {row['bpw']:g} bpw {row['cache']} {how} {attention}{length} on {row['device_name']}{limit}"

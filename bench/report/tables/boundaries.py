@@ -1,0 +1,137 @@
+"""How far each bpw and cache type goes, for each card and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import itemgetter
+
+import pandas as pd
+
+from bench.report.naming.axes import how
+from bench.report.naming.models import Names
+from bench.report.tables.card import CACHES, CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, Row, card_tables, lines_of
+from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
+from bench.report.text.units import tokens
+
+_LINE = ["bpw", "lazy", *OPTIONAL]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryTable(CardTable):
+    """A column for each of `caches`."""
+
+    caches: list[str]
+
+    @property
+    def legend(self) -> str:
+        """Speaks only of what the table shows."""
+        shown = [row for cells in self.cells for row in cells if row]
+        parts = ["The largest max_seq_len that fits."]
+        if any(row["certified"] and row["fits_at"] and row["fails_at"] for row in shown):
+            parts[0] += " Certified by two runs: it fits there, and 256 tokens further it fails."
+        if any(is_own_limit(row) for row in shown):
+            parts.append(OWN_LIMIT)
+        if any(is_lower_bound(row) for row in shown):
+            parts.append(LOWER_BOUND)
+        if any(row["outcome"] == "oom" for row in shown):
+            parts.append("none: not even 256 tokens.")
+        if any(_mark(row) for row in shown):
+            parts.append("?: not certified, the end was not found.")
+        return " ".join(parts)
+
+    @property
+    def in_words(self) -> str | None:
+        """What a plot would not show better: that everything goes as far as was looked. None where something ends."""
+        shown = [row for cells in self.cells for row in cells if row]
+        ends = {row["fits_at"] for row in shown}
+        if len(ends) != 1 or None in ends or not all(is_own_limit(row) or is_lower_bound(row) for row in shown):
+            return None
+        settings = "The only setting that was tried goes" if len(shown) == 1 else f"All {len(shown)} settings go"
+        return f"{settings} to {tokens(ends.pop())} tokens, and no longer length was tried."
+
+    def header(self) -> list[str]:
+        return ["bpw", "how", *self.varying, *self.caches]
+
+    def body(self) -> list[list[str]]:
+        return [
+            [
+                self.axes.bits(line),
+                how(line),
+                *self.axes.cells(line),
+                *(_cell(cell) for cell in self.cells[i]),
+            ]
+            for i, line in enumerate(self.lines)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to do where nothing fits, what is in doubt, and what was assumed."""
+        said: dict[str, list[tuple[int, int]]] = {}
+        for i, cells in enumerate(self.cells):
+            for j, row in enumerate(cells):
+                for remark in _remarks(row) if row else []:
+                    said.setdefault(remark, []).append((i, j))
+        return [self._where(places) + remark for remark, places in said.items()] + self.assumptions
+
+    def _where(self, places: list[tuple[int, int]]) -> str:
+        """`6 bpw load (FP16, Q8), 6 bpw lazy: `, the caches named where they are not all; empty for the whole table."""
+        if len(places) == sum(row is not None for cells in self.cells for row in cells):
+            return ""
+        names = []
+        for i in dict.fromkeys(i for i, _ in places):
+            line, columns = self.lines[i], [j for place, j in places if place == i]
+            name = self.axes.words(line)
+            every = columns == [j for j, row in enumerate(self.cells[i]) if row]
+            names.append(name if every else f"{name} ({', '.join(self.caches[j] for j in columns)})")
+        return ", ".join(names) + ": "
+
+
+def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None) -> list[BoundaryTable]:
+    """One table for each card and model in `frame` (rows of boundaries): a model's cards together, small ones first."""
+    tables = card_tables(frame, "finished_at", _table, by_attention, names)
+    return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
+
+
+def _table(rows: list[Row], names: Names) -> BoundaryTable:
+    lines = lines_of(rows, _LINE)
+    caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
+    line_of = itemgetter(*_LINE)
+    found = {(line_of(row), row["cache"]): row for row in rows}
+    cells = [[found.get((tuple(line.values()), cache)) for cache in caches] for line in lines]
+    return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row["fits_at"] is None and row["outcome"] != "oom":
+        return SHORT.get(row["outcome"], str(row["outcome"]))
+    return ("none" if row["fits_at"] is None else reach(row)) + _mark(row)
+
+
+def _mark(row: Row) -> str:
+    answered = row["fits_at"] is not None or row["outcome"] == "oom"
+    return "?" if answered and not row["certified"] and not is_lower_bound(row) else ""
+
+
+def _remarks(row: Row) -> list[str]:
+    """What a reader should know of one cell."""
+    remarks = []
+    if row["outcome"] == "oom" and row["advice"]:
+        remarks.append(f"nothing fits; {row['advice']}")
+    if row["outcome"] not in ("fits", "oom") and row["error"]:
+        remarks.append(row["error"])
+    if _mark(row):
+        known = [] if row["fits_at"] is None else [f"{tokens(row['fits_at'])} fits"]
+        known += [] if row["fails_at"] is None else [f"{tokens(row['fails_at'])} fails"]
+        known += [] if row["predicted_fits_at"] is None else [f"predicted to end at {tokens(row['predicted_fits_at'])}"]
+        known += [row["error"]] if row["error"] else []
+        remarks.append(", ".join(["not certified", *known]))
+    if row["contradictory"]:
+        remarks.append("contradictory, a length fitted at or above one that failed")
+    return remarks
+
+
+def as_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of their CSV."""
+    return frame.sort_values([*CARD_AND_MODEL, "bpw", "cache", "lazy", *OPTIONAL])

@@ -1,0 +1,97 @@
+"""How far each card goes, the cards as rows: what a wiki wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bench.report.naming.axes import Axes, how
+from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.card import Row
+from bench.report.text.plain_table import PlainTable
+
+_MOST_COLUMNS = 12  # of one table; with more of them each model has its own
+
+_Setting = tuple[str, ...]  # the words that name a column: model, bits, cache, loading and what else varies
+
+
+def cards_tables(found: Sequence[BoundaryTable]) -> list[PlainTable]:
+    """A line for each card, small ones first, a column for each model and setting; none of a single card.
+
+    What all columns have in common stands in the title. Each cell is as the card's own table has it.
+    """
+    if len({table.card for table in found}) < 2:
+        return []
+    groups = [list(found)]
+    if len({setting for setting, _, _ in _cells(found, found)}) > _MOST_COLUMNS:
+        models = dict.fromkeys(table.model for table in found)
+        groups = [[table for table in found if table.model == model] for model in models]
+    return [_table(group) for group in groups if len({table.card for table in group}) > 1]
+
+
+def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
+    """The same for CSV: a row for each card, a column for each model and setting, with the longest that fits; null
+    where nothing fits or is known.
+    """
+    rows: dict[str, dict[str, int | None]] = {}
+    for table in sorted(found, key=_place):
+        for setting, _, row in _cells([table], found):
+            rows.setdefault(_card(table, found), {})[" ".join(filter(None, setting))] = row["fits_at"]
+    frame = pd.DataFrame.from_dict(rows, orient="index").astype("Int64")
+    return frame.rename_axis("card").reset_index()
+
+
+def _table(found: Sequence[BoundaryTable]) -> PlainTable:
+    cells: dict[str, dict[_Setting, str]] = {}
+    for table in sorted(found, key=_place):
+        for setting, text, _ in _cells([table], found):
+            cells.setdefault(_card(table, found), {})[setting] = text
+    settings = list(dict.fromkeys(setting for setting, _, _ in _cells(found, found)))
+    common = [len({setting[i] for setting in settings}) == 1 for i in range(len(settings[0]))]
+    names = [
+        " ".join(word for word, same in zip(setting, common, strict=True) if word and not same) or "max_seq_len"
+        for setting in settings
+    ]
+    title = ", ".join(word for word, same in zip(settings[0], common, strict=True) if word and same)
+    return PlainTable(
+        title=f"All cards: {title}" if title else "All cards",
+        legend="The largest max_seq_len that fits, in tokens. " + _legend(found),
+        columns=["card", *names],
+        lines=[[card, *(own.get(setting, "") for setting in settings)] for card, own in cells.items()],
+    )
+
+
+def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, Row]]:
+    """The setting, the text and the row of each cell of `found`, named among those of `every`, in their order.
+
+    Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
+    """
+    axes = Axes([row for table in every for cells in table.cells for row in cells if row])
+    cells: list[tuple[_Setting, str, Row]] = []
+    for table in found:
+        start = len(table.header()) - len(table.caches)
+        for texts, rows in zip(table.body(), table.cells, strict=True):
+            for text, row in zip(texts[start:], rows, strict=True):
+                if row is not None:
+                    words = (f"{axes.bits(row)} bpw", row["cache"], how(row), ", ".join(axes.others(row)))
+                    cells.append(((table.model, *words), text, row))
+    return cells
+
+
+def _card(table: BoundaryTable, every: Sequence[BoundaryTable]) -> str:
+    """With the attention that ran, where `auto` ran another on another card."""
+    ran = {attention for each in every for attention in each.attentions}
+    asked = {row["attention_requested"] for each in every for row in each.rows}
+    differs = len(ran) > 1 and len(asked) == 1
+    return f"{table.card}, {' and '.join(table.attentions)} attention" if differs else table.card
+
+
+def _legend(found: Sequence[BoundaryTable]) -> str:
+    """What the marks of the cells mean, each once."""
+    sentences = (sentence.rstrip(".") for table in found for sentence in table.legend.split(". ")[1:])
+    return " ".join(f"{sentence}." for sentence in dict.fromkeys(sentences))
+
+
+def _place(table: BoundaryTable) -> tuple[bool, int, str]:
+    return table.simulated, table.limit_bytes or 0, table.card

@@ -1,0 +1,259 @@
+"""What a sweep is expected to find, for people: a table for each card and model, its memory as bars."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.report.forecasts import Expectation, ForecastRow, Gain
+from bench.report.naming.axes import OPTIONAL, Axes, how, label
+from bench.report.naming.models import Names
+from bench.report.tables.assumptions import in_words
+from bench.report.tables.best import FORECAST_RULE, best_forecast
+from bench.report.tables.card import CACHES, CARD_AND_MODEL
+from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
+from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
+from bench.report.text.units import duration, gib, is_near_timeout, rate, size, tokens
+
+# What a person reads on a screen; whoever redirects the output gets every row.
+_MOST_ROWS = 40
+_FITS, _OOM, _FAINT = "#009E73", "#D55E00", "bright_black"  # Okabe and Ito's green and vermilion
+
+
+def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console) -> None:
+    """A summary, a table for each card and model, and how to read them; in a terminal long tables are cut."""
+    console.print(Text(summary(rows, expectation)))
+    tables = tables_of(rows)
+    for table in tables:
+        console.print()
+        console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None))
+        console.print(Text(best_forecast(table.rows, table.axes), "bold"))
+    console.print()
+    console.print(_key(rows, expectation))
+
+
+def summary(rows: Sequence[ForecastRow], expectation: Expectation) -> str:
+    """How much there is to do, how long that would take, and what would come out."""
+    cells = sum(row.is_search for row in rows)
+    counted = [_count(cells, "cell")] if cells else []
+    counted += [_count(len(rows) - cells, "case")] if len(rows) > cells else []
+    stored = sum(row.stored for row in rows)
+    told = ", ".join(counted) + (f" ({stored} stored already)" if stored else "")
+    verdicts = Counter(row.fits for row in rows)
+    unsupported = sum(row.unsupported is not None for row in rows)
+    fit, fail, unknown = verdicts[True], verdicts[False], verdicts[None] - unsupported
+    outlook = [f"{fit} predicted to fit"] if fit else []
+    outlook += [f"{fail} not to" if fit else f"{fail} predicted not to fit"] if fail else []
+    outlook += [f"{unsupported} unsupported"] if unsupported else []
+    outlook += [f"{unknown} not predictable"] if unknown else []
+    return f"{told}: {_count(expectation.probes, 'probe')} expected, {_time(expectation)}\n{', '.join(outlook)}"
+
+
+@dataclass(frozen=True)
+class ForecastTable:
+    """The cells, or the cases, of one card and one model; `names` are those of all that is planned."""
+
+    rows: list[ForecastRow]
+    names: Names
+
+    @property
+    def title(self) -> str:
+        first = self.rows[0]
+        asked = {row.attention_requested for row in self.rows}
+        attention = f", {first.attention_requested} attention" if len(asked) == 1 and asked != {"auto"} else ""
+        return f"{self.names.model(vars(first))} on {self.names.card_title(vars(first))}{attention}: predicted"
+
+    @property
+    def varying(self) -> list[str]:
+        """Of what tells lines apart, what does so here."""
+        return self.axes.varying
+
+    @cached_property
+    def axes(self) -> Axes:
+        """How the lines are called."""
+        return Axes(map(vars, self.rows))
+
+    @property
+    def notes(self) -> list[Text]:
+        """What nothing can be said of, what would help or be gained, and what was assumed, each in a line."""
+        reasons: dict[str, list[ForecastRow]] = {}
+        for row in self.rows:
+            if row.reason is not None:
+                told = f"unsupported: {row.unsupported}" if row.unsupported else f"no prediction: {row.reason}"
+                reasons.setdefault(told, []).append(row)
+        notes = [
+            Text(f"{self._where(among)}{reason}", "" if len(among) < len(self.rows) else "bold")
+            for reason, among in reasons.items()
+        ]
+        notes += [self._said(row) for row in self.rows if row.gains or row.advice]
+        of_rows: dict[str, list[ForecastRow]] = {}
+        for row in self.rows:
+            for note in row.notes:
+                of_rows.setdefault(note, []).append(row)
+        notes += [Text(f"{self._where(among)}{note}") for note, among in of_rows.items()]
+        assumed = in_words(note for row in self.rows for note in row.assumed)
+        return notes + [Text(note, _FAINT) for note in assumed]
+
+    def name(self, row: ForecastRow) -> str:
+        """What tells a row from the others of the table."""
+        words = self.axes.words(vars(row))
+        return words if row.is_search else f"{words} {tokens(row.max_seq_len)}"
+
+    def _where(self, among: list[ForecastRow]) -> str:
+        """`4 bpw FP16 load, 6 bpw FP16 load: `; empty for the whole table."""
+        if len(among) == len(self.rows):
+            return ""
+        shown = [self.name(row) for row in among[:3]] + ([f"{len(among) - 3} more"] if len(among) > 3 else [])
+        return ", ".join(shown) + ": "
+
+    def _said(self, row: ForecastRow) -> Text:
+        """What a row's memory goes to, and what one would gain."""
+        said = [_largest(row), row.advice, *(_gain(row, gain) for gain in row.gains or [])]
+        return Text(f"{self.name(row)}: " + "; ".join(filter(None, said)))
+
+
+def tables_of(rows: Sequence[ForecastRow]) -> list[ForecastTable]:
+    """One table for the cells and one for the cases of each card and model, in the order asked for."""
+    groups: dict[tuple[Any, ...], list[ForecastRow]] = {}
+    for row in rows:
+        key = (*(getattr(row, name) for name in CARD_AND_MODEL), row.is_search)
+        groups.setdefault(key, []).append(row)
+    names = Names(map(vars, rows), real="cuda")
+    return [ForecastTable(sorted(group, key=_place), names) for group in groups.values()]
+
+
+def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
+    """For the terminal, at home in 80 columns; of more than `most_rows` only the first."""
+    rows = table.rows[:most_rows]
+    speeds = any(row.estimated_decode_tokens_per_s is not None for row in rows)
+    stored = any(row.stored for row in rows)
+    largest = max(row.needed_bytes or 0 for row in table.rows)
+    rich = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("bpw", "cache", "how"):
+        rich.add_column(name, justify="right" if name == "bpw" else "left", no_wrap=True)
+    for name in table.varying:
+        is_word = name == "attention_requested"
+        rich.add_column(label(name).replace("_", "_\n"), justify="left" if is_word else "right", no_wrap=True)
+    rich.add_column("fits up to" if table.rows[0].is_search else "max_seq_len", justify="right", no_wrap=True)
+    rich.add_column("peak\nGiB", justify="right", no_wrap=True)
+    rich.add_column("left\nGiB", justify="right", no_wrap=True)
+    rich.add_column("")
+    rich.add_column("verdict", no_wrap=True)
+    if speeds:
+        rich.add_column("est.\ntok/s", justify="right", no_wrap=True)
+    if stored:
+        rich.add_column("", no_wrap=True)
+    for row in rows:
+        bar: RenderableType = Text("")
+        if row.parts is not None and row.needed_bytes is not None:
+            bar = PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest))
+        rich.add_row(
+            table.axes.bits(vars(row)),
+            row.cache,
+            how(vars(row)),
+            *table.axes.cells(vars(row)),
+            _length(row),
+            gib(row.needed_bytes),
+            gib(row.headroom_bytes),
+            bar,
+            _verdict(row),
+            *([rate(row.estimated_decode_tokens_per_s)] if speeds else []),
+            *(["stored" if row.stored else ""] if stored else []),
+        )
+    cut = len(table.rows) - len(rows)
+    more = [Text(f"… and {cut:,} more; redirect the output to see all, as with | less", _FAINT)] if cut else []
+    return Group(Text(table.title, style="bold"), rich, *more, *table.notes)
+
+
+def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
+    """How to read the tables."""
+    cells = " cell: a setting of which the longest is searched." if any(row.is_search for row in rows) else ""
+    text = (
+        "Predicted from what ExLlamaV2 was recorded to allocate: nothing here is measured, nothing was run on a card. "
+        "peak: the most that the card would hold, and where it does not fit, what would be in use; left: what stays "
+        "free, negative where it is over. rest: scratch, attention, logits and the like; kept: by PyTorch, for later. "
+        "probe: a run that finds an answer. "
+    )
+    text += f"{FORECAST_RULE}{cells}"
+    if any(row.estimated_decode_tokens_per_s is not None for row in rows):
+        text += " est. tok/s: decoding with the context full, estimated from memory bandwidth."
+    if any(row.is_own_limit for row in rows):
+        text += f" {OWN_LIMIT}"
+    if any(row.is_at_end and not row.is_own_limit for row in rows):
+        text += f" {LOWER_BOUND}"
+    if any(row.is_search and row.fits is False for row in rows):
+        text += " none: not even the shortest, whose peak is shown."
+    if any(row.stored for row in rows):
+        text += " stored: answered by an earlier run, and not run again."
+    if expectation.assumed:
+        text += (
+            " The time is assumed: estimated from layers, experts and chunks for a machine of two cores, since no case "
+            "that could tell is stored."
+        )
+    return Group(legend(), Text(text, _FAINT))
+
+
+def _place(row: ForecastRow) -> tuple[Any, ...]:
+    """Few bits first, then the cache from large to small, then lazy loading last."""
+    optional = [getattr(row, name) for name in OPTIONAL]
+    known = [(value is not None, value) for value in optional]
+    return row.bpw, CACHES.index(row.cache), row.lazy, *known, row.max_seq_len or 0
+
+
+def _length(row: ForecastRow) -> Text:
+    if not row.is_search:
+        return Text(tokens(row.max_seq_len))
+    if row.fits is False:
+        return Text("none", _OOM)
+    if row.is_at_end and row.predicted_fits_at is not None and not row.is_own_limit:
+        return Text(at_least(row.predicted_fits_at))
+    return Text(f"{tokens(row.predicted_fits_at)} max" if row.is_own_limit else tokens(row.predicted_fits_at))
+
+
+def _verdict(row: ForecastRow) -> Text:
+    if row.unsupported is not None:
+        return Text("unsupported", _OOM)
+    if row.fits is None:
+        return Text("unknown", _FAINT)
+    return Text("fits", _FITS) if row.fits else Text(f"OOM {row.failed_in}", _OOM)
+
+
+def _largest(row: ForecastRow) -> str | None:
+    """`largest part the cache, 8.2 of 11.6 GiB`."""
+    if row.parts is None:
+        return None
+    name, size_bytes = max(row.parts.items(), key=lambda part: part[1])
+    return f"largest part the {name.removesuffix('_bytes')}, {gib(size_bytes)} of {size(row.needed_bytes, 1)}"
+
+
+def _gain(row: ForecastRow, gain: Gain) -> str:
+    """`cache=Q8: 63,488 (+17,152)`; for a case whether it would fit."""
+    if row.is_search:
+        more = gain.predicted_fits_at - (row.predicted_fits_at or 0)
+        return f"{gain.setting}: {tokens(gain.predicted_fits_at)} ({more:+,})"
+    fits = gain.predicted_fits_at == row.max_seq_len
+    return f"{gain.setting}: fits" if fits else f"{gain.setting}: up to {tokens(gain.predicted_fits_at)}"
+
+
+def _time(expectation: Expectation) -> str:
+    if not expectation.probes:
+        return "nothing to run"
+    if expectation.seconds is None:
+        return "for how long is not known: no row of such a GPU is stored"
+    basis = "assumed" if expectation.assumed else "by stored rows"
+    said = f"about {duration(expectation.seconds)} ({basis})"
+    if is_near_timeout(expectation.longest_s, expectation.timeout_s):
+        longest = duration(expectation.longest_s or 0)
+        said += f"; a probe may take {longest}: timeout_s={expectation.timeout_s:g} ends it"
+    return said
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")

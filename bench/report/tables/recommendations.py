@@ -1,0 +1,356 @@
+"""Recommendations and what people say, as tables, Markdown and CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.claims import MODEL as SAID_OF
+from bench.analysis.claims import SOURCE, Answer, is_about
+from bench.analysis.evidence import QUESTION, SETTING
+from bench.analysis.quality import with_quality
+from bench.analysis.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
+from bench.core.columns import CARD, LIMIT, MODEL, Row, key_of
+from bench.report.naming.axes import Axes, how
+from bench.report.naming.cards import kind_word
+from bench.report.naming.models import Names
+from bench.report.tables.assumptions import in_words
+from bench.report.tables.best import WANTED_TOKENS, best_answer
+from bench.report.tables.card import OPTIONAL
+from bench.report.tables.snippets import check_command, exllamav2, tabbyapi, weights
+from bench.report.text.ends import at_least, reach
+from bench.report.text.plain_table import PlainTable, card_key
+from bench.report.text.render import as_markdown
+from bench.report.text.units import gib, rate, size, tokens
+
+_LEGEND = (
+    "quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it, "
+    "where speeds that differ by less than their error ({errors}) count as equal: flash attention, load and the most "
+    "left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card or more. "
+    "rests on: a run that fits at this length{certified}; fewer tokens are taken to need no more. "
+    "tokens/s: decoding with the context full. "
+    "est.: estimated from that run, never measured."
+)
+_LOWER_BOUND = "longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto"
+_PLAIN = ["max_seq_len", "left, GiB", "tokens/s", "rests on"]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What all answers are called: their `names`, and the `settings` that were asked for, by their question."""
+
+    names: Names
+    settings: Mapping[tuple[Any, ...], Sequence[Row]]
+
+    @classmethod
+    def of(cls, answers: Sequence[Recommendation]) -> Naming:
+        """Where nothing else was asked for."""
+        told = [vars(answer) for answer in answers]
+        return cls.among(Names(told), [row for row in told if row["max_seq_len"] is not None])
+
+    @classmethod
+    def among(cls, names: Names, settings: Sequence[Row]) -> Naming:
+        """`settings` have the columns QUESTION and SETTING of `results.evidence`."""
+        grouped: dict[tuple[Any, ...], list[Row]] = {}
+        for setting in settings:
+            grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
+        return cls(names, grouped)
+
+    def axes(self, answers: Sequence[Recommendation]) -> Axes:
+        """What tells the settings apart that were asked for where `answers` stand together."""
+        questions = dict.fromkeys(key_of(vars(answer), QUESTION) for answer in answers)
+        rows = [row for key in questions for row in self.settings.get(key, ())]
+        return Axes(rows, [name for name in OPTIONAL if name not in QUESTION], beside=MODEL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copyable:
+    """One setting at one length: what it was `wanted` for, the rows that it `rests_on`, and what to copy."""
+
+    title: str
+    wanted: str
+    rests_on: str
+    weights: str
+    check: str
+    python: str
+    yaml: str
+
+
+def copyables(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[list[Copyable]]:
+    """What to copy, for each of `recommendation_tables` in their order."""
+    naming = naming or Naming.of(answers)
+    return [[_as_copyable(alike, naming) for alike in _settings(group)] for group in _groups(answers, _model)]
+
+
+def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[PlainTable]:
+    """A table for each card and model, at home in 80 columns; how to read them stands under the last."""
+    tables: list[PlainTable] = []
+    naming = naming or Naming.of(answers)
+    for group in _groups(answers, _model):
+        axes = naming.axes(group)
+        where = f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}"
+        notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
+        lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
+        notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
+        columns, key = ["for", *_columns(axes)], card_key(vars(group[0]))
+        tables.append(PlainTable(title=where, legend="", columns=columns, lines=lines, notes=notes, card_key=key))
+    return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
+
+
+def best_lines(
+    answers: Sequence[Recommendation], naming: Naming | None = None, wanted_tokens: int = WANTED_TOKENS
+) -> list[str]:
+    """A line for each card and model."""
+    naming = naming or Naming.of(answers)
+    groups = _groups(answers, _model)
+    lines = [best_answer(group, naming.axes(group), wanted_tokens) for group in groups]
+    if len(groups) == 1:
+        return lines
+    names = [f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}" for group in groups]
+    return [f"{name}: {line}" for name, line in zip(names, lines, strict=True)]
+
+
+def as_markdown_page(
+    answers: Sequence[Recommendation],
+    folklore: Sequence[Answer],
+    quality: pd.DataFrame,
+    naming: Naming | None = None,
+) -> str:
+    """A table for each card with all its models, and below it each setting with what to copy."""
+    naming = naming or Naming.of(answers)
+    known = _known_quality(answers, quality)
+    parts = ["# What to run on each card\n"]
+    if any(is_about(answer.model) for answer in answers):
+        parts.append(folklore_section(folklore, naming.names))
+    for group in _groups(answers, _card):
+        has_quality = any(known[id(answer)] for answer in group)
+        axes = naming.axes(group)
+        columns = ["model", "for", *_columns(axes), *(["quality"] if has_quality else []), "basis"]
+        lines = [
+            [
+                _model_name(answer, naming),
+                _wanted(answer),
+                *_cells(answer, axes),
+                *([known[id(answer)] or "–"] if has_quality else []),
+                answer.rests_on,
+            ]
+            for answer in group
+        ]
+        notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
+        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound] + _assumed(group)
+        title = naming.names.card_title(vars(group[0]))
+        table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
+        parts.append(as_markdown(table).replace("### ", "## ", 1))
+        parts += [_copyable(alike, naming) for alike in _settings(group)]
+    return "\n".join(parts)
+
+
+def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.DataFrame:
+    """The answers for CSV, raw; `basis` and `check_command` in words, the columns of `quality` last."""
+    fields = [field.name for field in dataclasses.fields(Recommendation)]
+    records = [
+        {
+            **{name: getattr(answer, name) for name in fields},
+            "assumed": "; ".join(answer.assumed),
+            "basis": answer.basis,
+            "check_command": None if answer.max_seq_len is None else check_command(answer),
+        }
+        for answer in answers
+    ]
+    frame = pd.DataFrame(records, columns=[*fields, "basis", "check_command"])
+    whole = [name for name in fields if name.endswith(("_bytes", "_len", "_at", "_context"))]
+    whole += ["batch_size", "head_bits"]
+    return with_quality(frame.astype(dict.fromkeys(whole, "Int64")), quality)
+
+
+def folklore_section(answers: Sequence[Answer], names: Names | None = None) -> str:
+    """What people say of one model on 24 GB and 40 GB cards, answered by its certified boundaries; or why it is not."""
+    if not answers:
+        return (
+            f"## What people say\n\nOf {SAID_OF}: 24 GB: 2,048? 40 GB: 4,096 or more? Only certified boundaries on "
+            "such cards answer; there are none among these rows: use max_seq_len=auto.\n"
+        )
+    table = folklore_table(answers, names)
+    return as_markdown(table).replace("### ", "## ", 1)
+
+
+def folklore_table(answers: Sequence[Answer], names: Names | None = None) -> PlainTable:
+    names = names or Names(answer.least for answer in answers)
+    axes = Axes((end for answer in answers for end in (answer.least, answer.most)), OPTIONAL)
+    lines = [
+        [
+            str(answer.saying),
+            f"{names.card(answer.least)} ({kind_word(answer.least)})",
+            names.model(answer.least),
+            _end(answer.least, axes),
+            _end(answer.most, axes),
+            answer.verdict,
+        ]
+        for answer in answers
+    ]
+    return PlainTable(
+        title="What people say",
+        legend=f"Of {SAID_OF} alone, after {SOURCE}. The largest max_seq_len of the settings that were searched, each "
+        "certified: the least and the most.",
+        columns=["saying", "card", "model", "least", "most", "so the saying"],
+        lines=lines,
+    )
+
+
+def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
+    """The same for CSV, raw, with the rows that it rests on."""
+    ends = ("fits_at", *SETTING, "run_id", "boundary_id")
+    records = [
+        {
+            "saying": str(answer.saying),
+            **{name: answer.least[name] for name in QUESTION},
+            "settings": answer.settings,
+            "reaching": answer.reaching,
+            "verdict": answer.verdict,
+            **{f"least_{name}": answer.least[name] for name in ends},
+            **{f"most_{name}": answer.most[name] for name in ends},
+        }
+        for answer in answers
+    ]
+    frame = pd.DataFrame(records)
+    whole = [name for name in map(str, frame.columns) if name.endswith(("_bytes", "fits_at"))]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _legend(answers: Sequence[Recommendation]) -> str:
+    certified = ", + where it is certified that 256 more fail" if any(answer.fails_at for answer in answers) else ""
+    bases = {answer.tokens_per_s_basis for answer in answers} - {None}
+    errors = [f"estimated {ESTIMATE_ERROR:.0%}"] if "estimated" in bases or not bases else []
+    errors += [f"measured {MEASURED_ERROR:.0%}"] if bases - {"estimated"} else []
+    return _LEGEND.format(
+        headroom=size(answers[0].demanded_headroom_bytes),
+        certified=certified,
+        errors=", ".join(errors).replace("%", " %"),
+    )
+
+
+def _columns(axes: Axes) -> list[str]:
+    return ["bpw", "cache", "how", *axes.varying, *_PLAIN]
+
+
+def _cells(answer: Recommendation, axes: Axes) -> list[str]:
+    if answer.max_seq_len is None:
+        return ["", "", "", *("" for _ in axes.varying), "none", "", "", ""]
+    return [
+        axes.bits(vars(answer)),
+        str(answer.cache),
+        how(vars(answer)),
+        *axes.cells(vars(answer)),
+        at_least(answer.max_seq_len) if answer.is_lower_bound else tokens(answer.max_seq_len),
+        _estimated(gib(answer.headroom_bytes), answer.headroom_basis == "estimated"),
+        _estimated(rate(answer.tokens_per_s), answer.tokens_per_s_basis in ("estimated", "interpolated")),
+        tokens(answer.row_max_seq_len) + ("+" if answer.fails_at else ""),
+    ]
+
+
+def _estimated(text: str, is_estimated: bool) -> str:
+    return f"{text} est." if is_estimated and text != "–" else text
+
+
+def _wanted(answer: Recommendation) -> str:
+    return str(answer.policy) if answer.wanted_context is None else f"{answer.policy}, {answer.wanted_context:,}"
+
+
+def _same_reason(notes: list[str], group: Sequence[Recommendation]) -> list[str]:
+    """One line where the whole table has no answer, for one reason."""
+    reasons = {answer.reason for answer in group}
+    return [str(group[0].reason)] if len(reasons) == 1 and len(notes) > 1 else notes
+
+
+def _untried(group: Sequence[Recommendation]) -> list[str]:
+    return [_LOWER_BOUND] if any(answer.is_lower_bound for answer in group) else []
+
+
+def _assumed(group: Sequence[Recommendation]) -> list[str]:
+    return in_words(note for answer in group for note in answer.assumed)
+
+
+def _copyable(alike: list[Recommendation], naming: Naming) -> str:
+    """One setting at one length, the rows that it rests on, how to check it, and what to copy."""
+    told = _as_copyable(alike, naming)
+    return "\n".join(
+        [
+            f"### {told.title}\n",
+            f"- for {told.wanted}",
+            f"- {told.rests_on}",
+            f"- check it on your card, DIR being {told.weights}: `{told.check}`\n",
+            "<details><summary>to copy</summary>\n",
+            f"```python\n{told.python}\n```\n",
+            f"```yaml\n{told.yaml}\n```\n",
+            "</details>\n",
+        ]
+    )
+
+
+def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
+    answer = alike[0]
+    axes = naming.axes([answer])
+    told = [f"{axes.bits(vars(answer))} bpw", f"{answer.cache} cache", how(vars(answer)), *axes.others(vars(answer))]
+    rows = [f"case {answer.case_id}"] if answer.case_id else []
+    rows += [f"boundary {answer.boundary_id}"] if answer.boundary_id else []
+    attention = answer.attention or "unknown"
+    return Copyable(
+        title=f"{_model_name(answer, naming)}: {', '.join(told)}, {tokens(answer.max_seq_len)} tokens",
+        wanted="; ".join(_wanted(each) for each in alike),
+        rests_on=f"{answer.basis}; {attention} attention; rows of run {answer.run_id}: {', '.join(rows) or 'unnamed'}",
+        weights=weights(answer),
+        check=check_command(answer),
+        python=exllamav2(answer),
+        yaml=tabbyapi(answer),
+    )
+
+
+def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
+    """The answers that say the same, together."""
+    alike: dict[tuple[Any, ...], list[Recommendation]] = {}
+    for answer in group:
+        if answer.max_seq_len is not None:
+            alike.setdefault(key_of(vars(answer), [*QUESTION, *SETTING, "max_seq_len"]), []).append(answer)
+    return list(alike.values())
+
+
+def _known_quality(answers: Sequence[Recommendation], quality: pd.DataFrame) -> dict[int, str]:
+    figures = {(row["model"], row["bpw"], row["cache"]): row for row in quality.to_dict("records")}
+    known = {}
+    for answer in answers:
+        row = figures.get((answer.model, answer.bpw, answer.cache))
+        metric = "" if row is None or pd.isna(row["quality_metric"]) else f" {row['quality_metric']}"
+        known[id(answer)] = "" if row is None else f"{row['quality']:g}{metric}"
+    return known
+
+
+def _groups(answers: Sequence[Recommendation], key: Any) -> list[list[Recommendation]]:
+    """In the order of the answers, real cards first."""
+    ordered = sorted(answers, key=lambda answer: [(value is not None, value) for value in key(answer)])
+    return [list(group) for _, group in groupby(ordered, key)]
+
+
+def _card(answer: Recommendation) -> tuple[Any, ...]:
+    limit = answer.vram_limit_bytes or answer.device_total_bytes
+    return answer.device_kind, limit, *key_of(vars(answer), (*CARD, *LIMIT))
+
+
+def _model(answer: Recommendation) -> tuple[Any, ...]:
+    return (*_card(answer), *key_of(vars(answer), (*MODEL, "batch_size")))
+
+
+def _model_name(answer: Recommendation, naming: Naming) -> str:
+    batch = "" if answer.batch_size in (None, 1) else f" (batch of {answer.batch_size})"
+    return naming.names.model(vars(answer)) + batch
+
+
+def _end(row: dict[str, Any], axes: Axes) -> str:
+    setting = ", ".join([f"{axes.bits(row)} bpw", str(row["cache"]), how(row), *axes.others(row)])
+    if row["fits_at"] is None:
+        return f"none ({setting})"
+    return f"{reach(row)} ({setting})"

@@ -1,0 +1,91 @@
+"""The Pareto fronts for people, and all points for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from bench.analysis.evidence import QUESTION
+from bench.report.naming.axes import Axes, how
+from bench.report.naming.models import Names
+from bench.report.rows import memory_of, plain_groups
+from bench.report.tables.assumptions import in_words
+from bench.report.tables.card import OPTIONAL
+from bench.report.text.plain_table import PlainTable, card_key
+from bench.report.text.render import as_markdown
+from bench.report.text.units import gib, rate, tokens
+
+
+def as_markdown_page(tables: Sequence[PlainTable], has_rows: bool) -> str:
+    """All fronts; or why there is none, though there are rows or because there are not."""
+    if tables:
+        return "\n".join(["# What each setting costs and gives\n", *(as_markdown(table) for table in tables)])
+    why = "no row tells the VRAM of a setting that fits" if has_rows else "no row shows that anything fits"
+    return f"# What each setting costs and gives\n\nNothing to compare: {why}.\n"
+
+
+def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[PlainTable]:
+    """A table for each question: what is on the front (`tradeoffs.tradeoffs`, with its quality)."""
+    names = names or Names.of_frames(points)
+    front = points[points["on_front"].eq(True).fillna(False)]
+    front = front.assign(memory=memory_of(front))
+    order = ["device_kind", "memory", *QUESTION, "max_seq_len", "peak_device_bytes"]
+    front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
+    counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
+    number = front.groupby("question", sort=False).ngroup().to_numpy()
+    return [_table(rows, counts[rows[0]["question"]], names) for rows in plain_groups(front, number)]
+
+
+def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> PlainTable:
+    first, axes = rows[0], Axes(rows, OPTIONAL, beside=("max_seq_len",))
+    has_quality = any(row["quality"] is not None for row in rows)
+    estimated = any(row["tokens_per_s_basis"] == "estimated" for row in rows)
+    lines = [
+        [
+            axes.bits(row),
+            str(row["cache"]),
+            how(row),
+            *axes.cells(row),
+            tokens(row["max_seq_len"]),
+            gib(row["peak_device_bytes"], 2),
+            rate(row["tokens_per_s"]) + (" est." if row["tokens_per_s_basis"] == "estimated" else ""),
+            *(["–" if row["quality"] is None else f"{row['quality']:g}"] if has_quality else []),
+        ]
+        for row in rows
+    ]
+    told = "tokens/s: decoding with this context full" + (", estimated." if estimated else ".")
+    legend = (
+        f"{count['sum']} of {count['count']} settings and lengths: of the others, each has one here that is as good in "
+        f"VRAM, max_seq_len, tokens/s and bits per weight, and better in one of them. {told}"
+    )
+    legend += " quality: what others measured, noted below." if has_quality else ""
+    skipped = count["size"] - count["count"]
+    notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
+    if has_quality:
+        notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
+    notes += in_words(str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else []))
+    batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
+    return PlainTable(
+        title=f"{names.model(first)}{batch} on {names.card_title(first)}",
+        legend=legend,
+        columns=[
+            "bpw",
+            "cache",
+            "how",
+            *axes.varying,
+            "max_seq_len",
+            "VRAM, GiB",
+            "tokens/s",
+            *(["quality"] if has_quality else []),
+        ],
+        lines=lines,
+        notes=notes,
+        card_key=card_key(first),
+    )
+
+
+def _metric(row: dict[str, Any]) -> str:
+    told = [str(row[name]) for name in ("quality_metric", "quality_source") if row[name] is not None]
+    return ", ".join(told) or "as the CSV has it"

@@ -1,0 +1,131 @@
+"""Peak VRAM and verdicts over max_seq_len, for each card and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import itemgetter
+
+import pandas as pd
+
+from bench.core.case import PAGE
+from bench.report.naming.axes import how
+from bench.report.naming.models import Names
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, Row, card_tables, lines_of
+from bench.report.text.ends import OWN_LIMIT, at_least
+from bench.report.text.units import gib, tokens
+from bench.store.schema import DOCUMENTS
+
+_LINE = ["bpw", "cache", "lazy", *OPTIONAL]
+_NEAR = 1.3  # of a length to the next
+_SHOWN = [
+    *CARD_AND_MODEL,
+    *("started_at", "native_max_seq_len", "native_max_seq_len_basis", "attention_requested", "bpw", "cache", "lazy"),
+    *OPTIONAL,
+    *("max_seq_len", "outcome", "phase", "peak_device_bytes", "notes", "error"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictTable(CardTable):
+    """A column for each of `lengths`, and a line for each way to run the model."""
+
+    lengths: list[int]
+
+    @property
+    def legend(self) -> str:
+        """Speaks only of what the table shows."""
+        ends = [self.fits_up_to(i) for i in range(len(self.lines))]
+        parts = ["Peak VRAM in GiB, or the phase that ran out."]
+        if any(end.endswith("max") for end in ends):
+            parts.append(OWN_LIMIT)
+        if any(end.startswith("≥") for end in ends):
+            parts.append(
+                "≥: the longest of the lengths tried that fits, and no more than that: max_seq_len=auto finds how far "
+                "it goes."
+            )
+        if "none" in ends:
+            parts.append("none: none of the lengths tried.")
+        return " ".join(parts)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed, and why some cells have no answer."""
+        errors = {row["error"] for row in self.rows if row["error"] and row["outcome"] not in ("fits", "oom")}
+        return self.assumptions + sorted(errors)
+
+    def header(self) -> list[str]:
+        return ["bpw", "cache", "how", *self.varying, *(tokens(n) for n in self.lengths), "fits up to"]
+
+    def body(self) -> list[list[str]]:
+        return [
+            [
+                self.axes.bits(line),
+                str(line["cache"]),
+                how(line),
+                *self.axes.cells(line),
+                *(_cell(cell) for cell in self.cells[i]),
+                self.fits_up_to(i),
+            ]
+            for i, line in enumerate(self.lines)
+        ]
+
+    def fits_up_to(self, index: int) -> str:
+        """How far a line goes by the lengths that were tried: a lower bound, unless a page further was seen to fail."""
+        row = [(n, cell["outcome"]) for n, cell in zip(self.lengths, self.cells[index], strict=True) if cell]
+        fits = max((n for n, outcome in row if outcome == "fits"), default=None)
+        if fits is None:
+            return "none" if any(outcome == "oom" for _, outcome in row) else "–"
+        if fits == self.own_limit:
+            return f"{tokens(fits)} max"
+        is_end = any(fits < n <= fits + PAGE and outcome in ("oom", "degraded") for n, outcome in row)
+        return tokens(fits) if is_end else at_least(fits)
+
+
+def close_together(lengths: Sequence[int]) -> bool:
+    """Whether what lies between two neighbours is near enough to both to be drawn as a line."""
+    return len(lengths) > 2 and all(longer <= _NEAR * shorter for shorter, longer in pairwise(lengths))
+
+
+def verdict_tables(
+    frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None
+) -> Iterator[VerdictTable]:
+    """One table at a time for each card and model in `frame` (rows of cases, each case once)."""
+    return card_tables(shown(frame), "started_at", _table, by_attention, names)
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a table or a picture of cases shows; there may be a million rows."""
+    return frame if frame.empty else frame[_SHOWN]
+
+
+def _table(rows: list[Row], names: Names) -> VerdictTable:
+    lines = lines_of(rows, _LINE)
+    lengths = sorted({row["max_seq_len"] for row in rows})
+    line_of = itemgetter(*_LINE)
+    found = {(line_of(row), row["max_seq_len"]): row for row in rows}
+    cells = [[found.get((tuple(line.values()), n)) for n in lengths] for line in lines]
+    return VerdictTable(names=names, rows=rows, lines=lines, lengths=lengths, cells=cells)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return ""
+    if row["outcome"] == "fits":
+        return gib(row["peak_device_bytes"])
+    if row["outcome"] == "oom":
+        return f"OOM {row['phase']}"
+    return SHORT.get(row["outcome"], str(row["outcome"]))
+
+
+def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:
+    """The rows in the order of their CSV, without the columns that hold whole documents, `most_rows` at a time.
+
+    Never all at once: sorted, a million rows would be there twice.
+    """
+    names = [name for name in frame.columns if name not in DOCUMENTS]
+    keys = [*CARD_AND_MODEL, *_LINE, "max_seq_len"]
+    order = frame[keys].reset_index(drop=True).sort_values(keys).index
+    for at in range(0, len(frame), most_rows):
+        yield frame.iloc[order[at : at + most_rows]][names]

@@ -1,0 +1,45 @@
+"""A table of text cells, for what is not a grid of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bench.core.columns import CARD, LIMIT, Row, key_of
+
+CardKey = tuple[Any, ...]
+
+
+class HasCard(Protocol):
+    """A table of one card, by what tells cards apart."""
+
+    @property
+    def card_key(self) -> CardKey: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainTable:
+    """`lines` of cells under `columns`, how to read them (`legend`), and what else a reader should know (`notes`).
+
+    `card_key` is that of the card which all of it is of; empty where there is none.
+    """
+
+    title: str
+    legend: str
+    columns: list[str]
+    lines: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    varying: Sequence[str] = ()
+    card_key: CardKey = ()
+
+    def header(self) -> list[str]:
+        return self.columns
+
+    def body(self) -> list[list[str]]:
+        return self.lines
+
+
+def card_key(row: Row) -> CardKey:
+    """What tells the card of a row from all others."""
+    return key_of(row, (*CARD, *LIMIT))

@@ -1,0 +1,125 @@
+"""The verdict on a case, from how its child ended.
+
+The parent overrules the child: "done" followed by exit code 3 is a crash.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from bench.core.outcome import Outcome, Phase
+from bench.launch.isolate import Ending
+
+# Every face that running out of VRAM has been seen with.
+OUT_OF_MEMORY = re.compile(
+    r"CUDA out of memory"
+    r"|HIP out of memory"
+    r"|(CUDA|HIP) (driver )?error: out of memory"
+    r"|cudaErrorMemoryAllocation"
+    r"|Insufficient VRAM for model and cache"  # ExLlamaV2.load_autosplit
+    r"|Insufficient space in device allocation"  # ExLlamaV2.load
+    r"|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_ALLOC_FAILED"
+    r"|c10::(cuda::)?OutOfMemoryError"  # an abort out of C++
+)
+_OOM_TYPES = frozenset({"OutOfMemoryError"})
+# Says nothing of the case, whatever its text: the smaller card, or the engine, was never there (worker/).
+_BEFORE_THE_CASE = frozenset({"CannotHold", "EngineBroken"})
+# Says nothing of memory, but is what creating a cuBLAS handle on a full card gives.
+_OOM_IF_FULL = re.compile(r"CUBLAS_STATUS_NOT_INITIALIZED")
+_FULL_BELOW_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`error` is one line for the row; None where all went well."""
+
+    outcome: Outcome
+    phase: Phase
+    error: str | None
+
+
+def judge(
+    ending: Ending, timeout_s: float, device_total_bytes: int | None = None, vram_limit_bytes: int | None = None
+) -> Verdict:
+    """The verdict on a child that ended as `ending` says, on a card or on the smaller one inside it."""
+    phase = _last_phase(ending)
+    result = _last(ending, "result")
+    failure = _last(ending, "failure")
+    # What the child itself read of its card comes before what the driver lists: CUDA sees less than NVML.
+    device_total_bytes = (_last(ending, "start") or {}).get("device_total_bytes", device_total_bytes)
+    if vram_limit_bytes is not None:
+        device_total_bytes = min(device_total_bytes or vram_limit_bytes, vram_limit_bytes)
+    if failure is not None:
+        return _judge_failure(failure, phase, device_total_bytes)
+    if ending.timed_out:
+        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
+    if result is not None and ending.exit_code == 0:
+        return _judge_result(ending, device_total_bytes)
+    if result is None and OUT_OF_MEMORY.search(ending.log_tail):
+        return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
+    return Verdict(Outcome.CRASH, phase, _death(ending, result is not None))
+
+
+def _judge_failure(failure: dict[str, Any], phase: Phase, device_total_bytes: int | None) -> Verdict:
+    message = f"{failure.get('type')}: {failure.get('message')}"
+    if failure.get("type") == "Unsupported":
+        return Verdict(Outcome.UNSUPPORTED, phase, str(failure.get("message")))
+    if failure.get("type") in _BEFORE_THE_CASE:
+        return Verdict(Outcome.ERROR, phase, _one_line(message))
+    if failure.get("type") in _OOM_TYPES or OUT_OF_MEMORY.search(message):
+        return Verdict(Outcome.OOM, phase, _one_line(message))
+    device_bytes = (failure.get("memory") or {}).get("device_bytes")
+    full = (
+        device_total_bytes is not None
+        and device_bytes is not None
+        and device_total_bytes - device_bytes < _FULL_BELOW_BYTES
+    )
+    if full and _OOM_IF_FULL.search(message):
+        return Verdict(Outcome.OOM, phase, _one_line(message))
+    return Verdict(Outcome.ERROR, phase, _one_line(message))
+
+
+def _judge_result(ending: Ending, device_total_bytes: int | None) -> Verdict:
+    memory = _last(ending, "phase") or {}
+    reserved_bytes = memory.get("memory", {}).get("peak_reserved_bytes")
+    if device_total_bytes is not None and reserved_bytes is not None and reserved_bytes > device_total_bytes:
+        return Verdict(Outcome.DEGRADED, Phase.DONE, "more memory than the card has: the driver spilled to the host")
+    return Verdict(Outcome.FITS, Phase.DONE, None)
+
+
+def _last(ending: Ending, event: str) -> dict[str, Any] | None:
+    return next((report.data for report in reversed(ending.reports) if report.event == event), None)
+
+
+def _last_phase(ending: Ending) -> Phase:
+    if any(report.event == "result" for report in ending.reports):
+        return Phase.DONE
+    entered = _last(ending, "enter")
+    return Phase(entered["phase"]) if entered else Phase.LOAD
+
+
+def _death(ending: Ending, had_result: bool) -> str:
+    after = " after its result" if had_result else ""
+    said = _last_line(ending.log_tail)
+    tail = f"; last words: {said}" if said else ""
+    if ending.signal is not None:
+        name = signal.Signals(ending.signal).name
+        hint = " (from outside: the kernel does this when the host runs out of memory)" if name == "SIGKILL" else ""
+        return f"died{after} of {name}{hint}{tail}"
+    if ending.exit_code == 0:
+        return f"ended without a result{tail}"
+    return f"exit code {ending.exit_code}{after or ('' if tail else ' without a word')}{tail}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _one_line(lines[-1]) if lines else ""
+
+
+def _one_line(text: str, limit: int = 500) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,267 @@
+"""Rows on disk: a journal that survives a power cut, and the parquet that it becomes. The only door to pyarrow.
+
+A run is a folder. While it goes on, each process appends its rows to a journal of its own for each kind of row (one
+JSON document a line, synced before the next case starts); when it ends they become `cases.parquet` and
+`boundaries.parquet`, written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+
+from bench.core.columns import SCHEMA_VERSION
+from bench.store.schema import SCHEMAS, Kind, is_later, value_before
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# The usual pool keeps to itself what was freed, hundreds of MB of a million rows; this one shares it with pandas.
+pa.set_memory_pool(pa.system_memory_pool())
+
+# How the names of the journals begin; none is the beginning of another.
+_JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
+# What building a table raises for a row that is none.
+_NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
+
+class UnreadableFile(Exception):
+    """A file among the results that is no result; the text names it and says why."""
+
+
+class _OtherKind(UnreadableFile):
+    """One of our tables, but of another kind of rows than was asked for."""
+
+
+class Journal:
+    """Appends rows of one kind to a run's folder; a row is on disk when `append` returns."""
+
+    def __init__(self, run_dir: Path, kind: Kind = Kind.CASES) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._path = run_dir / f"{_JOURNALS[kind]}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._file = self._path.open("ab+")
+        if self._file.tell():  # a line that the power cut off must not swallow the next
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def compact(run_dir: Path) -> Path | None:
+    """Turns the journals of a run into one parquet file for each kind of rows. Rows already there stay.
+
+    Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
+    """
+    paths = [_compact(run_dir, kind) for kind in Kind]
+    return next((path for path in paths if path.exists()), None)
+
+
+def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+    """Every case below `results_dir` (or in one parquet file), and a line for each file that could not be read.
+
+    The columns `without` are not read.
+    """
+    return _read(results_dir, Kind.CASES, without)
+
+
+def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
+    """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
+    return _read(results_dir, Kind.BOUNDARIES)
+
+
+def release_memory() -> None:
+    """Hands back to the system what was freed; of a million rows, every large step leaves hundreds of MB behind."""
+    pa.default_memory_pool().release_unused()
+
+
+def write_csv(frames: Iterable[pd.DataFrame], path: Path) -> None:
+    """Writes frames with the same columns below each other; text is quoted where it must be, null is empty."""
+    writer = None
+    options = pc.WriteOptions(quoting_style="needed")
+    with contextlib.ExitStack() as stack:
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if writer is None:
+                # A column that begins with nulls alone may still hold text.
+                known = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]
+                schema = pa.schema(known)
+                writer = stack.enter_context(pc.CSVWriter(path, schema, write_options=options))
+            writer.write_table(table.cast(schema))
+
+
+def _compact(run_dir: Path, kind: Kind) -> Path:
+    """Where the rows of one kind are now; there is no such file where there are none."""
+    journals = {path: _split_rows(path, kind) for path in sorted(run_dir.glob(_journals_of(kind)))}
+    rows = [row for own, _ in journals.values() for row in own]
+    path = run_dir / f"{kind}.parquet"
+    if rows:
+        if path.exists():
+            rows = _read_parquet(path, kind).to_pylist() + rows
+        table = _table(rows, kind)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        pq.write_table(table, partial, compression="zstd")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.rename(path)
+    for journal, (_, foreign) in journals.items():
+        _keep_only(journal, foreign)
+    return path
+
+
+def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+    columns = [name for name in SCHEMAS[kind].names if name not in without]
+    tables, problems = [SCHEMAS[kind].empty_table().select(columns)], []
+    files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
+    for path in files:
+        try:
+            tables.append(_read_parquet(path, kind, columns))
+        except _OtherKind:
+            continue
+        except UnreadableFile as error:
+            problems.append(str(error))
+    if results_dir.is_dir():
+        journals = sorted(results_dir.rglob(_journals_of(kind)))
+        for journal in journals:
+            rows, torn = _split_rows(journal, kind)
+            tables.append(_table(rows, kind).select(columns))
+            problems += [f"{journal}: {len(torn)} rows that are not of this program"] if torn else []
+    return pa.concat_tables(tables), problems
+
+
+def _journals_of(kind: Kind) -> str:
+    return f"{_JOURNALS[kind]}-*.jsonl"
+
+
+def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
+    schema = SCHEMAS[kind]
+    moments = [column.name for column in schema if pa.types.is_timestamp(column.type)]
+    prepared = []
+    for row in rows:
+        row = {name: row.get(name) for name in schema.names}
+        for name in moments:
+            if isinstance(row[name], str):
+                row[name] = datetime.fromisoformat(row[name])
+        prepared.append(row)
+    table = pa.Table.from_pylist(prepared, schema=schema)
+    table.validate(full=True)
+    for column in schema:
+        if not column.nullable and table.column(column.name).null_count:
+            raise ValueError(f"{column.name} is missing")
+    return table
+
+
+def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of a journal that fit the schema, and the others: of a newer version, or damaged."""
+    rows = list(_journal_rows(path))
+    own = [row for row in rows if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
+    try:
+        _table(own, kind)
+    except _NO_ROW:
+        own = [row for row in own if _is_row(row, kind)]
+    kept = {id(row) for row in own}
+    return own, [row for row in rows if id(row) not in kept]
+
+
+def _is_row(row: dict[str, Any], kind: Kind) -> bool:
+    try:
+        _table([row], kind)
+    except _NO_ROW:
+        return False
+    return True
+
+
+def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
+    """Removes a journal, but for the rows that are not ours to throw away."""
+    if not foreign:
+        path.unlink()
+        return
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in foreign))
+    partial.rename(path)
+
+
+def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:  # its run ended just now, and its rows are in the parquet file
+        return
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # the end of a file, or a line that was being written when the power went
+        if isinstance(row, dict) and "schema_version" in row:
+            yield row
+
+
+def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
+    metadata = {
+        key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
+    }
+    if metadata.get("kind") not in list(Kind):
+        raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
+    if metadata["kind"] != kind:
+        raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
+    try:
+        version = int(metadata.get("schema_version", 0))
+        if version > SCHEMA_VERSION:
+            raise UnreadableFile(
+                f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: "
+                f"install {_writer(path, schema)}"
+            )
+        wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
+        known = [name for name in wanted.names if name in schema.names]
+        table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
+        table.validate(full=True)  # text that is none would be found out only when it is used
+        return table
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
+
+
+def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
+    """A table in the columns of `schema`: those that its program did not know yet hold what they held before."""
+    for column in schema:
+        if column.name not in table.column_names:
+            if not (is_older and column.nullable) and not is_later(column):
+                raise ValueError(f"{column.name} is missing")
+            value = pa.scalar(value_before(column), column.type)
+            table = table.append_column(column.name, pa.repeat(value, table.num_rows))
+    return table.select(schema.names)
+
+
+def _writer(path: Path, schema: pa.Schema) -> str:
+    """The program that a file needs: the newest of those that wrote its rows, as far as they say so."""
+    column = "harness_version"
+    values = pq.read_table(path, columns=[column]).column(0).to_pylist() if column in schema.names else []
+    versions = {str(value) for value in values if value is not None}
+    return f"vram-bench {max(versions, key=_release)} or newer" if versions else "a newer vram-bench"
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

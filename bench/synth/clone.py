@@ -1,0 +1,71 @@
+"""The layout of a checkpoint that is there, so that it can be filled with other values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
+
+_DOCUMENTS = ("config.json", "preprocessor_config.json")  # all that the engine reads without a tokenizer
+_FILLED = ("F16", "BF16", "F32")  # the unquantised types that there are random values of
+_PARTS = {
+    "q_weight": Content.QUANTS,
+    "q_invperm": Content.PERMUTATION,
+    "q_scale": Content.SCALES,
+    "q_scale_max": Content.LARGEST_SCALES,
+    "q_groups": Content.GROUPS,
+}
+
+
+class CannotClone(Exception):
+    """A tensor of a kind that no EXL2 checkpoint has."""
+
+
+def lay_out_like(directory: Path) -> Layout:
+    """Names, shapes and group tables of the checkpoint in `directory`; of its values only the tables are read.
+
+    Raises `CannotClone` for tensors that would have to be filled with numbers of another type than `_FILLED`.
+    """
+    documents = {
+        name: json.loads((directory / name).read_text(encoding="utf-8"))
+        for name in _DOCUMENTS
+        if (directory / name).exists()
+    }
+    headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+    tables: dict[str, tuple[int, ...]] = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():
+                part = file.get_slice(name)
+                headers[name] = (part.get_dtype(), tuple(part.get_shape()))
+                if name.endswith(".q_groups"):
+                    tables[name.removesuffix(".q_groups")] = tuple(file.get_tensor(name).view("<u2").tolist())
+    return Layout(documents, list(_tensors(headers, tables)))
+
+
+def _tensors(headers: dict[str, tuple[str, tuple[int, ...]]], tables: dict[str, tuple[int, ...]]) -> Iterator[Tensor]:
+    for name, (dtype, shape) in headers.items():
+        layer, _, part = name.rpartition(".")
+        if layer in tables and part in _PARTS:
+            rows = headers[f"{layer}.q_invperm"][1][0]
+            yield Tensor(name, dtype, shape, _PARTS[part], tables[layer], 1 / math.sqrt(rows))
+        else:
+            yield Tensor(name, dtype, shape, **_unquantised(name, dtype, shape))
+
+
+def _unquantised(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    if 0 in shape:
+        return {"content": Content.ZEROS}
+    if dtype not in _FILLED:
+        raise CannotClone(f"{name} is {dtype}; made-up weights are EXL2, or of {', '.join(_FILLED)}")
+    if name.endswith(".bias"):
+        return {"content": Content.NORMAL, "deviation": SMALL_DEVIATION}
+    if len(shape) == 1 or "norm" in name:
+        return {"content": Content.ONES}
+    return {"content": Content.NORMAL, "deviation": 1 / math.sqrt(shape[-1])}

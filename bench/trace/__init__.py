@@ -1,0 +1,1 @@
+"""An engine's allocations: recorded, solved for the lengths, replayed on any card. Free of torch."""

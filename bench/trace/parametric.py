@@ -1,0 +1,253 @@
+"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from bench.trace.layers import Layers, layers_of
+from bench.trace.recording import Size
+from bench.trace.schedule import PREFILL, Pass, Setup, schedule, short_schedule
+from bench.trace.template import (
+    BATCH,
+    BLOCK,
+    HEAD_DIM,
+    HEADS,
+    KV_HEADS,
+    LAYER,
+    NUM_COLUMNS,
+    Q_TERMS,
+    SHOWN_PERIODS,
+    SIZE_RULE,
+    TENSOR,
+    WINDOW,
+    Array,
+    spans_of_layers,
+    terms,
+)
+
+
+class NoPrediction(Exception):
+    """The recordings follow no rule that is known here; the text says what does not."""
+
+
+def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
+    """Keeps the sizes of a checkpoint's tensors by name, and their sum: what has been changed will not be believed."""
+    with _beside(path) as file:
+        file.write(json.dumps({"tensors": sizes, "total_bytes": sum(sizes.values())}).encode())
+
+
+def load_tensor_bytes(path: Path) -> dict[str, int]:
+    """Raises `NoPrediction` where that is what was kept, and ValueError where it was changed since."""
+    about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "reason" in about:
+        raise NoPrediction(about["reason"])
+    sizes = dict(about["tensors"])
+    if sum(sizes.values()) != about["total_bytes"]:
+        raise ValueError(f"the tensors in {path.name} do not add up")
+    return sizes
+
+
+def save_reason(path: Path, reason: str) -> None:
+    """Keeps, in the place of a trace or of tensors' sizes, why there is none."""
+    about = {"reason": reason}
+    with _beside(path) as file:
+        if path.suffix == ".json":
+            file.write(json.dumps(about).encode())
+        else:
+            np.savez_compressed(file, about=np.array(json.dumps(about)))
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when it is whole."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Sections(NamedTuple):
+    """Every section of a case: its phase, its kind (of `ParametricTrace.templates`), and its `terms` [sections, NUM_TERMS]."""
+
+    phases: list[str]
+    kinds: Array
+    terms: Array
+
+
+@dataclass(frozen=True)
+class ParametricTrace:
+    """`templates` by kind of section, each [events, NUM_COLUMNS]; an event's BLOCK is the index of its allocation.
+
+    `null_space` by kind are the rows r with `r · terms == 0` for all lengths that were recorded: of lengths for which
+    one does not hold, nothing is known. `refused` has the kinds that were recorded and follow no rule that is known,
+    and why. `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers`
+    layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`,
+    `reading` what the engine made of config.json (`notes.reading`), in plain values.
+    """
+
+    templates: dict[str, Array]
+    null_space: dict[str, list[list[int]]]
+    refused: dict[str, str]
+    tensors: list[str]
+    num_layers: int
+    period: int
+    depth: int
+    setup: Setup
+    scratch: list[list[int]]
+    reading: dict[str, Any] | None = None
+
+    def save(self, path: Path) -> None:
+        """Writes the trace; it appears whole or not at all."""
+        about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
+        about["setup"] = self.setup._asdict()
+        with _beside(path) as file:
+            np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
+
+    @staticmethod
+    def load(path: Path) -> ParametricTrace:
+        """Raises `NoPrediction` where that is what was kept, and OSError where nothing was."""
+        with np.load(path, allow_pickle=False) as file:
+            about: dict[str, Any] = json.loads(str(file["about"]))
+            templates = {name: file[name] for name in file.files if name != "about"}
+        if "reason" in about:
+            raise NoPrediction(about["reason"])
+        return ParametricTrace(templates=templates, **{**about, "setup": Setup(**about["setup"])})
+
+    def passes(self, max_seq_len: int) -> list[Pass]:
+        """The sections of a case of that length, in order; raises `NoPrediction` where one was never recorded."""
+        self.sections(max_seq_len)
+        return schedule(max_seq_len, self.setup)
+
+    def sections(self, max_seq_len: int) -> Sections:
+        """The same in arrays. Raises `NoPrediction`."""
+        before, chunks, after = short_schedule(max_seq_len, self.setup)
+        filled = before[-1].k_len if not len(chunks) else int(chunks[-1, 1])
+        if filled < after[0].k_len - 1:
+            raise NoPrediction(f"with {filled:,} tokens in the cache, ExLlamaV2's chunks are of none: it never ends")
+        # Of a kind are chunks that are as long and on the same side of the sliding window.
+        window = self.setup.cut_window
+        sides = np.zeros(len(chunks), np.int64) if window is None else np.sign(chunks[:, 1] - window)
+        _, firsts, alike = np.unique(chunks[:, 0] * 3 + sides, return_index=True, return_inverse=True)
+        found = [self.setup.make_pass(PREFILL, int(q), int(k)) for q, k in chunks[firsts]]
+        passes = [*before, *found, *after]
+        names = list(self.templates)
+        for each in passes:
+            self._require_known(each)
+        kinds = np.array([names.index(each.kind) for each in passes], np.int64)
+        order = np.concatenate(
+            [np.arange(len(before)), len(before) + alike, np.arange(len(before) + len(found), len(passes))]
+        )
+        q_len = np.concatenate([[each.q_len for each in before], chunks[:, 0], [each.q_len for each in after]])
+        k_len = np.concatenate([[each.k_len for each in before], chunks[:, 1], [each.k_len for each in after]])
+        sections = Sections(
+            phases=[*(each.phase for each in before), *[PREFILL] * len(chunks), *(each.phase for each in after)],
+            kinds=kinds[order],
+            terms=terms(q_len, k_len, np.full(len(q_len), max_seq_len)),
+        )
+        self._require_determined(sections)
+        return sections
+
+    def _require_known(self, each: Pass) -> None:
+        if each.kind in self.refused:
+            raise NoPrediction(self.refused[each.kind])
+        if each.kind not in self.templates:
+            raise NoPrediction(f"no recording shows {_in_words(each)}")
+
+    def _require_determined(self, sections: Sections) -> None:
+        """Of lengths for which a relation does not hold, the recordings leave open what is taken."""
+        for index, kind in enumerate(self.templates):
+            if null_space := self.null_space[kind]:
+                which = np.flatnonzero(sections.kinds == index)
+                broken = np.any(sections.terms[which] @ np.array(null_space, np.int64).T != 0, axis=1)
+                if broken.any():
+                    first = int(which[np.flatnonzero(broken)[0]])
+                    _, _, k_len, q_len = (int(value) for value in sections.terms[first, :4])
+                    each = Pass(sections.phases[first], kind, q_len, k_len)
+                    raise NoPrediction(f"the recordings leave open what is taken by {_in_words(each)}")
+
+    def scratch_bytes(self, max_seq_len: int) -> int:
+        """The one scratch buffer of the device; lazy loading bounds the chunks by the length of the case."""
+        longest = min(self.setup.max_input_len, max_seq_len) if self.setup.lazy else self.setup.max_input_len
+        return max((a + b * longest for a, b in self.scratch), default=0) // 2 * 2
+
+    def deepened(self) -> ParametricTrace:
+        """The same with every layer of the model spelled out."""
+        if self.depth == self.num_layers:
+            return self
+        templates = {kind: _deepen(t, self.num_layers, self.period, self.depth) for kind, t in self.templates.items()}
+        return replace(self, templates=templates, num_layers=self.depth)
+
+    @cached_property
+    def tensor_names(self) -> list[tuple[int, int, str]]:
+        """Each (TENSOR, layer) that occurs, and the name of the tensor in the checkpoint."""
+        pairs = np.unique(
+            np.concatenate([t[t[:, SIZE_RULE] == Size.TENSOR][:, [TENSOR, LAYER]] for t in self.templates.values()]),
+            axis=0,
+        )
+        return [(int(index), int(layer), self.tensors[index].format(layer)) for index, layer in pairs]
+
+    @cached_property
+    def all_events(self) -> tuple[Array, Array]:
+        """The events of all kinds of sections, and where those of each kind begin."""
+        return _concatenated(self.templates.values())
+
+    @cached_property
+    def layers(self) -> Layers:
+        """Which layers do the same, of a trace with every layer spelled out."""
+        return layers_of(self.templates.values(), self.num_layers, self.period)
+
+    @cached_property
+    def flash_calls(self) -> tuple[Array, Array]:
+        """The same, of events whose size follows from the kind of card: one of each sort."""
+        return _concatenated(_flash_calls(template) for template in self.templates.values())
+
+
+def _concatenated(templates: Iterable[Array]) -> tuple[Array, Array]:
+    together = list(templates)
+    starts = np.cumsum([0, *map(len, together)]).astype(np.int64)
+    return np.ascontiguousarray(np.concatenate(together)), starts
+
+
+def _flash_calls(template: Array) -> Array:
+    calls = template[template[:, SIZE_RULE] >= Size.FLASH_0]
+    shapes = calls[:, [SIZE_RULE, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW, *range(Q_TERMS, NUM_COLUMNS)]]
+    return calls[np.unique(shapes, axis=0, return_index=True)[1]]
+
+
+def _in_words(each: Pass) -> str:
+    if "uneven" in each.kind:
+        return f"a chunk of {each.q_len} tokens, of which the experts get unequal shares"
+    after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len else ""
+    return f"a {each.phase}{after} ({each.kind})"
+
+
+def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
+    """Repeats the last period of layers that is shown until there are `depth`."""
+    spans = spans_of_layers(template, num_layers)
+    shown = SHOWN_PERIODS * period
+    sources = [*range(-1, shown), *(shown - period + i % period for i in range(depth - num_layers))]
+    sources += range(shown, num_layers + 1)
+    starts = np.cumsum([0] + [spans[source + 1][1] - spans[source + 1][0] for source in sources])
+    parts = []
+    for layer, source in enumerate(sources, start=-1):
+        part = template[slice(*spans[source + 1])].copy()
+        part[:, LAYER] = layer
+        maker = template[part[:, BLOCK], LAYER]  # the recorded layer whose allocation each event is about
+        # What a layer frees of its neighbours moves with it; what the first layers made for all stays where it is.
+        near = (maker >= 0) & (source - maker <= 2 * period)
+        first = np.array([span[0] for span in spans])[maker + 1]
+        part[:, BLOCK] += starts[np.where(near, maker + layer - source, maker) + 1] - first
+        parts.append(part)
+    return np.concatenate(parts)

@@ -1,0 +1,42 @@
+"""One recording for all quantised caches: they differ in the bytes of their keys and values, and in nothing else.
+
+ExLlamaV2's Q6 keeps keys at 8 bits and values at 4; Q8 keeps both as Q6 keeps its keys, Q4 both as Q6 its values
+(exllamav2/cache.py: weights_per_element_k and weights_per_element_v, has_scales).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bench.allocator.parts import PARTS
+from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.recording import Op
+from bench.trace.template import NUM_TERMS, OP, PART, SIZE_TERMS, Array
+
+RECORDED = {"FP16": "FP16", "Q8": "Q6", "Q6": "Q6", "Q4": "Q6"}
+_SIZES = slice(SIZE_TERMS, SIZE_TERMS + NUM_TERMS)
+
+
+def with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
+    """The trace of a search with `cache`, from that of the same search with `RECORDED[cache]`."""
+    if cache in ("FP16", "Q6"):
+        return trace
+    made = [template[_makes_cache(template), _SIZES] for template in trace.templates.values()]
+    kinds = np.unique(np.concatenate(made), axis=0)
+    if len(kinds) != 4:
+        raise NoPrediction("a Q6 cache is not made of keys, values, scales and a pair of FP16 tensors")
+    _, values, keys, _ = kinds[np.argsort(kinds.sum(axis=1))]  # scales, values, keys, FP16 tensors
+    old, new = (values, keys) if cache == "Q8" else (keys, values)
+    templates = {}
+    for kind, template in trace.templates.items():
+        templates[kind] = template.copy()
+        which = _makes_cache(template) & np.all(template[:, _SIZES] == old, axis=1)
+        templates[kind][which, _SIZES] = new
+    return replace(trace, templates=templates)
+
+
+def _makes_cache(template: Array) -> Array:
+    made: Array = (template[:, OP] == Op.MALLOC) & (template[:, PART] == PARTS.index("cache"))
+    return made

@@ -1,0 +1,71 @@
+"""What a recorder writes down while the engine runs: every allocation of a case, in sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from bench.allocator.flash import Call
+
+
+class Op(IntEnum):
+    """What happened to the allocator."""
+
+    MALLOC = 0
+    FREE = 1
+    EMPTY_CACHE = 2
+
+
+class Size(IntEnum):
+    """What decides the size of an allocation."""
+
+    LENGTHS = 0  # the tokens of the pass and of the case
+    TENSOR = 1  # the checkpoint's tensor that is read into it
+    WORKSPACE = 2  # the cuBLAS workspace of the card
+    SCRATCH = 3  # the most that any module of the model wants
+    SORT = 4  # the numbers that are sorted, and the generation of the card
+    FLASH_0 = 5  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
+    FLASH_1 = 6
+    FLASH_2 = 7
+
+
+class Event(NamedTuple):
+    """`block` numbers the allocations of a recording; `layer` is the decoder layer at work, -1 before the first.
+
+    Where `size` is SORT, `size_bytes` are the numbers that are sorted.
+    """
+
+    op: Op
+    block: int = -1
+    size_bytes: int = 0
+    stream: int = 0
+    part: int = 0
+    layer: int = -1
+    size: Size = Size.LENGTHS
+    tensor: str | None = None
+    call: Call | None = None
+
+
+@dataclass
+class Section:
+    """The events of one pass, or of loading, or of making the cache: then both lengths are 0."""
+
+    q_len: int = 0
+    k_len: int = 0
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass
+class Recording:
+    """A case at one length, as far as it was recorded. The model had `num_layers` layers, repeating every `period`.
+
+    Its sections are those of `schedule` and then the `extra_passes`; or the first two, loading and making the cache.
+    `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch.
+    """
+
+    max_seq_len: int
+    num_layers: int
+    period: int
+    scratch: list[tuple[int, int]] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)

@@ -1,0 +1,179 @@
+"""Replays a trace through the allocator: does a case fit a card of this size, and what does it take at its peak?
+
+This is the allocator that the simulated card uses, fed with the events that the engine would have caused there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.allocator import caching as allocator
+from bench.allocator.caching import State
+from bench.allocator.limits import Limits
+from bench.allocator.parts import PARTS
+from bench.trace import sections
+from bench.trace import template as columns
+from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.recording import Size
+from bench.trace.schedule import DECODE
+from bench.trace.sections import CROWDED, FULL, Card
+from bench.trace.template import DENOMINATOR, Array
+
+_ENDLESS_BYTES = 1 << 60
+_ENDS = 64  # sections
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How a case ended: `failed_in` is the phase in which the card was full, None where it fits."""
+
+    failed_in: str | None
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    parts_at_peak: tuple[int, ...]
+
+    @property
+    def fits(self) -> bool:
+        return self.failed_in is None
+
+
+class _Plan(NamedTuple):
+    """The sections of a case: their phases, their kinds, and what their sizes are made of (rows of `terms`).
+
+    From the section `first_decode` on, sizes differ from one kind of card to the next.
+    """
+
+    phases: list[str]
+    kinds: Array
+    lengths: Array
+    scratch_bytes: int
+    first_decode: int
+
+
+class _Stage(NamedTuple):
+    """An allocator amid a case, and the block that each event has made."""
+
+    state: State
+    rows: Array
+
+    def copy(self, limit_bytes: int) -> _Stage:
+        """The same on a card of another size."""
+        copied = _Stage(State(*(each.copy() for each in self.state)), self.rows.copy())
+        copied.state.counters[allocator.LIMIT] = limit_bytes
+        return copied
+
+
+class Replayer:
+    """One search, ready to be replayed at any length on any card: a trace and the sizes of a checkpoint's tensors."""
+
+    def __init__(self, trace: ParametricTrace, tensor_bytes: Mapping[str, int]) -> None:
+        """Raises `NoPrediction` where the checkpoint lacks a tensor that the trace loads."""
+        self._trace = trace.deepened()
+        events, _ = self._trace.all_events
+        self._layers = self._trace.layers
+        self._events = events.copy()
+        sizes = np.zeros((len(self._trace.tensors), self._trace.depth + 2), np.int64)
+        try:
+            for index, layer, name in self._trace.tensor_names:
+                sizes[index, layer + 1] = tensor_bytes[name]
+        except KeyError as missing:
+            raise NoPrediction(f"the checkpoint has no tensor {missing}") from None
+        loads = self._events[:, columns.SIZE_RULE] == Size.TENSOR
+        wanted = sizes[self._events[loads, columns.TENSOR], self._events[loads, columns.LAYER] + 1]
+        self._events[loads, columns.SIZE_TERMS] = wanted * DENOMINATOR
+        self._num_streams = int(self._events[:, columns.STREAM].max(initial=0)) + 1
+        self._max_blocks = len(self._events) // 2 + 2
+        self._plans: dict[int, _Plan] = {}
+        self._beginnings: dict[tuple[int, bytes], _Stage] = {}
+        self._needed: dict[int, int] = {}
+
+    @property
+    def attention(self) -> str:
+        """The back end that runs."""
+        return self._trace.setup.attention
+
+    @property
+    def reading(self) -> dict[str, Any] | None:
+        """What the engine made of config.json, in plain values."""
+        return self._trace.reading
+
+    def replay(self, max_seq_len: int, limits: Limits, endless: bool = False) -> Replay:
+        """The case at `max_seq_len` on a card, or on an endless one of its kind.
+
+        Raises `NoPrediction` for lengths that the recordings say nothing about.
+        """
+        plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
+        limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
+        key = max_seq_len, self._asked_before_decode(plan, limits)
+        if endless and key not in self._beginnings:
+            self._beginnings[key], _ = self._run(plan, limits, _ENDLESS_BYTES, end=plan.first_decode)
+        beginning = self._beginnings.get(key)
+        if beginning is not None and beginning.state.counters[allocator.PEAK_RESERVED] <= limit_bytes:
+            # Where the card was never full, it makes no difference how large it is.
+            stage, failed = self._run(plan, limits, limit_bytes, beginning)
+        else:
+            stage, failed = self._run(plan, limits, limit_bytes)
+        counters = stage.state.counters
+        return Replay(
+            failed_in=None if failed is None else plan.phases[failed],
+            peak_allocated_bytes=int(counters[allocator.PEAK_ALLOCATED]),
+            peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
+            peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
+            parts_at_peak=tuple(int(size) for size in stage.state.parts[1]),
+        )
+
+    def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
+        """About what PyTorch must hold at that length, on any card; remembered."""
+        if max_seq_len not in self._needed:
+            plan = _without_middle(self._plan(max_seq_len))
+            stage, _ = self._run(plan, limits, _ENDLESS_BYTES)
+            self._needed[max_seq_len] = int(stage.state.counters[allocator.PEAK_ALLOCATED])
+        return self._needed[max_seq_len]
+
+    def _plan(self, max_seq_len: int) -> _Plan:
+        phases, kinds, lengths = self._trace.sections(max_seq_len)
+        return _Plan(phases, kinds, lengths, self._trace.scratch_bytes(max_seq_len), phases.index(DECODE))
+
+    def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
+        """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
+        card = _card(limits, plan.scratch_bytes)
+        flash_sizes: Array = sections.all_sizes(
+            *self._trace.flash_calls, plan.kinds[: plan.first_decode], plan.lengths, card
+        )
+        return np.array(card, np.int64).tobytes()[8:] + flash_sizes.tobytes()  # all of the card but `num_sms`
+
+    def _run(
+        self, plan: _Plan, limits: Limits, limit_bytes: int, beginning: _Stage | None = None, end: int | None = None
+    ) -> tuple[_Stage, int | None]:
+        """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
+        card = _card(limits, plan.scratch_bytes)
+        steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
+        while True:
+            stage = self._empty_card(limit_bytes) if beginning is None else beginning.copy(limit_bytes)
+            failed, ended = sections.replay(self._events, self._layers, plan.kinds, plan.lengths, steps, card, *stage)
+            if ended != CROWDED:
+                return stage, failed if ended == FULL else None
+            self._max_blocks *= 4  # chunks that grow may leave any number of segments behind
+            beginning, steps = None, (0, steps[1])
+
+    def _empty_card(self, limit_bytes: int) -> _Stage:
+        state = allocator.new_state(limit_bytes, len(PARTS), self._max_blocks, self._num_streams)
+        return _Stage(state, np.full(len(self._events), -1, np.int64))
+
+
+def _without_middle(plan: _Plan) -> _Plan:
+    """The first and the last sections of a long case: what it needs at its peak it mostly needs there."""
+    if len(plan.kinds) <= 2 * _ENDS:
+        return plan
+    ends = np.r_[:_ENDS, len(plan.kinds) - _ENDS : len(plan.kinds)]
+    phases = [plan.phases[index] for index in ends]
+    return _Plan(phases, plan.kinds[ends], plan.lengths[ends], plan.scratch_bytes, phases.index(DECODE))
+
+
+def _card(limits: Limits, scratch_bytes: int) -> Card:
+    return limits.num_sms, limits.workspace_bytes, scratch_bytes, limits.sort_tile

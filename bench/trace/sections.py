@@ -1,0 +1,246 @@
+"""Replays the sections of a case through the allocator, and no more of them than is needed to know the rest.
+
+What is left out was shown to repeat: the same requests, of an allocator that was found as before. A section is left out
+when it asks for what the last one asked, which left the allocator as it was; a layer when the last ones did so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from bench.allocator import caching as allocator
+from bench.allocator import flash, sort
+from bench.allocator.caching import State
+from bench.allocator.compiled import compiled
+from bench.trace import template as columns
+from bench.trace.layers import Layers
+from bench.trace.recording import Op, Size
+from bench.trace.template import DENOMINATOR, NUM_TERMS, Array
+
+_HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
+_LAGS = 2  # after so many periods of layers a state may return: what they hand on may change places
+
+_MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
+_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _FLASH_0 = (
+    int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.FLASH_0)
+)
+_OP, _BLOCK, _STREAM, _PART, _SIZE_RULE = (
+    columns.OP,
+    columns.BLOCK,
+    columns.STREAM,
+    columns.PART,
+    columns.SIZE_RULE,
+)
+_BATCH, _HEADS, _HEAD_DIM, _KV_HEADS, _WINDOW = (
+    columns.BATCH,
+    columns.HEADS,
+    columns.HEAD_DIM,
+    columns.KV_HEADS,
+    columns.WINDOW,
+)
+_SIZE_TERMS, _Q_TERMS, _K_TERMS = columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS
+# How a replay ends: all done, the card full, or no room left in the arrays of the allocator's state.
+DONE, FULL, CROWDED = range(3)
+
+# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, and how much is sorted at a time.
+Card = tuple[int, int, int, int]
+
+
+@njit(cache=True, nogil=True)
+def all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: Card) -> Array:
+    """What the events of every section ask for, one after the other."""
+    total = 0
+    for kind in kinds:
+        total += starts[kind + 1] - starts[kind]
+    sizes = np.zeros(total, np.int64)
+    done = 0
+    for step in range(len(kinds)):
+        first, last = starts[kinds[step]], starts[kinds[step] + 1]
+        _sizes_of(events, first, last, lengths[step], card, sizes[done:])
+        done += last - first
+    return sizes
+
+
+@njit(cache=True, nogil=True)
+def replay(
+    events: Array,
+    layers: Layers,
+    kinds: Array,
+    lengths: Array,
+    steps: tuple[int, int],
+    card: Card,
+    state: State,
+    rows: Array,
+) -> tuple[int, int]:
+    """Runs the sections from `steps[0]` to before `steps[1]`; the index of the last one and how it ended.
+
+    `lengths` [sections, NUM_TERMS] are what sizes are made of. `rows` [events] are the blocks that events have made.
+    """
+    longest = 0
+    for kind in range(len(layers.bounds)):
+        longest = max(longest, layers.bounds[kind, -1] - layers.bounds[kind, 0])
+    sizes = np.zeros(longest, np.int64)
+    before = np.zeros(longest, np.int64)
+    marks = np.zeros(layers.bounds.shape[1], np.int64)
+    steady = False
+    for step in range(steps[0], steps[1]):
+        kind = kinds[step]
+        repeats = step > steps[0] and kinds[step - 1] == kind
+        sizes, before = before, sizes
+        _distinct_sizes(events, layers, kind, lengths[step], card, sizes)
+        same = repeats and _equal(layers, kind, sizes, before)
+        if same and steady:
+            continue
+        mark = _mark(state)
+        ended = _run(events, layers, kind, sizes, rows, state, marks)
+        if ended != DONE:
+            return step, ended
+        steady = same and _mark(state) == mark
+    return steps[1] - 1, DONE
+
+
+@compiled
+def _distinct_sizes(events: Array, layers: Layers, kind: int, lengths: Array, card: Card, sizes: Array) -> None:
+    """What each allocation asks for, but in layers that ask for the same as those before them."""
+    start, alike, unlike, end = _told(layers, kind)
+    _sizes_of(events, start, alike, lengths, card, sizes)
+    _sizes_of(events, unlike, end, lengths, card, sizes[unlike - start :])
+
+
+@compiled
+def _equal(layers: Layers, kind: int, sizes: Array, others: Array) -> bool:
+    start, alike, unlike, end = _told(layers, kind)
+    for first, last in ((0, alike - start), (unlike - start, end - start)):
+        for index in range(first, last):
+            if sizes[index] != others[index]:
+                return False
+    return True
+
+
+@compiled
+def _told(layers: Layers, kind: int) -> tuple[int, int, int, int]:
+    """The events of a section: the first, those of layers that are like others from and to, and the end."""
+    bounds, alike = layers.bounds[kind], layers.alike[kind]
+    return bounds[0], bounds[alike[0] + 1], bounds[alike[1] + 1], bounds[-1]
+
+
+@njit(cache=True, nogil=True)
+def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, state: State, marks: Array) -> int:
+    """The events of one section; how it ended. Layers are left out once the allocator is found as layers before.
+
+    `marks` [layers or more] is overwritten.
+    """
+    bounds, period = layers.bounds[kind], layers.period
+    alike, unlike = layers.alike[kind]
+    depth = len(bounds) - 3
+    layer = -1
+    while layer <= depth:
+        first, last = bounds[layer + 1], bounds[layer + 2]
+        asked = layer  # the layer whose sizes are known and the same
+        if alike <= layer < unlike:
+            asked = alike - period + (layer - alike) % period
+        ended = _run_events(events, first, last, sizes[bounds[asked + 1] - bounds[0] :], rows, bounds[0], state)
+        if ended != DONE:
+            return ended
+        skipped = 0
+        if alike - 1 <= layer < unlike:
+            marks[layer] = _mark_with(state, rows, _carried(layers, kind, layer))
+            for lag in range(period, _LAGS * period + 1, period):
+                if layer - lag >= alike - 1 and marks[layer - lag] == marks[layer]:
+                    skipped = (unlike - 1 - layer) // lag * lag
+                    break
+        if skipped:
+            here, there = _carried(layers, kind, layer), _carried(layers, kind, layer + skipped)
+            for index in range(len(here)):
+                rows[there[index]] = rows[here[index]]
+        layer += 1 + skipped
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def _carried(layers: Layers, kind: int, layer: int) -> Array:
+    """The allocations that are handed on at the end of a layer."""
+    return layers.carried[layers.carried_bounds[kind, layer] : layers.carried_bounds[kind, layer + 1]]
+
+
+@compiled
+def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array, start: int, state: State) -> int:
+    """Some events of a section that begins at `start`, with the sizes that they ask for; how it ended."""
+    for index in range(first, last):
+        op = events[index, _OP]
+        if op == _MALLOC:
+            if sizes[index - first] == 0:
+                rows[index] = -1
+                continue
+            if state.counters[allocator.NUM_UNUSED] < 2:
+                return CROWDED
+            row = allocator.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
+            if row == allocator.FULL:
+                return FULL
+            rows[index] = row
+        elif op == _FREE:
+            row = rows[start + events[index, _BLOCK]]
+            if row >= 0:
+                allocator.free(state, row)
+        else:
+            allocator.empty_cache(state)
+    return DONE
+
+
+@compiled
+def _mark(state: State) -> int:
+    """A hash of the free blocks and of what is held."""
+    counters = state.counters
+    mark = counters[allocator.RESERVED] * _HASH_FACTOR ^ counters[allocator.ALLOCATED]
+    return int((mark * _HASH_FACTOR) ^ counters[allocator.FREE_MARK])
+
+
+@compiled
+def _mark_with(state: State, rows: Array, carried: Array) -> int:
+    """The same, with where some allocations lie."""
+    mark = _mark(state)
+    for event in carried:
+        address = state.blocks[rows[event], allocator.ADDRESS] if rows[event] >= 0 else -1
+        mark = (mark ^ address) * _HASH_FACTOR
+    return int(mark)
+
+
+@compiled
+def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, sizes: Array) -> None:
+    """What each allocation of some events asks for."""
+    for index in range(first, last):
+        sizes[index - first] = 0
+        if events[index, _OP] != _MALLOC:
+            continue
+        rule = events[index, _SIZE_RULE]
+        if rule == _WORKSPACE:
+            size = card[1]
+        elif rule == _SCRATCH:
+            size = card[2]
+        elif rule == _SORT:
+            size = sort.workspace_bytes(_value(events, index, _SIZE_TERMS, lengths), card[3])
+        elif rule == _TENSOR:
+            size = events[index, _SIZE_TERMS] // DENOMINATOR
+        elif rule >= _FLASH_0:
+            size = flash.temporaries(
+                events[index, _BATCH],
+                _value(events, index, _Q_TERMS, lengths),
+                events[index, _HEADS],
+                events[index, _HEAD_DIM],
+                _value(events, index, _K_TERMS, lengths),
+                events[index, _KV_HEADS],
+                events[index, _WINDOW],
+                card[0],
+            )[rule - _FLASH_0]
+        else:
+            size = _value(events, index, _SIZE_TERMS, lengths)
+        sizes[index - first] = size
+
+
+@compiled
+def _value(events: Array, index: int, start: int, lengths: Array) -> int:
+    total = 0
+    for term in range(NUM_TERMS):
+        total += events[index, start + term] * lengths[term]
+    return total // DENOMINATOR

@@ -1,0 +1,215 @@
+"""From recordings at different lengths to a trace: each allocation's size as a polynomial in the lengths.
+
+Nothing is fitted. Every coefficient is exact, every recorded size is reproduced to the byte, and sections of one kind
+must hold the same events; a kind that does not is `refused`. What the recorded lengths of a kind leave open goes into
+the trace as `null_space`, and no length that breaks one is ever predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.trace import template as columns
+from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.recording import Op, Recording, Section, Size
+from bench.trace.samples import extra_passes
+from bench.trace.schedule import CACHE, Pass, Setup, schedule, short_schedule
+from bench.trace.template import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, spans_of_layers
+
+
+def solve(recordings: Sequence[Recording], setup: Setup, depth: int) -> ParametricTrace:
+    """The trace of one search; `depth` is the number of layers of the whole model.
+
+    Raises `NoPrediction` for recordings of other passes than the scenario's.
+    """
+    first = recordings[0]
+    samples: dict[str, list[_Sample]] = {}
+    for recording in recordings:
+        for each, section in _told_apart(recording, setup):
+            terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
+            samples.setdefault(each.kind, []).append(_Sample(each, terms, section))
+    tensors: dict[str, int] = {}
+    templates, null_space, refused = {}, {}, {}
+    for kind, found in samples.items():
+        try:
+            template = _solve_kind(kind, [_as_array(sample, first.num_layers, tensors) for sample in found], found)
+            if first.num_layers < depth:
+                _require_repetition(kind, template, first.num_layers, first.period)
+        except NoPrediction as reason:
+            refused[kind] = str(reason)
+        else:
+            templates[kind] = template
+            null_space[kind] = _null_space([sample.terms for sample in found])
+    if not templates:
+        raise NoPrediction(next(iter(refused.values())))
+    return ParametricTrace(
+        templates=templates,
+        null_space=null_space,
+        refused=refused,
+        tensors=list(tensors),
+        num_layers=first.num_layers,
+        period=first.period,
+        depth=depth,
+        setup=setup,
+        scratch=[list(pair) for pair in first.scratch],
+    )
+
+
+class _Sample(NamedTuple):
+    """One section that was recorded, and what sizes are made of there."""
+
+    each: Pass
+    terms: Array
+    section: Section
+
+
+def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
+    """Each section and what it is."""
+    max_seq_len = recording.max_seq_len
+    if len(recording.sections) == 2:
+        passes = short_schedule(max_seq_len, setup).before[:2]
+    else:
+        passes = [*schedule(max_seq_len, setup), *extra_passes(max_seq_len, setup)]
+    recorded = [(section.q_len, section.k_len) for section in recording.sections]
+    if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
+        raise NoPrediction(f"the engine's passes at {max_seq_len} tokens are not the expected ones")
+    return list(zip(passes, recording.sections, strict=True))
+
+
+def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Array:
+    """The section's events; the first column of each group of coefficients holds a plain value."""
+    each, _, section = sample
+    rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
+    layers = _layers_of_cache(section, num_layers) if each.phase == CACHE else None
+    made: dict[int, int] = {}
+    for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
+        row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part
+        row[columns.LAYER] = event.layer if layers is None else layers[index]
+        row[columns.SIZE_RULE], row[columns.TENSOR] = event.size, -1
+        row[columns.BLOCK] = index
+        if event.op is Op.MALLOC:
+            made[event.block] = index
+        elif event.op is Op.FREE:
+            if event.block not in made:
+                raise NoPrediction(f"{each.kind} frees what an earlier section allocated")
+            row[columns.BLOCK] = made[event.block]
+        if event.tensor is not None:
+            name = event.tensor.replace(f".{event.layer}.", ".{}.", 1)
+            row[columns.TENSOR] = tensors.setdefault(name, len(tensors))
+        elif event.call is not None:
+            call = event.call
+            row[columns.BATCH : columns.WINDOW + 1] = (
+                call.batch_size,
+                call.num_heads,
+                call.head_dim,
+                call.num_kv_heads,
+                call.window,
+            )
+            row[columns.Q_TERMS], row[columns.K_TERMS] = call.q_len, call.k_len
+        elif event.size in (Size.LENGTHS, Size.SORT):
+            row[columns.SIZE_TERMS] = event.size_bytes
+    if np.any(np.diff(rows[:, columns.LAYER]) < 0):
+        raise NoPrediction(f"{each.kind} does not go through the layers in order")
+    return rows
+
+
+def _layers_of_cache(section: Section, num_layers: int) -> list[int]:
+    """A cache is made layer by layer, with some tensors for all of them at the end."""
+    sizes = [event.size_bytes for event in section.events]
+    for rest in range(len(sizes) + 1):
+        each, remainder = divmod(len(sizes) - rest, num_layers)
+        if not remainder and sizes[: each * num_layers] == sizes[:each] * num_layers:
+            return [index // each for index in range(each * num_layers)] + [num_layers] * rest
+    raise NoPrediction("the cache is not made layer by layer")
+
+
+def _solve_kind(kind: str, sections: list[Array], samples: list[_Sample]) -> Array:
+    """One template for all sections of a kind."""
+    template = sections[0].copy()
+    for events in sections:
+        if events.shape != template.shape or np.any(
+            events[:, : columns.SIZE_TERMS] != template[:, : columns.SIZE_TERMS]
+        ):
+            raise NoPrediction(f"{kind} sections differ in more than their sizes")
+    terms = np.stack([sample.terms for sample in samples])
+    for start in (columns.SIZE_TERMS, columns.Q_TERMS, columns.K_TERMS):
+        values = np.stack([events[:, start] for events in sections])
+        template[:, start : start + NUM_TERMS] = _coefficients(kind, terms, values)
+    return template
+
+
+def _coefficients(kind: str, terms: Array, values: Array) -> Array:
+    """Whole c [events, NUM_TERMS] with `terms @ c.T == DENOMINATOR * values`, over the fewest terms that suffice."""
+    coefficients = np.zeros((values.shape[1], NUM_TERMS), np.int64)
+    scale = np.maximum(terms.max(axis=0), 1)
+    chosen: list[int] = []
+    for term in range(NUM_TERMS):
+        open_events = np.any(terms @ coefficients.T != values * DENOMINATOR, axis=0)
+        if not open_events.any():
+            break
+        if np.linalg.matrix_rank((terms / scale)[:, [*chosen, term]]) == len(chosen):
+            continue  # where only these lengths occur, this term is a sum of others
+        chosen.append(term)
+        solution = np.linalg.lstsq((terms / scale)[:, chosen], values[:, open_events].astype(float), rcond=None)[0]
+        solved = np.zeros((int(open_events.sum()), NUM_TERMS), np.int64)
+        solved[:, chosen] = np.rint(solution / scale[chosen][:, None] * DENOMINATOR).T.astype(np.int64)
+        coefficients[open_events] = solved
+    if np.any(terms @ coefficients.T != values * DENOMINATOR):
+        raise NoPrediction(f"sizes in {kind} do not follow the lengths")
+    return coefficients
+
+
+def _null_space(samples: Sequence[Array]) -> list[list[int]]:
+    """Whole rows r with `r · terms == 0` for every sample: all others with `r · terms == 0` are sums of these.
+
+    Exactly what holds for the samples' terms holds for the terms that are sums of theirs, where sizes are determined.
+    """
+    reduced: list[list[Fraction]] = []  # Gauss and Jordan: each row has a 1 where all others have 0
+    pivots: list[int] = []
+    for sample in samples:
+        row = [Fraction(int(value)) for value in sample]
+        for known, pivot in zip(reduced, pivots, strict=True):
+            row = [value - row[pivot] * other for value, other in zip(row, known, strict=True)]
+        pivot = next((index for index, value in enumerate(row) if value), -1)
+        if pivot < 0:
+            continue
+        row = [value / row[pivot] for value in row]
+        reduced = [[v - known[pivot] * other for v, other in zip(known, row, strict=True)] for known in reduced]
+        reduced.append(row)
+        pivots.append(pivot)
+    null_space = []
+    for free in sorted(set(range(NUM_TERMS)) - set(pivots)):
+        relation = [Fraction(int(index == free)) for index in range(NUM_TERMS)]
+        for known, pivot in zip(reduced, pivots, strict=True):
+            relation[pivot] = -known[free]
+        scale = math.lcm(*(value.denominator for value in relation))
+        null_space.append([int(value * scale) for value in relation])
+    return null_space
+
+
+def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:
+    """The last two periods that were recorded must do the same, each with what is its own."""
+    spans = spans_of_layers(template, num_layers)
+    last_of_layer = np.array([last for _, last in spans])
+
+    def told_relatively(first_layer: int) -> Array:
+        """A period's events; an allocation by how many layers ago it was made, and how far before that layer's end.
+
+        From the end, because the first layer begins with what is made once for all.
+        """
+        first, last = spans[first_layer + 1][0], spans[first_layer + period][1]
+        events = template[first:last].copy()
+        maker = template[events[:, columns.BLOCK], columns.LAYER]
+        ago = np.where(maker < 0, -1, events[:, columns.LAYER] - maker)
+        events[:, columns.BLOCK] = (last_of_layer[maker + 1] - events[:, columns.BLOCK]) * (num_layers + 2) + ago
+        events[:, columns.LAYER] -= first_layer
+        return events
+
+    repeated = (columns.SHOWN_PERIODS - 1) * period
+    if not np.array_equal(told_relatively(repeated - period), told_relatively(repeated)):
+        raise NoPrediction(f"the layers of a model differ in {kind}")

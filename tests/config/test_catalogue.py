@@ -1,0 +1,68 @@
+"""Every card and model of the catalogue: files that one can plan with, and figures that cannot be slips of the pen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from bench.config import compose as config
+from bench.config.cases import plan_sweep
+
+NO_FIGURES = {"auto", "cuda", "local", "hub"}
+CARDS = sorted(set(config.names("device")) - NO_FIGURES)
+MODELS = sorted(set(config.names("model")) - NO_FIGURES)
+
+# What a name promises, and the generations of NVIDIA's cards: of the data sheets, GB/s and GB as they are sold.
+CAPABILITIES = {"7.5", "8.0", "8.6", "8.9", "9.0", "12.0"}
+SOLD_GB = (8, 10, 12, 16, 24, 32, 40, 48, 80, 96, 141)
+
+
+def content(kind: str, name: str) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(OmegaConf.load(config.config_dir() / kind / f"{name}.yaml"))
+    return dict(plain)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_is_plausible_and_says_where_its_figures_are_from(name: str) -> None:
+    card = content("device", name)
+    assert (card["name"], card["kind"]) == (name, "simulated")
+    assert card["compute_capability"] in CAPABILITIES
+    gib = card["total_memory_bytes"] / 2**30
+    sold = min(SOLD_GB, key=lambda gb: abs(gb - gib))
+    assert 0.91 < gib / sold < 1.001, f"{gib:.2f} GiB is no card of {sold} GB"
+    assert f"{sold}gb" in name or "gb" not in name
+    # Old or new: from 5 to 50 GB/s for each multiprocessor, and not faster than memory has ever been.
+    per_multiprocessor = card["memory_bandwidth_bytes_per_s"] / card["multi_processor_count"]
+    assert 5e9 < per_multiprocessor < 50e9
+    assert 200e9 < card["memory_bandwidth_bytes_per_s"] < 8e12
+    assert 64 << 20 < card["context_bytes"] < 1 << 30
+    assert card["context_basis"] in ("assumed", "measured")
+    assert {"total_memory_bytes", "memory_bandwidth_bytes_per_s", "context_bytes"} <= card["sources"].keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_plausible_and_says_where_it_is_from(name: str) -> None:
+    model = content("model", name)
+    assert model["name"] == name
+    assert len(model["source"]) > 20
+    top = model["config"]
+    if name == "spark_formalizer_x1_7b":  # its config.json was found nowhere
+        assert "hidden_size" not in top
+        return
+    inner = {**top, **top.get("text_config", {})}
+    assert len(top["architectures"]) == 1
+    heads, kv_heads = inner["num_attention_heads"], inner.get("num_key_value_heads", inner["num_attention_heads"])
+    assert heads % kv_heads == 0
+    head_dim = inner.get("head_dim") or inner["hidden_size"] // heads
+    assert head_dim in (64, 80, 96, 128, 192, 256) or "kv_lora_rank" in inner
+    assert inner["hidden_size"] % 64 == inner["intermediate_size"] % 64 == 0
+    assert top.get("torch_dtype", "bfloat16") in ("bfloat16", "float16", "float32")
+
+
+def test_each_card_and_each_model_can_be_planned_with() -> None:
+    cards = plan_sweep(["model=tinyllama_1_1b", "max_seq_len=512", f"device={','.join(CARDS)}"]).cases
+    assert sorted({case.device.name for case in cards}) == CARDS
+    models = plan_sweep([f"model={','.join(MODELS)}", "max_seq_len=512", "device=rtx_4090"]).cases
+    assert sorted({case.model.name for case in models}) == MODELS

@@ -1,0 +1,69 @@
+"""A launcher whose children are a few lines of Python that play a card: no torch, no engine, nothing to wait for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.launch.isolate import StartedProcess
+
+_CHILD = """\
+import json, os, sys
+fd, request, limit, ends = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+if "case" not in request:
+    sys.exit()  # no recordings
+def say(event, **data):
+    os.write(fd, (json.dumps({"event": event, **data}) + "\\n").encode())
+length = json.loads(request["case"])["max_seq_len"]
+memory = {f"peak_{name}_bytes": 1000 + length for name in ("allocated", "requested", "reserved", "device")}
+say("enter", phase="load")
+say("start", attention="flash", context_bytes=0)
+end = ends.get(str(length), "fits" if length <= limit else "oom")
+if end == "oom":
+    say("failure", type="OutOfMemoryError", message="CUDA out of memory", memory=memory)
+    sys.exit(3)
+if end == "crash":
+    os.kill(os.getpid(), 11)
+say("phase", phase="decode", memory=memory)
+say("result", parts={}, notes=[])
+"""
+
+
+@dataclass
+class FakeCard:
+    """Cases of up to `limit` tokens fit; `ends` are lengths that end otherwise (`fits`, `oom`, `crash`).
+
+    `lengths` are those that were run.
+    """
+
+    limit: int = 1 << 30
+    ends: Mapping[int, str] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+
+    def start(self, request: str, records_fd: int, log_fd: int) -> StartedProcess:
+        asked = json.loads(request)
+        if "case" in asked:
+            self.lengths.append(json.loads(asked["case"])["max_seq_len"])
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-S",
+                "-c",
+                _CHILD,
+                str(records_fd),
+                request,
+                str(self.limit),
+                json.dumps(dict(self.ends)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            pass_fds=[records_fd],
+            start_new_session=True,
+        )
+        return StartedProcess(process)
+
+    def close(self) -> None: ...

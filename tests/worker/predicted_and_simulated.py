@@ -1,0 +1,87 @@
+"""One case predicted and simulated in this process, in figures that can be compared."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.allocator.limits import limits_of
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.parametric import ParametricTrace, load_tensor_bytes
+from bench.trace.quantised_caches import RECORDED, with_cache
+from bench.trace.replay import Replayer
+from bench.worker import scenario
+from bench.worker.simulated import card, recorder
+from tests.worker.architectures import ARCHITECTURES, DENSE
+from tests.worker.conftest import made_up_case
+
+ENDLESS_BYTES = 1 << 50
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a case ends: the phase in which memory runs out, and the peaks up to there."""
+
+    failed_in: str | None
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    parts_at_peak: tuple[int, ...]
+
+
+@contextmanager
+def little_garbage() -> Iterator[None]:
+    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, **axes: Any) -> Case:
+    """A case of a small model with `layers` layers, on a card that is large enough for anything."""
+    config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture], **(more or {})}
+    config |= {key: layers for key in ("num_hidden_layers", "n_layer") if key in config}
+    return made_up_case(config, total_bytes=ENDLESS_BYTES, **axes)
+
+
+def trace_of(case: Case, layouts: Path) -> ParametricTrace:
+    """The program of a search, with every layer, as `bench.forecast.library` has it."""
+    recorded = replace(case, cache=RECORDED[case.cache])
+    return with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
+
+
+def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
+    """The sizes of the tensors of the case's checkpoint."""
+    path = layouts / "tensors.json"
+    recorder.save_tensor_bytes(path, case, layouts)
+    return load_tensor_bytes(path)
+
+
+def predict(replayer: Replayer, case: Case) -> Figures:
+    """By replay."""
+    replay = replayer.replay(case.max_seq_len, limits_of(case.device, case.vram_limit_bytes))
+    return Figures(**vars(replay))
+
+
+def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
+    """By the engine's own code, and how often the allocator had to give its cached segments back."""
+    reports: list[Report] = []
+    failed_in: str | None = None
+    with card.open_card(case) as simulated:
+        try:
+            scenario.run(case, simulated, layouts, reports.append)
+        except RuntimeError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
+                raise
+            failed_in = str([report.data["phase"] for report in reports if report.event == "enter"][-1])
+        stats = simulated.allocator.stats
+        parts = tuple(simulated.allocator.parts_at_peak)
+    peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
+    return Figures(failed_in, *peaks, parts), stats.num_alloc_retries
