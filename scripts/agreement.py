@@ -136,8 +136,8 @@ def _said(card: MeasuredCard) -> str:
     return (
         f"{card.name}: {count(card.total_bytes)}, compute capability {card.compute_capability}, "
         f"{count(card.multi_processor_count, '')} multiprocessors; {card.basis}: context "
-        f"{count(card.initial_context_bytes)} at the start, {count(card.non_torch_bytes)} besides PyTorch's memory in cases that "
-        f"fit, cuBLAS workspace {count(card.workspace_bytes)} (by PyTorch's rule: "
+        f"{count(card.initial_context_bytes)} at the start, {count(card.non_torch_bytes)} besides PyTorch's memory in "
+        f"cases that fit, cuBLAS workspace {count(card.workspace_bytes)} (by PyTorch's rule: "
         f"{limits_of(replace(card.as_simulated(capped=False), workspace_bytes=None), None).workspace_bytes:,} B)"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,30 +12,31 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bench"
 FILES = sorted(ROOT.rglob("*.py"))
-# Each folder, and what of bench it may import besides itself.
-ALLOWED = {
-    "checkpoint": set(),
-    "memory": {"records"},
-    "notes": {"checkpoint", "memory", "records"},
-    "plan": {"errors", "memory", "nvml", "records"},
-    "run": {"checkpoint", "errors", "memory", "notes", "nvml", "plan", "records", "results"},
-    "worker": {"checkpoint", "memory", "notes", "nvml", "records"},
-    "results": {"records"},
-    "report": {"errors", "records", "results"},
-    "commands": {"command_line", "errors", "notes", "nvml", "plan", "records", "report", "results", "run"},
-}
+TABLE = re.findall(
+    r"^\| `([\w.]+)/?` \|.*\| ([\w, ]*)\|$",
+    (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+# Each room, and what of bench it may import besides itself, as the docs say.
+ALLOWED = {room.removesuffix(".py"): set(filter(None, others.strip().split(", "))) for room, others in TABLE}
 # Packages with one door each.
 DOORS = {
     "pynvml": {"nvml.py"},
-    "pyarrow": {"results/schema.py", "results/store.py"},
-    "scipy": {"results/speeds.py"},
+    "pyarrow": {"store/schema.py", "store/store.py"},
+    "scipy": {"comparison/speeds.py"},
     "matplotlib": {f"report/plots/{name}.py" for name in ("boundary", "grid", "memory", "peaks", "style", "write")},
-    "plotly": {"report/page_figures.py"},
-    "itables": {"report/page_cases.py"},
-    "jinja2": {"report/page.py"},
-    "numba": {f"memory/{name}.py" for name in ("compiled", "flash", "schedule", "sections", "sort")},
-    "hydra": {"plan/config.py", "plan/overrides.py", "run/hydra_launch.py"},
-    "huggingface_hub": {"plan/hub.py"},
+    "plotly": {"report/html/figures.py"},
+    "itables": {"report/html/cases.py"},
+    "jinja2": {"report/html/page.py"},
+    "numba": {
+        "allocator/compiled.py",
+        "allocator/flash.py",
+        "allocator/sort.py",
+        "trace/schedule.py",
+        "trace/sections.py",
+    },
+    "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
+    "huggingface_hub": {"config/hub.py"},
     "shtab": {"commands/completion.py"},
 }
 
@@ -50,13 +52,46 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def rooms_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("bench.")} - {room_of(path)}
+
+
+def test_the_docs_tell_of_every_room() -> None:
+    assert {room_of(path) for path in FILES} - {"__init__", "__main__"} == set(ALLOWED)
+
+
+def test_rooms_import_only_what_stands_above_them() -> None:
+    above: set[str] = set()
+    for room, others in ALLOWED.items():
+        assert others <= above, f"{room} imports upwards"
+        above.add(room)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_are_those_that_the_docs_tell(room: str) -> None:
+    assert set().union(*(rooms_imported(path) for path in FILES if room_of(path) == room)) == ALLOWED[room]
+
+
+def test_there_is_no_cycle() -> None:
+    modules = {module_of(path): path for path in FILES}
+    arrows = {name: {other for other in imports(path) if other in modules} for name, path in modules.items()}
+    while arrows:
+        leaves = {name for name, others in arrows.items() if not others & arrows.keys() - {name}}
+        assert leaves, f"in a circle: {sorted(arrows)}"
+        arrows = {name: others for name, others in arrows.items() if name not in leaves}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_follow_the_architecture(path: Path) -> None:
-    folder = path.relative_to(ROOT).parts[0]
-    mine = {name.split(".")[1] for name in imports(path) if name.startswith("bench.") and name.count(".") >= 1}
-    if folder in ALLOWED:
-        assert mine <= ALLOWED[folder] | {folder}
-    if folder != "worker":
+def test_the_parent_imports_no_engine(path: Path) -> None:
+    if room_of(path) != "worker":
         assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "exllamav2")}
 
 

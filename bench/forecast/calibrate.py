@@ -45,9 +45,9 @@ _SIMILARITY: dict[str, Callable[[Case], Any]] = {
 class _Sample:
     """What one row says of its card; None where it does not say.
 
-    `non_torch_bytes` are held besides PyTorch's memory, by anyone; `initial_context_bytes` is the process's own context before it
-    loaded anything; `residual_bytes` are in use beyond the prediction; `num_sms` are the card's multiprocessors;
-    `workspace_bytes` is what cuBLAS has on one stream.
+    `non_torch_bytes` are held besides PyTorch's memory, by anyone; `initial_context_bytes` is the process's own context
+    before it loaded anything; `residual_bytes` are in use beyond the prediction; `num_sms` are the card's
+    multiprocessors; `workspace_bytes` is what cuBLAS has on one stream.
     """
 
     fits: bool

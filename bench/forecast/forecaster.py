@@ -30,8 +30,8 @@ _KEPT_REPLAYERS = 16
 class Forecast:
     """What is thought of a case or a search before it is run.
 
-    `fits_at` is a search's predicted boundary, 0 where nothing fits; `prediction` is that of the case, or of the search at
-    its boundary (at its first page, where nothing fits). Both are None where nothing can be predicted, for `reason`.
+    `fits_at` is a search's predicted boundary, 0 where nothing fits; `prediction` is that of the case, or of the search
+    at its boundary (at its first page, where nothing fits). Both are None where nothing can be predicted, for `reason`.
     `probes` are the cases that it will take, `estimated_decode_tokens_per_s` is at the length of the prediction.
     `reading` is what the engine makes of the model, None where it was not recorded.
     """

@@ -15,13 +15,12 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-import bench
 from bench.allocator.limits import supports_flash_attention
 from bench.core.case import Case
 from bench.core.messages import Report
 from bench.forecast.cache import ForecastStore
 from bench.launch.isolate import Launcher, LauncherFailed, run_isolated
-from bench.launch.versions import installed_versions
+from bench.launch.versions import engine_digest
 from bench.trace.parametric import NoPrediction, ParametricTrace, load_tensor_bytes
 from bench.trace.quantised_caches import RECORDED, with_cache
 from bench.trace.replay import Replayer
@@ -139,13 +138,3 @@ class TraceLibrary:
             pass
         for _ in range(left):
             one_more()
-
-
-def engine_digest() -> str:
-    """Changes with anything that decides what a case allocates: the engine, PyTorch, and this program's own rules."""
-    digest = hashlib.sha256(json.dumps(installed_versions(), sort_keys=True).encode())
-    package = Path(bench.__file__).parent
-    rules = ("memory/*.py", "worker/**/*.py", "plan/predict.py", "plan/search.py")
-    for path in sorted(path for pattern in rules for path in package.glob(pattern)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]

@@ -28,9 +28,9 @@ _KIND = (
 class MeasuredCard:
     """One kind of card under one driver and PyTorch, by medians of `num_rows` rows; None for what no row says.
 
-    `initial_context_bytes` is the context of a process that has loaded nothing yet; `non_torch_bytes` is all that was held besides
-    PyTorch's memory at the end of cases that fit: the context with its kernels, and what other programs held.
-    `workspace_bytes` is what PyTorch takes for cuBLAS on each stream.
+    `initial_context_bytes` is the context of a process that has loaded nothing yet; `non_torch_bytes` is all that was
+    held besides PyTorch's memory at the end of cases that fit: the context with its kernels, and what other programs
+    held. `workspace_bytes` is what PyTorch takes for cuBLAS on each stream.
     """
 
     name: str

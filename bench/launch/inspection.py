@@ -15,8 +15,8 @@ from platformdirs import user_cache_path
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.core.errors import BadInput
-from bench.forecast.library import engine_digest
 from bench.launch.isolate import Launcher, case_request, make_launcher, run_isolated
+from bench.launch.versions import engine_digest
 
 _TIMEOUT_S = 300.0
 # Where a checkpoint's headers are read: it needs no size.

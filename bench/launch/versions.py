@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from importlib.metadata import version
+from pathlib import Path
+
+import bench
+
+# Sources that decide what a case is predicted to allocate.
+_RULES = ("core/case.py", "allocator/*.py", "trace/*.py", "worker/**/*.py", "forecast/predict.py", "forecast/search.py")
 
 
 def installed_versions() -> dict[str, str | None]:
@@ -12,3 +20,12 @@ def installed_versions() -> dict[str, str | None]:
         "torch_version": version("torch"),
         "exllamav2_version": version("exllamav2"),
     }
+
+
+def engine_digest() -> str:
+    """Changes with anything that decides what a case allocates: the engine, PyTorch, and this program's own rules."""
+    digest = hashlib.sha256(json.dumps(installed_versions(), sort_keys=True).encode())
+    package = Path(bench.__file__).parent
+    for path in sorted(path for pattern in _RULES for path in package.glob(pattern)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastRow:
-    """What is thought of one case or of one search (`is_cell`), under the names that the columns of results have.
+    """What is thought of one case or of one search (`is_search`), under the names that the columns of results have.
 
     `max_seq_len` is the case's, or the search's at its predicted boundary; where nothing fits, it is the shortest. The
     peaks and `parts` are those at that length; where that does not fit, on a card without a limit. `headroom_bytes` is
@@ -104,7 +104,7 @@ class ForecastRow:
 
     def to_json(self) -> dict[str, Any]:
         values = {**vars(self), "gains": None if self.gains is None else [vars(gain) for gain in self.gains]}
-        del values["is_cell"]
+        del values["is_search"]
         return values
 
 

@@ -1,6 +1,6 @@
 """A sweep through one of Hydra's launchers (joblib, Ray, Slurm): one Hydra job for each search.
 
-A search is every axis but the length; its lengths are walked inside the job, so that one start of the worker serves all.
+A search is every axis but the length; its lengths are walked inside the job: one start of the worker serves all.
 """
 
 from __future__ import annotations

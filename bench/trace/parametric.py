@@ -79,7 +79,7 @@ def _beside(path: Path) -> Iterator[BinaryIO]:
 
 
 class Sections(NamedTuple):
-    """Every section of a case: its phase, its kind (of `ParametricTrace.templates`), and its `terms` [sections, NUM_TERMS]."""
+    """Every section of a case: phases, kinds (keys of `ParametricTrace.templates`), `terms` [sections, NUM_TERMS]."""
 
     phases: list[str]
     kinds: Array

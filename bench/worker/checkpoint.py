@@ -39,8 +39,8 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
 
     `head_bits` are those of the output layer; None leaves it unquantised. An unquantised model is in the type that
-    `config` names (`bench.allocator.dtypes`); what stays unquantised in an EXL2 one is FP16, as its converter writes it.
-    The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables,
+    `config` names (`bench.allocator.dtypes`); what stays unquantised in an EXL2 one is FP16, as its converter writes
+    it. The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables,
     which the loader reads, hold data.
 
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.

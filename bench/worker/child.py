@@ -109,7 +109,7 @@ def _inspect(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
 
 
 def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Makes what `request["wanted"]` lists: for each `case` the `program` or the `tensors` of its search, a path each."""
+    """Makes what `request["wanted"]` lists: for each `case` its `program` or its `tensors`, a path each."""
     from bench.trace.parametric import save_reason
     from bench.worker.simulated import recorder
 

@@ -22,8 +22,8 @@ from bench.worker.packages import import_engine, switch_off_broken
 class CudaCard:
     """The GPU that CUDA_VISIBLE_DEVICES leaves visible, as `cuda:0`.
 
-    `foreign_processes` is what NVML saw before anything of ours was there; `ballast` is what is held to make the card smaller, and
-    no part of what the case holds.
+    `foreign_processes` is what NVML saw before anything of ours was there; `ballast` is held to make the card smaller
+    and is no part of what the case holds.
     """
 
     # exllamav2 captures its CUDA graphs at the 205th call of a layer: decode past that before measuring.
