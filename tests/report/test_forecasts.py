@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rich.text import Text
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
 from bench.report.tables.forecasts import as_rich, show, summary, tables_of
 from bench.report.text.parts_bar import Scale, draw, scale_for, segments
+from tests.report.columns_shown import broken_within_words
 
 GIB = 1 << 30
 
@@ -117,6 +119,39 @@ def test_no_line_is_wider_than_the_screen(width: int) -> None:
         ends(131072, 3.25, 1.0, attention_requested=name, head_bits=n) for name in ("flash", "sdpa") for n in (6, 8)
     ]
     assert max(map(len, rendered(rows, width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_number_is_cut_and_no_name_within_a_word_whatever_varies(width: int) -> None:
+    varying = {
+        "head_bits": (6, 8),
+        "attention_requested": ("xformers", "matmul"),
+        "batch_size": (1, 16),
+        "max_input_len": (1024, 2048),
+        "max_attention_size": (1048576, 4194304),
+    }
+    rows = [
+        ends(131072, 3.25, 1.0, estimated_decode_tokens_per_s=1234.5, **dict(zip(varying, values, strict=True)))
+        for values in product(*varying.values())
+    ]
+    shown = rendered(rows, width).splitlines()
+    names = [
+        "bpw",
+        "cache",
+        "how",
+        "attention",
+        *varying,
+        "fits up to",
+        "peak GiB",
+        "left GiB",
+        "verdict",
+        "est. tok/s",
+    ]
+    assert max(map(len, shown)) <= width
+    assert broken_within_words(names, shown, "4") == []
+    told = set(" ".join(shown).split())
+    assert {"1,234", "4194304", "1048576", "xformers", "FP16", "load", "131,072", "max", "fits"} <= told
+    assert not any("…" in word for word in told)
 
 
 def test_cases_have_a_table_of_their_own_with_the_length_that_was_asked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from bench.report.rows import raw
 from bench.report.tables.verdicts import as_frames, verdict_tables
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import as_markdown, as_rich
+from tests.report.columns_shown import broken_within_words
 from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, fits, oom
 
 GOLDEN = """\
@@ -213,5 +215,34 @@ def test_no_number_is_cut_however_little_room_there_is(width: int) -> None:
     console = Console(file=io.StringIO(), width=width)
     console.print(as_rich(table))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(cell in text for cell in (*columns, *line))
+    assert all(cell in text for cell in line)
     assert max(map(len, text.splitlines())) <= width
+
+
+_EVERY_KEY = {
+    "head_bits": (6, 8),
+    "attention_requested": ("flash", "matmul"),
+    "batch_size": (1, 16),
+    "max_input_len": (1024, 2048),
+    "max_attention_size": (1048576, 4194304),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("varying", [list(_EVERY_KEY)[:n] for n in range(len(_EVERY_KEY) + 1)], ids=len)
+def test_names_of_columns_break_at_their_words_alone(frame_of: FrameOf, width: int, varying: list[str]) -> None:
+    rows = [
+        fits(n, 10.5, bpw=4.25, **dict(zip(varying, values, strict=True)), attention="xformers")
+        for values in product(*(_EVERY_KEY[name] for name in varying))
+        for n in (512, 131072)
+    ]
+    (table,) = verdict_tables(frame_of(*rows))
+    console = Console(file=io.StringIO(), width=width)
+    console.print(as_rich(table))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    shown = text.splitlines()
+    assert max(map(len, shown)) <= width
+    assert broken_within_words(table.header(), shown, "4.25") == []
+    told = set(text.split())
+    for line in table.body():
+        assert set(" ".join(line).split()) <= told

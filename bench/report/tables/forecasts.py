@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from bench.report.forecasts import Expectation, ForecastRow, Gain
@@ -18,8 +17,10 @@ from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import FORECAST_RULE, best_forecast
 from bench.report.tables.card import CACHES, CARD_AND_MODEL
+from bench.report.text.columns import Column, Columns
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
+from bench.report.text.render import left_aligned
 from bench.report.text.units import duration, gib, is_near_timeout, rate, size, tokens
 
 # What a person reads on a screen; whoever redirects the output gets every row.
@@ -135,41 +136,40 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     speeds = any(row.estimated_decode_tokens_per_s is not None for row in rows)
     stored = any(row.stored for row in rows)
     largest = max(row.needed_bytes or 0 for row in table.rows)
-    rich = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("bpw", "cache", "how"):
-        rich.add_column(name, justify="right" if name == "bpw" else "left", no_wrap=True)
-    for name in table.varying:
-        is_word = name == "attention_requested"
-        rich.add_column(label(name).replace("_", "_\n"), justify="left" if is_word else "right", no_wrap=True)
-    rich.add_column("fits up to" if table.rows[0].is_search else "max_seq_len", justify="right", no_wrap=True)
-    rich.add_column("peak\nGiB", justify="right", no_wrap=True)
-    rich.add_column("left\nGiB", justify="right", no_wrap=True)
-    rich.add_column("")
-    rich.add_column("verdict", no_wrap=True)
+    telling = zip(table.varying, zip(*(table.axes.cells(vars(row)) for row in rows), strict=True), strict=True)
+    columns = [
+        Column(name="bpw", cells=[table.axes.bits(vars(row)) for row in rows], tells=True),
+        Column(name="cache", cells=[row.cache for row in rows], justify="left", tells=True),
+        Column(name="how", cells=[how(vars(row)) for row in rows], justify="left", tells=True),
+        *(
+            Column(
+                name=label(name).replace("_", "_\n"),
+                cells=cells,
+                justify="left" if left_aligned(label(name)) else "right",
+                tells=True,
+            )
+            for name, cells in telling
+        ),
+        Column(name="fits up to" if table.rows[0].is_search else "max_seq_len", cells=[_length(row) for row in rows]),
+        Column(name="peak\nGiB", cells=[gib(row.needed_bytes) for row in rows]),
+        Column(name="left\nGiB", cells=[gib(row.headroom_bytes) for row in rows]),
+        Column(name="", cells=[_bar(row, largest) for row in rows], justify="left", stretches=True),
+        Column(name="verdict", cells=[_verdict(row) for row in rows], justify="left"),
+    ]
     if speeds:
-        rich.add_column("est.\ntok/s", justify="right", no_wrap=True)
+        columns.append(Column(name="est.\ntok/s", cells=[rate(row.estimated_decode_tokens_per_s) for row in rows]))
     if stored:
-        rich.add_column("", no_wrap=True)
-    for row in rows:
-        bar: RenderableType = Text("")
-        if row.parts is not None and row.needed_bytes is not None:
-            bar = PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest))
-        rich.add_row(
-            table.axes.bits(vars(row)),
-            row.cache,
-            how(vars(row)),
-            *table.axes.cells(vars(row)),
-            _length(row),
-            gib(row.needed_bytes),
-            gib(row.headroom_bytes),
-            bar,
-            _verdict(row),
-            *([rate(row.estimated_decode_tokens_per_s)] if speeds else []),
-            *(["stored" if row.stored else ""] if stored else []),
-        )
+        columns.append(Column(name="", cells=["stored" if row.stored else "" for row in rows], justify="left"))
+    rich = Columns(columns=columns, gap=1)
     cut = len(table.rows) - len(rows)
     more = [Text(f"… and {cut:,} more; redirect the output to see all, as with | less", _FAINT)] if cut else []
     return Group(Text(table.title, style="bold"), rich, *more, *table.notes)
+
+
+def _bar(row: ForecastRow, largest_bytes: int) -> RenderableType:
+    if row.parts is None or row.needed_bytes is None:
+        return Text("")
+    return PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest_bytes))
 
 
 def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:

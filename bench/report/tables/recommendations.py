@@ -98,7 +98,17 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
         notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
         columns, key = ["for", *_columns(axes)], card_key(vars(group[0]))
-        tables.append(PlainTable(title=where, legend="", columns=columns, lines=lines, notes=notes, card_key=key))
+        tables.append(
+            PlainTable(
+                title=where,
+                legend="",
+                columns=columns,
+                lines=lines,
+                notes=notes,
+                varying=axes.varying,
+                card_key=key,
+            )
+        )
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
 
 

@@ -82,6 +82,7 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> P
         ],
         lines=lines,
         notes=notes,
+        varying=axes.varying,
         card_key=card_key(first),
     )
 

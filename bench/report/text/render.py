@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
+
+from bench.report.text.columns import Column, Columns
 
 # Their columns are aligned to the left.
 _WORDS = {"cache", "how", "attention", "for", "model", "basis", "saying", "card", "least", "most", "so the saying"}
@@ -24,7 +23,7 @@ def left_aligned(column: str) -> bool:
 
 
 class Shown(Protocol):
-    """What a table must tell to be shown; the columns that `varying` names may be broken."""
+    """What a table must tell to be shown; the columns that `varying` names tell lines apart."""
 
     @property
     def title(self) -> str: ...
@@ -50,50 +49,26 @@ def as_markdown(table: Shown) -> str:
 def as_rich(table: Shown) -> Group:
     """For the terminal, at home in 80 columns."""
     legend = [Text(text, style="bright_black") for text in (table.legend, *table.notes) if text]
-    return Group(Text(table.title, style="bold"), _InWidth(table), *legend)
+    return Group(Text(table.title, style="bold"), _columns(table), *legend)
 
 
-@dataclass(frozen=True)
-class _InWidth:
-    """A table no wider than there is room: the rest goes on below, beside the same first columns. No number is cut."""
-
-    table: Shown
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        header, body = self.table.header(), self.table.body()
-        first = next((i for i, name in enumerate(header) if not self._tells_lines_apart(name)), len(header))
-        first = first if first < len(header) else 0
-        for number, columns in enumerate(self._pieces(header, body, first, options.max_width)):
-            if number:
-                yield ""
-            yield self._piece(header, body, columns)
-
-    def _tells_lines_apart(self, name: str) -> bool:
-        return name in _IDENTIFYING or name in self.table.varying
-
-    def _pieces(self, header: list[str], body: list[list[str]], first: int, room: int) -> Iterator[list[int]]:
-        """The columns of each table, the `first` ones in all of them."""
-        cells = [max((cell_len(row[i]) for row in body), default=0) for i in range(len(header))]
-        # Where there is too little room, a key's long name is what may break.
-        widths = [
-            max(width, 1 if name in self.table.varying else cell_len(name)) + 2
-            for width, name in zip(cells, header, strict=True)
+def _columns(table: Shown) -> Columns:
+    telling = _IDENTIFYING.union(table.varying)
+    header, body = table.header(), table.body()
+    # The first ones: an attention that stands among figures is one of them.
+    first = next((i for i, name in enumerate(header) if name not in telling), 0)
+    return Columns(
+        columns=[
+            Column(
+                name=name,
+                cells=[_cell(row[i]) for row in body],
+                justify="left" if left_aligned(name) else "right",
+                tells=i < first,
+            )
+            for i, name in enumerate(header)
         ]
-        same = list(range(first))
-        piece: list[int] = []
-        for column in range(first, len(header)):
-            if piece and sum(widths[i] for i in (*same, *piece, column)) - 2 > room:
-                yield [*same, *piece]
-                piece = []
-            piece.append(column)
-        yield [*same, *piece]
+    )
 
-    def _piece(self, header: list[str], body: list[list[str]], columns: list[int]) -> Table:
-        rich = Table(box=None, padding=(0, 1), pad_edge=False)
-        for name in (header[i] for i in columns):
-            justify: JustifyMethod = "left" if name in _WORDS else "right"
-            rich.add_column(name, justify=justify, no_wrap=name not in self.table.varying, overflow="fold")
-        for row in body:
-            cells = (row[i] for i in columns)
-            rich.add_row(*(Text(cell, style="yellow" if cell.startswith(("OOM", "none")) else "") for cell in cells))
-        return rich
+
+def _cell(text: str) -> Text:
+    return Text(text, style="yellow" if text.startswith(("OOM", "none")) else "")
