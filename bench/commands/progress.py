@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.core.case import Case, Search
+from bench.core.messages import PhaseProgress
 from bench.report.naming.work import WorkNames
 from bench.report.text.console import console_for
 from bench.report.text.ends import is_lower_bound, is_own_limit
@@ -21,6 +22,7 @@ from bench.report.text.units import duration, size, tokens
 from bench.run.boundary import Row
 from bench.run.sweep import Progress
 
+_SPARSE_S = 60.0  # between two lines on how far a case is, where they stay
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 
 
@@ -37,13 +39,14 @@ def progress_for(stream: TextIO, works: Sequence[Case | Search]) -> Iterator[Pro
 
 
 class _Lines(Progress):
-    """One line for each case, those that were run for a boundary indented above it."""
+    """One line for each case, those that were run for a boundary indented above it; of a long one, a line a minute."""
 
     def __init__(self, console: Console, names: WorkNames) -> None:
         self._console = console
         self._names = names
         self._total = self._done = 0
         self._quarters = 0
+        self._told_at: dict[int, float] = {}  # of each case that runs
 
     def prepare(self, done: int, total: int) -> None:
         quarters = 4 * done // total
@@ -58,11 +61,22 @@ class _Lines(Progress):
         stored = [f"{known} of them stored already"] if known else []
         self._print(", ".join([*_to_do(searches, cases), *stored]))
 
+    def start(self, case: Case) -> None:
+        self._told_at[id(case)] = time.monotonic()
+
+    def advance(self, case: Case, reached: PhaseProgress) -> None:
+        now = time.monotonic()
+        if now - self._told_at[id(case)] >= _SPARSE_S:
+            self._told_at[id(case)] = now
+            self._print(f"    {self._names.title(case)}: {reached.phase}, {reached}")
+
     def finish(self, case: Case, row: Row) -> None:
+        self._told_at.pop(id(case), None)
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {self._names.title(case)}: {describe(row)}")
 
     def probe(self, case: Case, row: Row) -> None:
+        self._told_at.pop(id(case), None)
         self._print(f"    {self._names.title(case)}: {describe(row)}")
 
     def find(self, search: Search, boundary: Row) -> None:
@@ -82,7 +96,7 @@ class _Bar(Progress):
         self._total = self._known = self._done = self._probes = 0
         self._counted = "recordings"
         self._verdicts: Counter[str] = Counter()
-        self._running: dict[int, tuple[Case, str]] = {}
+        self._running: dict[int, tuple[Case, str, str]] = {}  # with its phase, and how far that is
         self._started_at: float | None = None
         self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
 
@@ -96,10 +110,13 @@ class _Bar(Progress):
         self._started_at = time.monotonic()
 
     def start(self, case: Case) -> None:
-        self._running[id(case)] = (case, "start")
+        self._running[id(case)] = (case, "start", "")
 
     def enter(self, case: Case, phase: str) -> None:
-        self._running[id(case)] = (case, phase)
+        self._running[id(case)] = (case, phase, "")
+
+    def advance(self, case: Case, reached: PhaseProgress) -> None:
+        self._running[id(case)] = (case, reached.phase, f"{reached}  ")
 
     def finish(self, case: Case, row: Row) -> None:
         self._running.pop(id(case), None)
@@ -129,9 +146,9 @@ class _Bar(Progress):
             counts.append((_count(self._probes, "probe"), "bright_black"))
         if counts:
             grid.add_row(Text.assemble(*counts))
-        for case, phase in list(self._running.values()):
-            text = Text(f"{phase:8}{self._names.title(case)}", style="bright_black", no_wrap=True, overflow="ellipsis")
-            grid.add_row(text)
+        for case, phase, far in list(self._running.values()):
+            said = f"{phase:8}{far}{self._names.title(case)}"
+            grid.add_row(Text(said, style="bright_black", no_wrap=True, overflow="ellipsis"))
         return grid
 
     def _time(self) -> str:

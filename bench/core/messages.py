@@ -22,7 +22,9 @@ class Memory:
 
 @dataclass
 class Report:
-    """One line from the child. `event` is `start`, `enter`, `phase`, `result` or `failure`; the rest is its data."""
+    """One line from the child: its `event` (`versions`, `start`, `enter`, `progress`, `phase`, `result`, `failure`,
+    `recorded`) and the data of it.
+    """
 
     event: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -37,3 +39,27 @@ class Report:
         if not isinstance(data, dict) or "event" not in data:
             raise ValueError(f"not a record: {line[:100]}")
         return Report(data.pop("event"), data)
+
+
+@dataclass(frozen=True)
+class PhaseProgress:
+    """How far a phase is: `done` of `total` `units` (modules or tokens). Shown while it lasts, and never kept."""
+
+    phase: Phase
+    done: int
+    total: int
+    units: str
+
+    EVENT: ClassVar[str] = "progress"
+
+    def to_report(self) -> Report:
+        return Report(self.EVENT, dataclasses.asdict(self))
+
+    @staticmethod
+    def from_report(report: Report) -> PhaseProgress:
+        """Raises KeyError, TypeError or ValueError where the data is of another form."""
+        data = report.data
+        return PhaseProgress(Phase(data["phase"]), int(data["done"]), int(data["total"]), str(data["units"]))
+
+    def __str__(self) -> str:
+        return f"{self.done:,} of {self.total:,} {self.units}"

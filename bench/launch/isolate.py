@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import bench
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import PhaseProgress, Report
 
 LOG_TAIL_BYTES = 4096
 _POLL_S = 0.2
@@ -46,9 +46,13 @@ _PINNED = {
 
 @dataclass
 class Ending:
-    """How a child ended: its records, its exit, and the last of what it printed."""
+    """How a child ended: its records, its exit, and the last of what it printed.
+
+    `progress` is how far it said to be in the phase that it entered last; it is among no records.
+    """
 
     reports: list[Report] = field(default_factory=list)
+    progress: PhaseProgress | None = None
     exit_code: int | None = None
     signal: int | None = None
     timed_out: bool = False
@@ -271,8 +275,10 @@ def run_isolated(
     timeout_s: float,
     on_report: Callable[[Report], Any] = lambda report: None,
     stop: threading.Event | None = None,
+    on_progress: Callable[[PhaseProgress], Any] = lambda progress: None,
 ) -> Ending:
-    """Has a child do what `request` asks for, to its end, whatever that is. `on_report` is called as records come in.
+    """Has a child do what `request` asks for, to its end, whatever that is. `on_report` is called as records come in,
+    `on_progress` as it is told how far a phase is.
 
     Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
     `LauncherFailed` where nothing can be said of what was asked.
@@ -289,7 +295,7 @@ def run_isolated(
         os.close(write_fd)
     started_at = time.monotonic()  # the server's own start is nobody's case
     try:
-        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_report, stop)
+        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_report, stop, on_progress)
     except BaseException:
         _kill(child.pid)
         with contextlib.suppress(LauncherFailed):
@@ -324,6 +330,7 @@ def _collect(
     deadline: float,
     on_report: Callable[[Report], Any],
     stop: threading.Event | None,
+    on_progress: Callable[[PhaseProgress], Any],
 ) -> bool:
     """Reads records until the child is gone or time is up; False when `stop` came first.
 
@@ -350,8 +357,15 @@ def _collect(
             for line in lines:
                 try:
                     report = Report.from_json(line.decode())
-                except (ValueError, KeyError):
+                    progress = PhaseProgress.from_report(report) if report.event == PhaseProgress.EVENT else None
+                except (ValueError, KeyError, TypeError):
                     continue  # a line that the child died in
+                if progress is not None:
+                    ending.progress = progress
+                    on_progress(progress)
+                    continue
+                if report.event == "enter":
+                    ending.progress = None
                 ending.reports.append(report)
                 on_report(report)
 

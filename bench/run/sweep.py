@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from bench.core.case import Case, Search
 from bench.core.errors import BadInput
-from bench.core.messages import Report
+from bench.core.messages import PhaseProgress, Report
 from bench.core.outcome import ANSWERS
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.library import TraceLibrary
@@ -54,6 +54,9 @@ class Progress:
     def start(self, case: Case) -> None: ...
 
     def enter(self, case: Case, phase: str) -> None: ...
+
+    def advance(self, case: Case, reached: PhaseProgress) -> None:
+        """How far the phase of a case is; told now and then while it lasts."""
 
     def finish(self, case: Case, row: Row) -> None:
         """A case has its row."""
@@ -365,9 +368,12 @@ class _Run:
                 if report.event == "enter":
                     self._notify(self._progress.enter, case, report.data["phase"])
 
+            def on_progress(reached: PhaseProgress) -> None:
+                self._notify(self._progress.advance, case, reached)
+
             with Sampler(case.device.uuid) as sampler:
                 try:
-                    ending = self._run(case, log_path, on_report)
+                    ending = self._run(case, log_path, on_report, on_progress)
                 except Interrupted:
                     return None
         return make_row(
@@ -391,13 +397,19 @@ class _Run:
                 self._launchers[uuid] = make_launcher(kind, uuid)
             return self._launchers[uuid]
 
-    def _run(self, case: Case, log_path: Path, on_report: Callable[[Report], None]) -> Ending:
+    def _run(
+        self,
+        case: Case,
+        log_path: Path,
+        on_report: Callable[[Report], None],
+        on_progress: Callable[[PhaseProgress], None],
+    ) -> Ending:
         """The case's ending; a launcher that fails gets a second chance."""
         launcher, failure = self._launcher(case.device.kind, case.device.uuid), ""
         request = case_request(case, self._layouts)
         for _ in range(2):
             try:
-                return run_isolated(launcher, request, log_path, self._timeout_s, on_report, self._stop)
+                return run_isolated(launcher, request, log_path, self._timeout_s, on_report, self._stop, on_progress)
             except LauncherFailed as error:
                 if self._stop.is_set():
                     raise Interrupted from error

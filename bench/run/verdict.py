@@ -56,7 +56,8 @@ def judge(
     if failure is not None:
         return _judge_failure(failure, phase, device_total_bytes)
     if ending.timed_out:
-        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s")
+        far = f", {ending.progress} done" if ending.progress else ""
+        return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s{far}")
     if result is not None and ending.exit_code == 0:
         return _judge_result(ending, device_total_bytes)
     if result is None and OUT_OF_MEMORY.search(ending.log_tail):

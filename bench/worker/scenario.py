@@ -21,6 +21,7 @@ from bench.notes.rules import notes_of_case
 from bench.trace.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
 from bench.worker.card import Card
 from bench.worker.engine import Unsupported, cache_class, choose_attention, read_back
+from bench.worker.progress import Teller, telling_chunks
 from bench.worker.readable import read_config, refusals_explained
 
 Emit = Callable[[Report], None]
@@ -49,11 +50,12 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         model = ExLlamaV2(config)
         make_cache = cache_class(case.cache)
         sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
+        told = Teller(Phase.LOAD, "modules", emit)
         if case.lazy:
             cache = make_cache(model, lazy=True, **sizes)
-            load["load_s"] = _seconds(lambda: model.load_autosplit(cache))
+            load["load_s"] = _seconds(lambda: model.load_autosplit(cache, callback=told))
         else:
-            load["load_s"] = _seconds(model.load)
+            load["load_s"] = _seconds(lambda: model.load(callback=told))
     with _phase(Phase.CACHE, card, emit):
         if not case.lazy:
             cache = make_cache(model, **sizes)
@@ -63,14 +65,16 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - PROMPT_TOKENS))
         # As far on every card, however many tokens it decodes: what a prefill takes depends on its length.
         filled = context[:, : case.max_seq_len - DECODE_TOKENS]
-        prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
+        with telling_chunks(model, cache, filled.shape[1], Teller(Phase.PREFILL, "tokens", emit)):
+            prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
         prefill["prefill_tokens"] = filled.numel()
     with _phase(Phase.DECODE, card, emit) as decode:
+        told = Teller(Phase.DECODE, "tokens", emit)
 
         def decode_from(start: int) -> list[float]:
             def work() -> None:
                 cache.current_seq_len = start
-                _decode(model, cache, context, card.decode_tokens)
+                _decode(model, cache, context, card.decode_tokens, told)
 
             return card.time(work, case.repeats)
 
@@ -88,8 +92,10 @@ def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:
     model.forward(ids, cache, preprocess_only=True)
 
 
-def _decode(model: Any, cache: Any, context: torch.Tensor, tokens: int) -> None:
-    for _ in range(tokens):
+def _decode(model: Any, cache: Any, context: torch.Tensor, tokens: int, told: Teller | None = None) -> None:
+    for done in range(tokens):
+        if told is not None:
+            told(done, tokens)
         # The generators move every token's logits to the host as fp32, and sample there.
         model.forward(context[:, :1], cache, last_id_only=True).float().cpu()
 

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench.commands import progress
 from bench.commands.progress import _Bar, _Lines, describe_boundary
 from bench.config.cases import plan_sweep
 from bench.core.case import Search
+from bench.core.messages import PhaseProgress
+from bench.core.outcome import Phase
 from bench.report.naming.work import WorkNames
 
 (CELL,) = plan_sweep(["model=phi_3_medium_128k", "device=rtx_4060_ti_16gb", "lazy=true"]).searches
 NAMES = WorkNames([CELL])
 FITS = {"outcome": "fits", "phase": "done", "peak_device_bytes": 5 << 30, "wall_s": 1.25, "error": None}
+FAR = PhaseProgress(Phase.PREFILL, 12_288, 40_956, "tokens")
 FOUND = {
     "outcome": "fits",
     "fits_at": 4096,
@@ -154,6 +158,37 @@ def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
     bar.probe(cases[0], FITS)
     bar.finish(cases[1], FITS)
     assert len(shown(bar, width)) == 2
+
+
+def test_the_bar_says_how_far_the_phase_of_a_case_is_until_the_next_begins() -> None:
+    bar = _Bar(console(120, terminal=True), NAMES)
+    bar.begin(1, 0, 0)
+    case = CELL.at(40_960)
+    bar.start(case)
+    bar.enter(case, "prefill")
+    bar.advance(case, FAR)
+    name = "phi_3_medium_128k 4 bpw FP16 lazy 40960 on rtx_4060_ti_16gb"
+    assert shown(bar, 120)[-1] == f"prefill 12,288 of 40,956 tokens  {name}"
+    assert shown(bar, 80)[-1].startswith("prefill 12,288 of 40,956 tokens  phi_3_medium")
+    bar.enter(case, "decode")
+    assert shown(bar, 120)[-1] == f"decode  {name}"
+
+
+def test_where_lines_stay_a_long_case_gets_one_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
+    out = console()
+    progress = _Lines(out, NAMES)
+    case = CELL.at(40_960)
+    progress.start(case)
+    for tokens in range(0, 40_956, 256):  # one a second
+        progress.advance(case, replace(FAR, done=tokens))
+        seconds[0] += 1
+    name = "phi_3_medium_128k 4 bpw FP16 lazy 40960 on rtx_4060_ti_16gb"
+    assert lines_of(out) == [
+        f"    {name}: prefill, 15,360 of 40,956 tokens",
+        f"    {name}: prefill, 30,720 of 40,956 tokens",
+    ]
 
 
 @pytest.mark.parametrize(("cells", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])

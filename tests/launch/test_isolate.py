@@ -18,7 +18,8 @@ import pytest
 
 import bench
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.core.messages import Report
+from bench.core.messages import PhaseProgress, Report
+from bench.core.outcome import Phase
 from bench.launch import isolate
 from bench.launch.isolate import (
     LOG_TAIL_BYTES,
@@ -90,11 +91,12 @@ class Isolated:
         timeout_s: float = 20.0,
         on_report: Callable[[Report], object] = lambda report: None,
         stop: threading.Event | None = None,
+        on_progress: Callable[[PhaseProgress], object] = lambda progress: None,
     ) -> Ending:
         self.launcher = ScriptLauncher(script, self.lifeline[1])
         try:
             request = case_request(CASE, self.folder / "layouts")
-            return run_isolated(self.launcher, request, self.folder / "log", timeout_s, on_report, stop)
+            return run_isolated(self.launcher, request, self.folder / "log", timeout_s, on_report, stop, on_progress)
         finally:
             os.close(self.lifeline[1])
 
@@ -138,6 +140,36 @@ def test_reports_are_passed_on_while_the_child_runs(run: Isolated) -> None:
     ending = run(script, on_report=lambda report: seen.touch())
     assert not ending.timed_out
     assert _events(ending) == ["enter", "result"]
+
+
+_PREFILLING = "say('enter', phase='prefill')\nsay('progress', phase='prefill', done=2048, total=8188, units='tokens')\n"
+
+
+def test_how_far_a_phase_is_is_passed_on_and_is_no_record(run: Isolated) -> None:
+    told: list[PhaseProgress] = []
+    ending = run(f"{_PREFILLING}say('phase', phase='prefill')\nsay('result')", on_progress=told.append)
+    assert told == [PhaseProgress(Phase.PREFILL, 2048, 8188, "tokens")]
+    assert _events(ending) == ["enter", "phase", "result"]
+
+
+def test_a_child_that_is_killed_in_a_phase_keeps_its_records_and_how_far_it_was(run: Isolated) -> None:
+    ending = run(f"say('phase', phase='cache')\n{_PREFILLING}time.sleep(60)", timeout_s=1)
+    assert (ending.timed_out, _events(ending)) == (True, ["phase", "enter"])
+    assert str(ending.progress) == "2,048 of 8,188 tokens"
+
+
+def test_how_far_a_phase_was_says_nothing_of_the_next(run: Isolated) -> None:
+    assert run(f"{_PREFILLING}say('enter', phase='decode')\ntime.sleep(60)", timeout_s=1).progress is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["phase='prefill'", "phase='lunch', done=1, total=2, units='tokens'", "phase='load', done=None, total=2, units=''"],
+)
+def test_progress_of_another_form_is_skipped(run: Isolated, data: str) -> None:
+    told: list[PhaseProgress] = []
+    ending = run(f"say('progress', {data})\nsay('result')", on_progress=told.append)
+    assert (told, _events(ending), ending.exit_code) == ([], ["result"], 0)
 
 
 def test_a_segfault_is_told_by_its_signal_and_keeps_what_was_reported(run: Isolated) -> None:

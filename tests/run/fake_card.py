@@ -27,6 +27,7 @@ if end == "oom":
     sys.exit(3)
 if end == "crash":
     os.kill(os.getpid(), 11)
+say("progress", phase="load", done=1, total=2, units="modules")
 say("phase", phase="decode", memory=memory)
 say("result", parts={}, notes=[])
 """

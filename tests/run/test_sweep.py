@@ -15,6 +15,8 @@ from bench.config import hub
 from bench.config.cases import Sweep, plan_sweep
 from bench.core.case import Case, Search
 from bench.core.errors import BadInput
+from bench.core.messages import PhaseProgress
+from bench.core.outcome import Phase
 from bench.launch.isolate import LauncherFailed, Started
 from bench.run import sweep
 from bench.run.sweep import Finished, Progress, run_sweep
@@ -285,3 +287,16 @@ def test_weights_are_fetched_for_what_is_to_be_run_and_not_for_what_is_stored(
         run_sweep([mine.at(512)], [mine], tmp_path / "results", f"run-{number}", timeout_s=20)
     assert fetched == [model.name] * 2
     assert only(boundaries(tmp_path))["fits_at"] == 768
+
+
+def test_how_far_a_phase_is_is_told_and_not_stored(run: Run, tmp_path: Path) -> None:
+    told: list[tuple[int, PhaseProgress]] = []
+
+    class Following(Progress):
+        def advance(self, case: Case, reached: PhaseProgress) -> None:
+            told.append((case.max_seq_len, reached))
+
+    run(FakeCard(1024), "max_seq_len=256", progress=Following())
+    assert told == [(256, PhaseProgress(Phase.LOAD, 1, 2, "modules"))]
+    (row,) = read_cases(tmp_path / "results")[0].to_pylist()
+    assert "modules" not in str(row)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.messages import Report
+from bench.core.messages import PhaseProgress, Report
 from bench.core.outcome import Outcome, Phase
 from bench.launch.isolate import Ending
 from bench.run.verdict import judge
@@ -215,6 +215,13 @@ def test_a_child_that_was_stopped_at_the_limit_timed_out_where_it_was(phase: Pha
     verdict = judge(Ending(_until(phase), signal=signal.SIGKILL, timed_out=True), 12.5, CARD_BYTES)
     assert (verdict.outcome, verdict.phase) == (Outcome.TIMEOUT, phase)
     assert verdict.error == f"still in phase {phase} after 12.5 s"
+
+
+def test_a_timeout_says_how_far_the_phase_was_where_that_was_told() -> None:
+    progress = PhaseProgress(Phase.PREFILL, 12_288, 40_956, "tokens")
+    ending = Ending(_until(Phase.PREFILL), progress, signal=signal.SIGKILL, timed_out=True)
+    error = judge(ending, 12.5, CARD_BYTES).error
+    assert error == "still in phase prefill after 12.5 s, 12,288 of 40,956 tokens done"
 
 
 def test_a_silent_end_is_a_crash() -> None:

@@ -1,0 +1,50 @@
+"""Tells how far a phase is while it lasts, no more often than anybody would look."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bench.core.messages import PhaseProgress, Report
+from bench.core.outcome import Phase
+
+INTERVAL_S = 1.0
+
+
+class Teller:
+    """Reports how many `units` of a phase are done, once a second at most, and nothing in the first second.
+
+    It is called between two modules or chunks of the engine and only looks at the clock: nothing is allocated on the
+    card, and nothing waits for it. On a real GPU it counts what the host has launched.
+    """
+
+    def __init__(self, phase: Phase, units: str, emit: Callable[[Report], None]) -> None:
+        self._phase = phase
+        self._units = units
+        self._emit = emit
+        self._told_at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= INTERVAL_S:
+            self._told_at = now
+            self._emit(PhaseProgress(self._phase, done, total, self._units).to_report())
+
+
+@contextmanager
+def telling_chunks(model: Any, cache: Any, total: int, tell: Teller) -> Iterator[None]:
+    """While it lasts, `model` (an ExLlamaV2) tells after each chunk how many of `total` tokens are in `cache`."""
+    forward_chunk = model.forward_chunk
+
+    def forward_and_tell(**kwargs: Any) -> Any:
+        result = forward_chunk(**kwargs)
+        tell(cache.current_seq_len, total)
+        return result
+
+    model.forward_chunk = forward_and_tell
+    try:
+        yield
+    finally:
+        del model.forward_chunk  # the class's own again, and no cycle keeps the model alive
