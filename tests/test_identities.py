@@ -18,7 +18,8 @@ from bench.analysis.recommend import recommend
 from bench.analysis.tradeoffs import tradeoffs
 from bench.comparison.pairing import join
 from bench.core.case import Case, Cell, DeviceSpec, ModelSpec
-from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION, identity_of
+from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION
+from bench.core.identity import identity_of
 from bench.report.comparison.names import Names as ComparisonNames
 from bench.report.forecasts import ForecastRow
 from bench.report.html.cases import case_table

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bench.core import columns as identity
+from bench.core import columns
 from bench.core.outcome import LimitBasis
 
 # One question: rows that differ in any of these are never compared.
-QUESTION = [*identity.CARD, *identity.LIMIT, *identity.MODEL, "batch_size"]
+QUESTION = [*columns.CARD, *columns.LIMIT, *columns.MODEL, "batch_size"]
 # One answer: what a user can choose, with the attention that ran.
-SETTING = ["attention" if name == "attention_requested" else name for name in identity.SETTING if name not in QUESTION]
+SETTING = ["attention" if name == "attention_requested" else name for name in columns.SETTING if name not in QUESTION]
 # From large to small: the finest first.
 CACHES = ("FP16", "Q8", "Q6", "Q4")
 PAGE_TOKENS = 256  # ExLlamaV2's page

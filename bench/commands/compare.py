@@ -12,8 +12,9 @@ from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
 from bench.comparison.compare import compare as compare_rows
 from bench.comparison.matching import family
 from bench.config.units import parse_size
-from bench.core.columns import CARD, LIMIT, SETTING, Row, known
+from bench.core.columns import CARD, LIMIT, SETTING
 from bench.core.errors import BadInput, ExitCode
+from bench.core.identity import Row, known
 from bench.report.comparison.content import ComparisonReport, Side
 from bench.report.comparison.document import document
 from bench.report.comparison.names import card_text

@@ -16,8 +16,9 @@ from typing import Any, TextIO
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, MODEL, identity_of, key_of
+from bench.core.columns import CARD, MODEL
 from bench.core.errors import ExitCode
+from bench.core.identity import identity_of, key_of
 from bench.core.outcome import ANSWERS, Outcome
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster

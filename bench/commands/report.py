@@ -11,12 +11,12 @@ import pandas as pd
 from bench.analysis.quality import PUBLISHED, UnusableQuality, read_quality
 from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.config.units import parse_size, parse_tokens
+from bench.core.columns import DOCUMENTS
 from bench.core.errors import BadInput, ExitCode
 from bench.report.json_document import as_json_document
 from bench.report.publish import ReportOptions, publish_all
 from bench.report.rows import latest, shared
 from bench.report.tables.recommendations import as_frame
-from bench.store.schema import DOCUMENTS
 from bench.store.store import read_boundaries, read_cases, release_memory
 
 

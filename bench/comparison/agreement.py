@@ -12,7 +12,8 @@ from typing import Any
 
 from bench.comparison.matching import ASKED, SAME_TOTAL
 from bench.comparison.pairing import MOMENTS
-from bench.core.columns import CARD, MODEL, Row, key_of, known
+from bench.core.columns import CARD, MODEL
+from bench.core.identity import Row, key_of, known
 from bench.store.schema import Kind
 
 # What the two are held together in; all but the verdict in bytes, or in tokens.

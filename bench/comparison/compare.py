@@ -15,7 +15,7 @@ from typing import Any
 from bench.comparison.pairing import Joined, Pair, Refusal, join
 from bench.comparison.speeds import SPEEDS, Speeds, compare_speeds
 from bench.core.case import PAGE
-from bench.core.columns import Row
+from bench.core.identity import Row
 from bench.core.outcome import ANSWERS, LimitBasis, Outcome
 from bench.store.schema import Kind
 

@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.columns import CARD, LIMIT, SETTING, Row, completed, key_of, known
+from bench.core.columns import CARD, LIMIT, SETTING
+from bench.core.identity import Row, completed, key_of, known
 
 # One product has one memory; what CUDA and NVML call its total differs by a percent or two.
 SAME_TOTAL = 0.05

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.comparison.matching import SAME_TOTAL, Matching
-from bench.core.columns import CARD, Row, key_of
+from bench.core.columns import CARD
+from bench.core.identity import Row, key_of
 from bench.store.schema import Kind
 
 # When the rows of a kind were made.

@@ -11,22 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_WHOLE = {
-    "head_bits",
-    "batch_size",
-    "max_input_len",
-    "max_attention_size",
-    "max_seq_len",
-    "native_max_seq_len",
-    "fits_at",
-    "fails_at",
-    "predicted_fits_at",
-    "searched_up_to",
-    "probes",
-    "exit_code",
-    "signal",
-}
-_LISTS = {"notes", "case_ids"}
+from bench.core.columns import BoundaryRow, CaseRow, declared
+
+_COLUMNS = (*declared(CaseRow), *declared(BoundaryRow))
+_WHOLE = {column.name for column in _COLUMNS if column.type is int}
+_LISTS = {column.name for column in _COLUMNS if column.type == list[str]}
 # Made plain together: a table of few rows would cost more by its columns than by its rows, and a million dicts are GBs.
 _AT_ONCE = 10_000
 

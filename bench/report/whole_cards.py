@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.core.columns import CARD, completed
+from bench.core.columns import CARD
+from bench.core.identity import completed
 from bench.report.naming.models import distinct
 
 _TOLD = (*CARD, "schema_version")

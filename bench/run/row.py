@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.config.lengths import lengths_of
 from bench.core.case import Case
-from bench.core.columns import SCHEMA_VERSION, identity_of
+from bench.core.columns import SCHEMA_VERSION
+from bench.core.identity import identity_of
 from bench.core.outcome import Outcome
 from bench.forecast.forecaster import Forecast
 from bench.forecast.speed import step_of

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from bench.comparison.compare import Change, Comparison, Slack
 from bench.comparison.pairing import MOMENTS, Pair
 from bench.comparison.speeds import ALPHA
-from bench.core.columns import Row
+from bench.core.identity import Row
 from bench.core.outcome import ANSWERS
 from bench.report.comparison.names import Names
 from bench.report.comparison.origins import VERSIONS, changed_facts, values

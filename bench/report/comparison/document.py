@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.comparison.compare import Finding
 from bench.comparison.pairing import Refusal
-from bench.core.columns import IDENTITY, Row
+from bench.core.columns import IDENTITY
+from bench.core.identity import Row
 from bench.report.comparison.content import ComparisonReport, Side
 from bench.store.schema import Kind
 

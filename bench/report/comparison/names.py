@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bench.core.case import MAX_ATTENTION_SIZE
-from bench.core.columns import LIMIT, SETTING, Row
-from bench.report.naming.axes import Axes, how, label
+from bench.core.columns import LIMIT, SETTING, label
+from bench.core.identity import Row
+from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word, texts_of
 from bench.report.naming.models import Names as RowNames
 from bench.report.text.units import exact_size, size, tokens

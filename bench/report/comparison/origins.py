@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bench.comparison.pairing import Pair
-from bench.core.columns import Row
+from bench.core.identity import Row
 from bench.report.text.units import exact_size
 
 # What may differ on purpose: it is told, and not refused.

@@ -7,9 +7,9 @@ from typing import Any
 
 from bench.comparison.compare import Change, Finding, reach
 from bench.core.case import PAGE
-from bench.core.columns import Row
+from bench.core.columns import PARTS
+from bench.core.identity import Row
 from bench.report.text.units import percent_change, rate, size, size_change, tokens
-from bench.store.schema import PARTS
 
 _MOST_CHARACTERS = 120  # of an error
 _SPEED_NAMES = {

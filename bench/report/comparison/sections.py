@@ -11,7 +11,7 @@ from typing import Any
 from bench.comparison.compare import PEAKS, Change, Comparison, Finding
 from bench.comparison.pairing import Refusal
 from bench.comparison.speeds import SPEEDS
-from bench.core.columns import Row
+from bench.core.identity import Row
 from bench.report.comparison.names import Names, card_text
 from bench.report.comparison.rows import boundary_row, other_row, peaks_row, speed_row, verdict_row
 from bench.report.naming.cards import kind_word

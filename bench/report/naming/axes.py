@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.core.columns import SETTING, key_of, known
+from bench.core.columns import SETTING, label
+from bench.core.identity import key_of, known
 from bench.report.naming.cards import texts_of
 
 Row = Mapping[str, Any]
@@ -13,17 +14,11 @@ Row = Mapping[str, Any]
 # What every line shows. The others are shown where they differ.
 ALWAYS = ("bpw", "cache", "lazy")
 OPTIONAL = tuple(name for name in SETTING if name not in ALWAYS)
-_LABELS = {"attention_requested": "attention"}
 
 
 def how(line: Row) -> str:
     """The two ways of loading, as columns name them."""
     return "lazy" if line["lazy"] else "load"
-
-
-def label(column: str) -> str:
-    """The key of an axis, as it heads a column."""
-    return _LABELS.get(column, column)
 
 
 # What follows from the model, unless it was asked for: it is told only where nothing else tells two apart.

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.columns import CARD, LIMIT, key_of, known
+from bench.core.columns import CARD, LIMIT
+from bench.core.identity import key_of, known
 from bench.report.text.units import exact_size, size, size_in_mib
 
 Row = Mapping[str, Any]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL, known
+from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.identity import known
 from bench.report.naming.cards import CardNames, texts_of
 from bench.report.rows import plain
 

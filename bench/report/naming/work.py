@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, LIMIT, MODEL, identity_of
+from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.identity import identity_of
 from bench.report.naming.axes import OPTIONAL, Axes
 from bench.report.naming.models import Names
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.comparison.agreement import Agreement, Compared, Tally
-from bench.core.columns import Row
+from bench.core.identity import Row
 from bench.report.text.units import percent_change, size_change, tokens
 from bench.store.schema import Kind
 

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from bench.core.columns import label
 from bench.report.forecasts import Expectation, ForecastRow, Gain
-from bench.report.naming.axes import OPTIONAL, Axes, how, label
+from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import FORECAST_RULE, best_forecast

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bench.core.columns import PARTS
 from bench.report.tables.card import Row
-from bench.store.schema import PARTS
 
 # Each kind of memory from the bottom up, what it is made of, and Okabe and Ito's colour for it.
 _KINDS = {

@@ -15,7 +15,8 @@ from bench.analysis.claims import SOURCE, Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
 from bench.analysis.quality import with_quality
 from bench.analysis.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
-from bench.core.columns import CARD, LIMIT, MODEL, Row, key_of
+from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.identity import Row, key_of
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names

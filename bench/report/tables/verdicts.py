@@ -10,12 +10,12 @@ from operator import itemgetter
 import pandas as pd
 
 from bench.core.case import PAGE
+from bench.core.columns import DOCUMENTS
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
 from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, Row, card_tables, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
-from bench.store.schema import DOCUMENTS
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _NEAR = 1.3  # of a length to the next

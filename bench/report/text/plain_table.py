@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench.core.columns import CARD, LIMIT, Row, key_of
+from bench.core.columns import CARD, LIMIT
+from bench.core.identity import Row, key_of
 
 CardKey = tuple[Any, ...]
 
