@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.commands import progress
+from bench.commands import progress as commands_progress
 from bench.commands.progress import _Bar, _Lines, describe_boundary
 from bench.config.cases import plan_sweep
 from bench.core.case import Search
@@ -176,7 +176,7 @@ def test_the_bar_says_how_far_the_phase_of_a_case_is_until_the_next_begins() -> 
 
 def test_where_lines_stay_a_long_case_gets_one_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(commands_progress.time, "monotonic", lambda: seconds[0])
     out = console()
     progress = _Lines(out, NAMES)
     case = CELL.at(40_960)
