@@ -147,7 +147,7 @@ def forecast_of(case: Case) -> ForecastRow:
     told = {name: value for name, value in identity_of(case).items() if name in fields}
     more = {"native_max_seq_len": 8192, "native_max_seq_len_basis": None, "searched_up_to": None}
     more = {name: value for name, value in more.items() if name in fields}
-    return ForecastRow(**told, **more, is_cell=False, probes=1, stored=False, max_seq_len=case.max_seq_len)
+    return ForecastRow(**told, **more, is_search=False, probes=1, stored=False, max_seq_len=case.max_seq_len)
 
 
 def lines_of(tables: Sequence[CardTable]) -> list[tuple[str, ...]]:

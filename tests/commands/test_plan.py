@@ -152,7 +152,7 @@ def todo(probes: int, **values: Any) -> ForecastRow:
         "max_input_len": 2048,
         "max_attention_size": 2048**2,
         "native_max_seq_len": 4096,
-        "is_cell": True,
+        "is_search": True,
         "stored": probes == 0,
     }
     return ForecastRow(**{**usual, **values}, probes=probes)

@@ -38,7 +38,7 @@ def row(**values: Any) -> ForecastRow:
         "max_input_len": 2048,
         "max_attention_size": 2048**2,
         "native_max_seq_len": 131072,
-        "is_cell": True,
+        "is_search": True,
         "probes": 2,
         "stored": False,
     }
@@ -254,7 +254,7 @@ def test_json_has_cells_and_cases_in_plain_values() -> None:
     first, unknown = found["cells"][0], found["cells"][4]
     assert first["gains"][0] == {"setting": "cache=Q8", "predicted_fits_at": 39936}
     assert first["parts"]["context_bytes"] == GIB // 2
-    assert "is_cell" not in first
+    assert "is_search" not in first
     assert (unknown["fits"], unknown["predicted_fits_at"], unknown["parts"]) == (None, None, None)
     nothing = found["cells"][3]
     assert (nothing["fits"], nothing["predicted_fits_at"]) == (False, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import Case, Cell, DeviceSpec, ModelSpec
+from bench.core.case import Case, DeviceSpec, ModelSpec, Search
 from bench.report.naming.axes import Axes, telling
 from bench.report.naming.models import Names
 from bench.report.naming.work import WorkNames
@@ -170,15 +170,15 @@ def test_no_two_cases_have_one_title(difference: dict[str, Any], title: str) -> 
 
 def test_a_cell_is_called_by_all_but_its_length() -> None:
     assert WorkNames([CASE]).title(CASE) == "tiny 4 bpw FP16 load 4096 on rtx_3090"
-    assert WorkNames([CASE]).title(Cell(CASE)) == "tiny 4 bpw FP16 load on rtx_3090"
+    assert WorkNames([CASE]).title(Search(CASE)) == "tiny 4 bpw FP16 load on rtx_3090"
 
 
 def test_searches_that_end_elsewhere_are_two_and_else_their_end_is_no_word() -> None:
-    near, far = (Cell(dataclasses.replace(CASE, max_seq_len=n)) for n in (2048, 4096))
+    near, far = (Search(dataclasses.replace(CASE, max_seq_len=n)) for n in (2048, 4096))
     names = WorkNames([near, far])
     assert names.title(near) == "tiny 4 bpw FP16 load auto_up_to 2048 on rtx_3090"
     assert names.title(far) == "tiny 4 bpw FP16 load auto_up_to 4096 on rtx_3090"
-    other = Cell(dataclasses.replace(near.longest, model=ModelSpec("other", {}, "f2")))
+    other = Search(dataclasses.replace(near.longest, model=ModelSpec("other", {}, "f2")))
     assert WorkNames([other, far]).title(far) == "tiny 4 bpw FP16 load on rtx_3090"
 
 
