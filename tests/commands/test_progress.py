@@ -45,7 +45,7 @@ def lines_of(console: Console) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("cells", "cases", "known", "said"),
+    ("searches", "cases", "known", "said"),
     [
         (1, 0, 0, "1 boundary to find"),
         (96, 0, 0, "96 boundaries to find"),
@@ -191,7 +191,7 @@ def test_where_lines_stay_a_long_case_gets_one_a_minute(monkeypatch: pytest.Monk
     ]
 
 
-@pytest.mark.parametrize(("cells", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])
+@pytest.mark.parametrize(("searches", "cases", "named"), [(2, 0, "boundaries"), (0, 2, "cases"), (1, 1, "done")])
 def test_the_bar_names_what_it_counts(searches: int, cases: int, named: str) -> None:
     bar = _Bar(console(terminal=True), NAMES)
     bar.begin(searches, cases, 0)
