@@ -17,7 +17,7 @@ from bench.analysis.quality import PUBLISHED, read_quality, with_quality
 from bench.analysis.recommend import recommend
 from bench.analysis.tradeoffs import tradeoffs
 from bench.comparison.pairing import join
-from bench.core.case import Case, Cell, DeviceSpec, ModelSpec
+from bench.core.case import Case, DeviceSpec, ModelSpec, Search
 from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION
 from bench.core.identity import identity_of
 from bench.report.comparison.names import Names as ComparisonNames
@@ -171,7 +171,7 @@ def test_what_is_named_and_kept_before_it_is_run_is_told_apart(pair: tuple[Case,
     assert one.case_id(VERSIONS) != other.case_id(VERSIONS)
     names = WorkNames(pair)
     assert names.title(one) != names.title(other)
-    cells = Cell(one), Cell(other)
+    cells = Search(one), Search(other)
     assert cells[0].boundary_id(VERSIONS) != cells[1].boundary_id(VERSIONS)
     assert len(set(map(WorkNames(cells).title, cells))) == 2
     planned = [

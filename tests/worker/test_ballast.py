@@ -112,8 +112,8 @@ def test_a_real_gpu_is_as_small_as_it_should_be(gpu: nvml.Gpu) -> None:
     left_bytes = gpu.total_bytes // 2
     script = f"""
 import torch
-from bench.worker.ballast import hold_all_but
-rest = hold_all_but({left_bytes})
+from bench.worker.ballast import reserve_all_but
+rest = reserve_all_but({left_bytes})
 total_bytes = torch.cuda.mem_get_info(0)[1]
 small = torch.empty(1, device="cuda:0")
 free_bytes = torch.cuda.mem_get_info(0)[0]

@@ -136,7 +136,7 @@ def test_a_card_that_others_keep_small_is_what_they_left(driver: Driver) -> None
 def test_the_rest_is_held_as_long_as_the_card_is_open(driver: Driver, failing: bool) -> None:
     held: list[int | None] = []
     ballast = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
-    with mock.patch.object(cuda, "hold_all_but", side_effect=lambda left: held.append(left) or ballast):
+    with mock.patch.object(cuda, "reserve_all_but", side_effect=lambda left: held.append(left) or ballast):
         case = real_case(vram_limit_bytes=8 << 30, vram_limit_by="process")
         with suppress(ZeroDivisionError), cuda.open_card(case):
             assert held == [8 << 30]
