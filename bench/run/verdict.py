@@ -27,7 +27,7 @@ OUT_OF_MEMORY = re.compile(
 )
 _OOM_TYPES = frozenset({"OutOfMemoryError"})
 # Says nothing of the case, whatever its text: the smaller card, or the engine, was never there (worker/).
-_BEFORE_THE_CASE = frozenset({"CannotHold", "EngineBroken"})
+_BEFORE_THE_CASE = frozenset({"CannotReserve", "EngineBroken"})
 # Says nothing of memory, but is what creating a cuBLAS handle on a full card gives.
 _OOM_IF_FULL = re.compile(r"CUBLAS_STATUS_NOT_INITIALIZED")
 _FULL_BELOW_BYTES = 256 << 20
