@@ -34,7 +34,7 @@ from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import Shown, as_markdown, as_rich
 from bench.report.whole_cards import with_whole_cards
-from bench.report.written import keep_only
+from bench.report.written import in_short, keep_only
 from bench.store.store import release_memory, write_csv
 
 _CHUNK_ROWS = 100_000
@@ -143,8 +143,9 @@ def publish_all(
         for line in advice.best_lines(told.advised, told.naming, wanted)[: page.MOST_TABLES]:
             console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(rule(wanted, options.headroom_bytes), style="bright_black", markup=False, highlight=False)
-        for file in (file for file in files if list_files and file.suffix != ".svg"):  # beside its PNG, of one name
-            console.print(str(file), highlight=False, soft_wrap=True)
+        if list_files:
+            for line in in_short(files):
+                console.print(line, highlight=False, soft_wrap=True, markup=False)
     return Published(files, told.advised)
 
 

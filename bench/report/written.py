@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # Names, each with its size and the time of its last change: what somebody else wrote since is theirs.
 _MANIFEST = ".vram-bench-report.json"
 
 _Mark = list[int]
+
+
+def in_short(files: Sequence[Path]) -> list[str]:
+    """The page of a report to open, and how many files of each kind there are where; `files` are all that it wrote."""
+    kinds = Counter(file.suffix.removeprefix(".").upper() for file in files)
+    kinds["Markdown"] = kinds.pop("MD", 0)
+    others = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()) if count and kind != "HTML")
+    pages = [file for file in files if file.suffix == ".html"]
+    folders = dict.fromkeys(str(file.parent) for file in files)
+    return [*(f"open {page}" for page in pages), *(f"beside it in {folder}: {others}" for folder in folders)]
 
 
 def keep_only(folder: Path, files: Iterable[Path]) -> list[Path]:

@@ -288,11 +288,20 @@ def test_a_panel_in_which_nothing_can_be_drawn_says_so(boundaries_of: FrameOf) -
     assert "no length is known" in [text.get_text() for text in axes.texts]
 
 
-def test_curves_that_another_key_tells_apart_are_named(boundaries_of: FrameOf) -> None:
+def test_curves_that_another_key_tells_apart_have_shapes_and_are_in_the_legend(boundaries_of: FrameOf) -> None:
     rows = [ends(n // batch, batch_size=batch, bpw=bpw) for batch in (1, 4) for bpw, n in ((2.5, 81920), (6.0, 40960))]
-    (axes,) = _draw(boundaries_of(*rows)).axes
+    figure = _draw(boundaries_of(*rows))
+    (axes,) = figure.axes
     assert [_points(curve) for curve in _curves(axes)] == [[(0, 81920), (1, 40960)], [(0, 20480), (1, 10240)]]
-    assert [text.get_text() for text in axes.texts][1:] == ["batch_size 1", "batch_size 4"]
+    assert _places(axes, "o") == [(0, 81920), (1, 40960)]
+    assert _places(axes, "s") == [(0, 20480), (1, 10240)]
+    assert _legend(figure)[1:3] == ["load, batch_size 1", "load, batch_size 4"]
+
+
+def test_where_nothing_fits_it_is_told_of_which(boundaries_of: FrameOf) -> None:
+    (axes,) = _draw(boundaries_of(*(nothing(head_bits=bits) for bits in (6, 8)))).axes
+    assert len(_places(axes, "o")) == len(_places(axes, "s")) == 1
+    assert len(set(_places(axes, "x"))) == 2
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,21 @@ def test_a_boundary_is_drawn_as_its_table_says(boundaries_of: FrameOf, tmp_path:
     assert legend["name"] == "nothing fits"
 
 
+@pytest.mark.parametrize("key", ["head_bits", "batch_size", "max_input_len", "max_attention_size", "lazy"])
+def test_no_two_curves_look_alike_whatever_varies_and_however_many_widths(
+    frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, key: str
+) -> None:
+    values = (False, True) if key == "lazy" else (1024, 4096)
+    widths = [2.0 + n / 2 for n in range(9)]
+    cases = [fits(512 * n, 5.0, bpw=bpw, **{key: value}) for bpw in widths for value in values for n in (1, 4)]
+    found = [ends(512 * n, cache="Q4", **{key: value}) for n, value in enumerate(values, 1)]
+    far, lengths = (figure["data"] for figure in page_of(frame_of(*cases), boundaries_of(*found), tmp_path).figures)
+    looks = [(curve["marker"]["color"], curve["marker"]["symbol"]) for curve in lengths]
+    assert len(set(looks)) == len({curve["name"] for curve in lengths}) == len(looks) == 18
+    assert len({(*curve["marker"]["symbol"], curve["name"]) for curve in far}) == len(far) == 2
+    assert far[0]["marker"]["symbol"] != far[1]["marker"]["symbol"]
+
+
 def test_no_line_leads_to_where_memory_ran_out(frame_of: FrameOf, tmp_path: Path) -> None:
     page = page_of(frame_of(fits(4096, 5.0), fits(8192, 9.0), oom(16384, "cache"), oom(32768)), NONE, tmp_path)
     (figure,) = page.figures

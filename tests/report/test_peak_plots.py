@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.panels import cards
 from bench.report.plots.peaks import draw_peaks
+from bench.report.plots.style import LAZY_SHAPE, MOST_WAYS, SHAPES
 from bench.report.tables.verdicts import verdict_tables
 from tests.report.conftest import GIB, FrameOf, fits, oom
 
@@ -31,7 +32,8 @@ def _points(line: Line2D) -> list[tuple[float, float]]:
 
 
 def _curves(panel: Axes) -> list[Line2D]:
-    return [line for line in panel.get_lines() if line.get_marker() == "o"]
+    marks = [line for line in panel.get_lines() if line.get_marker() in (*SHAPES, LAZY_SHAPE)]
+    return [line for line in marks if line.get_markerfacecolor() != "none"]
 
 
 def _crosses(panel: Axes) -> list[Line2D]:
@@ -193,3 +195,53 @@ def test_a_row_with_nulls_is_drawn_where_its_numbers_are_known(bare_frame_of: Fr
     figure = _draw(bare_frame_of(fits(2048, 5.0), fits(4096, 6.0)))
     (curve,) = _curves(figure.axes[0])
     assert _points(curve) == [(2048, 5.0), (4096, 6.0)]
+
+
+_KEYS: dict[str, tuple[Any, ...]] = {
+    "head_bits": (6, 8),
+    "batch_size": (1, 2),
+    "max_input_len": (1024, 2048),
+    "max_attention_size": (1048576, 4194304),
+    "lazy": (False, True),
+}
+
+
+@pytest.mark.parametrize("name", _KEYS)
+def test_whatever_varies_is_told_apart_by_shape_and_in_the_legend(frame_of: FrameOf, name: str) -> None:
+    rows = [fits(n, 0.7, bpw=bpw, **{name: value}) for n in (512, 2048) for bpw in (3.0, 4.0) for value in _KEYS[name]]
+    figure = _draw(frame_of(*rows))
+    (panel,) = figure.axes
+    looks = {(to_hex(curve.get_color()), curve.get_marker()) for curve in _curves(panel)}
+    assert len(looks) == 4
+    places = [point for curve in _curves(panel) for point in _points(curve)]
+    assert len(set(places)) == len(rows)  # none hides another
+    (legend,) = figure.legends
+    told = {
+        handle.get_marker(): str(handle.get_label()) for handle in legend.legend_handles if isinstance(handle, Line2D)
+    }
+    words = ["load", "lazy + load_autosplit"] if name == "lazy" else [f"load, {name} {value}" for value in _KEYS[name]]
+    assert {told[shape] for _, shape in looks} == set(words)
+
+
+def test_marks_of_one_length_stay_nearer_to_it_than_to_the_next(frame_of: FrameOf) -> None:
+    rows = [fits(n, 0.7, bpw=2 + k / 8, head_bits=h) for n in (512, 1024) for k in range(20) for h in (6, 8)]
+    (panel,) = _draw(frame_of(*rows)).axes
+    xs = [sorted(x for curve in _curves(panel) for x, _ in _points(curve)[at : at + 1]) for at in (0, 1)]
+    assert len(set(xs[0])) == len(set(xs[1])) == 40
+    assert max(xs[0]) < 512 * 2**0.5 < min(xs[1])
+
+
+def test_what_failed_is_told_apart_too(frame_of: FrameOf) -> None:
+    (panel,) = _draw(frame_of(*(oom(32768, head_bits=bits) for bits in (6, 8)))).axes
+    outlines = [line.get_marker() for line in panel.get_lines() if line.get_markerfacecolor() == "none"]
+    assert outlines == ["o", "s"]
+    assert len({point for cross in _crosses(panel) for point in _points(cross)}) == 2
+
+
+def test_of_more_ways_than_shapes_some_are_drawn_and_it_is_said(frame_of: FrameOf) -> None:
+    figure = _draw(frame_of(*(fits(2048, 0.7, max_input_len=256 * n) for n in range(1, 21))))
+    shapes = [curve.get_marker() for curve in _curves(figure.axes[0])]
+    assert len(set(shapes)) == len(shapes) == MOST_WAYS
+    assert (
+        f"{MOST_WAYS} of 20 ways to run it are drawn; all are in tables.md." in figure.legends[0].get_title().get_text()
+    )

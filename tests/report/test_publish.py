@@ -62,7 +62,13 @@ def test_both_make_one_report_with_the_boundaries_first(
     text = (tmp_path / "tables.md").read_text()
     assert text.index("## How far it goes") < text.index("46,336") < text.index("## Case by case") < text.index("5.0")
     shown = capsys.readouterr().out
-    assert shown.index("46,336") < shown.index("fits up to") < shown.index("tables.md")
+    assert shown.index("46,336") < shown.index("fits up to") < shown.index("report.html")
+    *_, opened, beside = shown.splitlines()
+    assert opened == f"open {tmp_path / 'report.html'}"
+    assert beside.startswith(f"beside it in {tmp_path}: ")
+    kinds = {"CSV": ".csv", "Markdown": ".md", "PNG": ".png", "SVG": ".svg"}
+    counts = [f"{sum(file.suffix == end for file in files)} {kind}" for kind, end in kinds.items()]
+    assert beside.removeprefix(f"beside it in {tmp_path}: ").split(", ") == counts
 
 
 def test_probes_of_a_boundary_are_in_no_table_but_in_the_csv(

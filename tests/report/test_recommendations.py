@@ -81,6 +81,20 @@ def test_the_page_of_recommendations(tmp_path: Path) -> None:
     assert "What people say" not in text  # of another model
 
 
+def test_what_to_copy_is_said_once_for_a_setting_with_all_its_lengths(tmp_path: Path) -> None:
+    out = published(tmp_path, cases_of(*ROWS), boundaries_of(boundary(16384)))
+    text = (out / "recommendations.md").read_text()
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [
+        "tiny: 6 bpw, FP16 cache, lazy, 4,096 tokens",
+        "tiny: 4 bpw, FP16 cache, load, 16,384 and 4,096 tokens",
+    ]
+    assert text.count("```python") == text.count("```yaml") == 2
+    assert "- 16,384 tokens, for quality, 16,384; fastest, 16,384; longest: simulated, certified at 16,384" in text
+    assert "- 4,096 tokens, for fastest, 4,096: simulated, certified at 16,384" in text
+    assert "to copy, with 16,384 tokens; for 4,096 tokens write that length" in text
+    assert {"max_seq_len=16384", "max_seq_len=4096"} <= set(re.findall(r"max_seq_len=\d+", text))
+
+
 def test_the_page_of_tradeoffs(tmp_path: Path) -> None:
     out = published(tmp_path, cases_of(*ROWS), boundaries_of())
     text = (out / "tradeoffs.md").read_text()

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from bench.report.html.figures import COLOURS
 from bench.report.plots.style import CACHE_COLOURS
 from bench.report.tables.parts import KIND_COLOURS as PART_COLOURS
 
@@ -30,7 +31,11 @@ def lab(colour: str, seen_by: str) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("seen_by", SEEN_BY)
-@pytest.mark.parametrize("colours", [CACHE_COLOURS, PART_COLOURS], ids=["caches", "parts"])
+@pytest.mark.parametrize(
+    "colours",
+    [CACHE_COLOURS, PART_COLOURS, {colour: colour for colour in COLOURS}],
+    ids=["caches", "parts", "page"],
+)
 def test_no_two_colours_look_alike(colours: dict[str, str], seen_by: str) -> None:
     distances = {
         (one, other): np.linalg.norm(lab(colours[one], seen_by) - lab(colours[other], seen_by))

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bench.report.naming.axes import bits_of, how
+from bench.report.naming.ways import Way, Ways, shapes_for
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.tables.card import CACHES, CardTable, Row
 from bench.report.tables.parts import KIND_COLOURS, stack_of
@@ -20,9 +21,35 @@ from bench.report.tables.verdicts import VerdictTable, close_together
 from bench.report.text.ends import is_lower_bound, reach
 from bench.report.text.units import GIB, in_k, size, tokens
 
-# Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8C6D00", "#7A5FB8", "#808080")
-_CACHE_COLOURS = dict(zip(CACHES, _COLOURS, strict=False))
+# Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black. The colour-blind
+# see no fifth apart from all of these: what is more than four has shapes, too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_CACHE_COLOURS = dict(zip(CACHES, COLOURS, strict=True))
+# Marks; an open one says that a boundary is not certified.
+_SHAPES = (
+    *(
+        "circle",
+        "square",
+        "triangle-up",
+        "triangle-down",
+        "cross",
+        "star",
+        "triangle-left",
+        "triangle-right",
+        "hexagon",
+    ),
+    *(
+        "hexagon",
+        "bowtie",
+        "hourglass",
+        "diamond-tall",
+        "diamond-wide",
+        "star-triangle-up",
+        "star-triangle-down",
+        "star-diamond",
+    ),
+)
+_LAZY_SHAPE = "diamond"
 _GREY = "#808080"
 _CROSS = "x-thin-open"
 _MOST_TICKS = 8
@@ -43,17 +70,20 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     """
     bits = bits_of(line["bpw"] for line in table.lines)
     widths = [bits[bpw] for bpw in sorted(bits)]
-    curves: dict[tuple[str, bool, str], list[Row]] = {}
+    ways = Ways(table.lines)
+    shapes = dict(zip(ways.all, shapes_for(ways.all, _SHAPES, _LAZY_SHAPE), strict=True))
+    curves: dict[tuple[str, Way], list[Row]] = {}
     for line, cells in zip(table.lines, table.cells, strict=True):
         for cache, row in zip(table.caches, cells, strict=True):
             if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
-                curves.setdefault((cache, line["lazy"], _others(table, line)), []).append(row)
+                curves.setdefault((cache, ways.of(line)), []).append(row)
     traces: list[go.Scatter] = []
-    for (cache, lazy, others), rows in curves.items():
-        name = ", ".join(filter(None, [f"{cache} cache", "lazy" if lazy else "load", others]))
+    for (cache, way), rows in curves.items():
+        name = _named(f"{cache} cache", way)
         points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
-        symbols = [_symbol(row) for row in rows if row["fits_at"] is not None]
-        traces += _curve(name, points, _CACHE_COLOURS[cache], lazy, symbols, joined=True)
+        symbols = [shapes[way] + ("" if row["certified"] else "-open") for row in rows if row["fits_at"] is not None]
+        outline = shapes[way] if ways.are_named else None
+        traces += _curve(name, points, _CACHE_COLOURS[cache], way.lazy, symbols, outline, joined=True)
     traces += _cross("nothing fits", traces)
     limit = table.own_limit
     longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
@@ -83,7 +113,7 @@ def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
         for cache, row in zip(table.caches, cells, strict=True):
             stack = stack_of(row) if row and row["fits_at"] is not None else {}
             if row and stack:
-                setting = [f"{line['bpw']:g} bpw {cache} {how(line)}", _others(table, line)]
+                setting = [f"{table.axes.bits(line)} bpw {cache} {how(line)}", _others(table, line)]
                 stacks[", ".join(filter(None, setting))] = stack
     if not stacks:
         return None
@@ -113,8 +143,8 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
     """Peak VRAM over max_seq_len for each cache type, with that type: marks for each bpw and way to run it, joined
     where lengths are close together, and crosses above the card's edge where memory ran out.
     """
-    widths = sorted({line["bpw"] for line in table.lines})
-    colours = {bpw: _COLOURS[i % len(_COLOURS)] for i, bpw in enumerate(widths)}
+    ways = Ways(table.lines)
+    looks = _looks(sorted({line["bpw"] for line in table.lines}), ways)
     limit = None if table.limit_bytes is None else table.limit_bytes / GIB
     lines = list(zip(table.lines, table.cells, strict=True))
     for cache in CACHES:
@@ -125,13 +155,17 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
                 for n, row in zip(table.lengths, cells, strict=True)
                 if row and (height := _height(row, limit, above)) is not None
             ]
-            name = ", ".join(filter(None, [f"{table.axes.bits(line)} bpw", how(line), _others(table, line)]))
-            symbol = "diamond" if line["lazy"] else "circle"
+            way = ways.of(line)
+            name = _named(f"{table.axes.bits(line)} bpw", way)
+            colour, shape = looks[line["bpw"], way]
             joined = close_together([n for n, *_, failed in points if not failed])
-            traces += _curve(name, points, colours[line["bpw"]], line["lazy"], symbol, joined)
+            outline = shape if shape not in (_SHAPES[0], _LAZY_SHAPE) or ways.are_named else None
+            traces += _curve(name, points, colour, way.lazy, shape, outline, joined)
         if not traces:
             continue
         figure = _figure(table, traces + _cross("out of memory", traces))
+        if all(trace.mode == "markers" for trace in traces):
+            figure.update_layout(scattermode="group", scattergap=0.9)  # side by side: many take nearly the same
         shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
         figure.update_xaxes(
             title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[in_k(length) for length in shown]
@@ -142,36 +176,55 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
         yield cache, _plain(figure)
 
 
+def _looks(widths: Sequence[float], ways: Ways) -> dict[tuple[float, Way], tuple[str, str]]:
+    """A colour and a shape for each width and way, no two alike as long as there are shapes: where there are more
+    widths than colours, those that share one have shapes of their own.
+    """
+    rounds = math.ceil(len(widths) / len(COLOURS))
+    told = [(at, way) for at in range(rounds) for way in ways.all]
+    shapes = dict(zip(told, shapes_for([way for _, way in told], _SHAPES, _LAZY_SHAPE), strict=True))
+    return {
+        (bpw, way): (COLOURS[i % len(COLOURS)], shapes[i // len(COLOURS), way])
+        for i, bpw in enumerate(widths)
+        for way in ways.all
+    }
+
+
 def _curve(
     name: str,
     points: Sequence[tuple[str | int, float, str, bool]],
     colour: str,
     lazy: bool,
     symbols: str | list[str],
+    outline: str | None,
     joined: bool,
 ) -> Iterator[go.Scatter]:
-    """The points (x, height, text, whether it failed) that fit, and apart from them the crosses of those that failed:
-    no line leads to a cross, as its height says nothing.
+    """The points (x, height, text, whether it failed) that fit, and apart from them the crosses of those that failed,
+    in an `outline` where that tells whose they are: no line leads to a cross, as its height says nothing.
     """
     fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
-    dash, offset = "dash" if lazy else "dot", {"offsetgroup": name, "legendgroup": name}
-    for part, told in ((fits, {"line": {"color": colour, "dash": dash, "width": 1}}), (failed, None)):
-        if not part:
-            continue
-        x, y, text = zip(*part, strict=True)
-        mode = "lines+markers" if joined else "markers"
-        marker = {"size": 8, "symbol": symbols, "color": colour}
-        look = {"mode": mode, "marker": marker, **told} if told else _crosses(colour)
+    group = {"offsetgroup": name, "legendgroup": name}
+    usual = {"name": name, "hovertemplate": "%{text}", **group}
+    if fits:
+        x, y, text = zip(*fits, strict=True)
         yield go.Scatter(
-            name=name,
             x=x,
             y=y,
             text=text,
-            hovertemplate="%{text}",
-            showlegend=part is fits or not fits,
-            **offset,
-            **look,
+            mode="lines+markers" if joined else "markers",
+            marker={"size": 8, "symbol": symbols, "color": colour},
+            line={"color": colour, "dash": "dash" if lazy else "dot", "width": 1},
+            showlegend=True,
+            **usual,
         )
+    if failed:
+        x, y, text = zip(*failed, strict=True)
+        yield go.Scatter(x=x, y=y, text=text, showlegend=not fits, **usual, **_crosses(colour))
+        if outline is not None:
+            marker = {"size": 11, "symbol": f"{outline}-open", "color": colour, "line": {"width": 1}}
+            yield go.Scatter(
+                name=name, x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", showlegend=False, **group
+            )
 
 
 def _crosses(colour: str) -> dict[str, Any]:
@@ -195,7 +248,7 @@ def _figure(table: CardTable, traces: Sequence[go.Scatter | go.Bar]) -> go.Figur
         hovermode="x unified",
         dragmode="zoom",
         legend={"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "tracegroupgap": 0},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": _COLOURS[0]},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": _GREY, "activecolor": COLOURS[0]},
         showlegend=True,
     )
     figure = go.Figure(data=list(traces), layout=layout)
@@ -220,13 +273,17 @@ def _plain(figure: go.Figure) -> dict[str, Any]:
 
 
 def _others(table: CardTable, line: Row) -> str:
-    """What else tells a curve apart; escaped, as plotly takes some of HTML's tags."""
-    named = ", ".join(table.axes.others(line))
-    return named.replace("&", "&amp;").replace("<", "&lt;")
+    """What else tells a bar apart."""
+    return _escaped(", ".join(table.axes.others(line)))
 
 
-def _symbol(row: Row) -> str:
-    return ("diamond" if row["lazy"] else "circle") + ("" if row["certified"] else "-open")
+def _escaped(text: str) -> str:
+    """Plotly takes some of HTML's tags."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _named(what: str, way: Way) -> str:
+    return ", ".join(filter(None, [what, "lazy" if way.lazy else "load", _escaped(way.others)]))
 
 
 def _end(row: Row) -> str:

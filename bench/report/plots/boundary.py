@@ -15,8 +15,24 @@ from matplotlib.ticker import FuncFormatter
 
 from bench.core.case import PAGE
 from bench.report.naming.axes import bits_of
+from bench.report.naming.ways import Way, Ways
 from bench.report.plots.panels import Card, Most
-from bench.report.plots.style import CACHE_COLOURS, GREY, SMALL, USUAL, WIDTH_IN, explain, key, name, panels, say
+from bench.report.plots.style import (
+    CACHE_COLOURS,
+    GREY,
+    LAZY_SHAPE,
+    SMALL,
+    USUAL,
+    WIDTH_IN,
+    crosses,
+    explain,
+    key,
+    left_out,
+    name,
+    panels,
+    say,
+    way_shapes,
+)
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.tables.card import Row
 from bench.report.text.ends import own_limit
@@ -37,38 +53,27 @@ def draw_boundaries(card: Card[BoundaryTable]) -> Figure:
     figure, axes = panels(rows, columns, row_in=3.2 if columns == 1 else 2.4, share=False)
     places = [panel for row in axes for panel in row]
     widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
+    ways = Ways(line for table in card.tables for line in table.lines)
     for panel, table in zip(places, card.tables, strict=False):
-        _panel(panel, table, widths, 0.75 * 72 * WIDTH_IN / columns)
+        _panel(panel, table, widths, 0.75 * 72 * WIDTH_IN / columns, ways)
         if count > 1:
             panel.set_title(card.name(table), fontsize=USUAL, loc="left")
     for panel in places[count:]:
         panel.remove()
     figure.supylabel("largest max_seq_len that fits, tokens", fontsize=USUAL + 1)
-    _explain(figure, card)
+    _explain(figure, card, ways)
     name(figure, card.title, card.simulated)
     return figure
 
 
-def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float) -> None:
-    curves = _curves(table, widths)
+def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: float, ways: Ways) -> None:
+    curves = _curves(table, widths, ways)
     _lengths(axes, table)
     if table.in_words:
         say(axes, textwrap.fill(table.in_words, 32))
     for curve in curves:
         fits = [(x, row["fits_at"]) for x, row in curve.points if row["fits_at"] is not None]
         axes.plot([x for x, _ in fits], [n for _, n in fits], curve.style, color=curve.colour, lw=0.9, zorder=2)
-        if fits and curve.name:
-            axes.annotate(
-                curve.name,
-                fits[0],
-                (-7, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                fontsize=SMALL,
-                color=curve.colour,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
     if not _marks(axes, curves, width_pt / len(widths)):
         say(axes, "no length is known")
     # Evenly spaced, as widths such as 2.25, 2.5 and 16 would crowd at one end.
@@ -80,11 +85,14 @@ def _panel(axes: Axes, table: BoundaryTable, widths: list[float], width_pt: floa
 
 @dataclass(frozen=True)
 class _Curve:
-    """One cache type loaded in one way: a row at each place of a width. Named where other keys tell curves apart."""
+    """One cache type run in one way, whose marks have a `shape`: a row at each place of a width. With `outlined`
+    crosses have that shape around them.
+    """
 
     cache: str
-    lazy: bool
-    name: str
+    way: Way
+    shape: str
+    outlined: bool
     points: list[tuple[int, Row]]
 
     @property
@@ -93,18 +101,18 @@ class _Curve:
 
     @property
     def style(self) -> str:
-        return "--" if self.lazy else ":"
+        return "--" if self.way.lazy else ":"
 
 
-def _curves(table: BoundaryTable, widths: list[float]) -> list[_Curve]:
-    curves: dict[tuple[str, bool, str], list[tuple[int, Row]]] = {}
+def _curves(table: BoundaryTable, widths: list[float], ways: Ways) -> list[_Curve]:
+    shapes = way_shapes(ways)
+    curves: dict[tuple[str, Way], list[tuple[int, Row]]] = {}
     for j, cache in enumerate(table.caches):
         for line, cells in zip(table.lines, table.cells, strict=True):
-            row = cells[j]
-            if row is not None:
-                name = ", ".join(table.axes.others(line))
-                curves.setdefault((cache, line["lazy"], name), []).append((widths.index(line["bpw"]), row))
-    return [_Curve(*key, points) for key, points in curves.items()]
+            row, way = cells[j], ways.of(line)
+            if row is not None and way in shapes:
+                curves.setdefault((cache, way), []).append((widths.index(line["bpw"]), row))
+    return [_Curve(cache, way, shapes[way], ways.are_named, points) for (cache, way), points in curves.items()]
 
 
 def _height(row: Row) -> int | None:
@@ -141,20 +149,25 @@ def _marks(axes: Axes, curves: list[_Curve], room_pt: float) -> int:
             if height is not None or gap is not None:
                 together.setdefault((x, height if gap is None else None), []).append((curve, row))
     # Marks that look the same are one artist: there may be many.
-    alike: dict[tuple[str, str, bool], list[tuple[float, int]]] = {}
+    alike: dict[tuple[str, str | None, str, bool], list[tuple[float, int]]] = {}
     for (x, _), marks in together.items():
         step = min(_MARK_STEP / room_pt, 0.8 / len(marks))
         for i, (curve, row) in enumerate(marks):
             aside = x + (i - (len(marks) - 1) / 2) * step
             height = _height(row)
             if height is not None:
-                shape = "x" if row["fits_at"] is None else "D" if curve.lazy else "o"
-                alike.setdefault((shape, curve.colour, row["certified"]), []).append((aside, height))
+                fails = row["fits_at"] is None
+                look = ("x", curve.shape if curve.outlined else None) if fails else (curve.shape, None)
+                alike.setdefault((*look, curve.colour, row["certified"]), []).append((aside, height))
             _draw_gap(axes, curve, row, aside)
-    for (shape, colour, certified), points in alike.items():
+    for (shape, outline, colour, certified), points in alike.items():
+        xs, heights = zip(*points, strict=True)
+        if shape == "x":
+            crosses(axes, xs, heights, outline, color=colour, ms=5, clip_on=False, zorder=3)
+            continue
         face = colour if certified else "white"
-        size_pt = 4.0 if shape == "D" else 5.0
-        axes.plot(*zip(*points, strict=True), shape, color=colour, ms=size_pt, mfc=face, clip_on=False, zorder=3)
+        size_pt = 4.0 if shape == LAZY_SHAPE else 5.0
+        axes.plot(xs, heights, shape, color=colour, ms=size_pt, mfc=face, clip_on=False, zorder=3)
     return sum(map(len, together.values()))
 
 
@@ -197,7 +210,7 @@ def _seen_to_fail(row: Row) -> int | None:
     return None if gap is None or row["fails_at"] is None else gap[1]
 
 
-def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
+def _explain(figure: Figure, card: Card[BoundaryTable], ways: Ways) -> None:
     """Only of what is there."""
     rows = [row for table in card.tables for cells in table.cells for row in cells if row]
     present = {row["cache"] for row in rows}
@@ -206,11 +219,8 @@ def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
         for cache, colour in CACHE_COLOURS.items()
         if cache in present
     ]
-    ways = {row["lazy"] for row in rows}
-    if False in ways:
-        handles.append(key("load", ls=":", marker="o"))
-    if True in ways:
-        handles.append(key("lazy + load_autosplit", ls="--", marker="D"))
+    for way, shape in way_shapes(ways).items():
+        handles.append(key(way.label, ls="--" if way.lazy else ":", marker=shape))
     if any(row["certified"] and row["fits_at"] is not None for row in rows):
         handles.append(key("certified", marker="o"))
     if any(row["fits_at"] is not None and not row["certified"] for row in rows):
@@ -221,4 +231,4 @@ def _explain(figure: Figure, card: Card[BoundaryTable]) -> None:
         handles.append(key("nothing fits", marker="x"))
     joined = len({row["bpw"] for row in rows}) > 1
     guides = ["Lines only guide the eye: nothing between two marks was run."] if joined else []
-    explain(figure, handles, [*guides, *card.left_out])
+    explain(figure, handles, [*guides, *left_out(ways), *card.left_out])

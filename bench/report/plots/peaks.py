@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import chain, pairwise
 
 from matplotlib.artist import Artist
@@ -12,28 +13,82 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.report.naming.axes import bits_of
-from bench.report.plots.grid import draw_grid
+from bench.report.naming.ways import Way, Ways
+from bench.report.plots.grid import draw_grid, panel_in
 from bench.report.plots.panels import Card
-from bench.report.plots.style import SMALL, explain, key, shades
-from bench.report.tables.card import Row
+from bench.report.plots.style import WIDTH_IN, crosses, explain, key, left_out, shades, way_shapes
 from bench.report.tables.verdicts import VerdictTable, close_together
 from bench.report.text.units import GIB, in_k, size
 
 _MOST_TICKS = 6
 _MOST_MARKED = 12  # lengths; with more of them marks would hide the lines
 _ABOVE = 0.35  # of the limit: the room for crosses
+_MARK_PT = 6.0  # of a mark and the air around it
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """What tells the curves of all panels apart, and the room for marks that would hide each other: the octaves of
+    max_seq_len that a mark takes, and the part of a panel's height.
+    """
+
+    colours: dict[float, str]
+    ways: Ways
+    shapes: dict[Way, str]
+    mark_octaves: float
+    most_octaves: float
+    mark_height: float
+
+    def aside(self, at: int, count: int) -> float:
+        """By which factor the mark `at` of `count` that stand side by side is away from its length."""
+        step = min(self.mark_octaves, self.most_octaves / max(1, count - 1))
+        return float(2 ** ((at - (count - 1) / 2) * step))
+
+    def outline(self, way: Way) -> str | None:
+        return self.shapes[way] if self.ways.are_named else None
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One line of a table: what fits, in tokens and GiB, and the lengths that ran out."""
+
+    colour: str
+    way: Way
+    fits: list[tuple[int, float]]
+    ooms: list[int]
+
+    @property
+    def joined(self) -> bool:
+        return close_together([n for n, _ in self.fits])
 
 
 def draw_peaks(card: Card[VerdictTable]) -> Figure:
-    """Marks for each bpw and way of loading, joined where lengths are close together, and crosses above the card's
-    limit where memory ran out.
+    """Marks for each bpw and way to run it, joined where lengths are close together, and crosses above the card's
+    limit where memory ran out. Marks that would hide each other stand side by side.
     """
     widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
-    colours = dict(zip(widths, shades(len(widths)), strict=True))
     lengths = sorted({n for table in card.tables for n in table.lengths})
+    caches = {row["cache"] for table in card.tables for row in table.rows}
+    ways = Ways(line for table in card.tables for line in table.lines)
+    octaves = 1.16 * math.log2(lengths[-1] / lengths[0]) if len(lengths) > 1 else 2.0
+    nearest = min((math.log2(longer / shorter) for shorter, longer in pairwise(lengths)), default=octaves)
+    looks = _Looks(
+        colours=dict(zip(widths, shades(len(widths)), strict=True)),
+        ways=ways,
+        shapes=way_shapes(ways),
+        mark_octaves=min(_MARK_PT / (0.8 * 72 * WIDTH_IN / len(caches)) * octaves, 0.7 * nearest),
+        most_octaves=0.7 * nearest,
+        mark_height=_MARK_PT / (72 * panel_in(len(card.tables))),
+    )
+    aside = False
 
     def draw(axes: Axes, table: VerdictTable, cache: str) -> str | None:
-        return _panel(axes, table, cache, colours)
+        nonlocal aside
+        curves = _curves(table, cache, looks)
+        limit = None if table.limit_bytes is None else table.limit_bytes / GIB
+        places = _places(curves, limit, looks)
+        aside = aside or any(x != n for curve, of in places for (n, _), x in zip(curve.fits, of, strict=True))
+        return _panel(axes, places, limit, len(table.lengths) <= _MOST_MARKED, looks)
 
     figure, axes = draw_grid(card, draw, "max_seq_len, tokens", "peak VRAM, GiB")
     shared = axes[0][0]
@@ -43,54 +98,92 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
     shared.xaxis.set_major_formatter(FuncFormatter(in_k))
     shared.xaxis.set_minor_locator(NullLocator())
     shared.margins(x=0.08)
-    _explain(figure, card, colours)
+    if len(lengths) == 1:
+        shared.set_xlim(lengths[0] / 2, lengths[0] * 2)
+    _explain(figure, card, looks, aside)
     return figure
 
 
-def _panel(axes: Axes, table: VerdictTable, cache: str, colours: dict[float, str]) -> str | None:
-    """Draws one cache type; in words, why there is nothing to draw. Of many lengths the first cross is enough."""
-    limit = None if table.limit_bytes is None else table.limit_bytes / GIB
+def _curves(table: VerdictTable, cache: str, looks: _Looks) -> list[_Curve]:
+    """Those of one cache. Of many lengths the first that ran out is enough."""
     few = len(table.lengths) <= _MOST_MARKED
-    own = [(line, cells) for line, cells in zip(table.lines, table.cells, strict=True) if line["cache"] == cache]
-    drawn, failed = 0, []
-    for line, cells in own:
-        colour = colours[line["bpw"]]
+    curves = []
+    for line, cells in zip(table.lines, table.cells, strict=True):
+        way = looks.ways.of(line)
+        if line["cache"] != cache or way not in looks.shapes:
+            continue
         known = [(n, cell) for n, cell in zip(table.lengths, cells, strict=True) if cell]
         fits = [
             (n, cell["peak_device_bytes"] / GIB)
             for n, cell in known
             if cell["outcome"] == "fits" and cell["peak_device_bytes"] is not None
         ]
-        if fits:
-            face = "white" if line["lazy"] else colour
-            joined = len(fits) == 1 or close_together([n for n, _ in fits])
-            style = ("--" if line["lazy"] else "-") if joined else ""
-            # A point alone is no line.
-            shape = "o" if few or not joined or len(fits) == 1 else ""
-            axes.plot(*zip(*fits, strict=True), ls=style, color=colour, marker=shape, ms=3.5, lw=1.2, mfc=face)
-            _name(axes, table, line, fits[-1], colour)
         ooms = [n for n, cell in known if cell["outcome"] == "oom"]
-        ooms = ooms if few else ooms[:1]
-        if ooms:
-            failed.append((ooms, colour, line["lazy"]))
-        drawn += len(fits)
+        curves.append(_Curve(looks.colours[line["bpw"]], way, fits, ooms if few else ooms[:1]))
+    return curves
+
+
+def _places(curves: list[_Curve], limit: float | None, looks: _Looks) -> list[tuple[_Curve, list[float]]]:
+    """For each curve where its marks stand along the axis: at their length; those that would hide each other side by
+    side around it. What is a line stays where it is.
+    """
+    heights = [height for curve in curves for _, height in curve.fits]
+    top = 1.1 * max([*heights, limit or 0], default=1.0)
+    if limit is not None and any(curve.ooms for curve in curves):
+        top = max(top, (1 + _ABOVE) * limit)
+    of_length: dict[int, list[tuple[float, int]]] = {}
+    for i, curve in enumerate(curves):
+        for n, height in curve.fits if not curve.joined else []:
+            of_length.setdefault(n, []).append((height, i))
+    places: dict[tuple[int, int], float] = {}
+    for n, marks in of_length.items():
+        for group in _near(sorted(marks), looks.mark_height * top):
+            for at, i in enumerate(sorted(i for _, i in group)):
+                places[i, n] = n * looks.aside(at, len(group))
+    return [(curve, [places.get((i, n), n) for n, _ in curve.fits]) for i, curve in enumerate(curves)]
+
+
+def _near(marks: list[tuple[float, int]], apart: float) -> list[list[tuple[float, int]]]:
+    """Marks, from the bottom up, in groups of which each is less than `apart` above the one before."""
+    groups: list[list[tuple[float, int]]] = []
+    for mark in marks:
+        if groups and mark[0] - groups[-1][-1][0] < apart:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    return groups
+
+
+def _panel(
+    axes: Axes, places: list[tuple[_Curve, list[float]]], limit: float | None, few: bool, looks: _Looks
+) -> str | None:
+    """Draws one cache type; in words, why there is nothing to draw."""
+    drawn = 0
+    for curve, at in places:
+        if not curve.fits:
+            continue
+        alone = len(curve.fits) == 1
+        style = ("--" if curve.way.lazy else "-") if curve.joined or alone else ""
+        # A point alone is no line.
+        shape = looks.shapes[curve.way] if few or not curve.joined or alone else ""
+        face = "white" if curve.way.lazy else curve.colour
+        heights = [height for _, height in curve.fits]
+        axes.plot(at, heights, ls=style, color=curve.colour, marker=shape, ms=4, lw=1.2, mfc=face)
+        drawn += len(curve.fits)
+    failed = [curve for curve, _ in places if curve.ooms]
     if limit is not None:
         axes.axhline(limit, color="black", lw=1)
-        for i, (ooms, colour, lazy) in enumerate(failed):
-            # One row of crosses a line, above the card's edge, so that none hides another.
+        for i, curve in enumerate(failed):
+            # One row of crosses a line, above the card's edge, so that none hides another; outlined ones are larger.
             height = limit * (1.04 + min(0.035, _ABOVE / len(failed)) * i)
-            axes.plot(ooms, [height] * len(ooms), "x", color=colour, ms=4, mew=0.8 if lazy else 1.5)
-            drawn += len(ooms)
+            width = 0.8 if curve.way.lazy else 1.5
+            aside = looks.aside(i, len(failed)) if looks.ways.are_named else 1.0
+            xs, heights = [n * aside for n in curve.ooms], [height] * len(curve.ooms)
+            crosses(axes, xs, heights, looks.outline(curve.way), color=curve.colour, ms=4, mew=width)
+            drawn += len(curve.ooms)
     if drawn:
         return None
     return "out of memory;\nthe card's size is unknown" if failed else "no peak is known"
-
-
-def _name(axes: Axes, table: VerdictTable, line: Row, end: tuple[int, float], colour: str) -> None:
-    """Names a line by the other keys that tell it apart."""
-    text = ", ".join(table.axes.others(line))
-    if text:
-        axes.annotate(text, end, (2, 3), textcoords="offset points", ha="right", fontsize=SMALL, color=colour)
 
 
 def _ticks(lengths: list[int]) -> list[int]:
@@ -102,21 +195,19 @@ def _ticks(lengths: list[int]) -> list[int]:
     return [2**k for k in range(low, high + 1, step)] or lengths[:1]
 
 
-def _explain(figure: Figure, card: Card[VerdictTable], colours: dict[float, str]) -> None:
+def _explain(figure: Figure, card: Card[VerdictTable], looks: _Looks, aside: bool) -> None:
     """Only of what is there."""
     rows = list(chain.from_iterable(table.rows for table in card.tables))
-    bits = bits_of(colours)
+    bits = bits_of(looks.colours)
     handles: list[Artist] = [
-        Line2D([], [], color=colour, lw=3, label=f"{bits[bpw]} bpw") for bpw, colour in colours.items()
+        Line2D([], [], color=colour, lw=3, label=f"{bits[bpw]} bpw") for bpw, colour in looks.colours.items()
     ]
-    ways = {row["lazy"] for row in rows}
-    if False in ways:
-        handles.append(key("load", marker="o"))
-    if True in ways:
-        handles.append(key("lazy + load_autosplit", marker="o", mfc="white"))
+    for way, shape in looks.shapes.items():
+        handles.append(key(way.label, marker=shape, **({"mfc": "white"} if way.lazy else {})))
     if any(row["outcome"] == "oom" for row in rows):
         handles.append(key("out of memory", marker="x"))
     limit = card.tables[0].limit_bytes
     if limit is not None:
         handles.append(key(f"the card's limit, {size(limit)}", color="black", ls="-", lw=1))
-    explain(figure, handles, card.left_out)
+    words = ["Marks of one length that would hide each other stand side by side."] if aside else []
+    explain(figure, handles, [*words, *left_out(looks.ways), *card.left_out])

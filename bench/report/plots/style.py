@@ -19,11 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from bench.report.naming.ways import Way, Ways, shapes_for
 from bench.report.tables.card import CACHES
 
 # Okabe and Ito's palette, safe for the colour-blind.
 CACHE_COLOURS = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 GREY = "#444444"
+# Marks that can be told apart at their size; the one of lazy loading is no other's.
+SHAPES, LAZY_SHAPE = ("o", "s", "^", "v", "P", "*", "<", ">", "h", "d", "X"), "D"
+MOST_WAYS = len(SHAPES)
 WIDTH_IN = 8.2  # at the width of a README the smallest text is still 10 pixels high
 SMALL, USUAL = 7.0, 8.0  # points of text
 _DPI = 150
@@ -78,6 +82,26 @@ def _columns(lengths: list[int]) -> int:
         if sum(_KEY_PT + 0.6 * USUAL * length for length in widest) <= 72 * WIDTH_IN:
             return columns
     return 1
+
+
+def way_shapes(ways: Ways) -> dict[Way, str]:
+    """The shape of each way that is drawn: no more than can be told apart."""
+    drawn = ways.all[:MOST_WAYS]
+    return dict(zip(drawn, shapes_for(drawn, SHAPES, LAZY_SHAPE), strict=True))
+
+
+def left_out(ways: Ways) -> list[str]:
+    """In words, that some ways are not drawn."""
+    if len(ways.all) <= MOST_WAYS:
+        return []
+    return [f"{MOST_WAYS} of {len(ways.all)} ways to run it are drawn; all are in tables.md."]
+
+
+def crosses(panel: Axes, xs: Sequence[float], ys: Sequence[float], shape: str | None, **looks: Any) -> None:
+    """Crosses, each in an outline of `shape` where that tells what failed there."""
+    panel.plot(xs, ys, "x", **looks)
+    if shape is not None:
+        panel.plot(xs, ys, shape, color=looks["color"], ms=7, mew=0.7, mfc="none", clip_on=False)
 
 
 def say(panel: Axes, words: str) -> None:

@@ -70,16 +70,25 @@ class Naming:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copyable:
-    """One setting at one length: what it was `wanted` for, the rows that it `rests_on`, and what to copy."""
+class Ask:
+    """One length of a setting: what it was `wanted` for, the rows that it `rests_on`, and what checks it."""
 
-    title: str
+    tokens: str
     wanted: str
     rests_on: str
-    weights: str
     check: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copyable:
+    """One setting: its lengths, the longest first, and what to copy for that; `shorter` says how the others differ."""
+
+    title: str
+    asks: list[Ask]
+    weights: str
     python: str
     yaml: str
+    shorter: str
 
 
 def copyables(answers: Sequence[Recommendation], naming: Naming | None = None) -> list[list[Copyable]]:
@@ -287,15 +296,15 @@ def _assumed(group: Sequence[Recommendation]) -> list[str]:
 
 
 def _copyable(alike: list[Recommendation], naming: Naming) -> str:
-    """One setting at one length, the rows that it rests on, how to check it, and what to copy."""
+    """One setting: at which lengths, the rows that these rest on, how to check them, and once what to copy."""
     told = _as_copyable(alike, naming)
     return "\n".join(
         [
             f"### {told.title}\n",
-            f"- for {told.wanted}",
-            f"- {told.rests_on}",
-            f"- check it on your card, DIR being {told.weights}: `{told.check}`\n",
-            "<details><summary>to copy</summary>\n",
+            *(f"- {ask.tokens} tokens, for {ask.wanted}: {ask.rests_on}" for ask in told.asks),
+            f"- check it on your card, DIR being {told.weights}: " + ", ".join(f"`{ask.check}`" for ask in told.asks),
+            "",
+            f"<details><summary>to copy{told.shorter}</summary>\n",
             f"```python\n{told.python}\n```\n",
             f"```yaml\n{told.yaml}\n```\n",
             "</details>\n",
@@ -304,29 +313,45 @@ def _copyable(alike: list[Recommendation], naming: Naming) -> str:
 
 
 def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
-    answer = alike[0]
+    """`alike` are the answers of one setting."""
+    by_length: dict[int, list[Recommendation]] = {}
+    for each in sorted(alike, key=lambda each: -(each.max_seq_len or 0)):
+        by_length.setdefault(each.max_seq_len or 0, []).append(each)
+    answer = next(iter(by_length.values()))[0]
     axes = naming.axes([answer])
     told = [f"{axes.bits(vars(answer))} bpw", f"{answer.cache} cache", how(vars(answer)), *axes.others(vars(answer))]
-    rows = [f"case {answer.case_id}"] if answer.case_id else []
-    rows += [f"boundary {answer.boundary_id}"] if answer.boundary_id else []
-    attention = answer.attention or "unknown"
+    lengths = [tokens(length) for length in by_length]
+    shorter = f"; for {' or '.join(lengths[1:])} tokens write that length" if lengths[1:] else ""
     return Copyable(
-        title=f"{_model_name(answer, naming)}: {', '.join(told)}, {tokens(answer.max_seq_len)} tokens",
-        wanted="; ".join(_wanted(each) for each in alike),
-        rests_on=f"{answer.basis}; {attention} attention; rows of run {answer.run_id}: {', '.join(rows) or 'unnamed'}",
+        title=f"{_model_name(answer, naming)}: {', '.join(told)}, {' and '.join(lengths)} tokens",
+        asks=[_ask(length, of) for length, of in by_length.items()],
         weights=weights(answer),
-        check=check_command(answer),
         python=exllamav2(answer),
         yaml=tabbyapi(answer),
+        shorter=f", with {lengths[0]} tokens{shorter}" if shorter else "",
+    )
+
+
+def _ask(length: int, alike: list[Recommendation]) -> Ask:
+    """`alike` are the answers of one setting at one length."""
+    answer = alike[0]
+    rows = [f"case {answer.case_id}"] if answer.case_id else []
+    rows += [f"boundary {answer.boundary_id}"] if answer.boundary_id else []
+    return Ask(
+        tokens=tokens(length),
+        wanted="; ".join(map(_wanted, alike)),
+        rests_on=f"{answer.basis}; {answer.attention or 'unknown'} attention; rows of run {answer.run_id}: "
+        f"{', '.join(rows) or 'unnamed'}",
+        check=check_command(answer),
     )
 
 
 def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
-    """The answers that say the same, together."""
+    """The answers of each setting, together."""
     alike: dict[tuple[Any, ...], list[Recommendation]] = {}
     for answer in group:
         if answer.max_seq_len is not None:
-            alike.setdefault(key_of(vars(answer), [*QUESTION, *SETTING, "max_seq_len"]), []).append(answer)
+            alike.setdefault(key_of(vars(answer), [*QUESTION, *SETTING]), []).append(answer)
     return list(alike.values())
 
 
