@@ -23,7 +23,7 @@ from bench.launch.isolate import Launcher, LauncherFailed, run_isolated
 from bench.launch.versions import engine_digest
 from bench.trace.parametric import NoPrediction, ParametricTrace, load_tensor_bytes
 from bench.trace.quantised_caches import RECORDED, with_cache
-from bench.trace.replay import Replayer
+from bench.trace.replay import Replayer, load_compiled
 
 _FP16_BPW = 16.0
 _PER_REQUEST = 8
@@ -54,7 +54,8 @@ class TraceLibrary:
             return
         self._dir.mkdir(parents=True, exist_ok=True)
         missing.sort(key=lambda item: str(item["order"]))
-        batches = [missing[i : i + _PER_REQUEST] for i in range(0, len(missing), _PER_REQUEST)]
+        each = min(_PER_REQUEST, -(-len(missing) // self.jobs))  # of few, every core gets some
+        batches = [missing[i : i + each] for i in range(0, len(missing), each)]
         self._launcher = self._launcher or self._make_launcher()
         done, lock, stop = 0, threading.Lock(), threading.Event()
 
@@ -65,6 +66,7 @@ class TraceLibrary:
                 made(done, len(missing))
 
         made(done, len(missing))
+        threading.Thread(target=load_compiled).start()  # while the workers record
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))

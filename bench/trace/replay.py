@@ -15,11 +15,13 @@ from bench.allocator import caching as allocator
 from bench.allocator.caching import State
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
+from bench.core.case import PAGE
 from bench.trace import sections
 from bench.trace import template as columns
+from bench.trace.layers import Layers
 from bench.trace.parametric import NoPrediction, ParametricTrace
 from bench.trace.recording import Size
-from bench.trace.schedule import DECODE
+from bench.trace.schedule import DECODE, Setup, short_schedule
 from bench.trace.sections import CROWDED, FULL, Card
 from bench.trace.template import DENOMINATOR, Array
 
@@ -164,6 +166,17 @@ class Replayer:
     def _empty_card(self, limit_bytes: int) -> _Stage:
         state = allocator.new_state(limit_bytes, len(PARTS), self._max_blocks, self._num_streams)
         return _Stage(state, np.full(len(self._events), -1, np.int64))
+
+
+def load_compiled() -> None:
+    """Has numba load what replays run, or compile it, by replaying nothing: the first replay need not wait for that."""
+    short_schedule(PAGE, Setup(lazy=False, max_input_len=PAGE, batch_size=1, attention="", native_max_seq_len=PAGE))
+    nothing, no_events = np.zeros(0, np.int64), np.zeros((0, columns.NUM_COLUMNS), np.int64)
+    layers = Layers(np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), nothing, np.zeros((0, 1), np.int64), 1)
+    lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1)
+    state = allocator.new_state(_ENDLESS_BYTES, len(PARTS), 2, 1)
+    sections.replay(no_events, layers, nothing, lengths, (0, 0), card, state, nothing)
+    sections.all_sizes(no_events, np.zeros(1, np.int64), nothing, lengths, card)
 
 
 def _without_middle(plan: _Plan) -> _Plan:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -316,3 +318,19 @@ def test_ties_are_decided_by_rounding_as_in_the_original(work_items: int, num_sm
     for num_blocks in range(1, 300):
         expected = _num_splits_heuristic(work_items, 2 * num_sms, num_blocks, 128)
         assert flash.num_splits(work_items, 128, 128 * num_blocks, num_sms) == expected
+
+
+def test_what_is_loaded_beforehand_is_all_that_a_replay_runs() -> None:
+    script = """
+from bench.trace import replay, sections, schedule
+from tests.trace.test_replay import limits
+from tests.trace.synthetic_recordings import malloc, template, trace_of
+compiled = (sections.replay, sections.all_sizes, schedule._chunks)
+replay.load_compiled()
+before = [each.signatures for each in compiled]
+assert all(len(each) == 1 for each in before), before
+trace = trace_of(load=template([malloc(512)]))
+assert replay.Replayer(trace, {}).replay(512, limits()).fits
+assert [each.signatures for each in compiled] == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

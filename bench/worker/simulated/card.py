@@ -23,6 +23,7 @@ from bench.notes.rules import notes_of_card
 from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker import checkpoint
 from bench.worker.simulated import attention, cuda_api, operators
+from bench.worker.simulated.compiler import keep_out_compiler
 from bench.worker.simulated.extension import Extension
 from bench.worker.simulated.shortcuts import shortcuts
 from bench.worker.simulated.tensor import Observer, SimulatedCuda
@@ -93,6 +94,7 @@ def preload() -> None:
     """Imports the engine over its stand-ins, once for all cards that this process and its forks will simulate."""
     if "exllamav2" in sys.modules:
         return
+    keep_out_compiler()
     cuda_api.allow_cuda_devices()
     sys.modules["exllamav2_ext"] = Extension(_CUDA).module()
     sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))

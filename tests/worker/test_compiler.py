@@ -1,0 +1,38 @@
+"""PyTorch's compiler stays out of a worker for simulated cards, and is there for whoever really asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_CASE = """
+import sys, tempfile
+from pathlib import Path
+from bench.worker import scenario
+from bench.worker.simulated import card
+from tests.worker.conftest import catalogue_case
+card.preload()
+loaded = set(sys.modules)
+case = catalogue_case("model=tinyllama_1_1b", "attention=ATTENTION", "max_seq_len=512")
+with tempfile.TemporaryDirectory() as folder, card.open_card(case) as simulated:
+    scenario.run(case, simulated, Path(folder), lambda report: None)
+assert not [name for name in sys.modules if name.startswith(("torch._dynamo.", "torch._inductor"))]
+late = {name for name in set(sys.modules) - loaded if name.startswith(("torch", "sympy"))}
+assert not late, late  # a fork would import them for each case
+"""
+_ASKED = """
+import sys
+from bench.worker.simulated import card
+card.preload()
+import torch
+twice = torch.compile(lambda x: 2 * x, backend="eager")
+assert twice(torch.ones(2)).tolist() == [2, 2]
+assert torch._dynamo.__path__
+"""
+
+
+@pytest.mark.parametrize("script", [_CASE.replace("ATTENTION", "sdpa"), _CASE.replace("ATTENTION", "matmul"), _ASKED])
+def test_the_compiler_is_loaded_by_who_asks_for_it_alone(script: str) -> None:
+    subprocess.run([sys.executable, "-c", script], check=True)
