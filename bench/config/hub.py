@@ -46,6 +46,7 @@ from bench.config import skeleton
 from bench.config.formats import is_weights_file
 from bench.core.case import Case, ModelSpec
 from bench.core.errors import BadInput, nearest
+from bench.core.files import replaced
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BY_THE_ENGINE = ("config.json", "preprocessor_config.json")  # and all safetensors files beside them
@@ -190,9 +191,8 @@ def _remember(store: Path, revision: str, commit: str) -> None:
         return
     path = store / "refs" / quote(revision, safe="")
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(commit)
-    partial.rename(path)
+    with replaced(path) as partial:
+        partial.write_text(commit)
 
 
 def _recall(store: Path, revision: str) -> str | None:

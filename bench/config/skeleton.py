@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import BadInput
+from bench.core.files import made_directory
 
 _BITS = (2, 3, 4, 5, 6, 8)
 _UNIT_ROWS = 32  # the kernels' step: a group has a multiple of it
@@ -53,10 +53,7 @@ def write(directory: Path, files: Mapping[str, Beginning], source: str) -> None:
 
     Raises `BadInput`, which calls the model `source`, for headers that are none and layers that cannot be EXL2.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=directory.parent) as partial:
-        made = Path(partial) / directory.name
-        made.mkdir()
+    with made_directory(directory, is_complete) as made:
         tensors: dict[str, _Entry] = {}
         for name, beginning in files.items():
             with (made / name).open("wb") as file:
@@ -67,11 +64,6 @@ def write(directory: Path, files: Mapping[str, Beginning], source: str) -> None:
         for name in tensors:
             if name.endswith(".q_weight"):
                 _write_groups(name.removesuffix(".q_weight"), tensors, source)
-        try:
-            made.rename(directory)
-        except OSError:  # another process was first: its skeleton is the same
-            if not is_complete(directory):
-                raise
 
 
 def _read_header(path: Path, header: bytes, source: str) -> dict[str, _Entry]:

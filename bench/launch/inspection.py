@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from platformdirs import user_cache_path
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.core.errors import BadInput
+from bench.core.files import replaced
 from bench.launch.isolate import Launcher, case_request, make_launcher, run_isolated
 from bench.launch.versions import engine_digest
 
@@ -63,16 +63,16 @@ def _key(model: ModelSpec) -> str:
 
 def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
-        answer = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder, replaced(path) as answer:
         request: dict[str, Any] = json.loads(case_request(replace(case, device=_CARD), Path(folder)))
         ending = run_isolated(
             launcher, json.dumps({**request, "missing": str(answer)}), Path(folder) / "log", _TIMEOUT_S
         )
-    if not answer.exists():
-        said = next((report.data["message"] for report in ending.reports if report.event == "failure"), None)
-        raise RuntimeError(f"the worker that reads the headers died: {said or ending.log_tail.strip() or 'no word'}")
-    answer.rename(path)
+        if not answer.exists():
+            said = next((report.data["message"] for report in ending.reports if report.event == "failure"), None)
+            raise RuntimeError(
+                f"the worker that reads the headers died: {said or ending.log_tail.strip() or 'no word'}"
+            )
 
 
 def _lacking(model: ModelSpec, missing: list[str]) -> str:

@@ -22,6 +22,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from bench.core.columns import SCHEMA_VERSION
+from bench.core.files import replaced
 from bench.store.schema import SCHEMAS, Kind, is_later, value_before
 
 if TYPE_CHECKING:
@@ -116,11 +117,8 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
         if path.exists():
             rows = _read_parquet(path, kind).to_pylist() + rows
         table = _table(rows, kind)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        pq.write_table(table, partial, compression="zstd")
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.rename(path)
+        with replaced(path, sync=True) as partial:
+            pq.write_table(table, partial, compression="zstd")
     for journal, (_, foreign) in journals.items():
         _keep_only(journal, foreign)
     return path
@@ -193,9 +191,8 @@ def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
     if not foreign:
         path.unlink()
         return
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in foreign))
-    partial.rename(path)
+    with replaced(path) as partial:
+        partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in foreign))
 
 
 def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:

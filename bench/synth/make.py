@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from bench.core.case import Case
 from bench.core.errors import BadInput
+from bench.core.files import replaced
 from bench.launch.inspection import require_whole
 from bench.launch.isolate import case_request, make_launcher, run_isolated
 from bench.launch.versions import installed_versions
@@ -153,11 +153,8 @@ def _fill(
         wrote(done, total_bytes)
 
     for name, tensors in shards.items():
-        path = partial / f"{name}.partial"
-        write_shard(path, tensors, chunks_of, {"weights": "made up", "made_by": _MAKER}, more)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        path.rename(partial / name)
+        with replaced(partial / name, sync=True, exclusive=True) as path:
+            write_shard(path, tensors, chunks_of, {"weights": "made up", "made_by": _MAKER}, more)
 
 
 @contextmanager

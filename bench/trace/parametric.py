@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.core.files import replaced
 from bench.trace.layers import Layers, layers_of
 from bench.trace.recording import Size
 from bench.trace.schedule import PREFILL, Pass, Setup, schedule, short_schedule
@@ -41,8 +40,8 @@ class NoPrediction(Exception):
 
 def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
     """Keeps the sizes of a checkpoint's tensors by name, and their sum: what has been changed will not be believed."""
-    with _beside(path) as file:
-        file.write(json.dumps({"tensors": sizes, "total_bytes": sum(sizes.values())}).encode())
+    with replaced(path) as partial:
+        partial.write_text(json.dumps({"tensors": sizes, "total_bytes": sum(sizes.values())}))
 
 
 def load_tensor_bytes(path: Path) -> dict[str, int]:
@@ -59,23 +58,11 @@ def load_tensor_bytes(path: Path) -> dict[str, int]:
 def save_reason(path: Path, reason: str) -> None:
     """Keeps, in the place of a trace or of tensors' sizes, why there is none."""
     about = {"reason": reason}
-    with _beside(path) as file:
+    with replaced(path) as partial, partial.open("wb") as file:
         if path.suffix == ".json":
             file.write(json.dumps(about).encode())
         else:
             np.savez_compressed(file, about=np.array(json.dumps(about)))
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when it is whole."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Sections(NamedTuple):
@@ -112,7 +99,7 @@ class ParametricTrace:
         """Writes the trace; it appears whole or not at all."""
         about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
         about["setup"] = self.setup._asdict()
-        with _beside(path) as file:
+        with replaced(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
 
     @staticmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from typing import Any
 
 from bench.allocator import dtypes
 from bench.core.case import Case
+from bench.core.files import made_directory
 from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.synth.shards import tables_only, write_shard
 
@@ -45,17 +45,11 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
 
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
     """
-    partial = directory.with_name(f"{directory.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     layout = lay_out(config, bpw, head_bits)
-    for name, document in layout.documents.items():
-        (partial / name).write_text(json.dumps(document))
-    write_shard(partial / "model.safetensors", layout.tensors, tables_only, {})
-    try:
-        partial.rename(directory)
-    except OSError:  # another process was first: its layout is the same
-        if not (directory / "config.json").exists():
-            raise
+    with made_directory(directory, lambda made: (made / "config.json").exists()) as partial:
+        for name, document in layout.documents.items():
+            (partial / name).write_text(json.dumps(document))
+        write_shard(partial / "model.safetensors", layout.tensors, tables_only, {})
 
 
 def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout:
