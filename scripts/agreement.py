@@ -31,7 +31,7 @@ from bench.core.errors import BadInput
 from bench.core.outcome import Outcome
 from bench.forecast.measured_cards import MeasuredCard, Row, card_key, measured_cards
 from bench.report.tables.agreement import as_markdown
-from bench.run.sweep import new_run_id, run_sweep
+from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.schema import Kind
 from bench.store.store import read_boundaries, read_cases
 
@@ -76,9 +76,7 @@ def agreement(
     finished = run_sweep(
         [case for case in again if case],
         [search for search in searches if search],
-        simulated,
-        new_run_id(),
-        _TIMEOUT_S,
+        SweepOptions(simulated, new_run_id(), _TIMEOUT_S),
     )
     ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
     made = [row for row in read_cases(simulated)[0].to_pylist() if row["case_id"] in ours]

@@ -7,7 +7,6 @@ All three ways take turns in one run, so that a machine whose speed drifts slows
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,19 +18,26 @@ from pathlib import Path
 from statistics import median
 
 from bench.config.cases import plan_sweep
+from bench.core import wire
 from bench.core.case import Case
-from bench.launch.isolate import ForkServer, FreshInterpreter, Launcher, case_request, child_environment, run_isolated
+from bench.core.requests import RunCase
+from bench.launch.environment import child_environment
+from bench.launch.fork_server import ForkServer
+from bench.launch.fresh_interpreter import FreshInterpreter
+from bench.launch.launcher import Launcher
+from bench.launch.supervise import run_isolated
 from bench.report.naming.work import WorkNames
 
 _ONE_PROCESS = """
-import json, os, sys, time
+import os, sys, time
+from bench.core.requests import read_request
 from bench.worker import child
 child.preload("simulated")
 null = os.open(os.devnull, os.O_WRONLY)
 print("ready", flush=True)
 for line in sys.stdin:
     started = time.perf_counter()
-    assert child.run_request(json.loads(line), null) == 0
+    assert child.run_request(read_request(line), null) == 0
     print(time.perf_counter() - started, flush=True)
 """
 
@@ -55,7 +61,7 @@ class OneProcess:
             pass
 
     def seconds(self, case: Case, layouts: Path) -> float:
-        self._stdin.write(json.dumps({"case": case.to_json(), "layouts": str(layouts)}) + "\n")
+        self._stdin.write(wire.encode(RunCase(case, layouts)) + "\n")
         self._stdin.flush()
         while True:
             try:
@@ -70,7 +76,7 @@ class OneProcess:
 
 def isolated_seconds(launcher: Launcher, case: Case, layouts: Path) -> float:
     started = time.perf_counter()
-    ending = run_isolated(launcher, case_request(case, layouts), layouts / f"log-{threading.get_ident()}", 600)
+    ending = run_isolated(launcher, RunCase(case, layouts), layouts / f"log-{threading.get_ident()}", 600)
     assert ending.exit_code == 0, ending.log_tail
     return time.perf_counter() - started
 
@@ -81,7 +87,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", default=["model=llama_3_8b", "device=rtx_4090", "max_seq_len=8192"])
     arguments = parser.parse_args()
     case = plan_sweep(arguments.overrides).cases[0]
-    environment = child_environment("simulated", None)
+    environment = child_environment("simulated")
     one, fork, fresh = OneProcess(environment), ForkServer(environment, "simulated"), FreshInterpreter(environment)
     times: dict[str, list[float]] = {"one process": [], "fork server": [], "fresh interpreter": []}
     with tempfile.TemporaryDirectory() as folder:

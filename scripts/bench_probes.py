@@ -25,8 +25,9 @@ from bench.core.case import PAGE, Search
 from bench.forecast.library import TraceLibrary
 from bench.forecast.predict import predict_fits_at
 from bench.forecast.search import Observation, next_probe
-from bench.launch.isolate import Launcher, make_launcher
-from bench.run.sweep import new_run_id, run_sweep
+from bench.launch.launcher import Launcher
+from bench.launch.launchers import make_launcher
+from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.store import read_boundaries, read_cases
 from bench.trace.parametric import NoPrediction
 
@@ -86,7 +87,7 @@ def _search(native: int, fits: Fits, predicted: int | None, observations: list[O
 def really_run(searches: list[Search], results_dir: Path) -> None:
     """Sweeps `searches` and says how the predictions did."""
     started_at = time.monotonic()
-    finished = run_sweep([], searches, results_dir, new_run_id(), 900)
+    finished = run_sweep([], searches, SweepOptions(results_dir, new_run_id(), 900))
     boundaries = [b for b in read_boundaries(results_dir)[0].to_pylist() if b["boundary_id"] in finished.boundary_ids]
     cases = {row["case_id"]: row for row in read_cases(results_dir)[0].to_pylist()}
     fitting = [row for row in cases.values() if row["outcome"] == "fits"]
@@ -159,7 +160,7 @@ def main() -> None:
     launchers: list[Launcher] = []
 
     def launcher() -> Launcher:
-        launchers.append(make_launcher("simulated", None))
+        launchers.append(make_launcher("simulated"))
         return launchers[0]
 
     with tempfile.TemporaryDirectory() as folder:

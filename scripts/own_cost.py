@@ -22,9 +22,10 @@ from typing import Any
 from bench.config.cases import plan_sweep
 from bench.core.case import Case
 from bench.core.errors import BadInput
-from bench.launch.isolate import child_environment
+from bench.launch.environment import child_environment
+from bench.launch.launchers import uuids_of
 from bench.report.naming.work import WorkNames
-from bench.run.sweep import new_run_id, run_sweep
+from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.store import read_cases
 
 _TIMES = 3
@@ -61,7 +62,7 @@ def _plain(case: Case) -> dict[str, Any]:
     sizes = [case.max_seq_len, case.max_input_len, case.batch_size, case.repeats]
     done = subprocess.run(
         [sys.executable, _PLAIN, str(case.model.path), case.cache, "lazy" if case.lazy else "load", *map(str, sizes)],
-        env={**child_environment("cuda", case.device.uuid), "PLAIN_SPEED_ATTENTION": case.attention},
+        env={**child_environment("cuda", uuids_of(case.devices)), "PLAIN_SPEED_ATTENTION": case.attention},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -73,7 +74,7 @@ def _plain(case: Case) -> dict[str, Any]:
 
 
 def _harness(case: Case, directory: Path) -> dict[str, Any]:
-    finished = run_sweep([case], [], directory, f"{new_run_id()}_cost", _TIMEOUT_S, rerun=True)
+    finished = run_sweep([case], [], SweepOptions(directory, f"{new_run_id()}_cost", _TIMEOUT_S, rerun=True))
     if finished.interrupted or finished.run_dir is None:
         raise KeyboardInterrupt
     (row,) = read_cases(finished.run_dir)[0].to_pylist()

@@ -18,8 +18,9 @@ from bench.allocator.snapshot import Recording, replay
 from bench.config.cases import plan_sweep
 from bench.core.case import Case
 from bench.core.errors import BadInput
-from bench.core.messages import Report
-from bench.launch.isolate import child_environment
+from bench.core.messages import Entered, Message
+from bench.launch.environment import child_environment
+from bench.launch.launchers import uuids_of
 from bench.launch.versions import installed_versions
 from bench.report.naming.work import WorkNames
 
@@ -59,7 +60,7 @@ def record(directory: Path, overrides: list[str]) -> int:
         done = subprocess.run(
             [sys.executable, __file__, "one", str(path)],
             input=case.to_json(),
-            env=child_environment("cuda", case.device.uuid),
+            env=child_environment("cuda", uuids_of(case.devices)),
             text=True,
             check=False,
         )
@@ -78,9 +79,9 @@ def record_one(path: Path) -> int:
     from bench.worker import scenario
     from bench.worker.cuda import open_card
 
-    def said(report: Report) -> None:
-        if report.event == "enter":
-            print(f"  {report.data['phase']}", flush=True)
+    def said(message: Message) -> None:
+        if isinstance(message, Entered):
+            print(f"  {message.phase}", flush=True)
 
     with tempfile.TemporaryDirectory() as layouts, open_card(case) as card:
         torch.cuda.memory._record_memory_history("all", context=None, max_entries=_MAX_ENTRIES)

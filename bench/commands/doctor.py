@@ -17,7 +17,8 @@ from rich.text import Text
 
 from bench import nvml
 from bench.config.devices import DEFAULT_SIMULATED
-from bench.launch.isolate import broken_packages, can_fork
+from bench.launch.fork_server import can_fork
+from bench.launch.packages import broken_packages
 from bench.report.text.console import console_for
 from bench.report.text.units import size
 

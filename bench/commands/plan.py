@@ -25,13 +25,14 @@ from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.forecast.predict import Prediction
 from bench.launch.inspection import require_whole
-from bench.launch.isolate import Launcher, make_launcher
+from bench.launch.launcher import Launcher
+from bench.launch.launchers import make_launcher
 from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_card, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
 from bench.report.tables.forecasts import show
 from bench.report.text.console import console_for
-from bench.run.sweep import Stored
+from bench.run.resume import Stored
 
 ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
 _FEW = 16  # searches and cases for which it is also said what would change the answer
@@ -48,17 +49,17 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     works: list[Case | Search] = [*planned.searches, *planned.cases]
     stored = Stored.read(Path(settings.results_dir), settings.rerun)
     with _progress(sys.stderr) as progress, _forecaster(stored, jobs) as forecaster:
-        forecaster.prepare([_longest(work) for work in works], progress.prepare)
+        forecaster.prepare([work.longest for work in works], progress.prepare)
         progress.tell("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
-        rows = [_row(forecast, _is_stored(forecast.work, stored, versions), seen) for forecast in forecasts]
+        rows = [_row(forecast, stored.has(forecast.work, versions), seen) for forecast in forecasts]
         if len(works) <= _FEW:
             for index, forecast in enumerate(forecasts):
                 progress.tell(f"what would change the answer, {index}/{len(works)}")
                 rows[index] = _with_gains(rows[index], forecast, forecaster)
-    slow = slowness(stored.rows, [_longest(work) for work in works])
+    slow = slowness(stored.rows, [work.longest for work in works])
     expectation = expect(rows, stored.rows, jobs, slow, settings.timeout_s)
     if as_json:
         print(json.dumps(document(rows, expectation), indent=2))
@@ -192,17 +193,6 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
     return replace(row, gains=gains, advice=None if row.is_search else f"{fits_at:,} tokens would fit")
 
 
-def _is_stored(work: Case | Search, stored: Stored, versions: dict[str, str | None]) -> bool:
-    """Whether an earlier run has the answer, so that a sweep would skip it."""
-    if isinstance(work, Search):
-        return work.boundary_id(versions) in stored.boundary_ids
-    return work.case_id(versions) in stored.answers
-
-
-def _longest(work: Case | Search) -> Case:
-    return work.longest if isinstance(work, Search) else work
-
-
 @contextlib.contextmanager
 def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
     """A forecaster with a folder of its own; a worker starts when a recording is missing, and ends with it."""
@@ -211,7 +201,7 @@ def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
         scratch = Path(stack.enter_context(folder))
 
         def start() -> Launcher:
-            launcher = make_launcher("simulated", None)
+            launcher = make_launcher("simulated")
             stack.callback(launcher.close)
             return launcher
 

@@ -15,12 +15,13 @@ from rich.text import Text
 
 from bench.core.case import Case, Search
 from bench.core.messages import PhaseProgress
+from bench.core.outcome import Phase
 from bench.report.naming.work import WorkNames
 from bench.report.text.console import console_for
 from bench.report.text.ends import is_lower_bound, is_own_limit
 from bench.report.text.units import duration, size, tokens
-from bench.run.boundary import Row
-from bench.run.sweep import Progress
+from bench.run.progress import Progress
+from bench.run.row import Row
 
 _SPARSE_S = 60.0  # between two lines on how far a case is, where they stay
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
@@ -112,7 +113,7 @@ class _Bar(Progress):
     def start(self, case: Case) -> None:
         self._running[id(case)] = (case, "start", "")
 
-    def enter(self, case: Case, phase: str) -> None:
+    def enter(self, case: Case, phase: Phase) -> None:
         self._running[id(case)] = (case, phase, "")
 
     def advance(self, case: Case, reached: PhaseProgress) -> None:

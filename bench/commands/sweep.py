@@ -22,7 +22,7 @@ from bench.report.publish import publish
 from bench.report.rows import latest, plain
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
-from bench.run.sweep import Finished, new_run_id, run_sweep
+from bench.run.sweep import Finished, SweepOptions, run_sweep
 from bench.store.store import read_boundaries, read_cases
 
 
@@ -39,16 +39,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
         finished = launch(overrides, planned, results_dir)
     else:
         with progress_for(sys.stderr, [*planned.searches, *planned.cases]) as progress:
-            finished = run_sweep(
-                planned.cases,
-                planned.searches,
-                results_dir,
-                settings.run_id or new_run_id(),
-                settings.timeout_s,
-                settings.jobs,
-                settings.rerun,
-                progress,
-            )
+            finished = run_sweep(planned.cases, planned.searches, SweepOptions.of(settings), progress)
     answer = _read(planned, finished, results_dir)
     files: list[Path] = []
     if not answer.cases.empty or not answer.boundaries.empty:

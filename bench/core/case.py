@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.core import wire
+
 MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 # What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
@@ -99,6 +101,16 @@ class Case:
     repeats: int = 3
     max_attention_size: int = MAX_ATTENTION_SIZE
 
+    @property
+    def longest(self) -> Case:
+        """Itself; of a `Search`, its case where the search ends."""
+        return self
+
+    @property
+    def devices(self) -> tuple[DeviceSpec, ...]:
+        """The cards that it runs on."""
+        return (self.device,)
+
     def case_id(self, versions: dict[str, str | None]) -> str:
         """A hash of the configuration, the card and the versions: the same case is found again on resume.
 
@@ -115,14 +127,10 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
-        fields = json.loads(text)
-        fields["model"] = ModelSpec(**fields["model"])
-        fields["device"] = DeviceSpec(**fields["device"])
-        return Case(**fields)
+        return wire.from_json(Case, text)
 
     def to_json(self) -> str:
-        # Not `asdict`, which copies the model's config.json deeply.
-        return json.dumps({**vars(self), "model": vars(self.model), "device": vars(self.device)})
+        return wire.to_json(self)
 
 
 @dataclass(frozen=True)
@@ -139,9 +147,6 @@ class Search:
     def at(self, max_seq_len: int) -> Case:
         """The case of the search at one length."""
         return dataclasses.replace(self.longest, max_seq_len=max_seq_len)
-
-    def to_json(self) -> str:
-        return f'{{"longest": {self.longest.to_json()}}}'
 
     def boundary_id(self, versions: dict[str, str | None]) -> str:
         """A hash of all that determines the boundary, the end of the search among it."""

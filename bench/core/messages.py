@@ -1,12 +1,16 @@
-"""What a child tells its parent while it runs a case. Sizes are integer bytes, times float seconds, None unknown."""
+"""What a child tells its parent, a class for each kind of message.
+
+Sizes are integer bytes, times float seconds, None is unknown. A message is one line of JSON on the pipe (`core.wire`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, TypeVar, get_args
 
+from bench.core import wire
 from bench.core.outcome import Phase
 
 
@@ -23,25 +27,59 @@ class Memory:
     peak_device_bytes: int | None
 
 
-@dataclass
-class Report:
-    """One line from the child: its `event` (`versions`, `start`, `enter`, `progress`, `phase`, `result`, `failure`,
-    `recorded`) and the data of it.
+@dataclass(frozen=True)
+class CardFacts:
+    """What a child knows of its card: the more, the further its case has come.
+
+    `device_total_bytes` is CUDA's word; `held_bytes` is what others hold of the card to make it smaller; `properties`
+    go into the row's telemetry as they are.
     """
 
-    event: str
-    data: dict[str, Any] = field(default_factory=dict)
+    context_bytes: int | None = None
+    cuda_version: str | None = None
+    device_total_bytes: int | None = None
+    held_bytes: int | None = None
+    properties: dict[str, Any] | None = None
 
-    def to_json(self) -> str:
-        return json.dumps({"event": self.event, **self.data})
 
-    @staticmethod
-    def from_json(line: str) -> Report:
-        """Raises ValueError for a line that is no record."""
-        data = json.loads(line)
-        if not isinstance(data, dict) or "event" not in data:
-            raise ValueError(f"not a record: {line[:100]}")
-        return Report(data.pop("event"), data)
+@dataclass(frozen=True)
+class Timings:
+    """The samples of a phase, in seconds, and to how many tokens each is; None is of another phase.
+
+    A card on which time means nothing has no samples. `decode_full_s` is at the end of the context, `decode_s` near
+    its start.
+    """
+
+    load_s: float | None = None
+    prefill_s: list[float] | None = None
+    prefill_tokens: int | None = None
+    decode_full_s: list[float] | None = None
+    decode_s: list[float] | None = None
+    decode_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What the child has imported; the first message of a case."""
+
+    torch_version: str
+    exllamav2_version: str
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A phase begins."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class Started:
+    """The engine has taken the model's configuration: its attention, and what was assumed or stood in the way."""
+
+    attention: str
+    notes: list[str]
+    facts: CardFacts
 
 
 @dataclass(frozen=True)
@@ -53,16 +91,60 @@ class PhaseProgress:
     total: int
     units: str
 
-    EVENT: ClassVar[str] = "progress"
-
-    def to_report(self) -> Report:
-        return Report(self.EVENT, dataclasses.asdict(self))
-
-    @staticmethod
-    def from_report(report: Report) -> PhaseProgress:
-        """Raises KeyError, TypeError or ValueError where the data is of another form."""
-        data = report.data
-        return PhaseProgress(Phase(data["phase"]), int(data["done"]), int(data["total"]), str(data["units"]))
-
     def __str__(self) -> str:
         return f"{self.done:,} of {self.total:,} {self.units}"
+
+
+@dataclass(frozen=True)
+class PhaseDone:
+    """A phase is over: how long it took, and the memory after it."""
+
+    phase: Phase
+    seconds: float
+    memory: Memory
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case went through: the bytes of each part (a column of the row) at the peak, and the last word on the rest."""
+
+    parts: dict[str, int | None]
+    notes: list[str]
+    facts: CardFacts
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was asked for cannot be done: the class and the text of the error, and what the card held, if it says."""
+
+    type: str
+    message: str
+    memory: Memory | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One of the recordings that were asked for is done with, whether or not there is a file at `path` now."""
+
+    path: Path
+
+
+Message = Versions | Entered | Started | PhaseProgress | PhaseDone | Result | Failure | Recorded
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
+
+M = TypeVar("M")
+
+
+def read_message(line: bytes) -> Message:
+    """Raises ValueError for a line that is no message: torn, or of a kind or with fields that a newer worker has."""
+    return wire.decode(line, _KINDS)
+
+
+def last(messages: Iterable[Message], kind: type[M]) -> M | None:
+    """The last message of a kind; None where there is none."""
+    found = None
+    for message in messages:
+        if isinstance(message, kind):
+            found = message
+    return found

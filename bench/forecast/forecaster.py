@@ -47,7 +47,7 @@ class Forecast:
     @property
     def case(self) -> Case:
         """The case, or the search's at its limit."""
-        return _longest(self.work)
+        return self.work.longest
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,6 @@ class _CachedForecast:
     prediction: dict[str, Any] | None
     reason: str | None
     reading: dict[str, Any] | None = None
-
-
-def _longest(work: Case | Search) -> Case:
-    return work.longest if isinstance(work, Search) else work
 
 
 class Forecaster:
@@ -105,7 +101,7 @@ class Forecaster:
         groups: dict[str, list[tuple[str, Case | Search]]] = {}
         for key, work in zip(keys, works, strict=True):
             if key not in said:
-                groups.setdefault(self._traces.search_key(_longest(work)), []).append((key, work))
+                groups.setdefault(self._traces.search_key(work.longest), []).append((key, work))
 
         def say(group: list[tuple[str, Case | Search]]) -> dict[str, _CachedForecast]:
             return {key: self._replay(work) for key, work in group}
@@ -120,10 +116,10 @@ class Forecaster:
         return [self._forecast(work, said[key]) for key, work in zip(keys, works, strict=True)]
 
     def _replay(self, work: Case | Search) -> _CachedForecast:
-        replayer = self._replayer(_longest(work))
+        replayer = self._replayer(work.longest)
         if isinstance(replayer, str):
             return _CachedForecast(None, replayer)
-        limits = self._calibration.limits(_longest(work))
+        limits = self._calibration.limits(work.longest)
         try:
             if isinstance(work, Search):
                 prediction = predict_boundary(replayer, limits, work.search_end)
@@ -143,13 +139,13 @@ class Forecaster:
         fits_at = None
         if isinstance(work, Search):
             fits_at = prediction.max_seq_len if prediction.fits else 0
-        case = replace(_longest(work), max_seq_len=prediction.max_seq_len)
+        case = replace(work.longest, max_seq_len=prediction.max_seq_len)
         speed = estimated_speed(case) if prediction.fits else None
         return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed, reading)
 
     def _key(self, work: Case | Search) -> str:
         """What decides an answer: the engine's allocations, the length and the card."""
-        case = _longest(work)
+        case = work.longest
         limits = self._calibration.limits(case)
         return "-".join(map(str, (self._traces.search_key(case), type(work).__name__, case.max_seq_len, *limits)))
 

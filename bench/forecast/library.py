@@ -1,4 +1,4 @@
-"""The programs that predictions replay: made by workers, and kept on disk by what determines them."""
+"""The recordings that predictions replay: made by workers, and kept on disk by what determines them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 
 from bench.allocator.limits import supports_flash_attention
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Message, Recorded
+from bench.core.requests import Record, Recording, Wanted
 from bench.forecast.cache import ForecastStore
-from bench.launch.isolate import Launcher, LauncherFailed, run_isolated
+from bench.launch.launcher import Launcher, LauncherFailed
+from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
 from bench.trace.parametric import NoPrediction, ParametricTrace, load_tensor_bytes
 from bench.trace.quantised_caches import RECORDED, with_cache
@@ -48,12 +49,13 @@ class TraceLibrary:
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
-        wanted = {str(item["path"]): item for case in cases for item in self._items(case)}
-        missing = [item for path, item in wanted.items() if not Path(path).exists()]
+        wanted = {each.path: each for case in cases for each in self._wanted(case)}
+        missing = [each for path, each in wanted.items() if not path.exists()]
         if not missing:
             return
         self._dir.mkdir(parents=True, exist_ok=True)
-        missing.sort(key=lambda item: str(item["order"]))
+        # What is alike is made by one child, and what takes longer comes first.
+        missing.sort(key=lambda wanted: (wanted.case.model.fingerprint, wanted.recording is Recording.TENSORS))
         each = min(_PER_REQUEST, -(-len(missing) // self.jobs))  # of few, every core gets some
         batches = [missing[i : i + each] for i in range(0, len(missing), each)]
         self._launcher = self._launcher or self._make_launcher()
@@ -76,9 +78,9 @@ class TraceLibrary:
 
     def replayer(self, case: Case) -> Replayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
-        paths = {item["kind"]: Path(item["path"]) for item in self._items(case)}
+        paths = {each.recording: each.path for each in self._wanted(case)}
         try:
-            return Replayer(self._load(paths["program"], case.cache), load_tensor_bytes(paths["tensors"]))
+            return Replayer(self._load(paths[Recording.TRACE], case.cache), load_tensor_bytes(paths[Recording.TENSORS]))
         except NoPrediction:
             raise
         except FileNotFoundError:
@@ -90,9 +92,9 @@ class TraceLibrary:
 
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
-        return "-".join([*(Path(item["path"]).stem for item in self._items(case)), case.cache])
+        return "-".join([*(each.path.stem for each in self._wanted(case)), case.cache])
 
-    def _items(self, case: Case) -> Iterator[dict[str, Any]]:
+    def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies."""
         trace = [
             case.model.fingerprint,
@@ -107,35 +109,25 @@ class TraceLibrary:
             case.max_attention_size,
         ]
         tensors = [case.model.fingerprint, case.bpw, case.head_bits]
-        for kind, key, suffix in (("program", trace, ".npz"), ("tensors", tensors, ".json")):
-            name = hashlib.sha256(json.dumps([kind, key]).encode()).hexdigest()[:24]
-            path = str(self._dir / f"{name}{suffix}")
-            recorded = replace(case, cache=RECORDED[case.cache])
-            yield {
-                "kind": kind,
-                "path": path,
-                "case": recorded,
-                "order": (case.model.fingerprint, kind, *map(str, key)),
-            }
+        recorded = replace(case, cache=RECORDED[case.cache])
+        for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
+            name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
+            yield Wanted(recording, recorded, self._dir / f"{name}{suffix}")
 
-    def _make(
-        self, number: int, batch: list[dict[str, Any]], one_more: Callable[[], None], stop: threading.Event
-    ) -> None:
+    def _make(self, number: int, batch: list[Wanted], one_more: Callable[[], None], stop: threading.Event) -> None:
         """Has one child make a batch, and tells of each as it is made; what the child dies over has no file."""
         left = len(batch)
 
-        def on_report(report: Report) -> None:
+        def on_message(message: Message) -> None:
             nonlocal left
-            if report.event == "recorded":
+            if isinstance(message, Recorded):
                 left -= 1
                 one_more()
 
-        wanted = [{"kind": item["kind"], "path": item["path"], "case": item["case"].to_json()} for item in batch]
-        request = json.dumps({"wanted": wanted, "layouts": str(self._scratch)})
         assert self._launcher is not None
         log_path = self._scratch / f"recording-{number}.log"
         try:
-            run_isolated(self._launcher, request, log_path, _TIMEOUT_S, on_report, stop)
+            run_isolated(self._launcher, Record(batch, self._scratch), log_path, _TIMEOUT_S, on_message, stop)
         except LauncherFailed:
             pass
         for _ in range(left):

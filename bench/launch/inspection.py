@@ -8,14 +8,17 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.core.errors import BadInput
 from bench.core.files import replaced
-from bench.launch.isolate import Launcher, case_request, make_launcher, run_isolated
+from bench.core.messages import Failure, last
+from bench.core.requests import InspectCheckpoint
+from bench.launch.launcher import Launcher
+from bench.launch.launchers import make_launcher
+from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
 
 _TIMEOUT_S = 300.0
@@ -37,7 +40,7 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
         for case in models:
             path = folder / f"{_key(case.model)}.json"
             if not path.exists():
-                launcher = launcher or make_launcher("simulated", None)
+                launcher = launcher or make_launcher("simulated")
                 _ask_worker(launcher, case, path)
             found = json.loads(path.read_text())
             if found["missing"]:
@@ -64,15 +67,12 @@ def _key(model: ModelSpec) -> str:
 def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder, replaced(path) as answer:
-        request: dict[str, Any] = json.loads(case_request(replace(case, device=_CARD), Path(folder)))
-        ending = run_isolated(
-            launcher, json.dumps({**request, "missing": str(answer)}), Path(folder) / "log", _TIMEOUT_S
-        )
+        request = InspectCheckpoint(replace(case, device=_CARD), answer)
+        ending = run_isolated(launcher, request, Path(folder) / "log", _TIMEOUT_S)
         if not answer.exists():
-            said = next((report.data["message"] for report in ending.reports if report.event == "failure"), None)
-            raise RuntimeError(
-                f"the worker that reads the headers died: {said or ending.log_tail.strip() or 'no word'}"
-            )
+            failure = last(ending.messages, Failure)
+            said = failure.message if failure else ending.log_tail.strip()
+            raise RuntimeError(f"the worker that reads the headers died: {said or 'no word'}")
 
 
 def _lacking(model: ModelSpec, missing: list[str]) -> str:

@@ -12,9 +12,7 @@ from bench.core.columns import IDENTITY, SCHEMA_VERSION
 from bench.core.outcome import Outcome
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import Bracket, Observation, found, next_probe
-from bench.run.row import now
-
-Row = Mapping[str, Any]
+from bench.run.row import Row, now
 
 # Verdicts on a length; a card that had to spill to the host did not hold it.
 _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
@@ -115,7 +113,7 @@ def _matters(row: Row, bracket: Bracket) -> bool:
 
 
 def _latest(rows: Sequence[Row], name: str) -> Any:
-    """What the last row says that says anything: a child that dies early does not tell its attention."""
+    """The last value that is known of a column: a child that dies early does not tell its attention."""
     return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
 
 

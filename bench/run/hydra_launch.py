@@ -20,7 +20,7 @@ from bench.config.chosen import complete
 from bench.config.typed import quoted
 from bench.core.case import Case, Search
 from bench.launch.versions import installed_versions
-from bench.run.sweep import Finished, new_run_id, run_sweep
+from bench.run.sweep import Finished, SweepOptions, new_run_id, run_sweep
 from bench.store.store import compact
 
 
@@ -66,12 +66,7 @@ def run_cell(composed: DictConfig) -> None:
     finished = run_sweep(
         [asked for asked in work if isinstance(asked, Case)],
         [asked for asked in work if isinstance(asked, Search)],
-        Path(settings.results_dir),
-        settings.run_id or new_run_id(),
-        settings.timeout_s,
-        settings.jobs,
-        settings.rerun,
-        share_run=True,
+        SweepOptions.of(settings, share_run=True),
     )
     if finished.interrupted:
         raise KeyboardInterrupt

@@ -1,11 +1,12 @@
-"""What NVML says of a real GPU while a case runs on it, seen from the parent, ten times a second."""
+"""What NVML says of the real GPUs of a case while it runs, seen from the parent, ten times a second."""
 
 from __future__ import annotations
 
 import functools
 import operator
 import threading
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench import nvml
@@ -13,17 +14,56 @@ from bench import nvml
 _INTERVAL_S = 0.1
 
 
-class Sampler:
-    """Samples a GPU from `start` to `stop`; `uuid` None (a simulated card) samples nothing."""
+@dataclass(frozen=True)
+class Telemetry:
+    """What was read of one GPU, in order."""
 
-    def __init__(self, uuid: str | None) -> None:
-        self._uuid = uuid
-        self._readings: list[nvml.Reading] = []
+    readings: Sequence[nvml.Reading]
+
+    @property
+    def peak_used_bytes(self) -> int | None:
+        """The most that was in use at any reading; None where nothing was read."""
+        return self._extreme("used_bytes", max)
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules between the first reading and the last, from the GPU's own counter."""
+        if not self.readings:
+            return None
+        first, last = self.readings[0].energy_mj, self.readings[-1].energy_mj
+        return None if first is None or last is None else (last - first) / 1000
+
+    def summary(self) -> dict[str, Any] | None:
+        """Before, after, and the extremes between; None where nothing was read."""
+        if not self.readings:
+            return None
+        reasons = [reading.throttle_reasons for reading in self.readings if reading.throttle_reasons is not None]
+        return {
+            "samples": len(self.readings),
+            "before": asdict(self.readings[0]),
+            "after": asdict(self.readings[-1]),
+            "peak_used_bytes": self.peak_used_bytes,
+            "sm_clock_mhz_min": self._extreme("sm_clock_mhz", min),
+            "sm_clock_mhz_max": self._extreme("sm_clock_mhz", max),
+            "temperature_c_max": self._extreme("temperature_c", max),
+            "throttle_reasons": functools.reduce(operator.or_, reasons) if reasons else None,
+        }
+
+    def _extreme(self, name: str, pick: Callable[[Iterable[int]], int]) -> int | None:
+        values = [getattr(reading, name) for reading in self.readings if getattr(reading, name) is not None]
+        return int(pick(values)) if values else None
+
+
+class Sampler:
+    """Reads the GPUs `uuids` from its start to its end; of a case on simulated cards there are none to read."""
+
+    def __init__(self, uuids: Sequence[str]) -> None:
+        self._readings: dict[str, list[nvml.Reading]] = {uuid: [] for uuid in uuids}
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Sampler:
-        if self._uuid is not None:
+        if self._readings:
             self._read()
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -35,41 +75,17 @@ class Sampler:
             self._thread.join()
             self._read()
 
-    def summary(self) -> dict[str, Any] | None:
-        """Before, after, and the extremes between; None where nothing was sampled."""
-        if not self._readings:
-            return None
-        before, after = self._readings[0], self._readings[-1]
-        reasons = [reading.throttle_reasons for reading in self._readings if reading.throttle_reasons is not None]
-        return {
-            "samples": len(self._readings),
-            "before": asdict(before),
-            "after": asdict(after),
-            "peak_used_bytes": self._extreme("used_bytes", max),
-            "sm_clock_mhz_min": self._extreme("sm_clock_mhz", min),
-            "sm_clock_mhz_max": self._extreme("sm_clock_mhz", max),
-            "temperature_c_max": self._extreme("temperature_c", max),
-            "throttle_reasons": functools.reduce(operator.or_, reasons) if reasons else None,
-        }
-
-    def energy_j(self) -> float | None:
-        """Joules between the first reading and the last, from the GPU's own counter."""
-        if not self._readings:
-            return None
-        first, last = self._readings[0].energy_mj, self._readings[-1].energy_mj
-        return None if first is None or last is None else (last - first) / 1000
-
-    def _extreme(self, name: str, pick: Any) -> int | None:
-        values = [getattr(reading, name) for reading in self._readings if getattr(reading, name) is not None]
-        return int(pick(values)) if values else None
+    def telemetry(self) -> list[Telemetry]:
+        """What was read of each GPU, in the order of `uuids`."""
+        return [Telemetry(readings) for readings in self._readings.values()]
 
     def _run(self) -> None:
         while not self._done.wait(_INTERVAL_S):
             self._read()
 
     def _read(self) -> None:
-        assert self._uuid is not None
-        try:
-            self._readings.append(nvml.read(self._uuid))
-        except nvml.NoDriver:
-            self._done.set()
+        for uuid, readings in self._readings.items():
+            try:
+                readings.append(nvml.read(uuid))
+            except nvml.NoDriver:
+                self._done.set()

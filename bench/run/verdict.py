@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import dataclass
-from typing import Any
 
+from bench.core.messages import Failure
 from bench.core.outcome import Outcome, Phase
-from bench.launch.isolate import Ending
+from bench.launch.supervise import Ending
+from bench.run.told import Told
 
 # Every face that running out of VRAM has been seen with.
 OUT_OF_MEMORY = re.compile(
@@ -46,34 +47,34 @@ def judge(
     ending: Ending, timeout_s: float, device_total_bytes: int | None = None, vram_limit_bytes: int | None = None
 ) -> Verdict:
     """The verdict on a child that ended as `ending` says, on a card or on the smaller one inside it."""
-    phase = _last_phase(ending)
-    result = _last(ending, "result")
-    failure = _last(ending, "failure")
+    told = Told.by(ending.messages)
+    phase = told.phase
     # What the child itself read of its card comes before what the driver lists: CUDA sees less than NVML.
-    device_total_bytes = (_last(ending, "start") or {}).get("device_total_bytes", device_total_bytes)
+    if told.facts.device_total_bytes is not None:
+        device_total_bytes = told.facts.device_total_bytes
     if vram_limit_bytes is not None:
         device_total_bytes = min(device_total_bytes or vram_limit_bytes, vram_limit_bytes)
-    if failure is not None:
-        return _judge_failure(failure, phase, device_total_bytes)
+    if told.failure is not None:
+        return _judge_failure(told.failure, phase, device_total_bytes)
     if ending.timed_out:
         far = f", {ending.progress} done" if ending.progress else ""
         return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s{far}")
-    if result is not None and ending.exit_code == 0:
-        return _judge_result(ending, device_total_bytes)
-    if result is None and OUT_OF_MEMORY.search(ending.log_tail):
+    if told.result is not None and ending.exit_code == 0:
+        return _judge_result(told, device_total_bytes)
+    if told.result is None and OUT_OF_MEMORY.search(ending.log_tail):
         return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
-    return Verdict(Outcome.CRASH, phase, _death(ending, result is not None))
+    return Verdict(Outcome.CRASH, phase, _death(ending, told.result is not None))
 
 
-def _judge_failure(failure: dict[str, Any], phase: Phase, device_total_bytes: int | None) -> Verdict:
-    message = f"{failure.get('type')}: {failure.get('message')}"
-    if failure.get("type") == "Unsupported":
-        return Verdict(Outcome.UNSUPPORTED, phase, str(failure.get("message")))
-    if failure.get("type") in _BEFORE_THE_CASE:
+def _judge_failure(failure: Failure, phase: Phase, device_total_bytes: int | None) -> Verdict:
+    message = f"{failure.type}: {failure.message}"
+    if failure.type == "Unsupported":
+        return Verdict(Outcome.UNSUPPORTED, phase, failure.message)
+    if failure.type in _BEFORE_THE_CASE:
         return Verdict(Outcome.ERROR, phase, _one_line(message))
-    if failure.get("type") in _OOM_TYPES or OUT_OF_MEMORY.search(message):
+    if failure.type in _OOM_TYPES or OUT_OF_MEMORY.search(message):
         return Verdict(Outcome.OOM, phase, _one_line(message))
-    device_bytes = (failure.get("memory") or {}).get("device_bytes")
+    device_bytes = failure.memory.device_bytes if failure.memory else None
     full = (
         device_total_bytes is not None
         and device_bytes is not None
@@ -84,23 +85,11 @@ def _judge_failure(failure: dict[str, Any], phase: Phase, device_total_bytes: in
     return Verdict(Outcome.ERROR, phase, _one_line(message))
 
 
-def _judge_result(ending: Ending, device_total_bytes: int | None) -> Verdict:
-    memory = _last(ending, "phase") or {}
-    reserved_bytes = memory.get("memory", {}).get("peak_reserved_bytes")
-    if device_total_bytes is not None and reserved_bytes is not None and reserved_bytes > device_total_bytes:
+def _judge_result(told: Told, device_total_bytes: int | None) -> Verdict:
+    memory = told.memory
+    if device_total_bytes is not None and memory is not None and memory.peak_reserved_bytes > device_total_bytes:
         return Verdict(Outcome.DEGRADED, Phase.DONE, "more memory than the card has: the driver spilled to the host")
     return Verdict(Outcome.FITS, Phase.DONE, None)
-
-
-def _last(ending: Ending, event: str) -> dict[str, Any] | None:
-    return next((report.data for report in reversed(ending.reports) if report.event == event), None)
-
-
-def _last_phase(ending: Ending) -> Phase:
-    if any(report.event == "result" for report in ending.reports):
-        return Phase.DONE
-    entered = _last(ending, "enter")
-    return Phase(entered["phase"]) if entered else Phase.LOAD
 
 
 def _death(ending: Ending, had_result: bool) -> str:
@@ -112,7 +101,8 @@ def _death(ending: Ending, had_result: bool) -> str:
         hint = " (from outside: the kernel does this when the host runs out of memory)" if name == "SIGKILL" else ""
         return f"died{after} of {name}{hint}{tail}"
     if ending.exit_code == 0:
-        return f"ended without a result{tail}"
+        unread = f"; a line of it was not understood ({_one_line(ending.unread, 200)})" if ending.unread else ""
+        return f"ended without a result{unread}{tail}"
     return f"exit code {ending.exit_code}{after or ('' if tail else ' without a word')}{tail}"
 
 

@@ -17,8 +17,11 @@ from filelock import FileLock, Timeout
 from bench.core.case import Case
 from bench.core.errors import BadInput
 from bench.core.files import replaced
+from bench.core.messages import Failure, last
+from bench.core.requests import LayOut
 from bench.launch.inspection import require_whole
-from bench.launch.isolate import case_request, make_launcher, run_isolated
+from bench.launch.launchers import make_launcher
+from bench.launch.supervise import run_isolated
 from bench.launch.versions import installed_versions
 from bench.synth.clone import CannotClone, lay_out_like
 from bench.synth.layout import SYNTHETIC, Layout, Tensor
@@ -81,17 +84,16 @@ def lay_out(case: Case) -> Layout:
 def _ask_worker(case: Case) -> Layout:
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         path = Path(folder) / "layout.json"
-        request = json.dumps({**json.loads(case_request(case, Path(folder))), "layout": str(path)})
-        launcher = make_launcher("simulated", None)
+        launcher = make_launcher("simulated")
         try:
-            ending = run_isolated(launcher, request, Path(folder) / "log", _TIMEOUT_S)
+            ending = run_isolated(launcher, LayOut(case, path), Path(folder) / "log", _TIMEOUT_S)
         finally:
             launcher.close()
         if path.exists():
             return Layout.from_json(path.read_text())
-    for report in ending.reports:
-        if report.event == "failure":
-            raise BadInput(f"model={case.model.name}: {report.data['message']}")
+    failure = last(ending.messages, Failure)
+    if failure is not None:
+        raise BadInput(f"model={case.model.name}: {failure.message}")
     raise RuntimeError(f"the worker that lays out the checkpoint died: {ending.log_tail.strip() or 'it said nothing'}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.core.case import Case
-from bench.core.messages import Memory
+from bench.core.messages import CardFacts, Memory
 
 
 class Card(Protocol):
@@ -26,8 +26,8 @@ class Card(Protocol):
     def model_dir(self, case: Case, layouts: Path) -> Path:
         """The directory that the engine loads; layouts made for the purpose go below `layouts`."""
 
-    def facts(self) -> dict[str, Any]:
-        """What the row says of the card and its software, under the names of the row's columns."""
+    def facts(self) -> CardFacts:
+        """What is known of the card and its software by now."""
 
     def memory(self) -> Memory:
         """Bytes now and at peak, after all work on the card is finished."""

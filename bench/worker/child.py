@@ -8,17 +8,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from bench.core import wire
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Failure, Memory, Message, Recorded, Versions
+from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
 from bench.worker.card import Card
 
 EXIT_DONE, EXIT_FAILED = 0, 3
+
+Emit = Callable[[Message], None]
 
 
 def preload(kind: str) -> None:
@@ -31,37 +33,37 @@ def preload(kind: str) -> None:
         card.preload()
 
 
-def run_request(request: dict[str, Any], records_fd: int) -> int:
-    """Does what `request` asks for, and returns the exit code; `layouts` names a directory for checkpoints.
+def run_request(request: Request, records_fd: int) -> int:
+    """Does what `request` asks for, and returns the exit code.
 
-    A `case` alone is to be run; with `layout`, what is in its checkpoint goes to that path, with `missing`, what it
-    lacks; `wanted` are recordings.
-
-    Every record is one line on `records_fd`, written whole and at once: what was reported survives any death.
+    Every message is one line on `records_fd`, written whole and at once: what was told survives any death.
     """
 
-    def emit(report: Report) -> None:
-        os.write(records_fd, (report.to_json() + "\n").encode())
+    def emit(message: Message) -> None:
+        os.write(records_fd, (wire.encode(message) + "\n").encode())
 
-    if "layout" in request:
-        return _lay_out(request, emit)
-    if "missing" in request:
-        return _inspect(request, emit)
-    return _run_case(request, emit) if "case" in request else _record(request, emit)
+    match request:
+        case RunCase():
+            return _run_case(request, emit)
+        case LayOut():
+            return _lay_out(request, emit)
+        case InspectCheckpoint():
+            return _inspect(request, emit)
+        case Record():
+            return _record(request, emit)
 
 
-def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Runs the case of `request` (`case` as JSON)."""
-    case = Case.from_json(request["case"])
+def _run_case(request: RunCase, emit: Emit) -> int:
+    case = request.case
     try:
         import torch
 
         from bench.worker import scenario
 
-        emit(Report("versions", {"torch_version": torch.__version__, "exllamav2_version": version("exllamav2")}))
+        emit(Versions(torch.__version__, version("exllamav2")))
         with _open_card(case) as card:
             try:
-                scenario.run(case, card, Path(request["layouts"]), emit)
+                scenario.run(case, card, request.layouts, emit)
             except Exception as error:  # while the card is there to be read
                 return _failed(error, card, emit)
     except Exception as error:
@@ -69,31 +71,27 @@ def _run_case(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
     return EXIT_DONE
 
 
-def _lay_out(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Writes what is in the checkpoint of a case (`case` as JSON) to `request["layout"]`."""
+def _lay_out(request: LayOut, emit: Emit) -> int:
     from bench.worker import checkpoint
     from bench.worker.readable import read_config
 
-    case = Case.from_json(request["case"])
+    case = request.case
     try:
         with _open_card(case):
             read_config(case.model.config)
             layout = checkpoint.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
         return _failed(error, None, emit)
-    Path(request["layout"]).write_text(layout.to_json())
+    request.path.write_text(layout.to_json())
     return EXIT_DONE
 
 
-def _inspect(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Writes what the checkpoint of a case (`case` as JSON) lacks to `request["missing"]`.
-
-    Of a model that the engine refuses nothing is known to be missing; why it does is written there, too.
-    """
+def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
+    """Of a model that the engine refuses nothing is known to be missing."""
     from bench.worker.engine import Unsupported
     from bench.worker.inspection import missing_tensors
 
-    case = Case.from_json(request["case"])
+    case = request.case
     assert case.model.path is not None
     missing: list[str] = []
     refused: str | None = None
@@ -104,29 +102,26 @@ def _inspect(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
         refused = str(error)
     except Exception as error:
         return _failed(error, None, emit)
-    Path(request["missing"]).write_text(json.dumps({"missing": missing, "refused": refused}))
+    request.path.write_text(json.dumps({"missing": missing, "refused": refused}))
     return EXIT_DONE
 
 
-def _record(request: dict[str, Any], emit: Callable[[Report], None]) -> int:
-    """Makes what `request["wanted"]` lists: for each `case` its `program` or its `tensors`, a path each."""
+def _record(request: Record, emit: Emit) -> int:
     from bench.trace.parametric import save_reason
     from bench.worker.simulated import recorder
 
-    layouts = Path(request["layouts"])
-    for wanted in request["wanted"]:
-        case, path = Case.from_json(wanted["case"]), Path(wanted["path"])
+    for wanted in request.wanted:
         try:
-            if wanted["kind"] == "program":
-                recorder.make_trace(case, layouts).save(path)
+            if wanted.recording is Recording.TRACE:
+                recorder.make_trace(wanted.case, request.layouts).save(wanted.path)
             else:
-                recorder.save_tensor_bytes(path, case, layouts)
+                recorder.save_tensor_bytes(wanted.path, wanted.case, request.layouts)
         except (OSError, MemoryError):  # of this machine and this moment: the next time it is tried again
             traceback.print_exc()
         except Exception as error:
-            save_reason(path, f"{type(error).__name__}: {error}")
+            save_reason(wanted.path, f"{type(error).__name__}: {error}")
             traceback.print_exc()
-        emit(Report("recorded", {"path": str(path)}))
+        emit(Recorded(wanted.path))
     return EXIT_DONE
 
 
@@ -136,22 +131,20 @@ def _open_card(case: Case) -> AbstractContextManager[Card]:
     return opened
 
 
-def _failed(error: Exception, card: Card | None, emit: Callable[[Report], None]) -> int:
+def _failed(error: Exception, card: Card | None, emit: Emit) -> int:
     """Reports the error that is being handled, with what the card holds, and returns the exit code."""
-    data: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    memory: Memory | None = None
     if card is not None:
-        try:
-            data["memory"] = asdict(card.memory())
-        except Exception:
-            data["memory"] = None  # a card in this state may answer nothing any more
-    emit(Report("failure", data))
+        with suppress(Exception):  # a card in this state may answer nothing any more
+            memory = card.memory()
+    emit(Failure(type(error).__name__, str(error), memory))
     traceback.print_exc()
     return EXIT_FAILED
 
 
 def main(records_fd: int, request_text: str) -> None:
     """Serves one request and ends the process at once: nothing that tears down can change the verdict."""
-    code = run_request(json.loads(request_text), records_fd)
+    code = run_request(read_request(request_text), records_fd)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

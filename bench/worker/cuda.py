@@ -13,7 +13,7 @@ import torch
 
 from bench import nvml
 from bench.core.case import Case
-from bench.core.messages import Memory
+from bench.core.messages import CardFacts, Memory
 from bench.worker.ballast import Ballast, reserve_all_but
 from bench.worker.card import Card
 from bench.worker.packages import import_engine, switch_off_broken
@@ -61,17 +61,17 @@ class CudaCard:
             raise FileNotFoundError(f"{case.model.name}: a real GPU needs EXL2 weights (model=local model.path=DIR)")
         return Path(case.model.path)
 
-    def facts(self) -> dict[str, Any]:
-        return {
-            "context_bytes": self.context_bytes,
-            "cuda_version": torch.version.cuda,
-            "device_total_bytes": self._total_bytes,
-            "held_bytes": self._before.used_bytes if self._ballast and self._before else None,
-            "properties": {
+    def facts(self) -> CardFacts:
+        return CardFacts(
+            context_bytes=self.context_bytes,
+            cuda_version=torch.version.cuda,
+            device_total_bytes=self._total_bytes,
+            held_bytes=self._before.used_bytes if self._ballast and self._before else None,
+            properties={
                 "multi_processor_count": torch.cuda.get_device_properties(0).multi_processor_count,
                 "workspaces_bytes": self._workspaces_bytes,
             },
-        }
+        )
 
     def memory(self) -> Memory:
         torch.cuda.synchronize()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.core.messages import PhaseProgress, Report
+from bench.core.messages import Message, PhaseProgress
 from bench.core.outcome import Phase
 
 INTERVAL_S = 1.0
@@ -20,7 +20,7 @@ class Teller:
     card, and nothing waits for it. On a real GPU it counts what the host has launched.
     """
 
-    def __init__(self, phase: Phase, units: str, emit: Callable[[Report], None]) -> None:
+    def __init__(self, phase: Phase, units: str, emit: Callable[[Message], None]) -> None:
         self._phase = phase
         self._units = units
         self._emit = emit
@@ -30,7 +30,7 @@ class Teller:
         now = time.monotonic()
         if now - self._told_at >= INTERVAL_S:
             self._told_at = now
-            self._emit(PhaseProgress(self._phase, done, total, self._units).to_report())
+            self._emit(PhaseProgress(self._phase, done, total, self._units))
 
 
 @contextmanager

@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message, PhaseDone, Result, Started, Timings
 from bench.core.outcome import Phase
 from bench.notes.rules import notes_of_case
 from bench.trace.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
@@ -24,7 +23,7 @@ from bench.worker.engine import Unsupported, cache_class, choose_attention, read
 from bench.worker.progress import Teller, telling_chunks
 from bench.worker.readable import read_config, refusals_explained
 
-Emit = Callable[[Report], None]
+Emit = Callable[[Message], None]
 
 
 def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
@@ -46,7 +45,7 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         if reason := endless(case.max_seq_len, case.max_attention_size, attention):
             raise Unsupported(reason)
         notes = notes_of_case(case, read_back(config, attention))
-        emit(Report("start", {"attention": attention, "notes": [*card.notes(), *notes], **card.facts()}))
+        emit(Started(attention, [*card.notes(), *notes], card.facts()))
         model = ExLlamaV2(config)
         make_cache = cache_class(case.cache)
         sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
@@ -82,9 +81,7 @@ def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
         decode["decode_s"] = decode_from(PROMPT_TOKENS)
         decode["decode_tokens"] = card.decode_tokens * case.batch_size
     parts = card.parts_at_peak(model, cache)
-    emit(
-        Report("result", {"parts": parts, "notes": [*card.notes(), *notes], **card.facts()})
-    )  # by now it knows more of itself
+    emit(Result(parts, [*card.notes(), *notes], card.facts()))  # by now it knows more of itself
 
 
 def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:
@@ -109,9 +106,9 @@ def _seconds(work: Callable[[], object]) -> float:
 @contextmanager
 def _phase(phase: Phase, card: Card, emit: Emit) -> Iterator[dict[str, Any]]:
     """Reports that `phase` is entered and, once its block is done, what it took; the block may add to the report."""
-    emit(Report("enter", {"phase": phase}))
+    emit(Entered(phase))
     data: dict[str, Any] = {}
     started = time.perf_counter()
     yield data
-    memory = asdict(card.memory())  # waits for the card
-    emit(Report("phase", {"phase": phase, "seconds": time.perf_counter() - started, "memory": memory, **data}))
+    memory = card.memory()  # waits for the card
+    emit(PhaseDone(phase, time.perf_counter() - started, memory, Timings(**data)))

@@ -51,7 +51,7 @@ LLAMA = {
 _LAY_OUT = """
 import json, sys
 from pathlib import Path
-from bench.records import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.worker.checkpoint import write_checkpoint
 from bench.worker.simulated import card
 config = json.loads(sys.argv[2])

@@ -14,10 +14,14 @@ import pytest
 
 from bench.allocator.limits import limits_of
 from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.messages import PhaseDone, last
+from bench.core.requests import RunCase
 from bench.forecast import library as traces
 from bench.forecast.library import TraceLibrary
-from bench.launch import isolate
-from bench.launch.isolate import Launcher, LauncherFailed, case_request, make_launcher, run_isolated
+from bench.launch.fresh_interpreter import StartedProcess
+from bench.launch.launcher import Launcher, LauncherFailed, Started
+from bench.launch.launchers import make_launcher
+from bench.launch.supervise import run_isolated
 from bench.trace.parametric import NoPrediction
 
 TINY = {
@@ -48,7 +52,7 @@ UNKNOWN = replace(CASE, model=ModelSpec("odd", {**TINY, "architectures": ["NoSuc
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Launcher]:
-    launcher = make_launcher("simulated", None)
+    launcher = make_launcher("simulated")
     yield launcher
     launcher.close()
 
@@ -84,10 +88,11 @@ def files(cache: Path) -> list[Path]:
 
 def simulated(launcher: Launcher, case: Case, folder: Path) -> tuple[int, int, int]:
     """The peaks of the case itself, run by a worker."""
-    ending = run_isolated(launcher, case_request(case, folder), folder / "log", 60.0)
+    ending = run_isolated(launcher, RunCase(case, folder), folder / "log", 60.0)
     assert ending.exit_code == 0, ending.log_tail
-    memory = [report.data["memory"] for report in ending.reports if report.event == "phase"][-1]
-    return memory["peak_allocated_bytes"], memory["peak_requested_bytes"], memory["peak_reserved_bytes"]
+    done = last(ending.messages, PhaseDone)
+    assert done is not None
+    return done.memory.peak_allocated_bytes, done.memory.peak_requested_bytes, done.memory.peak_reserved_bytes
 
 
 def predicted(made: TraceLibrary, case: Case) -> tuple[int, int, int]:
@@ -222,7 +227,7 @@ class Dying:
 
     environments: list[str] = field(default_factory=list)
 
-    def start(self, request: str, records_fd: int, log_fd: int) -> isolate.Started:
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started:
         script = (
             "import json, os, signal, sys\n"
             "path = json.loads(sys.argv[1])['wanted'][0]['path']\n"
@@ -236,7 +241,7 @@ class Dying:
             pass_fds=[records_fd],
             start_new_session=True,
         )
-        return isolate.StartedProcess(process)
+        return StartedProcess(process)
 
     def close(self) -> None: ...
 
@@ -267,7 +272,7 @@ def test_a_child_that_takes_too_long_is_killed_and_its_program_made_another_time
 
 
 class NoWorkers:
-    def start(self, request: str, records_fd: int, log_fd: int) -> isolate.Started:
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started:
         raise LauncherFailed("the worker could not start")
 
     def close(self) -> None: ...
@@ -283,6 +288,6 @@ def test_without_workers_there_are_no_programs_and_no_crash(made_by: Callable[[L
 def test_other_rules_are_another_cache(of_cache: TraceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The versions of PyTorch and ExLlamaV2, and the source of what decides: nothing old is ever looked at."""
     monkeypatch.setattr(traces, "installed_versions", lambda: {"torch": "0.0"})
-    other = TraceLibrary(lambda: make_launcher("simulated", None), tmp_path)
+    other = TraceLibrary(lambda: make_launcher("simulated"), tmp_path)
     assert other._dir != of_cache._dir
     assert os.path.commonpath([other._dir, of_cache._dir]) == str(of_cache._dir.parent)

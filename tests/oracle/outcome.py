@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message, PhaseDone
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.worker import scenario
 from bench.worker.card import Card
@@ -43,16 +43,16 @@ def _outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[C
     entered = ""
     failed_in = None
 
-    def on_report(report: Report) -> None:
+    def on_message(message: Message) -> None:
         nonlocal entered
-        if report.event == "enter":
-            entered = str(report.data["phase"])
-        elif report.event == "phase":
-            phases[str(report.data["phase"])] = [report.data["memory"][name] for name in FIGURES]
+        if isinstance(message, Entered):
+            entered = str(message.phase)
+        elif isinstance(message, PhaseDone):
+            phases[str(message.phase)] = [getattr(message.memory, name) for name in FIGURES]
 
     with open_card(case) as card:
         try:
-            scenario.run(case, card, layouts, on_report)
+            scenario.run(case, card, layouts, on_message)
         except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not OUT_OF_MEMORY.search(str(error)):
                 raise

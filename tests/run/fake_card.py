@@ -8,28 +8,30 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.launch.isolate import StartedProcess
+from bench.core.requests import RunCase, read_request
+from bench.launch.fresh_interpreter import StartedProcess
 
 _CHILD = """\
 import json, os, sys
 fd, request, limit, ends = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
-if "case" not in request:
+if request["kind"] != "RunCase":
     sys.exit()  # no recordings
-def say(event, **data):
-    os.write(fd, (json.dumps({"event": event, **data}) + "\\n").encode())
-length = json.loads(request["case"])["max_seq_len"]
+def say(kind, **data):
+    os.write(fd, (json.dumps({"kind": kind, **data}) + "\\n").encode())
+length = request["case"]["max_seq_len"]
 memory = {f"peak_{name}_bytes": 1000 + length for name in ("allocated", "requested", "reserved", "device")}
-say("enter", phase="load")
-say("start", attention="flash", context_bytes=0)
+memory.update({f"{name}_bytes": 0 for name in ("allocated", "reserved", "device")})
+say("Entered", phase="load")
+say("Started", attention="flash", notes=[], facts={"context_bytes": 0})
 end = ends.get(str(length), "fits" if length <= limit else "oom")
 if end == "oom":
-    say("failure", type="OutOfMemoryError", message="CUDA out of memory", memory=memory)
+    say("Failure", type="OutOfMemoryError", message="CUDA out of memory", memory=memory)
     sys.exit(3)
 if end == "crash":
     os.kill(os.getpid(), 11)
-say("progress", phase="load", done=1, total=2, units="modules")
-say("phase", phase="decode", memory=memory)
-say("result", parts={}, notes=[])
+say("PhaseProgress", phase="load", done=1, total=2, units="modules")
+say("PhaseDone", phase="decode", seconds=0.0, memory=memory)
+say("Result", parts={}, notes=[], facts={})
 """
 
 
@@ -45,9 +47,9 @@ class FakeCard:
     lengths: list[int] = field(default_factory=list)
 
     def start(self, request: str, records_fd: int, log_fd: int) -> StartedProcess:
-        asked = json.loads(request)
-        if "case" in asked:
-            self.lengths.append(json.loads(asked["case"])["max_seq_len"])
+        asked = read_request(request)
+        if isinstance(asked, RunCase):
+            self.lengths.append(asked.case.max_seq_len)
         process = subprocess.Popen(
             [
                 sys.executable,

@@ -17,9 +17,10 @@ from bench.core.case import Case, Search
 from bench.core.errors import BadInput
 from bench.core.messages import PhaseProgress
 from bench.core.outcome import Phase
-from bench.launch.isolate import LauncherFailed, Started
-from bench.run import sweep
-from bench.run.sweep import Finished, Progress, run_sweep
+from bench.launch import launchers
+from bench.launch.launcher import LauncherFailed, Started
+from bench.run.progress import Progress
+from bench.run.sweep import Finished, SweepOptions, run_sweep
 from bench.store.store import read_boundaries, read_cases
 from tests.run.fake_card import FakeCard
 
@@ -74,11 +75,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs what overrides ask for on a played card, in a run of its own each time."""
     runs: list[str] = []
 
-    def run_on(card: FakeCard, *overrides: str, **how: Any) -> Finished:
-        monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: card)
+    def run_on(card: FakeCard, *overrides: str, progress: Progress | None = None, **how: Any) -> Finished:
+        monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: card)
         planned = plan_sweep([*TINY, *overrides])
         runs.append(f"run-{len(runs)}")
-        return run_sweep(planned.cases, planned.searches, tmp_path / "results", runs[-1], timeout_s=20, **how)
+        options = SweepOptions(tmp_path / "results", runs[-1], timeout_s=20, **how)
+        return run_sweep(planned.cases, planned.searches, options, progress)
 
     return run_on
 
@@ -107,8 +109,8 @@ def test_a_worker_that_cannot_be_started_is_an_error_in_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher = Broken()
-    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: launcher)
-    finished = run_sweep(planned("max_seq_len=256").cases, [], tmp_path / "results", "run", timeout_s=5)
+    monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: launcher)
+    finished = run_sweep(planned("max_seq_len=256").cases, [], SweepOptions(tmp_path / "results", "run", timeout_s=5))
     row = only(cases(tmp_path))
     assert (row["outcome"], row["case_id"]) == ("error", finished.case_ids[0])
     assert "no room for another process" in row["error"]
@@ -278,13 +280,13 @@ def test_weights_are_fetched_for_what_is_to_be_run_and_not_for_what_is_stored(
         return replace(model, path=str(tmp_path))
 
     monkeypatch.setattr(hub, "download", download)
-    monkeypatch.setattr(sweep, "make_launcher", lambda kind, uuid: FakeCard(1000))
+    monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: FakeCard(1000))
     (search,) = planned().searches
     model = replace(search.longest.model, repo="org/name", revision="main", path="elsewhere", bpw=4.0)
     device = replace(search.longest.device, kind="cuda", index=0, uuid="GPU-of-nobody")
     mine = Search(replace(search.longest, model=model, device=device, head_bits=None))
     for number in range(2):
-        run_sweep([mine.at(512)], [mine], tmp_path / "results", f"run-{number}", timeout_s=20)
+        run_sweep([mine.at(512)], [mine], SweepOptions(tmp_path / "results", f"run-{number}", timeout_s=20))
     assert fetched == [model.name] * 2
     assert only(boundaries(tmp_path))["fits_at"] == 768
 

@@ -7,9 +7,19 @@ from typing import Any
 
 import pytest
 
-from bench.core.messages import PhaseProgress, Report
+from bench.core.messages import (
+    CardFacts,
+    Entered,
+    Failure,
+    Memory,
+    Message,
+    PhaseDone,
+    PhaseProgress,
+    Result,
+    Versions,
+)
 from bench.core.outcome import Outcome, Phase
-from bench.launch.isolate import Ending
+from bench.launch.supervise import Ending
 from bench.run.verdict import judge
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -37,39 +47,38 @@ def _short(text: str) -> str:
     return text.split("\n")[0][:40] or "empty"
 
 
-def _memory(device_bytes: int | None = 8 * GIB, peak_reserved_bytes: int = 8 * GIB) -> dict[str, Any]:
-    return {
-        "allocated_bytes": 7 * GIB,
-        "reserved_bytes": 8 * GIB,
-        "device_bytes": device_bytes,
-        "peak_allocated_bytes": 7 * GIB,
-        "peak_requested_bytes": 7 * GIB,
-        "peak_reserved_bytes": peak_reserved_bytes,
-        "peak_device_bytes": device_bytes,
-    }
+def _memory(device_bytes: int | None = 8 * GIB, peak_reserved_bytes: int = 8 * GIB) -> Memory:
+    return Memory(
+        allocated_bytes=7 * GIB,
+        reserved_bytes=8 * GIB,
+        device_bytes=device_bytes,
+        peak_allocated_bytes=7 * GIB,
+        peak_requested_bytes=7 * GIB,
+        peak_reserved_bytes=peak_reserved_bytes,
+        peak_device_bytes=device_bytes,
+    )
 
 
-def _until(last: Phase, memory: dict[str, Any] | None = None) -> list[Report]:
-    """The records of a child that went as far as into `last`, all phases before it finished."""
-    reports = [Report("versions", {"torch_version": "2.13.0"})]
+def _until(last: Phase, memory: Memory | None = None) -> list[Message]:
+    """The messages of a child that went as far as into `last`, all phases before it finished."""
+    messages: list[Message] = [Versions("2.13.0", "0.3.2")]
     for phase in Phase:
         if phase is not Phase.DONE:
-            reports.append(Report("enter", {"phase": phase}))
+            messages.append(Entered(phase))
         if phase is last:
             break
-        reports.append(Report("phase", {"phase": phase, "seconds": 1.0, "memory": memory or _memory()}))
-    return [Report.from_json(report.to_json()) for report in reports]
+        messages.append(PhaseDone(phase, 1.0, memory or _memory()))
+    return messages
 
 
-def _failed(kind: str, message: str, phase: Phase = Phase.LOAD, memory: dict[str, Any] | None = None) -> Ending:
-    failure = Report("failure", {"type": kind, "message": message, "memory": memory})
-    return Ending(reports=[*_until(phase), failure], exit_code=3)
+def _failed(kind: str, message: str, phase: Phase = Phase.LOAD, memory: Memory | None = None) -> Ending:
+    return Ending([*_until(phase), Failure(kind, message, memory)], exit_code=3)
 
 
 def _finished(peak_reserved_bytes: int = 8 * GIB, **how: Any) -> Ending:
-    result = Report("result", {"parts": {}, "notes": []})
-    reports = [*_until(Phase.DONE, _memory(peak_reserved_bytes=peak_reserved_bytes)), result]
-    return Ending(reports=reports, **{"exit_code": 0, **how})
+    result = Result({}, [], CardFacts())
+    messages = [*_until(Phase.DONE, _memory(peak_reserved_bytes=peak_reserved_bytes)), result]
+    return Ending(messages, **{"exit_code": 0, **how})
 
 
 @pytest.mark.parametrize(
@@ -206,7 +215,7 @@ def test_a_signal_overrules_the_result() -> None:
 
 def test_a_failure_overrules_a_result_before_it() -> None:
     ending = _finished(exit_code=3)
-    ending.reports.append(Report("failure", {"type": "RuntimeError", "message": "no close", "memory": None}))
+    ending.messages.append(Failure("RuntimeError", "no close"))
     assert judge(ending, 900, CARD_BYTES).outcome is Outcome.ERROR
 
 

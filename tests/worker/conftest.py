@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from bench.config.cases import work_of
 from bench.config.compose import combinations, validate
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.core.messages import Memory, Report
+from bench.core.messages import Memory, Message
 from bench.worker import scenario
 from bench.worker.simulated import card
+
+M = TypeVar("M")
 
 
 @dataclass
 class Run:
     """What one case came to."""
 
-    reports: list[Report]
+    messages: list[Message]
     memory: Memory
     parts: dict[str, int | None]
 
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [report.data for report in self.reports if report.event == event]
+    def of(self, kind: type[M]) -> list[M]:
+        """Its messages of one kind."""
+        return [message for message in self.messages if isinstance(message, kind)]
 
 
 def catalogue_case(*overrides: str) -> Case:
@@ -60,11 +63,11 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(layouts: Path) -> Callable[[Case], Run]:
     def run_case(case: Case) -> Run:
-        reports: list[Report] = []
+        messages: list[Message] = []
         with card.open_card(case) as simulated:
-            scenario.run(case, simulated, layouts, reports.append)
+            scenario.run(case, simulated, layouts, messages.append)
             memory = simulated.memory()
             parts = simulated.parts_at_peak(None, None)
-        return Run(reports, memory, parts)
+        return Run(messages, memory, parts)
 
     return run_case

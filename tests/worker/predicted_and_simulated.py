@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.allocator.limits import limits_of
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message, last
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.quantised_caches import RECORDED, with_cache
@@ -72,15 +72,16 @@ def predict(replayer: Replayer, case: Case) -> Figures:
 
 def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
     """By the engine's own code, and how often the allocator had to give its cached segments back."""
-    reports: list[Report] = []
+    messages: list[Message] = []
     failed_in: str | None = None
     with card.open_card(case) as simulated:
         try:
-            scenario.run(case, simulated, layouts, reports.append)
+            scenario.run(case, simulated, layouts, messages.append)
         except RuntimeError as error:
             if not OUT_OF_MEMORY.search(str(error)):
                 raise
-            failed_in = str([report.data["phase"] for report in reports if report.event == "enter"][-1])
+            entered = last(messages, Entered)
+            failed_in = str(entered and entered.phase)
         stats = simulated.allocator.stats
         parts = tuple(simulated.allocator.parts_at_peak)
     peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings
 from bench.core.case import Case
+from bench.core.messages import Result
 from bench.notes.rules import SYNTHETIC_NOTE
 from bench.synth.clone import lay_out_like
 from bench.synth.make import Recipe, make
@@ -90,7 +91,7 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
     wanted = run(sparse)
     assert filled.memory == wanted.memory
     assert filled.parts == wanted.parts
-    assert SYNTHETIC_NOTE in filled.of("result")[0]["notes"]
+    assert SYNTHETIC_NOTE in filled.of(Result)[0].notes
     _check(read(tmp_path / "made"), config)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case
-from bench.core.messages import PhaseProgress, Report
+from bench.core.messages import Message, PhaseDone, PhaseProgress
 from bench.core.outcome import Phase
 from bench.worker import progress
 from bench.worker.progress import Teller
@@ -19,8 +19,7 @@ Runner = Callable[[Case], Run]
 
 
 def _told(run: Run, phase: Phase) -> list[PhaseProgress]:
-    told = [PhaseProgress.from_report(report) for report in run.reports if report.event == PhaseProgress.EVENT]
-    return [each for each in told if each.phase == phase]
+    return [each for each in run.of(PhaseProgress) if each.phase is phase]
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -31,7 +30,7 @@ def test_each_phase_tells_how_far_it_is_and_no_byte_changes(
     case = made_up_case(TINY, lazy=lazy, **axes)
     monkeypatch.setattr(progress, "INTERVAL_S", 3600.0)
     silent = run(case)
-    assert not silent.of("progress")
+    assert not silent.of(PhaseProgress)
     monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
     talking = run(case)
     modules = 2 * TINY["num_hidden_layers"] + 3  # attention and MLP of each layer; embeddings, norm and head
@@ -44,15 +43,15 @@ def test_each_phase_tells_how_far_it_is_and_no_byte_changes(
     assert prefilled[-1].done == filled
     assert [each.done for each in _told(talking, Phase.DECODE)] == [0, 1, 2, 3] * 2
     assert (talking.memory, talking.parts) == (silent.memory, silent.parts)
-    assert [data["memory"] for data in talking.of("phase")] == [data["memory"] for data in silent.of("phase")]
+    assert [done.memory for done in talking.of(PhaseDone)] == [done.memory for done in silent.of(PhaseDone)]
 
 
 def test_a_phase_tells_once_a_second_and_a_short_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
-    reports: list[Report] = []
-    tell = Teller(Phase.PREFILL, "tokens", reports.append)
+    messages: list[Message] = []
+    tell = Teller(Phase.PREFILL, "tokens", messages.append)
     for done in range(28):
         tell(done, 28)
         seconds[0] += 0.125
-    assert [report.data["done"] for report in reports] == [8, 16, 24]
+    assert messages == [PhaseProgress(Phase.PREFILL, done, 28, "tokens") for done in (8, 16, 24)]

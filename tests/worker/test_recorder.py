@@ -14,6 +14,7 @@ import pytest
 from bench.allocator.limits import limits_of
 from bench.allocator.parts import PARTS
 from bench.core.case import Case
+from bench.core.requests import Record, Recording, Wanted
 from bench.trace.parametric import NoPrediction
 from bench.trace.replay import Replayer
 from bench.trace.schedule import Setup, schedule
@@ -236,12 +237,9 @@ def test_an_unknown_architecture_is_named(layouts: Path) -> None:
 
 
 def test_what_this_machine_could_not_do_is_no_reason_to_keep(tmp_path: Path) -> None:
-    wanted = [
-        {"kind": kind, "path": str(tmp_path / kind), "case": case_of("LlamaForCausalLM", 2).to_json()}
-        for kind in ("program", "tensors")
-    ]
+    wanted = [Wanted(kind, case_of("LlamaForCausalLM", 2), tmp_path / kind) for kind in Recording]
     (tmp_path / "file").touch()
-    request = {"wanted": wanted, "layouts": str(tmp_path / "file" / "layouts")}
+    request = Record(wanted, tmp_path / "file" / "layouts")
     with open(os.devnull, "w") as nobody:
         assert child.run_request(request, nobody.fileno()) == child.EXIT_DONE
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

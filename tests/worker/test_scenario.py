@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message, PhaseDone, Result, Started, last
 from bench.notes.rules import SYNTHETIC_LAYOUT_NOTE
 from bench.worker import scenario
 from bench.worker.engine import Unsupported
@@ -63,10 +62,10 @@ def test_requested_bytes_of_llama_3_8b_are_affine_in_the_length(run: Runner, cac
 @pytest.mark.parametrize("attention", ["flash", "xformers", "sdpa", "matmul"])
 def test_every_way_runs_through_all_phases(run: Runner, cache: str, lazy: bool, attention: str) -> None:
     result = run(made_up_case(TINY, cache=cache, lazy=lazy, attention=attention))
-    assert [data["phase"] for data in result.of("enter")] == ["load", "cache", "prefill", "decode"]
-    assert [data["phase"] for data in result.of("phase")] == ["load", "cache", "prefill", "decode"]
-    assert result.of("start")[0]["attention"] == attention
-    assert len(result.of("result")) == 1
+    assert [entered.phase for entered in result.of(Entered)] == ["load", "cache", "prefill", "decode"]
+    assert [done.phase for done in result.of(PhaseDone)] == ["load", "cache", "prefill", "decode"]
+    assert result.of(Started)[0].attention == attention
+    assert len(result.of(Result)) == 1
 
 
 def test_the_parts_are_those_alive_at_the_peak_and_sum_to_it(run: Runner) -> None:
@@ -112,10 +111,10 @@ def test_the_smallest_card_is_found_between_allocated_and_reserved(run: Runner) 
 def test_a_full_card_stops_the_engine_where_a_real_one_would(layouts: Path, spare_mib: int, phase: str) -> None:
     overrides = ("model=llama_3_8b", "max_seq_len=8192", "attention=flash")
     case = catalogue_case(*overrides, f"vram_limit={5876 + 430 + spare_mib}MiB")
-    reports: list[Report] = []
+    messages: list[Message] = []
     with card.open_card(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        scenario.run(case, simulated, layouts, reports.append)
-    assert [report.data["phase"] for report in reports if report.event == "enter"][-1] == phase
+        scenario.run(case, simulated, layouts, messages.append)
+    assert last(messages, Entered) == Entered(phase)
 
 
 def test_out_of_memory_prints_the_segment_that_was_asked_for(run: Runner) -> None:
@@ -140,7 +139,7 @@ def test_load_autosplit_says_insufficient_vram(run: Runner) -> None:
 
 def test_experts_are_routed_evenly_and_the_row_says_so(run: Runner) -> None:
     config = {**TINY, "architectures": ["MixtralForCausalLM"], "num_local_experts": 8, "num_experts_per_tok": 2}
-    assert run(made_up_case(config)).of("result")[0]["notes"] == [
+    assert run(made_up_case(config)).of(Result)[0].notes == [
         "context_bytes assumed",
         "workspace_bytes assumed",
         "expert routing assumed balanced",
@@ -149,13 +148,13 @@ def test_experts_are_routed_evenly_and_the_row_says_so(run: Runner) -> None:
 
 
 def test_the_trap_in_sdpa_is_told(run: Runner) -> None:
-    notes = run(made_up_case(TINY, attention="sdpa")).of("result")[0]["notes"]
+    notes = run(made_up_case(TINY, attention="sdpa")).of(Result)[0].notes
     assert any("no causal mask" in note for note in notes)
 
 
 def test_old_cards_have_no_flash_attention(run: Runner) -> None:
     case = catalogue_case("model=tinyllama_1_1b", "device=t4", "max_seq_len=512")
-    assert run(case).of("start")[0]["attention"] == "xformers"
+    assert run(case).of(Started)[0].attention == "xformers"
     with pytest.raises(Unsupported, match="attention=flash is not available"):
         run(catalogue_case("model=tinyllama_1_1b", "device=t4", "max_seq_len=512", "attention=flash"))
 
@@ -196,22 +195,23 @@ def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pyte
     monkeypatch.setattr(card.SimulatedCard, "warm_up_tokens", 40)
     monkeypatch.setattr(card.SimulatedCard, "decode_tokens", 32)
     many = run(made_up_case(TINY, max_seq_len=512))
-    assert [data.get("prefill_tokens") for data in few.of("phase")] == [None, None, 508, None]
-    assert [data.get("prefill_tokens") for data in many.of("phase")] == [None, None, 508, None]
+    assert [done.timings.prefill_tokens for done in few.of(PhaseDone)] == [None, None, 508, None]
+    assert [done.timings.prefill_tokens for done in many.of(PhaseDone)] == [None, None, 508, None]
     assert many.memory.peak_allocated_bytes == few.memory.peak_allocated_bytes
 
 
 COMPILED_IN_A_CASE = """
-import json, sys
+import sys
 from pathlib import Path
 from numba.core import event
-from bench.records import Case
+from bench.core.case import Case
+from bench.core.requests import RunCase
 from bench.worker import child
 
 child.preload("simulated")
 compiled = event.RecordingListener()
 event.register("numba:compile", compiled)
-request = {"case": json.loads(sys.argv[1]), "layouts": sys.argv[2]}
+request = RunCase(Case.from_json(sys.argv[1]), Path(sys.argv[2]))
 assert child.run_request(request, sys.stdout.fileno()) == 0
 print(len(compiled.buffer))
 """
@@ -220,7 +220,7 @@ print(len(compiled.buffer))
 def test_nothing_is_compiled_in_a_case_on_a_new_machine(tmp_path: Path) -> None:
     """What the compiler raises and catches keeps the caller's frames alive, and the tensors in them."""
     case = made_up_case({**TINY, "intermediate_size": 5632}, attention="flash")  # rows long enough for CUB's sort
-    command = [sys.executable, "-c", COMPILED_IN_A_CASE, json.dumps(case.to_json()), str(tmp_path)]
+    command = [sys.executable, "-c", COMPILED_IN_A_CASE, case.to_json(), str(tmp_path)]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

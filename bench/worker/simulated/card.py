@@ -18,7 +18,7 @@ from bench.allocator.limits import compute_capability, limits_of, supports_flash
 from bench.allocator.parts import PARTS
 from bench.allocator.requests import NotingAllocator
 from bench.core.case import Case
-from bench.core.messages import Memory
+from bench.core.messages import CardFacts, Memory
 from bench.notes.rules import notes_of_card
 from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker import checkpoint
@@ -56,8 +56,8 @@ class SimulatedCard:
             return Path(case.model.path)
         return checkpoint.layout_of(case, layouts)
 
-    def facts(self) -> dict[str, Any]:
-        return {"context_bytes": self.limits.context_bytes}
+    def facts(self) -> CardFacts:
+        return CardFacts(context_bytes=self.limits.context_bytes)
 
     def memory(self) -> Memory:
         stats = self.allocator.stats

@@ -20,7 +20,7 @@ from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
 from bench.allocator.parts import PARTS
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message, Result
 from bench.core.outcome import Phase
 from bench.trace import parametric as trace
 from bench.trace.parametric import ParametricTrace
@@ -163,19 +163,20 @@ def record(
         simulated.use(recorder, recorder)
         with _marked(recorder) as engine:
 
-            def on_report(report: Report) -> None:
-                if report.event == "enter" and report.data["phase"] in (Phase.LOAD, Phase.CACHE):
-                    recorder.enter()
-                elif report.event == "enter" and report.data["phase"] == Phase.PREFILL and extra is None:
-                    recorder.stop()
-                    raise _Loaded
-                elif report.event == "result":
-                    for each in extra or ():
-                        engine.forward(each, case.batch_size)
-                    recorder.stop()
+            def on_message(message: Message) -> None:
+                match message:
+                    case Entered(Phase.LOAD | Phase.CACHE):
+                        recorder.enter()
+                    case Entered(Phase.PREFILL) if extra is None:
+                        recorder.stop()
+                        raise _Loaded
+                    case Result():
+                        for each in extra or ():
+                            engine.forward(each, case.batch_size)
+                        recorder.stop()
 
             with suppress(_Loaded):
-                scenario.run(case, simulated, layouts, on_report)
+                scenario.run(case, simulated, layouts, on_message)
     return recording
 
 

@@ -1,0 +1,38 @@
+"""What a child sees of the environment: a short list of what the user has set, and what memory depends on, pinned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import bench
+
+# All that the child sees of the user's environment: the rest could change the result, or is nobody's business in a row.
+_KEPT = {
+    *("PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"),
+    *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME"),
+}
+# PyTorch's defaults, pinned: an allocator set otherwise is another allocator.
+_PINNED = {
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
+    "CUDA_MODULE_LOADING": "LAZY",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def child_environment(device_kind: str, uuids: Sequence[str] = ()) -> dict[str, str]:
+    """The whole environment of a child; it is recorded in the row.
+
+    Of the real GPUs it sees those of `uuids`, in this order, and the first where none are given; with a simulated card
+    it sees none.
+    """
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT}
+    package_parent = str(Path(bench.__file__).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, kept.get("PYTHONPATH")]))
+    visible = "" if device_kind == "simulated" else (",".join(uuids) or "0")
+    threads = {"OMP_NUM_THREADS": "1"} if device_kind == "simulated" else {}
+    return {**kept, **_PINNED, **threads, "CUDA_VISIBLE_DEVICES": visible}

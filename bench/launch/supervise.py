@@ -1,0 +1,180 @@
+"""One request in one child process: start it, watch it, kill it, and say how it ended. `run/verdict.py` judges that."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.core import wire
+from bench.core.messages import Entered, Message, PhaseProgress, read_message
+from bench.core.requests import Request
+from bench.launch.launcher import Launcher, LauncherFailed, Started
+
+LOG_TAIL_BYTES = 4096
+_POLL_S = 0.2
+_LEFT_BEHIND_S = 2.0
+_GRACE_S = 30.0  # between the last message and the end of the process
+
+
+@dataclass
+class Ending:
+    """How a child ended: its messages, its exit, and the last of what it printed.
+
+    `progress` is how far it said to be in the phase that it entered last; that is not among the messages. `unread` says
+    why the first line that was no message is none.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    progress: PhaseProgress | None = None
+    unread: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    wall_s: float = 0.0
+    log_tail: str = ""
+
+    def take(self, message: Message) -> None:
+        """Adds the next message of the child."""
+        if isinstance(message, PhaseProgress):
+            self.progress = message
+            return
+        if isinstance(message, Entered):
+            self.progress = None
+        self.messages.append(message)
+
+
+class Interrupted(Exception):
+    """The sweep is stopping; the case was killed and has no verdict."""
+
+
+def run_isolated(
+    launcher: Launcher,
+    request: Request,
+    log_path: Path,
+    timeout_s: float,
+    on_message: Callable[[Message], Any] = lambda message: None,
+    stop: threading.Event | None = None,
+) -> Ending:
+    """Has a child do what `request` asks for, to its end, whatever that is; `on_message` is called as messages come in.
+
+    Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
+    `LauncherFailed` where nothing can be said of what was asked.
+    """
+    ending = Ending()
+    read_fd, write_fd = os.pipe()
+    try:
+        with log_path.open("wb") as log:
+            child = launcher.start(wire.encode(request), write_fd, log.fileno())
+    except BaseException:
+        os.close(read_fd)
+        raise
+    finally:
+        os.close(write_fd)
+    started_at = time.monotonic()  # without the start of a fork server, which many cases share
+    try:
+        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_message, stop)
+    except BaseException:
+        _kill(child.pid)
+        with contextlib.suppress(LauncherFailed):
+            child.wait()
+        raise
+    finally:
+        os.close(read_fd)
+    if ending.timed_out or interrupted:
+        _kill(child.pid)
+    try:
+        status = child.wait(_GRACE_S)
+    except TimeoutError:  # it closed its pipe and lives on
+        ending.timed_out = True
+        _kill(child.pid)
+        status = child.wait()
+    _end_left_behind(child.pid)
+    if interrupted:
+        raise Interrupted
+    ending.wall_s = time.monotonic() - started_at
+    if os.WIFSIGNALED(status):
+        ending.signal = os.WTERMSIG(status)
+    else:
+        ending.exit_code = os.WEXITSTATUS(status)
+    ending.log_tail = _tail(log_path)
+    return ending
+
+
+def _collect(
+    read_fd: int,
+    child: Started,
+    ending: Ending,
+    deadline: float,
+    on_message: Callable[[Message], Any],
+    stop: threading.Event | None,
+) -> bool:
+    """Reads messages until the child is gone or time is up; False when `stop` came first.
+
+    The end of the pipe is the sign; but a process that the child left behind may hold it open for ever.
+    """
+    pending = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(read_fd, selectors.EVENT_READ)
+        while True:
+            if stop is not None and stop.is_set():
+                return False
+            left = deadline - time.monotonic()
+            if left <= 0:
+                ending.timed_out = True
+                return True
+            if not selector.select(min(left, _POLL_S)):
+                if _has_ended(child):
+                    return True
+                continue
+            data = os.read(read_fd, 1 << 16)
+            if not data:
+                return True
+            *lines, pending = (pending + data).split(b"\n")
+            for line in lines:
+                try:
+                    message = read_message(line)
+                except ValueError as error:
+                    ending.unread = ending.unread or str(error)
+                    continue
+                ending.take(message)
+                on_message(message)
+
+
+def _has_ended(child: Started) -> bool:
+    try:
+        child.wait(0)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _kill(pid: int) -> None:
+    """Ends a child that has not been waited for, and its whole session."""
+    for kill in (os.killpg, os.kill):  # the session is not there yet in a child's first moments
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _end_left_behind(pid: int) -> None:
+    """Kills whatever a child that has ended left in its session, and waits for it: it may hold memory of the GPU."""
+    deadline = time.monotonic() + _LEFT_BEHIND_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+            os.killpg(pid, 0)
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as log:
+        log.seek(0, os.SEEK_END)
+        log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+        return log.read().decode(errors="replace")

@@ -1,0 +1,77 @@
+"""Runs one case in a child, to its row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.case import Case
+from bench.core.messages import Entered, Failure, Message, PhaseProgress
+from bench.core.requests import RunCase
+from bench.forecast.forecaster import Forecaster
+from bench.launch.environment import child_environment
+from bench.launch.launcher import LauncherFailed
+from bench.launch.launchers import Launchers, uuids_of
+from bench.launch.supervise import Ending, Interrupted, run_isolated
+from bench.run.locks import reserved
+from bench.run.progress import Progress
+from bench.run.row import Measurement, make_row, now
+from bench.run.telemetry import Sampler
+from bench.run.verdict import judge
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Measures the cases of one run. `notify` calls a method of `progress`; checkpoints go below `layouts`."""
+
+    run_dir: Path
+    timeout_s: float
+    versions: dict[str, str | None]
+    layouts: Path
+    launchers: Launchers
+    forecaster: Forecaster
+    progress: Progress
+    notify: Callable[..., None]
+    stop: threading.Event
+
+    def measure(self, case: Case, case_id: str) -> dict[str, Any] | None:
+        """The row of one case; None when the sweep is stopping. One case at a time runs on a real GPU."""
+        uuids = uuids_of(case.devices)
+        with reserved(uuids, self.stop):
+            if self.stop.is_set():
+                return None
+            self.notify(self.progress.start, case)
+            started_at = now()
+            with Sampler(uuids) as sampler:
+                try:
+                    ending = self._run_child(case, self.run_dir / "logs" / f"{case_id}.log")
+                except Interrupted:
+                    return None
+        verdict = judge(ending, self.timeout_s, case.device.total_memory_bytes, case.vram_limit_bytes)
+        environment = child_environment(case.device.kind, uuids)
+        measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment)
+        return make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
+
+    def _run_child(self, case: Case, log_path: Path) -> Ending:
+        """How the case's child ended; a launcher that fails gets a second chance."""
+
+        def on_message(message: Message) -> None:
+            match message:
+                case Entered(phase):
+                    self.notify(self.progress.enter, case, phase)
+                case PhaseProgress():
+                    self.notify(self.progress.advance, case, message)
+
+        launcher, failure = self.launchers.of(case.devices), ""
+        request = RunCase(case, self.layouts)
+        for _ in range(2):
+            try:
+                return run_isolated(launcher, request, log_path, self.timeout_s, on_message, self.stop)
+            except LauncherFailed as error:
+                if self.stop.is_set():
+                    raise Interrupted from error
+                failure = str(error)
+        return Ending([Failure(LauncherFailed.__name__, failure)])

@@ -1,0 +1,36 @@
+"""What a sweep tells whoever watches it."""
+
+from __future__ import annotations
+
+from bench.core.case import Case, Search
+from bench.core.messages import PhaseProgress
+from bench.core.outcome import Phase
+from bench.run.row import Row
+
+
+class Progress:
+    """Is told of what happens; the base tells nobody. Called from several threads, one at a time."""
+
+    def prepare(self, done: int, total: int) -> None:
+        """Of the recordings that predictions need, so many are there."""
+
+    def begin(self, searches: int, cases: int, known: int) -> None:
+        """So many boundaries are to be found and so many cases to be measured; `known` have their answer already."""
+
+    def start(self, case: Case) -> None:
+        """A case is about to be run."""
+
+    def enter(self, case: Case, phase: Phase) -> None:
+        """A case has come to a phase."""
+
+    def advance(self, case: Case, reached: PhaseProgress) -> None:
+        """How far the phase of a case is; told now and then while it lasts."""
+
+    def finish(self, case: Case, row: Row) -> None:
+        """A case has its row."""
+
+    def probe(self, case: Case, row: Row) -> None:
+        """A case that was run to find a search's boundary has its row."""
+
+    def find(self, search: Search, boundary: Row) -> None:
+        """A search has its boundary."""

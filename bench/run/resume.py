@@ -1,0 +1,67 @@
+"""What earlier runs have found, so that the same sweep goes on where it stopped."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.case import Case, Search
+from bench.core.outcome import ANSWERS
+from bench.run.boundary import settled
+from bench.run.row import Row
+from bench.store.store import read_boundaries, read_cases
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them, by time.
+
+    The last word counts. A crash or a timeout answers nothing: such a case is tried again, and so is a boundary that
+    was not certified.
+    """
+
+    answers: dict[str, Row]
+    boundary_ids: set[str]
+    rows: Sequence[Row]
+
+    def has(self, work: Case | Search, versions: dict[str, str | None]) -> bool:
+        """Whether there is an answer to `work`, so that a sweep skips it."""
+        if isinstance(work, Search):
+            return work.boundary_id(versions) in self.boundary_ids
+        return work.case_id(versions) in self.answers
+
+    def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[Row]:
+        """The answers to the search's cases, at any length."""
+        case = search.longest
+        alike = self._alike.get((case.model.fingerprint, case.device.name, case.bpw, case.cache, case.lazy), [])
+        return [row for row in alike if row["case_id"] == search.at(row["max_seq_len"]).case_id(versions)]
+
+    @functools.cached_property
+    def _alike(self) -> dict[tuple[Any, ...], list[Row]]:
+        """The answers by enough of what makes a search that few others share it."""
+        alike: dict[tuple[Any, ...], list[Row]] = {}
+        for row in self.answers.values():
+            key = tuple(row[name] for name in ("model_fingerprint", "device_name", "bpw", "cache", "lazy"))
+            alike.setdefault(key, []).append(row)
+        return alike
+
+    @staticmethod
+    def read(results_dir: Path, rerun: bool) -> Stored:
+        """All below `results_dir`; with `rerun` no answers, but rows to learn from."""
+        if not results_dir.exists():
+            return Stored({}, set(), [])
+        rows = read_cases(results_dir)[0].sort_by("started_at").to_pylist()
+        if rerun:
+            return Stored({}, set(), rows)
+        columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to"]
+        boundaries = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at").to_pylist()
+        cases = {str(row["case_id"]): row for row in rows}
+        found = {str(row["boundary_id"]): row for row in boundaries}
+        return Stored(
+            {case_id: row for case_id, row in cases.items() if row["outcome"] in ANSWERS},
+            {boundary_id for boundary_id, row in found.items() if settled(row)},
+            rows,
+        )

@@ -1,0 +1,101 @@
+"""What a child told of its case, put together from its messages."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from bench.core.messages import (
+    CardFacts,
+    Entered,
+    Failure,
+    Memory,
+    Message,
+    PhaseDone,
+    Result,
+    Started,
+    Timings,
+    Versions,
+)
+from bench.core.outcome import Phase
+
+T = TypeVar("T", CardFacts, Timings)
+
+
+@dataclass
+class Told:
+    """The last word on everything; None where there was none.
+
+    `phase` is the last that was entered, and `done` with a result.
+    """
+
+    versions: Versions | None = None
+    attention: str | None = None
+    notes: list[str] | None = None
+    facts: CardFacts = field(default_factory=CardFacts)
+    phase: Phase = Phase.LOAD
+    phases: list[PhaseDone] = field(default_factory=list)
+    result: Result | None = None
+    failure: Failure | None = None
+
+    @staticmethod
+    def by(messages: Iterable[Message]) -> Told:
+        """What `messages`, in the order in which they came, tell."""
+        told = Told()
+        for message in messages:
+            match message:
+                case Versions():
+                    told.versions = message
+                case Entered():
+                    told.phase = message.phase
+                case Started():
+                    told.attention = message.attention
+                    told._add(message.notes, message.facts)
+                case PhaseDone():
+                    told.phases.append(message)
+                case Result():
+                    told.result = message
+                    told._add(message.notes, message.facts)
+                case Failure():
+                    told.failure = message
+        if told.result is not None:
+            told.phase = Phase.DONE
+        return told
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the card held at the end: of the failure, or else of the last phase that was finished."""
+        if self.failure is not None and self.failure.memory is not None:
+            return self.failure.memory
+        return self.phases[-1].memory if self.phases else None
+
+    @property
+    def timings(self) -> Timings:
+        """Those of all phases."""
+        timings = Timings()
+        for done in self.phases:
+            timings = _updated(timings, done.timings)
+        return timings
+
+    def documents(self) -> list[dict[str, Any]]:
+        """The phases that were finished, as the row keeps them: with the timings that they have."""
+        return [
+            {
+                "phase": done.phase,
+                "seconds": done.seconds,
+                "memory": dataclasses.asdict(done.memory),
+                **{name: value for name, value in vars(done.timings).items() if value is not None},
+            }
+            for done in self.phases
+        ]
+
+    def _add(self, notes: list[str], facts: CardFacts) -> None:
+        self.notes = notes
+        self.facts = _updated(self.facts, facts)
+
+
+def _updated(known: T, news: T) -> T:
+    """`known` with what `news` knows."""
+    return dataclasses.replace(known, **{name: value for name, value in vars(news).items() if value is not None})
