@@ -1,4 +1,4 @@
-"""The child's command line. `run/isolate.py` is its only caller.
+"""The child's command line. `bench/launch` is its only caller.
 
 python -m bench.worker case RECORDS_FD            one case, its request on standard input
 python -m bench.worker serve SOCKET_FD KIND       a fork server for devices of KIND (cuda or simulated)

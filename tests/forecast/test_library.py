@@ -18,6 +18,7 @@ from bench.core.messages import PhaseDone, last
 from bench.core.requests import RunCase
 from bench.forecast import library as traces
 from bench.forecast.library import TraceLibrary
+from bench.launch import versions
 from bench.launch.fresh_interpreter import StartedProcess
 from bench.launch.launcher import Launcher, LauncherFailed, Started
 from bench.launch.launchers import make_launcher
@@ -287,7 +288,7 @@ def test_without_workers_there_are_no_programs_and_no_crash(made_by: Callable[[L
 
 def test_other_rules_are_another_cache(of_cache: TraceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The versions of PyTorch and ExLlamaV2, and the source of what decides: nothing old is ever looked at."""
-    monkeypatch.setattr(traces, "installed_versions", lambda: {"torch": "0.0"})
+    monkeypatch.setattr(versions, "installed_versions", lambda: {"torch": "0.0"})
     other = TraceLibrary(lambda: make_launcher("simulated"), tmp_path)
     assert other._dir != of_cache._dir
     assert os.path.commonpath([other._dir, of_cache._dir]) == str(of_cache._dir.parent)
