@@ -9,11 +9,11 @@ from typing import Any
 
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
-from bench.config.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.lengths import ENGINE_DEFAULT, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import AUTO, HEAD_BITS, Settings
-from bench.config.units import parse_size
-from bench.core.case import PAGE, Case, DeviceSpec, ModelSpec, Search
+from bench.config.units import number_in_words, parse_size
+from bench.core.case import MAX_SEQ_LEN, PAGE, Case, DeviceSpec, ModelSpec, Search
 from bench.core.errors import BadInput
 from bench.trace.schedule import endless
 
@@ -126,6 +126,12 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         repeats=settings.repeats if device.kind == "cuda" else 1,
         max_attention_size=settings.max_attention_size,
     )
+    default = known.engine_default
+    if known.is_hard and default is not None and not is_plausible(default) and not model.has_weights:
+        raise BadInput(
+            f"model={model.name}: {known.engine_key} in its config.json is {number_in_words(default)}, and it has a "
+            f"learned position for each of them; write {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} there"
+        )
     longest = max((end or 0) if length == AUTO else length for length in lengths)
     if reason := endless(longest, settings.max_attention_size, settings.attention.name):
         raise BadInput(f"{reason}; give at least max_attention_size={longest}")
@@ -148,7 +154,7 @@ def _search_end(value: Any, known: Lengths, model: str) -> int:
         if known.engine_default is not None and not is_plausible(known.engine_default):
             raise BadInput(
                 f"max_seq_len={AUTO}: {known.engine_key} in the config.json of {model} is "
-                f"{_number(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
+                f"{number_in_words(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
                 "give max_seq_len=N, or auto_up_to=N to search up to there"
             )
         return known.limit or ENGINE_DEFAULT  # where the engine refuses what config.json says, the first case tells
@@ -165,11 +171,6 @@ def _tokens(key: str, value: Any, known: Lengths, model: str, otherwise: str = "
     if known.is_hard and known.limit is not None and value > known.limit:
         raise BadInput(f"{key}={value}: {model} has learned {known.limit:,} positions, and there are none beyond")
     return value
-
-
-def _number(value: int) -> str:
-    """`-5`, `1,000`, or `about 10^30`."""
-    return f"{value:,}" if abs(value) < 10**15 else f"about {'-' if value < 0 else ''}10^{len(str(abs(value))) - 1}"
 
 
 def _allowed_tokens() -> str:

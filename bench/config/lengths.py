@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.case import MAX_SEQ_LEN
 from bench.core.outcome import LimitBasis
 
 MIN_SEQ_LEN = 64
-MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
 
 # Where ExLlamaV2Config.prepare looks, in its order: all of them at the top, then all of them in text_config.
 _LENGTH_KEYS = ("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions")
@@ -113,8 +113,8 @@ def lengths_of(config: dict[str, Any]) -> Lengths:
             return Lengths(engine_default, engine_key, stated, basis, is_hard=is_hard)
         return Lengths(engine_default, engine_key, scaled[0], LimitBasis.ROPE_SCALING, scaled[1])
     if engine_key is None and engine_default is not None:
-        return Lengths(engine_default, None, engine_default, LimitBasis.ENGINE_DEFAULT)
-    return Lengths(engine_default, engine_key, None, None)
+        return Lengths(engine_default, None, engine_default, LimitBasis.ENGINE_DEFAULT, is_hard=is_hard)
+    return Lengths(engine_default, engine_key, None, None, is_hard=is_hard)
 
 
 def _engine_default(config: dict[str, Any]) -> tuple[int | None, str | None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from bench.config import formats
+from bench.config.dimensions import absurdity
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
 from bench.core.case import ModelSpec
@@ -44,7 +45,10 @@ def resolve_model(settings: ModelSettings, bpw: float = _FP16_BPW) -> ModelSpec:
 
 @cache
 def _from_catalogue(name: str, config_text: str) -> ModelSpec:
-    return ModelSpec(name, json.loads(config_text), _fingerprint(config_text))
+    config = json.loads(config_text)
+    if reason := absurdity(config):
+        raise BadInput(f"model={name}: model.config: {reason}")
+    return ModelSpec(name, config, _fingerprint(config_text))
 
 
 @cache
@@ -84,6 +88,8 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
     if reason := formats.refusal(tensors, config, foreign):
         raise BadInput(f"{source}: {reason}")
+    if reason := absurdity(config):
+        raise BadInput(f"{source}: config.json: {reason}")
     text = json.dumps([config, tensors], sort_keys=True)
     return ModelSpec(
         name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors)

@@ -13,6 +13,13 @@ _MAX_BYTES = 1 << 50
 _MAX_TOKENS = 1 << 50
 
 
+def number_in_words(value: float) -> str:
+    """`-5`, `1,000`, `0.5`, or `about 10^30`."""
+    if isinstance(value, int) and abs(value) >= 10**15:
+        return f"about {'-' if value < 0 else ''}10^{len(str(abs(value))) - 1}"
+    return f"{value:,}"
+
+
 def parse_size(text: str | int) -> int:
     """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed."""
     size_bytes = _amount(text, _UNITS)

@@ -14,6 +14,7 @@ from typing import Any
 from bench.core import wire
 
 MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
+MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 # What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
 _CARD_IDENTITY = (

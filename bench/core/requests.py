@@ -36,7 +36,7 @@ class LayOut:
 
 @dataclass(frozen=True)
 class InspectCheckpoint:
-    """Write what the checkpoint of a case lacks to `path`, and why the engine refuses it, if it does."""
+    """Write what is wrong with the checkpoint of a case to `path`, and why the engine refuses it, if it does."""
 
     case: Case
     path: Path

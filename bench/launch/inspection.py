@@ -1,4 +1,4 @@
-"""Whether checkpoints have all that the engine would look for: asked of a worker once, and kept."""
+"""Whether checkpoints have all that the engine would look for, as config.json has it: asked of a worker, and kept."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -27,7 +28,8 @@ _CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
 
 
 def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
-    """Raises `BadInput` for a model whose checkpoint lacks tensors: from a directory, or by the headers of a hub.
+    """Raises `BadInput` for a model whose checkpoint lacks tensors, or has them of shapes that its config.json does not
+    make: from a directory, or by the headers of a hub.
 
     A model that the engine refuses for another reason is let through, because its cases will say so; `to_be_read` ones
     have no cases, and are refused with that reason.
@@ -43,6 +45,8 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
                 launcher = launcher or make_launcher("simulated")
                 _ask_worker(launcher, case, path)
             found = json.loads(path.read_text())
+            if found["misshapen"]:
+                raise BadInput(_misshapen(case.model, found["misshapen"]))
             if found["missing"]:
                 raise BadInput(_lacking(case.model, found["missing"]))
             if to_be_read and found["refused"]:
@@ -73,6 +77,16 @@ def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
             failure = last(ending.messages, Failure)
             said = failure.message if failure else ending.log_tail.strip()
             raise RuntimeError(f"the worker that reads the headers died: {said or 'no word'}")
+
+
+def _misshapen(model: ModelSpec, tensors: list[dict[str, Any]]) -> str:
+    first = tensors[0]
+    expected = "no such tensor" if first["expected"] is None else f"{first['expected']}"
+    more = f" ({len(tensors) - 1} more differ)" if len(tensors) > 1 else ""
+    return (
+        f"{_source(model)}: {first['tensor']} has the shape {first['found']}, and ExLlamaV2 takes {expected} for its "
+        f"config.json{more}; give weights and config.json of one model"
+    )
 
 
 def _lacking(model: ModelSpec, missing: list[str]) -> str:

@@ -22,8 +22,10 @@ from bench.core.case import Case
 from bench.core.files import made_directory
 from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.synth.shards import tables_only, write_shard
+from bench.worker.engine import Unsupported
 
 _FP16_BPW = 16.0
+_UNIT_ROWS = 32  # a whole number of words for each number of bits: the kernels' step
 
 
 def layout_of(case: Case, layouts: Path) -> Path:
@@ -215,6 +217,10 @@ def _linear(linear: Any, qparams: Any) -> Iterator[Tensor]:
         if linear.has_bias:
             yield _small(f"{key}.bias", columns - linear.padding)
         return
+    if rows % _UNIT_ROWS:
+        raise Unsupported(
+            f"{key} has {rows} inputs, and EXL2 packs rows by {_UNIT_ROWS}; with bpw=16 it could be run unquantised"
+        )
     groups, packed_rows = _groups(rows, qparams)
     num_groups = len(groups) // 2
     yield Tensor(f"{key}.q_weight", "I32", (packed_rows, columns), Content.QUANTS, groups)

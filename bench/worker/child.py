@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -87,22 +88,22 @@ def _lay_out(request: LayOut, emit: Emit) -> int:
 
 
 def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
-    """Of a model that the engine refuses nothing is known to be missing."""
+    """Of a model that the engine refuses nothing is known to be wrong."""
     from bench.worker.engine import Unsupported
-    from bench.worker.inspection import missing_tensors
+    from bench.worker.inspection import Faults, faults
 
     case = request.case
     assert case.model.path is not None
-    missing: list[str] = []
+    found = Faults([], [])
     refused: str | None = None
     try:
         with _open_card(case):
-            missing = missing_tensors(Path(case.model.path), case.model.config)
+            found = faults(Path(case.model.path), case.model.config)
     except Unsupported as error:
         refused = str(error)
     except Exception as error:
         return _failed(error, None, emit)
-    request.path.write_text(json.dumps({"missing": missing, "refused": refused}))
+    request.path.write_text(json.dumps({**asdict(found), "refused": refused}))
     return EXIT_DONE
 
 

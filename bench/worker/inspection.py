@@ -1,14 +1,19 @@
-"""What a checkpoint lacks of the tensors that ExLlamaV2 would look for: in its headers, never in an index."""
+"""What is wrong with a checkpoint, by its headers, never by an index.
+
+Tensors that ExLlamaV2 would look for lack, or are of shapes for another model than config.json describes.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from bench.worker.readable import read_config, refusals_explained
+from bench.worker.shapes import Misshapen, Shape, misshapen
 
 _NOT_FOUND = re.compile(r"Could not find (.*)\.\* in model")
 _MOST = 64  # that the engine's own check is asked for, one after the other, beyond what its modules name
@@ -16,28 +21,40 @@ _EXL2_PARTS = ("q_invperm", "q_scale", "q_scale_max", "q_groups")
 _FUSED_MLP = "model.layers.0.mlp.swiglu.w12.weight"
 
 
-def missing_tensors(directory: Path, config: dict[str, Any]) -> list[str]:
-    """Names of what no safetensors file of `directory` has, as the engine calls them; `NAME.*` for a whole layer.
+@dataclass(frozen=True)
+class Faults:
+    """`missing` are names of what no safetensors file has, as the engine calls them; `NAME.*` for a whole layer."""
 
-    `config` is the config.json in it, parsed. Raises `Unsupported` where the engine refuses that.
+    missing: list[str]
+    misshapen: list[Misshapen]
+
+
+def faults(directory: Path, config: dict[str, Any]) -> Faults:
+    """What is wrong with the checkpoint in `directory`, whose config.json is `config`, parsed.
+
+    Raises `Unsupported` where the engine refuses that.
     """
     from exllamav2.model import ExLlamaV2
     from exllamav2.stloader import STFile, cleanup_stfiles
 
     read = read_config(config)
     cleanup_stfiles()  # type: ignore[no-untyped-call]
-    names: set[str] = set()
+    shapes: dict[str, Shape] = {}
     for file in sorted(directory.glob("*.safetensors")):
-        names.update(STFile.open(str(file), keymap=read.arch.keymap).get_dict())
+        entries = STFile.open(str(file), keymap=read.arch.keymap).get_dict()
+        shapes.update({name: tuple(entry["shape"]) for name, entry in entries.items() if "shape" in entry})
     missing: dict[str, None] = {}  # in order
-    if _FUSED_MLP not in names:  # of those the modules do not name what they load
-        for module in _leaves(ExLlamaV2(read).modules):
-            missing.update(dict.fromkeys(_lacking(module, names)))
+    wrong: list[Misshapen] = []
+    if _FUSED_MLP not in shapes:  # of those the modules do not name what they load
+        modules = list(_leaves(ExLlamaV2(read).modules))
+        wrong = misshapen(modules, shapes)
+        for module in modules:
+            missing.update(dict.fromkeys(_lacking(module, shapes.keys())))
     try:
         missing.update(dict.fromkeys(_found_by_the_engine(directory, list(missing))))
     finally:
         cleanup_stfiles()  # type: ignore[no-untyped-call]
-    return list(missing)
+    return Faults(list(missing), wrong)
 
 
 def _leaves(modules: list[Any]) -> Iterator[Any]:
@@ -48,12 +65,12 @@ def _leaves(modules: list[Any]) -> Iterator[Any]:
             yield module
 
 
-def _lacking(module: Any, names: set[str]) -> list[str]:
+def _lacking(module: Any, names: Set[str]) -> list[str]:
     """What `module` would load and is not in `names` (ExLlamaV2Module.load_weight, load_weight_fused)."""
     fused = getattr(module, "f_key", None)
-    if fused and not names.isdisjoint((fused, f"{fused}.weight")):
-        return []
     has_bias = getattr(module, "has_bias", False)
+    if fused and (fused in names or f"{fused}.weight" in names):
+        return [f"{fused}.bias"] if has_bias and f"{fused}.bias" not in names else []
     for key in filter(None, (module.key, module.alt_key)):
         if f"{key}.q_weight" in names:
             parts = [*_EXL2_PARTS, *(["bias"] if has_bias else [])]

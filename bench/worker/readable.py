@@ -15,6 +15,7 @@ from typing import Any
 from bench.worker.engine import Unsupported, require_known_architecture
 
 _ABOUT_TENSORS = re.compile(r"Could not find .* in model|No \.safetensors files found")
+_COLUMNS = 32  # ExLlamaV2Linear pads to a multiple of them
 _IN_WORDS = {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "an object", bool: "a bool"}
 
 
@@ -32,7 +33,29 @@ def read_config(config: dict[str, Any]) -> Any:
         read.model_dir = directory
         with refusals_explained():
             read.prepare(no_tensors=True)
+    if reason := _what_fails_later(read):
+        raise Unsupported(f"ExLlamaV2 cannot run config.json: {reason}")
     return read
+
+
+def _what_fails_later(read: Any) -> str | None:
+    """What the engine takes, of an ExLlamaV2Config, and fails over when it makes its modules or runs them."""
+    queries, keys, head_dim = read.num_attention_heads, read.num_key_value_heads, read.head_dim
+    if queries % keys or queries < keys:
+        return f"num_key_value_heads is {keys}, and num_attention_heads {queries}; the one has to divide the other"
+    for name, heads in (("num_attention_heads", queries), ("num_key_value_heads", keys)):
+        if heads * head_dim % _COLUMNS:  # it pads what a projection has, and cannot share that out among the heads
+            return f"head_dim is {head_dim}, and {name} {heads}; it needs a multiple of {_COLUMNS} in all"
+    if read.pad_token_id is not None and not -read.vocab_size <= read.pad_token_id < read.vocab_size:
+        return f"pad_token_id is {read.pad_token_id}; vocab_size is {read.vocab_size}, so write less, or null, there"
+    if read.arch.lm.is_moe:
+        experts, chosen = read.num_experts, read.num_experts_per_token
+        for name, number in (("the number of experts", experts), ("the number of experts per token", chosen)):
+            if not number:
+                return f"{read.architecture} has experts, and {name} is {number}; add it, as the original model has it"
+        if chosen > experts:
+            return f"it has {experts} experts, and chooses {chosen} for each token; write at most {experts} there"
+    return None
 
 
 @contextlib.contextmanager
@@ -61,7 +84,7 @@ def _explain(error: Exception) -> str:
         scaling = known.get("scaling_type")
         where = f"rope_scaling of type {scaling}" if scaling else "it"
         return f"{name}: {where} has no {error.args[0]}; add it, with the value that the model was trained with"
-    if read is not None and isinstance(error, TypeError) and "not of expected type" in text:
+    if read is not None and ("not of expected type" in text or "cannot convert float" in text):  # NaN, Infinity
         key, value = read.f_locals.get("key"), read.f_locals.get("x")
         types = read.f_locals.get("expected_types") or []
         wanted = " or ".join(_IN_WORDS.get(each, each.__name__) for each in types)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def test_a_shard_that_was_never_downloaded(program: Program, tmp_path: Path) -> 
     _refused_by_all(program, tmp_path, "whole", f"{rest} in none of its files")
 
 
+def test_weights_of_another_model_than_config_json(program: Program, tmp_path: Path) -> None:
+    _made(program, tmp_path)
+    (tmp_path / "whole" / "config.json").write_text(json.dumps({**SMALL, "hidden_size": 512}))
+    told = "model.embed_tokens.weight has the shape [1024, 256], and ExLlamaV2 takes [1024, 512] for its config.json"
+    for command in (("plan", CARD), ("sweep", CARD, "results_dir=r"), ("synth", "--out", "twin", "--sparse")):
+        refused = program(command[0], "model.path=whole", *command[1:])
+        assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+        (line,) = (line for line in refused.stderr.splitlines() if told in line)
+        assert line.startswith("vram-bench: model.path=")
+        assert line.endswith("more differ); give weights and config.json of one model")
+    assert {path.name for path in tmp_path.iterdir()} == {"given", "whole"}
+
+
 def test_an_exl2_layer_of_which_a_part_is_missing(program: Program, tmp_path: Path) -> None:
     """As of a head that was cut in two by a shard that is not there."""
     whole = _made(program, tmp_path)
@@ -86,7 +100,7 @@ def test_the_answer_is_kept_and_a_whole_checkpoint_passes(program: Program, tmp_
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     assert program("plan", "model.path=whole", CARD, **own).returncode == 0
     kept = list((tmp_path / "cache" / "vram-bench" / "whole").rglob("*.json"))
-    assert [json.loads(path.read_text()) for path in kept] == [{"missing": [], "refused": None}]
+    assert [json.loads(path.read_text()) for path in kept] == [{"missing": [], "misshapen": [], "refused": None}]
     stamp = kept[0].stat().st_mtime_ns
     shutil.copytree(tmp_path / "whole", tmp_path / "copy")
     assert program("plan", "model.path=copy", CARD, **own).returncode == 0
@@ -104,7 +118,7 @@ REFUSED = [
     ({"rope_scaling": {"type": "linear"}}, ["'factor' missing from 'rope_scaling'"]),
     ({"rope_theta": "10000.0"}, ['rope_theta is "10000.0"', "write a number there"]),
     ({"num_key_value_heads": "2"}, ['num_key_value_heads is "2"', "write a whole number there"]),
-    ({"num_key_value_heads": 0}, ["num_key_value_heads"]),
+    ({"num_key_value_heads": 3}, ["num_key_value_heads is 3", "num_attention_heads 4"]),
     ({"hidden_size": None}, ["no hidden_size or d_model"]),
 ]
 
@@ -121,7 +135,7 @@ def test_a_configuration_that_the_engine_refuses_is_unsupported(program: Program
     rows = {row["model"]: row for row in read_cases(tmp_path / "r")[0].to_pylist()}
     for folder, (_, words) in zip(folders, REFUSED, strict=True):
         assert rows[folder]["outcome"] == "unsupported", rows[folder]["error"]
-        assert rows[folder]["error"].startswith("ExLlamaV2 cannot read config.json: ")
+        assert re.match(r"ExLlamaV2 cannot (read|run) config.json: ", rows[folder]["error"])
         for word in words:
             assert word in rows[folder]["error"]
     again = program(*command)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config.lengths import ENGINE_DEFAULT, MAX_SEQ_LEN, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.lengths import ENGINE_DEFAULT, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.core.case import MAX_SEQ_LEN
 from bench.core.outcome import LimitBasis
 from tests.config.any_config import configs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +15,27 @@ Entries = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of each te
 
 
 def write_header(path: Path, entries: Entries) -> None:
-    """Makes `path` a file of these tensors."""
-    path.write_bytes(of(entries))
+    """Makes `path` a file of these tensors; its body is a hole."""
+    header, body_bytes = _header(entries)
+    path.write_bytes(header)
+    os.truncate(path, len(header) + body_bytes)
 
 
 def of(entries: Entries) -> bytes:
     """The bytes of such a file."""
+    header, body_bytes = _header(entries)
+    return header + bytes(body_bytes)
+
+
+def _header(entries: Entries) -> tuple[bytes, int]:
+    """What the file begins with, and the size of its body."""
     header, end = {}, 0
     for name, (kind, shape) in entries.items():
         begin, end = end, end + math.prod(shape) * _ITEM_BITS.get(kind, 8) // 8
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + bytes(end)
+    return struct.pack("<Q", len(text)) + text, end
 
 
 def read(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:

@@ -19,7 +19,7 @@ import torch
 from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
 from bench.allocator.parts import PARTS
-from bench.core.case import Case
+from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.core.messages import Entered, Message, Result
 from bench.core.outcome import Phase
 from bench.trace import parametric as trace
@@ -191,7 +191,8 @@ def _setup(case: Case, config: Any) -> Setup:
         batch_size=case.batch_size,
         attention=attention,
         # Beyond the engine's default other tables may be made; what is recorded must show them.
-        native_max_seq_len=max(config.max_seq_len, 2 * (rope_limit or 0)),
+        # A tokenizer's 10^30 for `no limit`, or 0, is no length.
+        native_max_seq_len=min(max(config.max_seq_len, 2 * (rope_limit or 0), PAGE), MAX_SEQ_LEN),
         window=config.sliding_window or None if slides else None,
         rope_limit=rope_limit,
         num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,

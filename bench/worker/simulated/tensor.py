@@ -31,6 +31,8 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 MAX_ELEMENTS_WITH_VALUES = 4096
 # Zeros on the CPU from this size on come from fresh pages, which cost nothing until they are written.
 _LAZY_ZEROS_BYTES = 1 << 20
+# Linux's MAP_NORESERVE: they may be more than the machine has, since nothing is written.
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
 
 
 class Claim:
@@ -320,4 +322,5 @@ def lazy_zeros(shape: Any, dtype: torch.dtype) -> torch.Tensor:
         size_bytes *= extent
     if size_bytes < _LAZY_ZEROS_BYTES:
         return torch.zeros(shape, dtype=dtype)
-    return torch.frombuffer(mmap.mmap(-1, size_bytes), dtype=dtype).view(shape)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    return torch.frombuffer(mmap.mmap(-1, size_bytes, flags=flags), dtype=dtype).view(shape)

@@ -1,0 +1,111 @@
+"""Numbers of a config.json that no model has: told by the key before anything is made of them.
+
+ExLlamaV2 takes 0 layers, -4096 columns or 10^30 words as they are, `true` as 1, and fails over them later: in a
+division, in an endless loop over layers, or with gigabytes of tensors that it was asked for. What it refuses itself,
+such as a text for a number, is left to it (bench/worker/readable.py). Lengths are another matter (lengths.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.config.units import number_in_words
+from bench.core.case import MAX_SEQ_LEN
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What one of `keys` may be; `part.key` is a key within an object. `above` is a limit that is no value itself."""
+
+    keys: tuple[str, ...]
+    least: float
+    most: float
+    above: bool = False
+
+    def allows(self, value: float) -> bool:
+        above = self.least < value if self.above else self.least <= value
+        return above and value <= self.most and (isinstance(value, int) or math.isfinite(value))
+
+    def __str__(self) -> str:
+        if self.most == math.inf:
+            return "a number" if self.least == -math.inf else "a positive number"
+        if self.above:
+            return f"a number above {self.least:g}, up to {self.most:g}"
+        return f"a whole number from {int(self.least):,} to {int(self.most):,}"
+
+
+_POSITIVE = (0, math.inf, True)
+_ANY = (-math.inf, math.inf)
+# In the order of ExLlamaV2Config.prepare. No published model comes near to what is the most: the deepest has some 200
+# layers, the widest 20,480 columns, Kimi-K2 384 experts in each of 61 layers.
+_RANGES = (
+    _Range(("bos_token_id", "eos_token_id", "pad_token_id"), -(1 << 22), 1 << 22),
+    _Range(("vocab_size",), 1, 1 << 22),
+    _Range(("num_hidden_layers", "n_layers", "n_layer"), 1, 1024),
+    _Range(("hidden_size", "d_model", "n_embd"), 1, 1 << 18),
+    _Range(("num_attention_heads", "n_heads", "n_head"), 1, 4096),
+    _Range(("head_dim",), 1, 4096),
+    _Range(("num_key_value_heads", "attn_config.kv_n_heads"), 1, 4096),
+    _Range(("query_pre_attn_scalar",), *_POSITIVE),
+    _Range(("intermediate_size", "ffn_config.ffn_hidden_size", "n_inner", "moe_intermediate_size"), 1, 1 << 20),
+    _Range(("num_local_experts", "ffn_config.moe_num_experts", "num_experts"), 0, 4096),
+    _Range(("num_experts_per_tok", "ffn_config.moe_top_k"), 0, 4096),
+    _Range(("dim_model_base",), 1, 1 << 18),
+    _Range(("logit_scale", "logits_scaling", "scale_emb", "embedding_multiplier", "attention_multiplier"), *_ANY),
+    _Range(("residual_multiplier", "scale_depth", "attn_logit_softcapping", "final_logit_softcapping"), *_ANY),
+    _Range(("rope_theta", "attn_config.rope_theta"), *_POSITIVE),
+    _Range(("sliding_window", "sliding_window_size"), -1, MAX_SEQ_LEN),
+    _Range(("sliding_window_pattern",), 0, 1024),
+    _Range(("partial_rotary_factor",), 0, 1, True),
+    _Range(("rope_scaling.factor", "rope_scaling.low_freq_factor", "rope_scaling.high_freq_factor"), *_POSITIVE),
+    _Range(("rope_scaling.original_max_position_embeddings", "original_max_position_embeddings"), 1, MAX_SEQ_LEN),
+)
+_LAYERS, _EXPERTS = (next(each for each in _RANGES if key in each.keys) for key in ("n_layers", "num_experts"))
+_MOST_EXPERTS = 1 << 16  # of all layers together
+
+
+# Objects in which the engine looks for keys without a look at what they are.
+_OBJECTS = ("text_config", "vision_config", "quantization_config", "ffn_config", "attn_config")
+
+
+def absurdity(config: Mapping[str, Any]) -> str | None:
+    """The first number of `config` (a config.json, parsed) that no model has, and what is allowed there; else None."""
+    for key in _OBJECTS:
+        if config.get(key) and not isinstance(config[key], Mapping):
+            return f"{key} is {_shortened(json.dumps(config[key]))}; write an object there, or null"
+    for allowed in _RANGES:
+        for key, value in _told(config, allowed):
+            if isinstance(value, bool):
+                return f"{key} is {json.dumps(value)}; write {allowed} there"
+            if isinstance(value, int | float) and not allowed.allows(value):
+                return f"{key} is {number_in_words(value)}; write {allowed} there"
+    layers, experts = (next(_numbers(config, allowed), ("", 0)) for allowed in (_LAYERS, _EXPERTS))
+    if layers[1] * experts[1] > _MOST_EXPERTS:
+        return (
+            f"{layers[0]} is {layers[1]:,} and {experts[0]} is {experts[1]:,}; a model of more than {_MOST_EXPERTS:,} "
+            "experts is not measured"
+        )
+    return None
+
+
+def _told(config: Mapping[str, Any], allowed: _Range) -> Iterator[tuple[str, Any]]:
+    """Each of the keys that there is, as it is named in config.json, and its value."""
+    text = config.get("text_config")
+    for prefix, scope in (("", config), ("text_config.", text)):
+        for key in allowed.keys:
+            part, _, name = key.rpartition(".")
+            where = scope.get(part) if part and isinstance(scope, Mapping) else scope
+            if isinstance(where, Mapping) and where.get(name) is not None:
+                yield prefix + key, where[name]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _numbers(config: Mapping[str, Any], allowed: _Range) -> Iterator[tuple[str, int]]:
+    return ((key, int(value)) for key, value in _told(config, allowed) if isinstance(value, int | float))
