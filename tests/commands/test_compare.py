@@ -54,6 +54,19 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_reader_who_leaves_changes_no_verdict(tmp_path: Path, how: list[str]) -> None:
+    """As in `compare … | head -1` with pipefail: it was exit code 0, over gates that had failed."""
+    base = write(tmp_path / "base", [case()])
+    head = write(tmp_path / "head", [grown(case(), 1000 * MIB)])
+    command = [sys.executable, "-m", "bench", "compare", str(base), str(head), *how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.wait(), process.stderr.read()) == (1, "")
+
+
 def test_the_same_rows_pass(program: Program, tmp_path: Path) -> None:
     write(tmp_path / "base", [case(), real_case([1.0, 1.1, 1.2])], [boundary()])
     done = program("compare", "base", "base")
