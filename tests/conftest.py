@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -16,6 +18,8 @@ from hypothesis import settings
 
 from bench import nvml
 from bench.__main__ import main
+from bench.config import models
+from tests.servers import KeptServers
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -57,20 +61,55 @@ def program(tmp_path: Path) -> Program:
     return run
 
 
+@pytest.fixture(scope="session")
+def servers(own_cache: None) -> Iterator[KeptServers]:
+    """The workers of all commands that are called in this process."""
+    kept = KeptServers()
+    yield kept
+    kept.end()
+
+
+@pytest.fixture(scope="session")
+def called(servers: KeptServers) -> Program:
+    """Calls `bench ARGUMENTS…` without a process of its own, which saves seconds each time; `cwd` must be named.
+
+    Nothing that one command has read is known to the next. Its workers are those of the commands before it.
+    """
+
+    def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        for read in (models._read_directory, models._from_hub):
+            read.cache_clear()
+        encoding = environment.get("PYTHONIOENCODING", "utf-8")
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)]
+        out, err = (stream.buffer for stream in streams)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(streams[0]),
+            contextlib.redirect_stderr(streams[1]),
+        ):
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr("signal.signal", lambda *_: None)
+            patch.setattr("bench.launch.launchers.ForkServer", servers)
+            try:
+                code = main(arguments)
+            except SystemExit as bad_input:
+                code = int(bad_input.code or 0)
+        said = [stream.getvalue().decode(encoding) for stream in (out, err) if isinstance(stream, io.BytesIO)]
+        return subprocess.CompletedProcess(arguments, code, *said)
+
+    return run
+
+
 @pytest.fixture
-def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    """The same without a process of its own, for commands that start none: a second saved each time."""
+def in_process(called: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """`called` in the test's own empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("signal.signal", lambda *_: None)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        try:
-            code = main(arguments)
-        except SystemExit as bad_input:
-            code = int(bad_input.code or 0)
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+    def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return called(*arguments, cwd=cwd, **environment)
 
     return run
 

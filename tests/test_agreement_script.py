@@ -32,13 +32,13 @@ def as_measured(row: dict[str, Any], **changed: Any) -> dict[str, Any]:
     return {**row, **real, "workspace_bytes": 8_519_680, **changed}
 
 
-def test_rows_are_held_against_a_simulation_of_their_own_card(program: Program, tmp_path: Path) -> None:
+def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Program, tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(TINY))
-    made = program("synth", "model=local", "model.path=tiny", "bpw=4.0", "--out", "models/tiny4", "--sparse")
+    made = in_process("synth", "model=local", "model.path=tiny", "bpw=4.0", "--out", "models/tiny4", "--sparse")
     assert made.returncode == 0, made.stderr
     lengths = "max_seq_len=512,1024"
-    program("sweep", "model=local", "model.path=models/tiny4", f"device={CARD}", lengths, "results_dir=first")
+    in_process("sweep", "model=local", "model.path=models/tiny4", f"device={CARD}", lengths, "results_dir=first")
     rows = read_cases(tmp_path / "first")[0].sort_by("max_seq_len").to_pylist()
     more_bytes = rows[1]["peak_reserved_bytes"] + (2 << 20)
     rows = [as_measured(rows[0]), as_measured(rows[1], peak_reserved_bytes=more_bytes)]

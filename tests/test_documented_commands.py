@@ -22,6 +22,7 @@ import pytest
 
 from tests.config.hub_server import Hub
 from tests.config.test_hub import LLAMA
+from tests.conftest import Program
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,7 +65,7 @@ INSTEAD: dict[str, Instead] = {
     "vram-bench COMMAND --help": Instead(
         "names no command", "\n".join(f"vram-bench {command} --help" for command in COMMANDS)
     ),
-    _70B: Instead("takes minutes: the plan reads the same keys", _70B.replace(" sweep ", " plan ")),
+    _70B: Instead("takes minutes; the plan of it stands in the next line", f"{_70B} --cfg job", says="llama_3_1_70b"),
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")
@@ -133,7 +134,7 @@ WRITTEN = {page: commands(page) for page in PAGES}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def home(called: Program, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of somebody who has done what the pages presuppose: models, rows of two runs, a hub."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "bin").mkdir()
@@ -158,14 +159,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "HF_HOME": str(folder / "hub"),
     }
     for bpw in ("3.0", "4.0"):
-        synth = f"vram-bench synth model=local model.path=config bpw={bpw} --out models/{bpw}"
-        assert bash(synth, folder, environment).returncode == 0
+        synth = ("synth", "model=local", "model.path=config", f"bpw={bpw}", "--out", f"models/{bpw}")
+        assert called(*synth, cwd=folder).returncode == 0
         files = {path.name: path for path in (folder / "models" / bpw).iterdir()}
         hub.repository("ORG/NAME-exl2").commit(f"{bpw}bpw", dict(files))
     (folder / "models" / "my-exl2").symlink_to(folder / "models" / "4.0")
     (folder / "models" / "mine").symlink_to(folder / "models" / "4.0")
-    sweep = "vram-bench sweep model=local model.path=models/mine device=rtx_4090 cache=FP16 results_dir=results"
-    assert bash(sweep, folder, environment).returncode == 0
+    sweep = ("sweep", "model=local", "model.path=models/mine", "device=rtx_4090", "cache=FP16", "results_dir=results")
+    assert called(*sweep, cwd=folder).returncode == 0
     yield environment
     hub.close()
 

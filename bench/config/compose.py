@@ -6,6 +6,7 @@ and then all is multiplied. Hydra knows the names of the keys; what they take is
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, make_dataclass
@@ -58,15 +59,16 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     asked = _read(overrides)
     mine = asked.mine
     found: list[dict[str, Any]] = []
+    compose_once = functools.cache(asked.compose)
     with _Composer():
-        first, defaults = asked.compose([one.text for one in mine if not one.is_axis])
+        first, defaults = compose_once(tuple(one.text for one in mine if not one.is_axis))
         named = {override.key for override in mine}
         mine += parse([f"{key}={values}" for key, values in defaults.items() if key not in named], asked.catalogue)
         axes = {override.key: override for override in mine if override.is_axis}
         group_axes = {key: override for key, override in axes.items() if key in GROUPS}
         value_axes = {key: override for key, override in axes.items() if key not in GROUPS}
         schemas = {name: _names_of_keys(schema) for name, schema in _SCHEMAS.items()}
-        parts_of = Parts(mine, asked.catalogue, schemas, lambda overrides: asked.compose(overrides)[0])
+        parts_of = Parts(mine, asked.catalogue, schemas, lambda overrides: compose_once(tuple(overrides))[0])
         finish = Finisher(asked.catalogue, _named(mine, first))
         for choice in itertools.product(*(override.values for override in group_axes.values())):
             parts = parts_of.compose(dict(zip(group_axes, choice, strict=True)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.evidence import evidence, headroom_at, reach, speed_at
@@ -200,6 +200,7 @@ def test_an_estimate_is_scaled_by_the_bytes_that_decoding_moves() -> None:
     assert basis.tolist() == ["estimated", "estimated"]
 
 
+@settings(max_examples=30)
 @given(
     others=st.lists(
         st.tuples(

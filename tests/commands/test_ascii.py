@@ -10,15 +10,15 @@ from tests.conftest import Program
 SWEEP = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "bpw=4.0", "jobs=1")
 
 
-def test_all_commands_print_what_the_output_can_have(program: Program) -> None:
+def test_all_commands_print_what_the_output_can_have(in_process: Program) -> None:
     said = {
-        "sweep": program("sweep", *SWEEP, "max_seq_len=512", "results_dir='结果'", PYTHONIOENCODING="ascii"),
-        "plan": program("plan", *SWEEP, "cache=FP16,Q4", "max_seq_len=auto", PYTHONIOENCODING="ascii"),
-        "report": program("report", "--results", "结果", PYTHONIOENCODING="ascii"),
-        "compare": program("compare", "结果", "结果", PYTHONIOENCODING="ascii"),
-        "doctor": program("doctor", PYTHONIOENCODING="ascii"),
-        "help": program("--help", PYTHONIOENCODING="ascii"),
-        "bad input": program("report", "--results", "没有", PYTHONIOENCODING="ascii"),
+        "sweep": in_process("sweep", *SWEEP, "max_seq_len=512", "results_dir='结果'", PYTHONIOENCODING="ascii"),
+        "plan": in_process("plan", *SWEEP, "cache=FP16,Q4", "max_seq_len=auto", PYTHONIOENCODING="ascii"),
+        "report": in_process("report", "--results", "结果", PYTHONIOENCODING="ascii"),
+        "compare": in_process("compare", "结果", "结果", PYTHONIOENCODING="ascii"),
+        "doctor": in_process("doctor", PYTHONIOENCODING="ascii"),
+        "help": in_process("--help", PYTHONIOENCODING="ascii"),
+        "bad input": in_process("report", "--results", "没有", PYTHONIOENCODING="ascii"),
     }
     codes = {name: done.returncode for name, done in said.items()}
     assert codes == {**dict.fromkeys(said, 0), "bad input": 2}, said

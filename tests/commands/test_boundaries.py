@@ -61,14 +61,9 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+def swept(called: Program, tmp_path_factory: pytest.TempPathFactory) -> Swept:
     folder = tmp_path_factory.mktemp("swept")
-    command = [sys.executable, "-m", "bench", "sweep", *OVERRIDES]
-    environment = {**os.environ, "COLUMNS": "80"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    return Swept(done, folder)
+    return Swept(called("sweep", *OVERRIDES, cwd=folder, COLUMNS="80"), folder)
 
 
 # What is found
@@ -107,13 +102,13 @@ def test_the_model_s_own_limit_takes_one_case(swept: Swept) -> None:
     assert swept.case(row, 2048)["outcome"] == "fits"
 
 
-def test_where_nothing_fits_the_advice_does(swept: Swept, program: Program, tmp_path: Path) -> None:
+def test_where_nothing_fits_the_advice_does(swept: Swept, in_process: Program, tmp_path: Path) -> None:
     row = swept.boundary("tinyllama_1_1b", NOTHING)
     assert (row["outcome"], row["fits_at"], row["fails_at"]) == ("oom", None, 256)
     assert (row["certified"], row["probes"], row["headroom_bytes"]) == (True, 1, None)
     advised = re.fullmatch(r"(.+) would fit ([0-9,]+) tokens \(predicted\)", row["advice"])
     assert advised is not None
-    done = program("sweep", "model=tinyllama_1_1b", "device=rtx_3060_12gb", "vram_limit=700MiB", *advised[1].split())
+    done = in_process("sweep", "model=tinyllama_1_1b", "device=rtx_3060_12gb", "vram_limit=700MiB", *advised[1].split())
     assert done.returncode == 0
     (found,) = boundaries(tmp_path / "results")
     assert (found["fits_at"], found["certified"]) == (int(advised[2].replace(",", "")), True)
@@ -164,28 +159,28 @@ def test_what_is_told_goes_from_the_plan_to_the_files(swept: Swept) -> None:
 # Once more
 
 
-def test_the_same_command_runs_nothing(swept: Swept, program: Program) -> None:
+def test_the_same_command_runs_nothing(swept: Swept, in_process: Program) -> None:
     before = (len(rows(swept.results)), len(boundaries(swept.results)))
-    again = program("sweep", *OVERRIDES, cwd=swept.folder)
+    again = in_process("sweep", *OVERRIDES, cwd=swept.folder)
     assert again.returncode == 0
     assert again.stderr == "9 boundaries to find, 9 cases to measure, 18 of them stored already\n"
     assert "4,608" in again.stdout
     assert (len(rows(swept.results)), len(boundaries(swept.results))) == before
 
 
-def test_rerun_finds_it_again(swept: Swept, program: Program, tmp_path: Path) -> None:
+def test_rerun_finds_it_again(swept: Swept, in_process: Program, tmp_path: Path) -> None:
     shutil.copytree(swept.results, tmp_path / "results")
     one = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "vram_limit=4GiB")
-    done = program("sweep", *one, "rerun=true")
+    done = in_process("sweep", *one, "rerun=true")
     assert done.returncode == 0
     assert "stored" not in done.stderr
     assert len(rows(tmp_path / "results")) == len(rows(swept.results)) + 1
     assert len(boundaries(tmp_path / "results")) == len(boundaries(swept.results)) + 1
 
 
-def test_ctrl_c_in_a_search_keeps_its_probes_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "sweep", "model=tinyllama_1_1b", "device=rtx_3060_12gb"]
-    command += ["vram_limit=820MiB", "cache=FP16,Q4", "jobs=1"]
+def test_ctrl_c_in_a_search_keeps_its_probes_and_the_same_command_goes_on(tmp_path: Path, in_process: Program) -> None:
+    overrides = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "vram_limit=820MiB", "cache=FP16,Q4", "jobs=1")
+    command = [sys.executable, "-m", "bench", "sweep", *overrides]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -197,7 +192,7 @@ def test_ctrl_c_in_a_search_keeps_its_probes_and_the_same_command_goes_on(tmp_pa
     assert "interrupted; 2 of 2 are left, the same command goes on with them" in told
     assert [row["max_seq_len"] for row in rows(tmp_path / "results")] == [768]
     assert boundaries(tmp_path / "results") == []
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    again = in_process("sweep", *overrides)
     assert again.returncode == 0
     assert "2 boundaries to find\n" in again.stderr
     stored = rows(tmp_path / "results")

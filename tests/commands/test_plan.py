@@ -23,15 +23,15 @@ ENTRY_KEYS = """
 """
 
 
-def planned(program: Program, *overrides: str) -> dict[str, Any]:
-    done = program("plan", *overrides, "--json")
+def planned(in_process: Program, *overrides: str) -> dict[str, Any]:
+    done = in_process("plan", *overrides, "--json")
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
-def test_a_plan_is_shown_and_nothing_is_written(program: Program, tmp_path: Path) -> None:
-    done = program("plan", *TINY, "cache=FP16,Q4", "max_seq_len=auto,512")
+def test_a_plan_is_shown_and_nothing_is_written(in_process: Program, tmp_path: Path) -> None:
+    done = in_process("plan", *TINY, "cache=FP16,Q4", "max_seq_len=auto,512")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("2 cells, 2 cases: 4 probes expected, about ")
     assert "4 predicted to fit" in done.stdout
@@ -42,8 +42,8 @@ def test_a_plan_is_shown_and_nothing_is_written(program: Program, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
-    document = planned(program, *TINY, "max_seq_len=auto,512")
+def test_json_has_all_of_it_and_nothing_else(in_process: Program) -> None:
+    document = planned(in_process, *TINY, "max_seq_len=auto,512")
     assert {"cells", "cases", "probes", "expected_s", "expected_basis", "longest_probe_s"} == set(document)
     (search,), (case,) = document["cells"], document["cases"]
     for entry in (search, case):
@@ -59,17 +59,17 @@ def test_json_has_all_of_it_and_nothing_else(program: Program) -> None:
     assert document["expected_s"] > 0
 
 
-def test_options_may_stand_among_the_overrides(program: Program) -> None:
-    done = program("plan", "model=tinyllama_1_1b", "--json", "device=rtx_3060_12gb", "max_seq_len=512")
+def test_options_may_stand_among_the_overrides(in_process: Program) -> None:
+    done = in_process("plan", "model=tinyllama_1_1b", "--json", "device=rtx_3060_12gb", "max_seq_len=512")
     assert [case["device_name"] for case in json.loads(done.stdout)["cases"]] == ["rtx_3060_12gb"]
-    assert program("plan", "model=tinyllama_1_1b", "--jsn", "device=rtx_3060_12gb").returncode == 2
-    assert program("doctor", "model=tinyllama_1_1b").returncode == 2
+    assert in_process("plan", "model=tinyllama_1_1b", "--jsn", "device=rtx_3060_12gb").returncode == 2
+    assert in_process("doctor", "model=tinyllama_1_1b").returncode == 2
 
 
-def test_a_plan_agrees_with_the_sweep_of_it(program: Program, tmp_path: Path) -> None:
+def test_a_plan_agrees_with_the_sweep_of_it(in_process: Program, tmp_path: Path) -> None:
     overrides = (*TINY, "bpw=8.0", "vram_limit=1.29GiB")
-    before = planned(program, *overrides)["cells"][0]
-    assert program("sweep", *overrides).returncode == 0
+    before = planned(in_process, *overrides)["cells"][0]
+    assert in_process("sweep", *overrides).returncode == 0
     results = tmp_path / "results"
     (found,) = [row for path in results.rglob("boundaries.parquet") for row in pq.read_table(path).to_pylist()]
     cases = [row for path in results.rglob("cases.parquet") for row in pq.read_table(path).to_pylist()]
@@ -82,40 +82,40 @@ def test_a_plan_agrees_with_the_sweep_of_it(program: Program, tmp_path: Path) ->
     assert before["predicted_peak_device_bytes"] == case["peak_device_bytes"]
     assert before["headroom_bytes"] == found["headroom_bytes"]
     assert before["estimated_decode_tokens_per_s"] == case["estimated_decode_tokens_per_s"]
-    after = planned(program, *overrides)
+    after = planned(in_process, *overrides)
     assert (after["cells"][0]["stored"], after["probes"], after["expected_s"]) == (True, 0, 0.0)
     assert {**before, "stored": True, "probes": 0} == after["cells"][0]
-    again = planned(program, *overrides, "rerun=true")
+    again = planned(in_process, *overrides, "rerun=true")
     assert (again["cells"][0]["stored"], again["probes"], again["expected_basis"]) == (False, 2, "stored rows")
     assert len(list(results.rglob("*.parquet"))) == 2  # as the sweep left it
 
 
-def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(program: Program) -> None:
+def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(in_process: Program) -> None:
     overrides = ("model=llama_3_8b", "device=rtx_4060_8gb", "bpw=7.0", "max_seq_len=8192")
-    (case,) = planned(program, *overrides)["cases"]
+    (case,) = planned(in_process, *overrides)["cases"]
     assert (case["fits"], case["failed_in"]) == (False, "cache")
     assert case["headroom_bytes"] < 0
     assert case["estimated_decode_tokens_per_s"] is None
     assert {"setting": "bpw=6", "predicted_fits_at": 8192} in case["gains"]
-    shown = program("plan", *overrides)
+    shown = in_process("plan", *overrides)
     assert "OOM cache" in shown.stdout
     assert "bpw=6: fits" in shown.stdout
 
 
-def test_where_nothing_fits_it_says_what_is_missing(program: Program) -> None:
-    done = planned(program, "model=llama_3_1_70b", "device=rtx_4060_8gb")
+def test_where_nothing_fits_it_says_what_is_missing(in_process: Program) -> None:
+    done = planned(in_process, "model=llama_3_1_70b", "device=rtx_4060_8gb")
     (search,) = done["cells"]
     assert (search["fits"], search["predicted_fits_at"], search["failed_in"]) == (False, None, "load")
     assert "GiB more" in search["advice"]
     assert done["probes"] == 1
 
 
-def test_what_cannot_be_predicted_has_its_reason_in_its_row(program: Program) -> None:
+def test_what_cannot_be_predicted_has_its_reason_in_its_row(in_process: Program) -> None:
     overrides = ("model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
-    (case,) = planned(program, *overrides)["cases"]
+    (case,) = planned(in_process, *overrides)["cases"]
     assert (case["fits"], case["parts"], case["max_seq_len"]) == (None, None, 1024)
     assert "DeepseekV3ForCausalLM" in case["reason"]
-    done = program("plan", *overrides)
+    done = in_process("plan", *overrides)
     assert done.returncode == 0
     assert "1 unsupported\n" in done.stdout
     assert "unknown" not in done.stdout
@@ -124,8 +124,8 @@ def test_what_cannot_be_predicted_has_its_reason_in_its_row(program: Program) ->
 
 
 @pytest.mark.parametrize(("override", "told"), [("bpw=99", "bpw=99"), ("model=tinylama_1_1b", "tinyllama_1_1b")])
-def test_bad_input_is_told_in_two_lines(program: Program, tmp_path: Path, override: str, told: str) -> None:
-    done = program("plan", *TINY, override, "--json")
+def test_bad_input_is_told_in_two_lines(in_process: Program, tmp_path: Path, override: str, told: str) -> None:
+    done = in_process("plan", *TINY, override, "--json")
     assert done.returncode == 2
     assert told in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
@@ -203,10 +203,10 @@ def test_how_long_a_sweep_would_take(
     assert expect(rows, measured, jobs, slow) == expected
 
 
-def test_a_probe_that_may_come_near_its_timeout_is_told(program: Program) -> None:
+def test_a_probe_that_may_come_near_its_timeout_is_told(in_process: Program) -> None:
     """Thousands of chunks of a few hundred tokens."""
     long = ["model=llama_3_1_8b", "attention=matmul", "max_seq_len=131072", "device=a100_80gb"]
-    assert "timeout_s=60 ends it" in " ".join(program("plan", *long, "timeout_s=60").stdout.split())
-    document = json.loads(program("plan", "--json", *long, "timeout_s=60").stdout)
+    assert "timeout_s=60 ends it" in " ".join(in_process("plan", *long, "timeout_s=60").stdout.split())
+    document = json.loads(in_process("plan", "--json", *long, "timeout_s=60").stdout)
     assert document["longest_probe_s"] > 60
-    assert "ends it" not in program("plan", *long, "timeout_s=80000").stdout
+    assert "ends it" not in in_process("plan", *long, "timeout_s=80000").stdout

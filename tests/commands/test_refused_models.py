@@ -35,7 +35,7 @@ def _directory(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def _refused_by_all(program: Program, tmp_path: Path, folder: str, said: str, *, first: str = "plan") -> None:
+def _refused_by_all(in_process: Program, tmp_path: Path, folder: str, said: str, *, first: str = "plan") -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     commands = {
         "plan": ("plan", f"model.path={folder}", CARD),
@@ -43,24 +43,24 @@ def _refused_by_all(program: Program, tmp_path: Path, folder: str, said: str, *,
         "synth": ("synth", f"model.path={folder}", "--out", "twin", "--sparse"),
     }
     for command in sorted(commands, key=lambda name: name != first):
-        refused = program(*commands[command])
+        refused = in_process(*commands[command])
         assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
         assert said in refused.stderr
         assert refused.stderr.splitlines()[-1].endswith("download it again")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def _made(program: Program, tmp_path: Path, bpw: str = "4.0") -> Path:
+def _made(in_process: Program, tmp_path: Path, bpw: str = "4.0") -> Path:
     """A whole checkpoint in two files or more, with an index as the original's would be."""
     _directory(tmp_path / "given")
-    made = program("synth", "model.path=given", f"bpw={bpw}", "--out", "whole", "--sparse", "--shard-size", "1MiB")
+    made = in_process("synth", "model.path=given", f"bpw={bpw}", "--out", "whole", "--sparse", "--shard-size", "1MiB")
     assert made.returncode == 0, made.stderr
     return tmp_path / "whole"
 
 
-def test_a_shard_that_was_never_downloaded(program: Program, tmp_path: Path) -> None:
+def test_a_shard_that_was_never_downloaded(in_process: Program, tmp_path: Path) -> None:
     """The index names all tensors, also those of the file that is not there: it is not asked."""
-    whole = _made(program, tmp_path, "16")
+    whole = _made(in_process, tmp_path, "16")
     shards = sorted(whole.glob("*.safetensors"))
     lost = next(shard for shard in shards if any("layers.1.mlp" in name for name in headers.read(shard)))
     names = headers.read(lost)
@@ -68,15 +68,15 @@ def test_a_shard_that_was_never_downloaded(program: Program, tmp_path: Path) -> 
     assert len(shards) > 2
     assert (whole / "model.safetensors.index.json").exists()
     rest = f" (and {len(names) - 1} more) are" if len(names) > 1 else " is"
-    _refused_by_all(program, tmp_path, "whole", f"{rest} in none of its files")
+    _refused_by_all(in_process, tmp_path, "whole", f"{rest} in none of its files")
 
 
-def test_weights_of_another_model_than_config_json(program: Program, tmp_path: Path) -> None:
-    _made(program, tmp_path)
+def test_weights_of_another_model_than_config_json(in_process: Program, tmp_path: Path) -> None:
+    _made(in_process, tmp_path)
     (tmp_path / "whole" / "config.json").write_text(json.dumps({**SMALL, "hidden_size": 512}))
     told = "model.embed_tokens.weight has the shape [1024, 256], and ExLlamaV2 takes [1024, 512] for its config.json"
     for command in (("plan", CARD), ("sweep", CARD, "results_dir=r"), ("synth", "--out", "twin", "--sparse")):
-        refused = program(command[0], "model.path=whole", *command[1:])
+        refused = in_process(command[0], "model.path=whole", *command[1:])
         assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
         (line,) = (line for line in refused.stderr.splitlines() if told in line)
         assert line.startswith("vram-bench: model.path=")
@@ -84,26 +84,26 @@ def test_weights_of_another_model_than_config_json(program: Program, tmp_path: P
     assert {path.name for path in tmp_path.iterdir()} == {"given", "whole"}
 
 
-def test_an_exl2_layer_of_which_a_part_is_missing(program: Program, tmp_path: Path) -> None:
+def test_an_exl2_layer_of_which_a_part_is_missing(in_process: Program, tmp_path: Path) -> None:
     """As of a head that was cut in two by a shard that is not there."""
-    whole = _made(program, tmp_path)
+    whole = _made(in_process, tmp_path)
     for shard in whole.glob("*.safetensors"):
         entries = {name: (kind, shape) for name, (kind, shape, _) in headers.read(shard).items()}
         kept = {name: entry for name, entry in entries.items() if name not in ("lm_head.q_scale", "lm_head.q_groups")}
         if kept != entries:
             headers.write_header(shard, kept)
-    _refused_by_all(program, tmp_path, "whole", "lm_head.q_scale (and 1 more) are in none of its files")
+    _refused_by_all(in_process, tmp_path, "whole", "lm_head.q_scale (and 1 more) are in none of its files")
 
 
-def test_the_answer_is_kept_and_a_whole_checkpoint_passes(program: Program, tmp_path: Path) -> None:
-    _made(program, tmp_path)
+def test_the_answer_is_kept_and_a_whole_checkpoint_passes(in_process: Program, tmp_path: Path) -> None:
+    _made(in_process, tmp_path)
     own = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    assert program("plan", "model.path=whole", CARD, **own).returncode == 0
+    assert in_process("plan", "model.path=whole", CARD, **own).returncode == 0
     kept = list((tmp_path / "cache" / "vram-bench" / "whole").rglob("*.json"))
     assert [json.loads(path.read_text()) for path in kept] == [{"missing": [], "misshapen": [], "refused": None}]
     stamp = kept[0].stat().st_mtime_ns
     shutil.copytree(tmp_path / "whole", tmp_path / "copy")
-    assert program("plan", "model.path=copy", CARD, **own).returncode == 0
+    assert in_process("plan", "model.path=copy", CARD, **own).returncode == 0
     assert [path.stat().st_mtime_ns for path in kept] == [stamp]
     assert len(list((tmp_path / "cache" / "vram-bench" / "whole").rglob("*.json"))) == 1
 
@@ -123,14 +123,14 @@ REFUSED = [
 ]
 
 
-def test_a_configuration_that_the_engine_refuses_is_unsupported(program: Program, tmp_path: Path) -> None:
+def test_a_configuration_that_the_engine_refuses_is_unsupported(in_process: Program, tmp_path: Path) -> None:
     folders = []
     for number, (changes, _) in enumerate(REFUSED):
         folders.append(f"m{number}")
         _directory(tmp_path / folders[-1], **changes)
     models = f"model.path={','.join(folders)}"
     command = ("sweep", "model=local", models, CARD, "max_seq_len=512", "results_dir=r")
-    swept = program(*command)
+    swept = in_process(*command)
     assert swept.returncode == 0, swept.stderr
     rows = {row["model"]: row for row in read_cases(tmp_path / "r")[0].to_pylist()}
     for folder, (_, words) in zip(folders, REFUSED, strict=True):
@@ -138,24 +138,24 @@ def test_a_configuration_that_the_engine_refuses_is_unsupported(program: Program
         assert re.match(r"ExLlamaV2 cannot (read|run) config.json: ", rows[folder]["error"])
         for word in words:
             assert word in rows[folder]["error"]
-    again = program(*command)
+    again = in_process(*command)
     assert again.returncode == 0
     assert len(read_cases(tmp_path / "r")[0]) == len(REFUSED)  # an answer is not asked for twice
-    planned = program("plan", "model=local", f"model.path={folders[0]}", CARD, "--json")
+    planned = in_process("plan", "model=local", f"model.path={folders[0]}", CARD, "--json")
     (search,) = json.loads(planned.stdout)["cells"]
     assert REFUSED[0][1][0] in search["reason"]
 
 
-def test_synth_refuses_what_the_engine_cannot_read(program: Program, tmp_path: Path) -> None:
+def test_synth_refuses_what_the_engine_cannot_read(in_process: Program, tmp_path: Path) -> None:
     _directory(tmp_path / "m", rope_theta="10000.0")
-    refused = program("synth", "model.path=m", "--out", "twin")
+    refused = in_process("synth", "model.path=m", "--out", "twin")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "rope_theta" in refused.stderr
     assert not (tmp_path / "twin").exists()
 
 
 @pytest.mark.parametrize("lost", ["hidden_act", "num_attention_heads"])
-def test_a_key_of_the_vision_tower_is_told(program: Program, tmp_path: Path, lost: str) -> None:
+def test_a_key_of_the_vision_tower_is_told(in_process: Program, tmp_path: Path, lost: str) -> None:
     vision = {
         "model_type": "pixtral", "head_dim": 64, "hidden_act": "gelu", "hidden_size": 1024, "intermediate_size": 4096,
         "num_attention_heads": 16, "num_hidden_layers": 2, "patch_size": 14, "rope_theta": 10000.0,
@@ -169,7 +169,7 @@ def test_a_key_of_the_vision_tower_is_told(program: Program, tmp_path: Path, los
     }  # fmt: skip
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
-    swept = program("sweep", "model.path=m", CARD, "max_seq_len=512", "results_dir=r")
+    swept = in_process("sweep", "model.path=m", CARD, "max_seq_len=512", "results_dir=r")
     assert swept.returncode == 0, swept.stderr
     (row,) = read_cases(tmp_path / "r")[0].to_pylist()
     assert (row["outcome"], f"vision_config.{lost}" in row["error"]) == ("unsupported", True), row["error"]

@@ -19,11 +19,10 @@ TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(called: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a small sweep."""
     folder = tmp_path_factory.mktemp("swept")
-    command = [sys.executable, "-m", "bench", "sweep", *TINY]
-    subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=True)
+    assert called("sweep", *TINY, cwd=folder).returncode == 0
     return folder / "results"
 
 
@@ -33,8 +32,8 @@ def stored(swept: Path, tmp_path: Path) -> Path:
     return shutil.copytree(swept, tmp_path / "results")
 
 
-def test_a_report_is_made_again_from_rows_alone(program: Program, tmp_path: Path, stored: Path) -> None:
-    done = program("report", "--out", "out", "--json")
+def test_a_report_is_made_again_from_rows_alone(in_process: Program, tmp_path: Path, stored: Path) -> None:
+    done = in_process("report", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["cases"], document["boundaries"]) == (4, 0)
@@ -146,25 +145,25 @@ def test_foreign_files_are_named_and_skipped(in_process: Program, stored: Path) 
     assert "tinyllama_1_1b" in done.stdout
 
 
-def test_doctor_answers_everywhere(program: Program) -> None:
-    done = program("doctor", "--json")
+def test_doctor_answers_everywhere(in_process: Program) -> None:
+    done = in_process("doctor", "--json")
     assert done.returncode == 0
     found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert {"torch", "exllamav2", "extension", "flash-attn", "xformers", "allocator", "isolation"} <= set(found)
-    text = program("doctor").stdout
+    text = in_process("doctor").stdout
     assert "exllamav2" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("command", [(), ("plan",), ("sweep",), ("report",), ("compare",), ("doctor",)])
-def test_help_answers_with_an_example(program: Program, command: tuple[str, ...]) -> None:
-    done = program(*command, "--help")
+def test_help_answers_with_an_example(in_process: Program, command: tuple[str, ...]) -> None:
+    done = in_process(*command, "--help")
     assert done.returncode == 0
     assert "example: vram-bench" in done.stdout
 
 
-def test_an_unknown_command_is_bad_input(program: Program) -> None:
-    assert program("swep").returncode == 2
+def test_an_unknown_command_is_bad_input(in_process: Program) -> None:
+    assert in_process("swep").returncode == 2
 
 
 def test_a_report_recommends_what_was_wished_for(in_process: Program, tmp_path: Path, stored: Path) -> None:

@@ -46,8 +46,8 @@ def digests(directory: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
 
 
-def test_what_it_makes_says_what_it_is_and_can_be_measured(program: Program, tmp_path: Path, model: str) -> None:
-    made = program("synth", "model=local", model, "bpw=3.5", "--out", "made", "--shard-size", "1MiB")
+def test_what_it_makes_says_what_it_is_and_can_be_measured(in_process: Program, tmp_path: Path, model: str) -> None:
+    made = in_process("synth", "model=local", model, "bpw=3.5", "--out", "made", "--shard-size", "1MiB")
     assert (made.returncode, made.stdout.count("model.path=made")) == (0, 1)
     directory = tmp_path / "made"
     assert not (tmp_path / "made.partial").exists()
@@ -65,7 +65,7 @@ def test_what_it_makes_says_what_it_is_and_can_be_measured(program: Program, tmp
     assert index["weight_map"].keys() == read(directory).keys()
     assert json.loads((directory / "config.json").read_text()) == {**CONFIG, "weights_made_up_by": "vram-bench synth"}
     assert json.loads((directory / "synthetic.json").read_text())["weights"].startswith("made up")
-    swept = program(
+    swept = in_process(
         "sweep", "model=local", "model.path=made", "device=rtx_4090", "max_seq_len=512", "results_dir=r", COLUMNS="200"
     )
     assert swept.returncode == 0, swept.stderr
@@ -75,17 +75,17 @@ def test_what_it_makes_says_what_it_is_and_can_be_measured(program: Program, tmp
     assert "weights made up by vram-bench synth" in row["notes"]
 
 
-def test_the_same_command_writes_the_same_bytes(program: Program, tmp_path: Path, model: str) -> None:
+def test_the_same_command_writes_the_same_bytes(in_process: Program, tmp_path: Path, model: str) -> None:
     for out in ("one", "two"):
-        assert program("synth", "model=local", model, "--out", out).returncode == 0
-    assert program("synth", "model=local", model, "--out", "other", "--seed", "1").returncode == 0
+        assert in_process("synth", "model=local", model, "--out", out).returncode == 0
+    assert in_process("synth", "model=local", model, "--out", "other", "--seed", "1").returncode == 0
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert digests(tmp_path / "one")["model.safetensors"] != digests(tmp_path / "other")["model.safetensors"]
 
 
-def test_it_goes_on_with_the_files_that_are_missing(program: Program, tmp_path: Path, model: str) -> None:
+def test_it_goes_on_with_the_files_that_are_missing(in_process: Program, tmp_path: Path, model: str) -> None:
     command = ("synth", "model=local", model, "--shard-size", "1MiB", "--out")
-    assert program(*command, "whole").returncode == 0
+    assert in_process(*command, "whole").returncode == 0
     # As if it had been cut off while it wrote the second file.
     cut = tmp_path / "cut.partial"
     shutil.copytree(tmp_path / "whole", cut)
@@ -95,15 +95,15 @@ def test_it_goes_on_with_the_files_that_are_missing(program: Program, tmp_path: 
     (cut / second).rename(cut / f"{second}.partial")
     (cut / f"{second}.partial").write_bytes(b"half")
     kept = (cut / first).stat().st_mtime_ns
-    assert program(*command, "cut").returncode == 0
+    assert in_process(*command, "cut").returncode == 0
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
     assert (tmp_path / "cut" / first).stat().st_mtime_ns == kept
 
 
-def test_another_recipe_does_not_go_on_there(program: Program, tmp_path: Path, model: str) -> None:
-    assert program("synth", "model=local", model, "--out", "a").returncode == 0
+def test_another_recipe_does_not_go_on_there(in_process: Program, tmp_path: Path, model: str) -> None:
+    assert in_process("synth", "model=local", model, "--out", "a").returncode == 0
     (tmp_path / "a").rename(tmp_path / "b.partial")
-    refused = program("synth", "model=local", model, "--out", "b", "--seed", "7")
+    refused = in_process("synth", "model=local", model, "--out", "b", "--seed", "7")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "beginning of another checkpoint" in refused.stderr
 
@@ -124,8 +124,8 @@ def test_ctrl_c_ends_it_while_the_worker_is_still_starting(tmp_path: Path, model
     assert {path.name for path in tmp_path.iterdir()} == {"small"}
 
 
-def test_a_sparse_one_takes_no_disk(program: Program, tmp_path: Path) -> None:
-    made = program("synth", "model=llama_3_1_70b", "bpw=2.4", "--out", "sparse", "--sparse")
+def test_a_sparse_one_takes_no_disk(in_process: Program, tmp_path: Path) -> None:
+    made = in_process("synth", "model=llama_3_1_70b", "bpw=2.4", "--out", "sparse", "--sparse")
     assert made.returncode == 0, made.stderr
     assert "all weights are zero" in made.stdout
     files = list((tmp_path / "sparse").glob("*.safetensors"))
@@ -154,21 +154,23 @@ def test_a_sparse_one_takes_no_disk(program: Program, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_made_is_refused_in_a_line(
-    program: Program, tmp_path: Path, arguments: list[str], said: str
+    in_process: Program, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").touch()
     model = [] if any(word.startswith("model=") for word in arguments) else ["model=tinyllama_1_1b"]
-    refused = program("synth", *model, *arguments)
+    refused = in_process("synth", *model, *arguments)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert said in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "new").exists()
 
 
-def test_weights_that_are_there_get_a_twin_with_other_values(program: Program, tmp_path: Path, model: str) -> None:
-    assert program("synth", "model=local", model, "bpw=3.0", "--out", "given").returncode == 0
-    twin = program("synth", "model=local", "model.path=given", "--seed", "5", "--shard-size", "1MiB", "--out", "twin")
+def test_weights_that_are_there_get_a_twin_with_other_values(in_process: Program, tmp_path: Path, model: str) -> None:
+    assert in_process("synth", "model=local", model, "bpw=3.0", "--out", "given").returncode == 0
+    twin = in_process(
+        "synth", "model=local", "model.path=given", "--seed", "5", "--shard-size", "1MiB", "--out", "twin"
+    )
     assert twin.returncode == 0, twin.stderr
     given, made = read(tmp_path / "given"), read(tmp_path / "twin")
     assert given.keys() == made.keys()
@@ -178,16 +180,16 @@ def test_weights_that_are_there_get_a_twin_with_other_values(program: Program, t
         assert (values == made[name]).all() == same, name
 
 
-def test_a_twin_of_weights_in_another_format_is_refused(program: Program, tmp_path: Path, model: str) -> None:
+def test_a_twin_of_weights_in_another_format_is_refused(in_process: Program, tmp_path: Path, model: str) -> None:
     save_file({"model.norm.weight": np.ones(8, np.float64)}, tmp_path / "small" / "model.safetensors")
-    refused = program("synth", "model=local", model, "--out", "twin")
+    refused = in_process("synth", "model=local", model, "--out", "twin")
     assert refused.returncode == 2
     assert "weights of type F64" in refused.stderr
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("F32", np.float32), ("BF16", np.uint16), ("F16", np.float16)])
 def test_a_twin_of_unquantised_weights_keeps_their_type_and_is_random(
-    program: Program, tmp_path: Path, kind: str, dtype: type
+    in_process: Program, tmp_path: Path, kind: str, dtype: type
 ) -> None:
     """An FP32 checkpoint of ones; of BF16 the bits are compared."""
     (tmp_path / "one").mkdir()
@@ -201,7 +203,7 @@ def test_a_twin_of_unquantised_weights_keeps_their_type_and_is_random(
     headers.write_header(
         tmp_path / "one" / "model.safetensors", {name: (kind, shape) for name, shape in shapes.items()}
     )
-    made = program("synth", "model=local", "model.path=one", "--out", "twin")
+    made = in_process("synth", "model=local", "model.path=one", "--out", "twin")
     assert made.returncode == 0, made.stderr
     found = headers.read(tmp_path / "twin" / "model.safetensors")
     assert {name: (of, shape) for name, (of, shape, _) in found.items()} == {

@@ -30,9 +30,9 @@ def _config(folder: Path, **more: Any) -> None:
     (folder / "config.json").write_text(json.dumps({**SMALL, **more}))
 
 
-def test_llama_3_1_8b_in_bf16_on_a_card_of_16_gb(program: Program, tmp_path: Path) -> None:
+def test_llama_3_1_8b_in_bf16_on_a_card_of_16_gb(in_process: Program, tmp_path: Path) -> None:
     """As its real checkpoint: ExLlamaV2 casts each tensor on the card, two copies at a time, and leaves holes."""
-    swept = program(
+    swept = in_process(
         "sweep", "model=llama_3_1_8b", "bpw=16", "cache=FP16,Q4", "device=rtx_4060_ti_16gb", "results_dir=r"
     )
     assert swept.returncode == 0, swept.stderr
@@ -48,13 +48,13 @@ def test_llama_3_1_8b_in_bf16_on_a_card_of_16_gb(program: Program, tmp_path: Pat
         assert ASSUMED not in (row["notes"] or [])  # its config.json says bfloat16
 
 
-def test_the_type_that_config_json_names_decides_what_is_loaded(program: Program, tmp_path: Path) -> None:
+def test_the_type_that_config_json_names_decides_what_is_loaded(in_process: Program, tmp_path: Path) -> None:
     told = {"bf16": {"torch_dtype": "bfloat16"}, "f16": {"dtype": "float16"}, "f32": {"torch_dtype": "float32"}}
     told |= {"text": {"text_config": {"torch_dtype": "float16"}}, "none": {}}
     for name, more in told.items():
         _config(tmp_path / name, **more)
     models = f"model.path={','.join(told)}"
-    swept = program(
+    swept = in_process(
         *("sweep", "model=local", models, "bpw=16", "device=rtx_3060_12gb", "max_seq_len=1024", "results_dir=r")
     )
     assert swept.returncode == 0, swept.stderr
@@ -65,12 +65,12 @@ def test_the_type_that_config_json_names_decides_what_is_loaded(program: Program
     assert [name for name, row in rows.items() if ASSUMED in row["notes"]] == ["none"]
 
 
-def test_a_plan_says_that_it_assumes_bf16(program: Program, tmp_path: Path) -> None:
+def test_a_plan_says_that_it_assumes_bf16(in_process: Program, tmp_path: Path) -> None:
     _config(tmp_path / "none")
     _config(tmp_path / "told", torch_dtype="bfloat16")
     said = {}
     for name in ("none", "told"):
-        planned = program("plan", f"model.path={name}", "bpw=4,16", "device=rtx_3060_12gb", "--json")
+        planned = in_process("plan", f"model.path={name}", "bpw=4,16", "device=rtx_3060_12gb", "--json")
         assert planned.returncode == 0, planned.stderr
         said[name] = {search["bpw"]: ASSUMED in search["assumed"] for search in json.loads(planned.stdout)["cells"]}
     assert said == {"none": {4.0: False, 16.0: True}, "told": {4.0: False, 16.0: False}}
@@ -80,12 +80,12 @@ def test_a_plan_says_that_it_assumes_bf16(program: Program, tmp_path: Path) -> N
     ("told", "kind"), [("float16", "F16"), ("bfloat16", "BF16"), ("float32", "F32"), (None, "BF16")]
 )
 def test_synth_writes_the_type_that_config_json_names(
-    program: Program, tmp_path: Path, told: str | None, kind: str
+    in_process: Program, tmp_path: Path, told: str | None, kind: str
 ) -> None:
     from safetensors import safe_open
 
     _config(tmp_path / "m", **({"torch_dtype": told} if told else {}))
-    made = program("synth", "model=local", "model.path=m", "bpw=16", "--out", "made")
+    made = in_process("synth", "model=local", "model.path=m", "bpw=16", "--out", "made")
     assert made.returncode == 0, made.stderr
     with safe_open(tmp_path / "made" / "model.safetensors", framework="np") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {kind}

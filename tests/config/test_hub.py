@@ -168,13 +168,13 @@ def test_only_the_beginnings_of_the_weights_are_sent_and_nothing_is_stored_of_th
 
 
 def test_rows_of_a_repository_are_those_of_its_directory(
-    served: Hub, exl2_dir: Path, program: Program, tmp_path: Path
+    served: Hub, exl2_dir: Path, in_process: Program, tmp_path: Path
 ) -> None:
     served.repository(REPO).commit("main", _files(exl2_dir))
     axes = ("device=rtx_4090", "max_seq_len=4096", "lazy=false,true")
-    from_hub = program("sweep", "model=hub", f"model.repo={REPO}", *axes, "results_dir=from_hub")
+    from_hub = in_process("sweep", "model=hub", f"model.repo={REPO}", *axes, "results_dir=from_hub")
     assert (from_hub.returncode, "2/2" in from_hub.stderr) == (0, True), from_hub.stderr
-    assert program("sweep", "model=local", f"model.path={exl2_dir}", *axes, "results_dir=local").returncode == 0
+    assert in_process("sweep", "model=local", f"model.path={exl2_dir}", *axes, "results_dir=local").returncode == 0
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in ("from_hub", "local"):
         table = [row for path in (tmp_path / name).rglob("cases.parquet") for row in pq.read_table(path).to_pylist()]
@@ -321,10 +321,10 @@ def test_each_case_of_a_launcher_has_its_own_branch(
 
 
 def test_a_twin_of_weights_on_a_hub_needs_their_headers_alone(
-    served: Hub, exl2_dir: Path, program: Program, tmp_path: Path
+    served: Hub, exl2_dir: Path, in_process: Program, tmp_path: Path
 ) -> None:
     served.repository(REPO).commit("main", _files(exl2_dir))
-    done = program("synth", "model=hub", f"model.repo={REPO}", "--out", "twin")
+    done = in_process("synth", "model=hub", f"model.repo={REPO}", "--out", "twin")
     assert done.returncode == 0, done.stderr
     headers = [
         {name: (values.shape, values.dtype) for name, values in read(directory).items()}
@@ -488,9 +488,9 @@ def test_a_cache_that_cannot_be_written_is_told(
     assert "XDG_CACHE_HOME" in _refusal()
 
 
-def test_from_the_command_line_a_refusal_is_one_line_and_2(served: Hub, program: Program) -> None:
+def test_from_the_command_line_a_refusal_is_one_line_and_2(served: Hub, in_process: Program, program: Program) -> None:
     served.repository(REPO).guard = "gated"
-    done = program("sweep", "model=hub", f"model.repo={REPO}")
+    done = in_process("sweep", "model=hub", f"model.repo={REPO}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "licence" in done.stderr
     offline = program("sweep", "model=hub", f"model.repo={REPO}", HF_HUB_OFFLINE="1")
