@@ -6,12 +6,13 @@ Each command imports what it needs and no more: help, reports and the parent of 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from functools import partial
+from typing import Protocol
 
 from bench.commands.command_line import parse
 from bench.core.encoding import fall_back
@@ -56,53 +57,15 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(composed(arguments.overrides), end="")
         return ExitCode.DONE
-    if arguments.command == "plan":
-        from bench.commands.plan import plan
+    command: Command = importlib.import_module(arguments.module)
+    return command.run(arguments)
 
-        return plan(arguments.overrides, arguments.json)
-    if arguments.command == "sweep":
-        from bench.commands.sweep import sweep
 
-        return sweep(arguments.overrides, arguments.json)
-    if arguments.command == "synth":
-        from bench.commands.synth import synth
+class Command(Protocol):
+    """A file of `bench.commands`."""
 
-        return synth(arguments.overrides, arguments.out, arguments.seed, arguments.shard_size, arguments.sparse)
-    if arguments.command == "report":
-        from bench.commands.report import report
-
-        return report(
-            arguments.results,
-            arguments.out or arguments.results / "report",
-            arguments.json,
-            arguments.context,
-            arguments.headroom,
-            arguments.quality,
-        )
-    if arguments.command == "compare":
-        from bench.commands.compare import compare, gates_of
-
-        gates = partial(
-            gates_of,
-            arguments.max_vram_growth,
-            arguments.max_boundary_loss,
-            arguments.max_slowdown,
-            arguments.allow_missing,
-            arguments.allow_driver_change,
-            arguments.allow_model_change,
-        )
-        return compare(arguments.base, arguments.head, gates, arguments.out, arguments.json)
-    if arguments.command == "list":
-        from bench.commands.listing import listing
-
-        return listing(arguments.what, arguments.config_dir, arguments.json)
-    if arguments.command == "completion":
-        from bench.commands.completion import completion
-
-        return completion(arguments.shell)
-    from bench.commands.doctor import doctor
-
-    return doctor(arguments.json)
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Does what was asked for and returns the exit code. Raises `BadInput`."""
 
 
 if __name__ == "__main__":

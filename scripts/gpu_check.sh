@@ -185,7 +185,7 @@ for checkpoint in "${checkpoints[@]}"; do # the first answers of every model com
 done
 for checkpoint in "${checkpoints[@]}"; do
     name="${checkpoint%% *}"
-    step "record-$name" "$python" scripts/record_allocations.py record "$out/recordings" device=cuda model=local \
+    step "record-$name" "$python" -m bench validate record "$out/recordings" device=cuda model=local \
         model.path="$models/$name" max_seq_len="${lengths##*,}" cache=FP16,Q4 lazy=false,true
     sweep "boundaries-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1
     # Each smaller card twice: another process holds the rest of it, and PyTorch's allocator is capped.

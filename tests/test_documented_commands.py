@@ -26,7 +26,7 @@ from tests.conftest import Program
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("sweep", "plan", "report", "compare", "doctor", "synth")
+COMMANDS = ("sweep", "plan", "report", "compare", "doctor", "synth", "validate", "list", "completion")
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,11 @@ def parsed(command: str, because: str) -> Instead:
     return Instead(because, f"bash -n {shlex.split(command)[0]}")
 
 
-def helped(command: str, because: str) -> Instead:
-    """A Python script whose arguments are named by its own help."""
-    return Instead(because, " ".join([*shlex.split(command)[:2], "--help"]))
-
-
 _FRESH = "is an alternative to the line above it, and wants a folder of its own"
 _70B = "vram-bench sweep model=llama_3_1_70b bpw=2.5,4.0 cache=FP16,Q4 device=rtx_4090,a100_40gb"
 _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
-_AGREEMENT = "python scripts/agreement.py results/gpu_check/rows --models checkpoints --out agreement.md"
+_AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
 
 INSTEAD: dict[str, Instead] = {
@@ -89,10 +84,10 @@ INSTEAD: dict[str, Instead] = {
         command: parsed(command, "needs an NVIDIA GPU, and takes minutes")
         for command in ("scripts/gpu_check.sh --quick results/quick", "scripts/gpu_check.sh")
     },
-    _AGREEMENT: helped(_AGREEMENT, "needs rows of a GPU"),
-    "python scripts/record_allocations.py replay results/gpu_check/recordings": Instead(
+    _AGREEMENT: Instead("needs rows of a GPU", "vram-bench validate rows --help"),
+    "vram-bench validate replay results/gpu_check/recordings": Instead(
         "needs recordings of a GPU",
-        "mkdir recordings && python scripts/record_allocations.py replay recordings",
+        "mkdir recordings && vram-bench validate replay recordings",
         code=2,
         says="no recordings in it",
     ),

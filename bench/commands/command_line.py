@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vram-bench {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, description: str, file: str | None = None) -> argparse.ArgumentParser:
         sub = commands.add_parser(
             name,
             help=summary,
@@ -73,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
             formatter_class=texts.Formatter,
         )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        sub.set_defaults(module=f"bench.commands.{file or name}")  # imported when it is called: it may need much
         return sub
 
     plan = command("plan", "predict, without measuring", texts.PLAN)
@@ -84,11 +85,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_synth(command("synth", "write a checkpoint with random weights", texts.SYNTH))
     _add_report(command("report", "regenerate the tables and plots", texts.REPORT))
     _add_compare(command("compare", "what changed between two result sets", texts.COMPARE))
-    listing = command("list", "the models and cards that can be named", texts.LIST)
+    listing = command("list", "the models and cards that can be named", texts.LIST, "listing")
     listing.add_argument("what", nargs="?", choices=("models", "devices"), help="default: both")
     listing.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder of your own files beside the catalogue")
     _add_json(listing)
     _add_json(command("doctor", "what this machine has", texts.DOCTOR))
+    _add_validate(command("validate", "simulated cards against what a real one measured", texts.VALIDATE))
     completion = command("completion", "a script that completes in your shell", texts.COMPLETION)
     completion.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
     return parser
@@ -147,6 +149,22 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--allow-model-change", action="store_true", help="compare a model with another quantisation of it"
     )
     _add_json(parser)
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    rows = what.add_parser("rows", help="run measured cases again on simulated cards that are these GPUs")
+    rows.add_argument("measured", type=Path, metavar="DIR", help="the measured rows")
+    rows.add_argument("--models", type=Path, action="append", required=True, metavar="DIR", help="their checkpoints")
+    rows.add_argument("--simulated", type=Path, metavar="DIR", help="for the simulated rows; default: DIR-simulated")
+    rows.add_argument("--out", type=Path, metavar="FILE.md", help="the document; default: standard output")
+    rows.add_argument("--cards", type=Path, metavar="DIR", help="write each measured card to DIR/NAME.yaml")
+    record = what.add_parser("record", help="keep what PyTorch's allocator writes down of itself on a real GPU")
+    record.add_argument("folder", type=Path, metavar="DIR", help="where the recordings go, one file a case")
+    record.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for sweep: device=cuda max_seq_len=…")
+    record.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder of your own models, cards and experiments")
+    replay = what.add_parser("replay", help="replay recordings through the model of the allocator")
+    replay.add_argument("folder", type=Path, metavar="DIR", help="the recordings")
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

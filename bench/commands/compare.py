@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
@@ -29,6 +31,20 @@ from bench.store.store import read_boundaries, read_cases
 _IDENTIFYING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
 _MODEL_REMEDY = "; --allow-model-change compares two quantisations of one model"
 _MOST_LISTED = 3
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench compare BASE HEAD [--out FILE.md] [gates] [--json]`."""
+    gates = partial(
+        gates_of,
+        arguments.max_vram_growth,
+        arguments.max_boundary_loss,
+        arguments.max_slowdown,
+        arguments.allow_missing,
+        arguments.allow_driver_change,
+        arguments.allow_model_change,
+    )
+    return compare(arguments.base, arguments.head, gates, arguments.out, arguments.json)
 
 
 def compare(base: Path, head: Path, gates: Callable[[], Gates], out: Path | None, as_json: bool) -> int:

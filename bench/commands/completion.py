@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import fields
 
 import shtab
@@ -10,6 +11,11 @@ from bench.commands.command_line import commands_of, make_parser
 from bench.config import compose as config
 from bench.config.settings import Attention, Cache, DeviceSettings, ModelSettings, Settings
 from bench.core.errors import ExitCode
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench completion SHELL`."""
+    return completion(arguments.shell)
 
 
 def completion(shell: str) -> int:

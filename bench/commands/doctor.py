@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -47,6 +48,11 @@ class Finding:
     found: str
     remedy: str | None = None
     blocks: str | None = None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench doctor [--json]`."""
+    return doctor(arguments.json)
 
 
 def doctor(as_json: bool) -> int:

@@ -59,6 +59,12 @@ DOCTOR = """\
 GPU, driver, torch, exllamav2 and its extension, attention back ends, foreign processes on the GPU: each problem with \
 its remedy.
 """
+VALIDATE = """\
+Holds simulated cards against a real one. rows: measured cases run once more on simulated cards that are these GPUs \
+(name, memory, context and workspace as measured), and where the two agree, as Markdown; exit code 1 where a verdict \
+differs. record and replay: every request to PyTorch's allocator, and whether its model puts each block where the real \
+one did.
+"""
 COMPLETION = """\
 Prints a script that completes commands, options, keys, models and cards. Load it where your shell starts, as in the \
 example, or store it where your shell looks for completions.
@@ -71,6 +77,7 @@ EXAMPLES = {
     "report": "vram-bench report results --out report",
     "list": "vram-bench list devices",
     "doctor": "vram-bench doctor --json",
+    "validate": "vram-bench validate rows results/gpu_check --models checkpoints --out agreement.md",
     "completion": 'eval "$(vram-bench completion bash)"',
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from typing import Any
@@ -17,6 +18,11 @@ from bench.report.text.units import size, tokens
 
 _Row = dict[str, Any]
 _CLASS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench list [models|devices] [--config-dir DIR] [--json]`."""
+    return listing(arguments.what, arguments.config_dir, arguments.json)
 
 
 def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:

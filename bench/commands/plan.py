@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -38,6 +39,11 @@ ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many lay
 _FEW = 16  # searches and cases for which it is also said what would change the answer
 
 Tell = Callable[[str], None]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench plan KEY=VALUE… [--json]`."""
+    return plan(arguments.overrides, arguments.json)
 
 
 def plan(overrides: Sequence[str], as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import sys
 from pathlib import Path
@@ -18,6 +19,13 @@ from bench.report.publish import ReportOptions, publish_all
 from bench.report.rows import latest, shared
 from bench.report.tables.recommendations import as_frame
 from bench.store.store import read_boundaries, read_cases, release_memory
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench report [DIR] [--out DIR] [--context N] [--headroom SIZE] [--quality FILE] [--json]`."""
+    out_dir = arguments.out or arguments.results / "report"
+    typed = (arguments.context, arguments.headroom, arguments.quality)
+    return report(arguments.results, out_dir, arguments.json, *typed)
 
 
 def report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,11 @@ from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
 from bench.store.store import read_boundaries, read_cases
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench sweep KEY=VALUE… [--json]`."""
+    return sweep(arguments.overrides, arguments.json)
 
 
 def sweep(overrides: Sequence[str], as_json: bool = False) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import time
@@ -17,6 +18,11 @@ from bench.report.text.units import duration, size
 from bench.synth.make import Recipe, lay_out, make, require_free
 
 _MAX_SEED = (1 << 64) - 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`vram-bench synth KEY=VALUE… --out DIR [--seed N] [--shard-size SIZE] [--sparse]`."""
+    return synth(arguments.overrides, arguments.out, arguments.seed, arguments.shard_size, arguments.sparse)
 
 
 def synth(overrides: Sequence[str], out: Path, seed: int, shard_size: str, sparse: bool) -> int:

@@ -1,22 +1,14 @@
-"""Runs measured cases again on simulated cards that are these GPUs, and says where the two agree: a Markdown document.
-
-    .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --out agreement.md
-    .venv/bin/python scripts/agreement.py results/gpu_check --models checkpoints --cards conf/device
+"""Measured cases run again on simulated cards that are these GPUs, and where the two agree: a Markdown document.
 
 The cards are made of the rows: name, memory, compute capability, multiprocessors, context and cuBLAS workspace as
-measured. The models are found by their fingerprint in `--models`, directories of checkpoints; one of `vram-bench synth
---sparse` with the same model and bits is as good as the one that was measured. Simulated rows go to a folder of their
-own and are not run twice. `--cards` also writes each measured card as a file of the catalogue: from then on simulated
-cards of that name, and predictions, use what was measured, and their rows say so.
-
-Where smaller cards inside a card were measured both ways (`vram_limit_by=process,allocator`), these two are put side by
-side as well.
+measured. The models are found by their fingerprint in directories of checkpoints; one of `vram-bench synth --sparse`
+with the same model and bits is as good as the one that was measured. Simulated rows go to a folder of their own and are
+not run twice. Where smaller cards inside a card were measured both ways (`vram_limit_by=process,allocator`), these two
+are put side by side as well.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,25 +32,15 @@ _TIMEOUT_S = 900.0
 _ANSWERS = (Outcome.FITS, Outcome.OOM)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="the folder of the measured rows")
-    parser.add_argument("--models", type=Path, action="append", required=True, help="a folder of checkpoints")
-    parser.add_argument("--simulated", type=Path, help="where simulated rows go; default: RESULTS-simulated")
-    parser.add_argument("--out", type=Path, help="the document; default: standard output")
-    parser.add_argument("--cards", type=Path, metavar="DIR", help="write each measured card to DIR/NAME.yaml")
-    arguments = parser.parse_args()
-    try:
-        return agreement(**vars(arguments))
-    except BadInput as error:
-        print(f"agreement: {error}", file=sys.stderr)
-        return 2
-
-
 def agreement(
     results: Path, models: Sequence[Path], simulated: Path | None, out: Path | None, cards: Path | None
 ) -> int:
-    """The exit code: 1 where a verdict differs or a measured row has no simulated one."""
+    """The exit code: 1 where a verdict differs or a measured row has no simulated one.
+
+    `results` are the measured rows, `models` folders of checkpoints, `simulated` is where simulated rows go
+    (RESULTS-simulated), `out` the document (standard output). With `cards` each measured card becomes a file of the
+    catalogue there: from then on simulated cards of that name use what was measured, and their rows say so.
+    """
     cases, boundaries = (
         [row for row in read(results)[0].to_pylist() if row["device_kind"] == "cuda" and row["outcome"] in _ANSWERS]
         for read in (read_cases, read_boundaries)
@@ -124,7 +106,7 @@ def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], M
 
 def _search(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Search | None:
     case = _case(row, models, cards)
-    return case and Search(case)
+    return None if case is None else Search(case)
 
 
 def _said(card: MeasuredCard) -> str:
@@ -138,7 +120,3 @@ def _said(card: MeasuredCard) -> str:
         f"cases that fit, cuBLAS workspace {count(card.workspace_bytes)} (by PyTorch's rule: "
         f"{limits_of(replace(card.as_simulated(capped=False), workspace_bytes=None), None).workspace_bytes:,} B)"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,8 @@
-"""scripts/agreement.py as it is called, on rows that only say of themselves that they were measured."""
+"""`vram-bench validate`, on rows that only say of themselves that they were measured."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,7 @@ from bench.store.store import read_cases
 from tests.conftest import Program
 from tests.worker.test_scenario import TINY
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "agreement.py"
 CARD = "rtx_3060_12gb"
-
-
-def agreement(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def as_measured(row: dict[str, Any], **changed: Any) -> dict[str, Any]:
@@ -45,7 +36,7 @@ def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Progra
     (tmp_path / "measured").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, CASES), tmp_path / "measured" / "cases.parquet")
 
-    done = agreement(tmp_path, "measured", "--models", "models", "--cards", ".")
+    done = program("validate", "rows", "measured", "--models", "models", "--cards", ".")
     assert done.returncode == 0, done.stderr
     assert "the verdict is the same in 2 of 2" in done.stdout
     assert "| peak allocated | 2 | 2 | 0 | 0 |" in done.stdout
@@ -58,16 +49,30 @@ def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Progra
     assert any(note.startswith("context_bytes measured: driver 1.0, torch ") for note in simulated["notes"])
     assert 'context_basis: "measured: driver 1.0' in (tmp_path / f"{CARD}.yaml").read_text()
 
-    alone = agreement(tmp_path, "measured", "--models", "first")
+    alone = program("validate", "rows", "measured", "--models", "first")
     assert alone.returncode == 1
     assert "0 of 2 measured rows have a simulated one" in alone.stdout
     assert "Measured, without a simulated row beside it:" in alone.stdout
 
 
-def test_a_folder_without_measured_rows_is_refused(tmp_path: Path) -> None:
-    done = agreement(tmp_path, "nowhere", "--models", ".")
+def test_a_folder_without_measured_rows_is_refused(program: Program) -> None:
+    done = program("validate", "rows", "nowhere", "--models", ".")
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
-        == "agreement: nowhere: no measured rows in it; give the folder that scripts/gpu_check.sh has filled\n"
+        == "vram-bench: nowhere: no measured rows in it; give the folder that scripts/gpu_check.sh has filled\n"
     )
+
+
+def test_recordings_of_a_simulated_card_are_refused(in_process: Program, tmp_path: Path) -> None:
+    """There is nothing to hold against the model of the allocator: it would be held against itself."""
+    done = in_process("validate", "record", "kept", "model=tinyllama_1_1b", "device=rtx_4090", "max_seq_len=512")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "a recording is of a real GPU at given lengths: device=cuda max_seq_len=" in done.stderr
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_is_to_be_validated_must_be_named(in_process: Program) -> None:
+    done = in_process("validate")
+    assert done.returncode == 2
+    assert "WHAT" in done.stderr

@@ -1,0 +1,22 @@
+"""A case on a real GPU, of which PyTorch's allocator writes down every request: in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.core.case import Case
+from bench.launch.isolate import child_environment
+
+
+def record_snapshot(case: Case, path: Path) -> bool:
+    """Has a worker run `case` and write the recording to `path` (.npz); false where it failed, which it has told."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.worker", "snapshot", str(path)],
+        input=case.to_json(),
+        env=child_environment(case.device.kind, case.device.uuid),
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0

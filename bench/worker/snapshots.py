@@ -1,0 +1,39 @@
+"""Keeps what PyTorch's allocator writes down of itself while a case runs on a real GPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from bench.allocator.snapshot import Recording
+from bench.core.case import Case
+from bench.core.messages import Report
+from bench.worker import scenario
+from bench.worker.cuda import open_card
+
+_MAX_ENTRIES = 10_000_000
+
+
+def record(case: Case, path: Path) -> None:
+    """Runs `case`, writes the recording to `path`, and ends the process; an OOM is recorded like anything else."""
+
+    def said(report: Report) -> None:
+        if report.event == "enter":
+            print(f"  {report.data['phase']}", flush=True)
+
+    with tempfile.TemporaryDirectory() as layouts, open_card(case) as card:
+        torch.cuda.memory._record_memory_history("all", context=None, max_entries=_MAX_ENTRIES)
+        try:
+            scenario.run(case, card, Path(layouts), said)
+        except torch.OutOfMemoryError as error:  # how it came to that is worth as much
+            print(f"  {str(error).splitlines()[0]}", flush=True)
+        (trace, *_) = torch.cuda.memory._snapshot()["device_traces"]
+        partial = path.with_suffix(".partial.npz")
+        Recording.of_trace(trace).save(partial)
+        partial.rename(path)
+    sys.stdout.flush()
+    os._exit(0)
