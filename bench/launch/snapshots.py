@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from bench.core.case import Case
-from bench.launch.isolate import child_environment
+from bench.launch.environment import child_environment
+from bench.launch.launchers import uuids_of
 
 
 def record_snapshot(case: Case, path: Path) -> bool:
@@ -15,7 +16,7 @@ def record_snapshot(case: Case, path: Path) -> bool:
     done = subprocess.run(
         [sys.executable, "-m", "bench.worker", "snapshot", str(path)],
         input=case.to_json(),
-        env=child_environment(case.device.kind, case.device.uuid),
+        env=child_environment(case.device.kind, uuids_of(case.devices)),
         text=True,
         check=False,
     )

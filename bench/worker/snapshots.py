@@ -11,7 +11,7 @@ import torch
 
 from bench.allocator.snapshot import Recording
 from bench.core.case import Case
-from bench.core.messages import Report
+from bench.core.messages import Entered, Message
 from bench.worker import scenario
 from bench.worker.cuda import open_card
 
@@ -21,9 +21,9 @@ _MAX_ENTRIES = 10_000_000
 def record(case: Case, path: Path) -> None:
     """Runs `case`, writes the recording to `path`, and ends the process; an OOM is recorded like anything else."""
 
-    def said(report: Report) -> None:
-        if report.event == "enter":
-            print(f"  {report.data['phase']}", flush=True)
+    def said(message: Message) -> None:
+        if isinstance(message, Entered):
+            print(f"  {message.phase}", flush=True)
 
     with tempfile.TemporaryDirectory() as layouts, open_card(case) as card:
         torch.cuda.memory._record_memory_history("all", context=None, max_entries=_MAX_ENTRIES)
