@@ -36,7 +36,7 @@ def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Progra
     (tmp_path / "measured").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, CASES), tmp_path / "measured" / "cases.parquet")
 
-    done = program("validate", "rows", "measured", "--models", "models", "--cards", ".")
+    done = in_process("validate", "rows", "measured", "--models", "models", "--cards", ".")
     assert done.returncode == 0, done.stderr
     assert "the verdict is the same in 2 of 2" in done.stdout
     assert "| peak allocated | 2 | 2 | 0 | 0 |" in done.stdout
@@ -49,14 +49,14 @@ def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Progra
     assert any(note.startswith("context_bytes measured: driver 1.0, torch ") for note in simulated["notes"])
     assert 'context_basis: "measured: driver 1.0' in (tmp_path / f"{CARD}.yaml").read_text()
 
-    alone = program("validate", "rows", "measured", "--models", "first")
+    alone = in_process("validate", "rows", "measured", "--models", "first")
     assert alone.returncode == 1
     assert "0 of 2 measured rows have a simulated one" in alone.stdout
     assert "Measured, without a simulated row beside it:" in alone.stdout
 
 
-def test_a_folder_without_measured_rows_is_refused(program: Program) -> None:
-    done = program("validate", "rows", "nowhere", "--models", ".")
+def test_a_folder_without_measured_rows_is_refused(in_process: Program) -> None:
+    done = in_process("validate", "rows", "nowhere", "--models", ".")
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         done.stderr
