@@ -34,6 +34,7 @@ OLD = "ac6bec7"  # of 2026-11-23: before matrices, experts and long replays were
 WARM_UP = ["plan", "model=tinyllama_1_1b", "device=rtx_3090", "max_seq_len=512"]
 PLAN = ["plan", "model=mistral_nemo_12b", "max_seq_len=1024000", "attention=matmul", "device=a100_80gb"]
 PROBE = ["sweep", "model=qwen3_30b_a3b", "max_seq_len=40960", "device=rtx_3090", "bpw=4", "cache=Q6"]
+CATALOGUE_ENTRY = "conf/model/qwen3_30b_a3b.yaml"
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def _cpu_s() -> float:
 
 
 def unpack(commit: str, folder: Path) -> Path:
-    """The tree of a commit, below `folder`."""
+    """The tree of a commit, below `folder`, with today's catalogue entry of the model that it may not know."""
     archive = subprocess.run(["git", "archive", commit], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     build = folder / commit
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(build, filter="data")
+    shutil.copy(ROOT / CATALOGUE_ENTRY, build / CATALOGUE_ENTRY)
     return build
 
 
