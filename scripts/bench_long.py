@@ -33,6 +33,7 @@ ROOT = Path(__file__).parent.parent
 OLD = "ac6bec7"  # of 2026-11-23: before matrices, experts and long replays were made short
 WARM_UP = ["plan", "model=tinyllama_1_1b", "device=rtx_3090", "max_seq_len=512"]
 PLAN = ["plan", "model=mistral_nemo_12b", "max_seq_len=1024000", "attention=matmul", "device=a100_80gb"]
+PLAN += ["model.config.max_position_embeddings=1024000"]  # beyond the model's own limit the older build plans nothing
 PROBE = ["sweep", "model=qwen3_30b_a3b", "max_seq_len=40960", "device=rtx_3090", "bpw=4", "cache=Q6"]
 CATALOGUE_ENTRY = "conf/model/qwen3_30b_a3b.yaml"
 
@@ -62,21 +63,23 @@ def run(build: Path, command: list[str], limit_s: float) -> Run:
             cwd=build,
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        said = ""
         try:
-            process.wait(limit_s)
+            _, said = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             stopped = True
             process.send_signal(signal.SIGINT)  # the build's own way of ending its workers
             try:
-                process.wait(20)
+                process.communicate(timeout=20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
         wall_s, cpu_s = time.monotonic() - started_at, _cpu_s() - before
         if not stopped and process.returncode:
-            sys.exit(f"{' '.join(command)} of {build} ended with exit code {process.returncode}")
+            sys.exit(f"{' '.join(command)} of {build} ended with exit code {process.returncode}: {said}")
         rows = [] if stopped or command[0] != "sweep" else read_cases(results)[0].to_pylist()
         return Run(min(wall_s, limit_s) if stopped else wall_s, cpu_s, stopped, rows[0]["wall_s"] if rows else None)
 
