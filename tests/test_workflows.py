@@ -67,7 +67,7 @@ def test_the_baseline_holds_what_the_sweep_of_a_pull_request_finds() -> None:
     sweep = plan_sweep(["experiment=pull_request"])
     asked = {
         (case.device.name, case.model.name, case.model.fingerprint, case.bpw, case.cache, case.lazy)
-        for case in (cell.longest for cell in sweep.cells)
+        for case in (search.longest for search in sweep.searches)
     }
     boundaries, problems = read_boundaries(BASELINE)
     rows = boundaries.to_pylist()

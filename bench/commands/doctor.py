@@ -180,7 +180,7 @@ def _exllamav2() -> Finding:
 
 
 def _extension(has_gpu: bool) -> Finding:
-    if find_spec("exllamav2_ext") is not None:
+    if _is_there("exllamav2_ext"):
         return Finding("extension", "exllamav2_ext is built and importable")
     if not has_gpu:
         return Finding("extension", "not built; simulated cards do not use it")

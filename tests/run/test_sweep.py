@@ -110,7 +110,7 @@ def test_a_worker_that_cannot_be_started_is_an_error_in_the_row(
 ) -> None:
     launcher = Broken()
     monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: launcher)
-    finished = run_sweep(planned("max_seq_len=256").cases, [], SweepOptions(tmp_path / "results", "run", timeout_s=5))
+    finished = run_sweep(planned("max_seq_len=256").cases, [], SweepOptions(tmp_path / "results", "run", 5, jobs=1))
     row = only(cases(tmp_path))
     assert (row["outcome"], row["case_id"]) == ("error", finished.case_ids[0])
     assert "no room for another process" in row["error"]
