@@ -133,7 +133,7 @@ def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
     figure = _figure(table, traces)
     figure.update_layout(barmode="stack", bargap=0.25)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(stacks), title="setting")
-    figure.update_yaxes(title="GiB at the longest that fits", rangemode="tozero")
+    figure.update_yaxes(title="GiB", rangemode="tozero")
     if table.limit_bytes is not None:
         _level(figure, table.limit_bytes / GIB, f"the card, {size(table.limit_bytes)}")
     return _plain(figure)
