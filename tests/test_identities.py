@@ -18,7 +18,7 @@ from bench.analysis.recommend import recommend
 from bench.analysis.tradeoffs import tradeoffs
 from bench.comparison.pairing import join
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
-from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION
+from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
 from bench.report.comparison.names import Names as ComparisonNames
 from bench.report.forecasts import ForecastRow
@@ -32,7 +32,7 @@ from bench.report.tables.forecasts import tables_of
 from bench.report.tables.recommendations import Naming, copyables, recommendation_tables
 from bench.report.tables.tradeoffs import front_tables
 from bench.report.tables.verdicts import verdict_tables
-from bench.store.schema import BOUNDARIES, CASES, Kind
+from bench.store.schema import BOUNDARIES, CASES
 
 GIB = 1 << 30
 VERSIONS: dict[str, str | None] = {"torch_version": "2"}
@@ -102,6 +102,7 @@ def pairs(draw: st.DrawFn) -> tuple[Case, Case]:
 def row_of(case: Case, number: int) -> dict[str, Any]:
     """A case that fits, as it is stored."""
     return {
+        **dict.fromkeys(CaseRow.__annotations__),
         **identity_of(case),
         "schema_version": SCHEMA_VERSION,
         "run_id": "run",
@@ -143,11 +144,8 @@ def boundaries_of(*cases: Case) -> pd.DataFrame:
 
 
 def forecast_of(case: Case) -> ForecastRow:
-    fields = {field.name for field in dataclasses.fields(ForecastRow)}
-    told = {name: value for name, value in identity_of(case).items() if name in fields}
-    more = {"native_max_seq_len": 8192, "native_max_seq_len_basis": None, "searched_up_to": None}
-    more = {name: value for name, value in more.items() if name in fields}
-    return ForecastRow(**told, **more, is_search=False, probes=1, stored=False, max_seq_len=case.max_seq_len)
+    told: dict[str, Any] = {"native_max_seq_len": 8192, "is_search": False, "probes": 1, "stored": False}
+    return ForecastRow(identity=identity_of(case), max_seq_len=case.max_seq_len, **told)
 
 
 def lines_of(tables: Sequence[CardTable]) -> list[tuple[str, ...]]:
@@ -184,7 +182,7 @@ def test_what_is_named_and_kept_before_it_is_run_is_told_apart(pair: tuple[Case,
 @given(pairs())
 def test_rows_are_compared_with_themselves_and_told_apart(pair: tuple[Case, Case]) -> None:
     rows = [row_of(case, number) for number, case in enumerate(pair)]
-    joined = join(rows, rows[::-1], Kind.CASES)
+    joined = join(rows, rows[::-1])
     assert sorted((p.base.row["case_id"], p.head.row["case_id"]) for p in joined.pairs) == [("0", "0"), ("1", "1")]
     assert (joined.missing, joined.new, joined.refused) == ([], [], [])
     names = ComparisonNames(rows)

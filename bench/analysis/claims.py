@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from bench.analysis.evidence import QUESTION
+from bench.core.columns import BoundaryRow
 
 _GIB = 1 << 30
 
@@ -46,8 +47,8 @@ class Answer:
     saying: Claim
     settings: int
     reaching: int
-    least: dict[str, Any]
-    most: dict[str, Any]
+    least: BoundaryRow
+    most: BoundaryRow
 
     @property
     def verdict(self) -> str:
@@ -80,7 +81,7 @@ def answers(boundaries: pd.DataFrame) -> list[Answer]:
         own = usable[sizes.between((saying.card_gb - 2) * _GIB, saying.card_gb * _GIB)]
         for _, rows in own.groupby(QUESTION, dropna=False, sort=True):
             ends = rows.iloc[[0, -1]].to_dict("records")
-            least, most = ({str(name): _plain(value) for name, value in end.items()} for end in ends)
+            least, most = (cast(BoundaryRow, {name: _plain(value) for name, value in end.items()}) for end in ends)
             reaching = int((rows["length"] >= saying.claim).sum())
             found.append(Answer(saying=saying, settings=len(rows), reaching=reaching, least=least, most=most))
     return found

@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 
 from bench.core import columns
+from bench.core.case import PAGE
 from bench.core.outcome import LimitBasis
 
 # One question: rows that differ in any of these are never compared.
 QUESTION = [*columns.CARD, *columns.LIMIT, *columns.MODEL, "batch_size"]
 # One answer: what a user can choose, with the attention that ran.
 SETTING = ["attention" if name == "attention_requested" else name for name in columns.SETTING if name not in QUESTION]
-# From large to small: the finest first.
-CACHES = ("FP16", "Q8", "Q6", "Q4")
-PAGE_TOKENS = 256  # ExLlamaV2's page
 
 # What tells up to where a question goes.
 LENGTH_LIMIT = ["native_max_seq_len", "native_max_seq_len_basis"]
@@ -37,7 +35,7 @@ _BOUNDARY_COLUMNS = [
     *("boundary_id", "finished_at", "fits_at", "fails_at", "certified", "contradictory", "peak_device_bytes"),
     *("headroom_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
 ]
-_WEIGHTS = ["model", "model_fingerprint", "bpw", "head_bits"]
+_WEIGHTS = [*columns.MODEL, *columns.WEIGHTS]
 _LENGTH = [*QUESTION, *SETTING, "max_seq_len"]
 
 # Bytes that decoding moves through memory for each byte of cache: a quantised cache is unpacked into FP16 first
@@ -97,7 +95,7 @@ def untried(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
         fails_at=("fails_at", "min"),
         limit=("native_max_seq_len", "max"),
     )
-    below = (known["fails_at"] - 1) // PAGE_TOKENS * PAGE_TOKENS
+    below = (known["fails_at"] - 1) // PAGE * PAGE
     most = below.where(known["fails_at"].notna(), known["limit"].fillna(np.inf))
     open_to = most.where(most > known["fits_at"].fillna(0)).groupby(known["question"]).max().dropna()
     first = rows.drop_duplicates("question").set_index("question")
@@ -180,7 +178,7 @@ def reach(rows: pd.DataFrame, headroom_bytes: int) -> pd.Series[float]:
     """
     spare = (rows["headroom_bytes"] - headroom_bytes).fillna(0 if headroom_bytes == 0 else -np.inf)
     fewer = (-spare / rows["cache_bytes_per_token"]).fillna(np.inf)
-    shortened = ((rows["max_seq_len"] - fewer) // PAGE_TOKENS * PAGE_TOKENS).clip(lower=0)
+    shortened = ((rows["max_seq_len"] - fewer) // PAGE * PAGE).clip(lower=0)
     longest: pd.Series[float] = rows["max_seq_len"].where(spare >= 0, shortened).fillna(0)
     return longest
 

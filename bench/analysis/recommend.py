@@ -6,6 +6,7 @@ is predicted only is never recommended.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.evidence import (
-    CACHES,
     LENGTH_LIMIT,
     QUESTION,
     SETTING,
@@ -24,6 +24,10 @@ from bench.analysis.evidence import (
     speed_at,
     without_defaults,
 )
+from bench.core import columns
+from bench.core.case import CACHES
+from bench.core.columns import CardColumns, NamedColumns, SettingColumns
+from bench.core.identity import is_simulated
 
 # What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
 # and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
@@ -39,6 +43,10 @@ MEASURED_ERROR = 0.05
 _ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
 
 
+# Of settings that are otherwise as good, the larger of what else there is to choose.
+_AT_LAST = [name for name in SETTING if name not in (*columns.WEIGHTS, "cache", "lazy", "attention")]
+
+
 class Policy(StrEnum):
     """What is best."""
 
@@ -49,7 +57,8 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """One answer, or None in what follows `reason` and the reason why there is none.
+    """One answer for a card and a model (`identity`): a `setting` and the `attention` that it ran with. Where there is
+    none, they and what follows are None, and `reason` says why.
 
     `wanted_context` is None for the longest; else at most the model's own limit. `headroom_bytes` is what is left of
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
@@ -58,28 +67,15 @@ class Recommendation:
     `is_lower_bound` of the longest: some setting may go further, but was not tried there.
     """
 
-    device_kind: str
-    device_name: str
-    device_uuid: str | None
-    device_total_bytes: int | None
-    vram_limit_bytes: int | None
-    vram_limit_by: str | None
-    model: str
-    model_fingerprint: str | None
+    identity: NamedColumns
     native_max_seq_len: int | None
     batch_size: int | None
     policy: Policy
     wanted_context: int | None
     demanded_headroom_bytes: int
     reason: str | None = None
-    bpw: float | None = None
-    head_bits: int | None = None
-    cache: str | None = None
-    lazy: bool | None = None
+    setting: SettingColumns | None = None
     attention: str | None = None
-    attention_requested: str | None = None
-    max_input_len: int | None = None
-    max_attention_size: int | None = None
     max_seq_len: int | None = None
     headroom_bytes: int | None = None
     headroom_basis: str | None = None
@@ -92,12 +88,12 @@ class Recommendation:
     case_id: str | None = None
     boundary_id: str | None = None
     assumed: tuple[str, ...] = ()
-    compute_capability: str | None = None
-    device_context_bytes: int | None = None
-    device_workspace_bytes: int | None = None
-    device_multi_processor_count: int | None = None
-    device_bandwidth_bytes_per_s: float | None = None
     is_lower_bound: bool = False
+
+    def as_row(self) -> dict[str, object]:
+        """All of it side by side, the card and the model first; a setting that there is none of is None."""
+        told = {**self.identity, **(self.setting or {}), **vars(self)}
+        return {name: told.get(name) for name in COLUMNS}
 
     @property
     def basis(self) -> str:
@@ -107,13 +103,18 @@ class Recommendation:
     @property
     def rests_on(self) -> str:
         """What the line rests on, in words."""
-        kind = "simulated" if self.device_kind == "simulated" else "measured"
+        kind = _kind(self.identity)
         if self.max_seq_len is None:
             return kind
         parts = [kind, f"{'certified' if self.certified else 'fits'} at {self.row_max_seq_len:,}"]
         parts += ["headroom estimated"] if self.headroom_basis == "estimated" else []
         parts += [f"tokens/s {self.tokens_per_s_basis}"] if self.tokens_per_s_basis not in (None, "measured") else []
         return ", ".join(parts)
+
+
+# Those of a recommendation as a row, in their order.
+_OWN = [field.name for field in dataclasses.fields(Recommendation) if field.name not in ("identity", "setting")]
+COLUMNS = list(dict.fromkeys([*columns.IDENTITY, *_OWN]))
 
 
 def recommend(
@@ -204,10 +205,10 @@ def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         eager=~rows["lazy"].astype(bool),
     )
     finest = ["bpw", "fineness", "head_bits"]
-    order = [*finest, "kernels", "left", "eager", "max_input_len", "max_attention_size"]
+    order = [*finest, "kernels", "left", "eager", *_AT_LAST]
     if policy is Policy.FASTEST:
         rows = _as_fast(rows)
-        order = ["kernels", "eager", "left", "tokens_per_s", *finest, "max_input_len", "max_attention_size"]
+        order = ["kernels", "eager", "left", "tokens_per_s", *finest, *_AT_LAST]
     if policy is Policy.LONGEST:
         order = ["length", *order]
     return _first(rows, order, "question", ascending=False)
@@ -252,22 +253,25 @@ def _reason(
 
 
 def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated: dict[str, Any]) -> Recommendation:
-    where: dict[str, Any] = {str(name): None if _missing(value) else value for name, value in question.items()}
+    where = {str(name): None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
+    stated |= {"identity": {name: where[name] for name in NamedColumns.__annotations__}}
+    stated |= {name: where[name] for name in ("native_max_seq_len", "batch_size")}
     if row is None:
-        return Recommendation(**where, **stated)
+        return Recommendation(**stated)
     known = {str(name): value for name, value in row.items() if name == "notes" or not _missing(value)}
-    texts = ("attention_requested", "run_id", "case_id", "boundary_id", "tokens_per_s")
-    told: dict[str, Any] = {name: known.get(name) for name in texts}
-    told |= {name: _plain(known.get(name)) for name in SETTING} | {"bpw": float(row["bpw"])}
+    told: dict[str, Any] = {
+        name: known.get(name) for name in ("attention", "run_id", "case_id", "boundary_id", "tokens_per_s")
+    }
+    setting: Any = {name: _plain(known.get(name)) for name in columns.SETTING} | {"bpw": float(row["bpw"])}
     return Recommendation(
-        **where,
         **stated,
         **told,
+        setting=setting,
         fails_at=_whole(known.get("fails_at")),
         max_seq_len=int(row["length"]),
         headroom_bytes=_whole(known.get("left")),
-        headroom_basis=None if "left" not in known else _kind(row) if row["is_own"] else "estimated",
+        headroom_basis=None if "left" not in known else _kind(stated["identity"]) if row["is_own"] else "estimated",
         tokens_per_s_basis=row["tokens_per_s_basis"] or None,
         row_max_seq_len=int(row["max_seq_len"]),
         certified=bool(row["certified"]),
@@ -275,8 +279,8 @@ def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated
     )
 
 
-def _kind(row: dict[Any, Any]) -> str:
-    return "simulated" if row["device_kind"] == "simulated" else "measured"
+def _kind(card: CardColumns) -> str:
+    return "simulated" if is_simulated(card) else "measured"
 
 
 def assumptions(notes: Any) -> tuple[str, ...]:

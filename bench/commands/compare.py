@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
 from bench.comparison.compare import compare as compare_rows
 from bench.comparison.matching import family
 from bench.config.units import parse_size
-from bench.core.columns import CARD, LIMIT, SETTING
+from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, ResultRow
 from bench.core.errors import BadInput, ExitCode
-from bench.core.identity import Row, known
+from bench.core.identity import key_of
 from bench.report.comparison.content import ComparisonReport, Side
 from bench.report.comparison.document import document
 from bench.report.comparison.names import card_text
@@ -25,7 +26,7 @@ from bench.report.comparison.render import as_markdown, show
 from bench.report.comparison.sections import refusal_text
 from bench.report.text.console import console_for
 from bench.store.schema import Kind
-from bench.store.store import read_boundaries, read_cases
+from bench.store.store import as_rows, read_boundaries, read_cases
 
 # In this order it is told what differs: the card, the model by its name, how it was run, and last the model itself.
 _IDENTIFYING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
@@ -130,7 +131,7 @@ def _read(path: Path, name: str) -> tuple[Side, list[str]]:
         raise BadInput(f"{name} {path}: no such file or directory; name a folder of results, or a parquet file")
     (cases, problems), (boundaries, others) = read_cases(path), read_boundaries(path)
     problems = list(dict.fromkeys(problems + others))  # both name a file that neither can read
-    side = Side(str(path), {Kind.CASES: cases.to_pylist(), Kind.BOUNDARIES: boundaries.to_pylist()})
+    side = Side(str(path), {Kind.CASES: as_rows(cases, CaseRow), Kind.BOUNDARIES: as_rows(boundaries, BoundaryRow)})
     if not any(side.rows.values()):
         more = f"; {len(problems) - 1} more files cannot be read" if len(problems) > 1 else ""
         raise BadInput(
@@ -144,7 +145,8 @@ def _may_have(path: Path, side: Side, kind: Kind) -> bool:
 
 
 def _result_set(side: Side) -> ResultSet:
-    return ResultSet(side.rows.get(Kind.CASES, []), side.rows.get(Kind.BOUNDARIES, []))
+    cases, boundaries = side.rows.get(Kind.CASES, []), side.rows.get(Kind.BOUNDARIES, [])
+    return ResultSet(cast(Sequence[CaseRow], cases), cast(Sequence[BoundaryRow], boundaries))
 
 
 def _nothing_in_common(comparison: Comparison, base: Path, head: Path) -> str:
@@ -167,23 +169,25 @@ def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:
         old, new = (", ".join(sorted({card_text(row) for row in rows})) or "no row of its own" for rows in sides)
         return f"BASE {base} has {old}, HEAD {head} has {new}"
     for column in _IDENTIFYING:
-        old_values, new_values = ({known(row.get(column)) for row in rows} for rows in sides)
+        old_values, new_values = ({key_of(row, [column]) for row in rows} for rows in sides)
         if not old_values & new_values:
             break
     else:
         return f"BASE {base} and HEAD {head} have other combinations of the same values"
     old, new = (_listed(rows, column) for rows in sides)
-    models, heads = ({family(str(row["model"])) for row in rows} for rows in sides)
-    of_weights = column in ("model", "model_fingerprint", "bpw", "head_bits") and models & heads
+    models, heads = ({family(row["model"]) for row in rows} for rows in sides)
+    of_weights = column in (*MODEL, *WEIGHTS) and models & heads
     allowed = comparison.gates.allow_model_change
     return (
         f"{column} is {old} in BASE {base}, {new} in HEAD {head}{_MODEL_REMEDY if of_weights and not allowed else ''}"
     )
 
 
-def _listed(rows: Sequence[Row], column: str) -> str:
+def _listed(rows: Sequence[ResultRow], column: str) -> str:
     """The values of a column, the first few of them."""
-    texts = list(dict.fromkeys(card_text(row) if column == "device_name" else str(row.get(column)) for row in rows))
+    texts = list(
+        dict.fromkeys(card_text(row) if column == "device_name" else str(key_of(row, [column])[0]) for row in rows)
+    )
     return ", ".join(texts[:_MOST_LISTED]) + (f" and {len(texts) - _MOST_LISTED} more" if texts[_MOST_LISTED:] else "")
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -17,9 +17,9 @@ from typing import Any, TextIO
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, MODEL
+from bench.core.columns import CARD, MODEL, CaseRow, NamedColumns
 from bench.core.errors import ExitCode
-from bench.core.identity import identity_of, key_of
+from bench.core.identity import identity_of, is_simulated, key_of
 from bench.core.outcome import ANSWERS, Outcome
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster
@@ -76,7 +76,7 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
 
 def expect(
     rows: Sequence[ForecastRow],
-    measured: Iterable[Mapping[str, Any]],
+    measured: Iterable[CaseRow],
     jobs: int,
     slow: float | None = None,
     timeout_s: float | None = None,
@@ -99,20 +99,20 @@ def expect(
     for row in rows:
         if not row.probes:
             continue
-        seconds = probe_s.get(_card_and_model(vars(row)), probe_s.get((row.device_kind,)))
+        seconds = probe_s.get(_card_and_model(row.identity), probe_s.get((row.identity["device_kind"],)))
         if row.estimated_probe_s is not None:
             seconds, assumed = row.estimated_probe_s * (slow or 1.0), assumed or slow is None
         elif seconds is None:
-            if row.device_kind != "simulated":
+            if not is_simulated(row.identity):
                 return Expectation(probes, None, timeout_s=timeout_s)
             seconds, assumed = ASSUMED_PROBE_S, True
         longest = max(longest, seconds)
-        lanes.setdefault(row.device_uuid, []).append(row.probes * seconds)
+        lanes.setdefault(row.identity["device_uuid"], []).append(row.probes * seconds)
     total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
     return Expectation(probes, total, assumed, longest or None, timeout_s)
 
 
-def _card_and_model(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _card_and_model(row: NamedColumns) -> tuple[Any, ...]:
     """A real card is known by its number: CUDA and the driver do not agree on how much memory it has."""
     return key_of(row, (*(CARD if row["device_uuid"] is None else ("device_uuid",)), *MODEL))
 
@@ -126,7 +126,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     length = None if is_search else case.max_seq_len
     lengths = lengths_of(case.model.config)
     return ForecastRow(
-        **identity_of(case),
+        identity=identity_of(case),
         native_max_seq_len=lengths.limit,
         native_max_seq_len_basis=lengths.basis,
         searched_up_to=work.search_end if isinstance(work, Search) else None,
@@ -177,7 +177,7 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
     case, prediction = forecast.case, forecast.prediction
     if prediction is None:
         return []
-    if case.device.kind != "cuda":
+    if case.device.is_simulated:
         notes = notes_of_card(case.device)
     else:
         unseen = ("context_bytes", "workspace_bytes") if case.device.uuid not in seen else ()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.core.case import Case, Search
+from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.messages import PhaseProgress
 from bench.core.outcome import Phase
 from bench.report.naming.work import WorkNames
@@ -21,7 +22,6 @@ from bench.report.text.console import console_for
 from bench.report.text.ends import is_lower_bound, is_own_limit
 from bench.report.text.units import duration, size, tokens
 from bench.run.progress import Progress
-from bench.run.row import Row
 
 _SPARSE_S = 60.0  # between two lines on how far a case is, where they stay
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
@@ -71,16 +71,16 @@ class _Lines(Progress):
             self._told_at[id(case)] = now
             self._print(f"    {self._names.title(case)}: {reached.phase}, {reached}")
 
-    def finish(self, case: Case, row: Row) -> None:
+    def finish(self, case: Case, row: CaseRow) -> None:
         self._told_at.pop(id(case), None)
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {self._names.title(case)}: {describe(row)}")
 
-    def probe(self, case: Case, row: Row) -> None:
+    def probe(self, case: Case, row: CaseRow) -> None:
         self._told_at.pop(id(case), None)
         self._print(f"    {self._names.title(case)}: {describe(row)}")
 
-    def find(self, search: Search, boundary: Row) -> None:
+    def find(self, search: Search, boundary: BoundaryRow) -> None:
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {self._names.title(search)}: {describe_boundary(boundary)}")
 
@@ -119,16 +119,16 @@ class _Bar(Progress):
     def advance(self, case: Case, reached: PhaseProgress) -> None:
         self._running[id(case)] = (case, reached.phase, f"{reached}  ")
 
-    def finish(self, case: Case, row: Row) -> None:
+    def finish(self, case: Case, row: CaseRow) -> None:
         self._running.pop(id(case), None)
         self._verdicts[str(row["outcome"])] += 1
         self._done += 1
 
-    def probe(self, case: Case, row: Row) -> None:
+    def probe(self, case: Case, row: CaseRow) -> None:
         self._running.pop(id(case), None)
         self._probes += 1
 
-    def find(self, search: Search, boundary: Row) -> None:
+    def find(self, search: Search, boundary: BoundaryRow) -> None:
         self._verdicts[str(boundary["outcome"])] += 1
         self._done += 1
 
@@ -160,7 +160,7 @@ class _Bar(Progress):
         return f"{duration(elapsed / self._done * (self._total - self._known - self._done))} left"
 
 
-def describe_boundary(boundary: Row) -> str:
+def describe_boundary(boundary: BoundaryRow) -> str:
     """How far a search goes in a few words."""
     fits_at, fails_at = boundary["fits_at"], boundary["fails_at"]
     if boundary["outcome"] not in ("fits", "oom"):
@@ -168,12 +168,12 @@ def describe_boundary(boundary: Row) -> str:
         known += [] if fails_at is None else [f"{tokens(fails_at)} fails"]
         return "; ".join([f"{boundary['outcome']}: {boundary.get('error')}", *known])
     if fits_at is None:
-        return "; ".join(["nothing fits", *filter(None, [boundary.get("advice")])])
+        return "; ".join(["nothing fits", *filter(None, [boundary["advice"]])])
     doubt = ["contradictory"] if boundary["contradictory"] else []
-    return "; ".join([_reach(boundary), _count(boundary["probes"], "probe"), *doubt])
+    return "; ".join([_reach(boundary), _count(boundary["probes"] or 0, "probe"), *doubt])
 
 
-def _reach(boundary: Row) -> str:
+def _reach(boundary: BoundaryRow) -> str:
     fits_at, fails_at = tokens(boundary["fits_at"]), boundary["fails_at"]
     if fails_at is not None:
         return f"fits up to {fits_at}, fails at {tokens(fails_at)}"
@@ -184,10 +184,10 @@ def _reach(boundary: Row) -> str:
     )
 
 
-def describe(row: Row) -> str:
+def describe(row: CaseRow) -> str:
     """The verdict of a row in a few words."""
     outcome = str(row["outcome"])
-    peak = size(row.get("peak_device_bytes"))
+    peak = size(row["peak_device_bytes"])
     if outcome == "fits":
         return f"fits, peak {peak}, {duration(row['wall_s'])}"
     if outcome == "oom":

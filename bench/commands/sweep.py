@@ -16,11 +16,12 @@ import pandas as pd
 from bench.commands.progress import progress_for
 from bench.config import compose as config
 from bench.config.cases import Sweep, plan_sweep
+from bench.core.columns import BoundaryRow
 from bench.core.errors import ExitCode
 from bench.core.outcome import ANSWERS
 from bench.launch.inspection import require_whole
 from bench.report.publish import publish
-from bench.report.rows import latest, plain
+from bench.report.rows import latest, plain, rows_of
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
@@ -84,7 +85,9 @@ def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
     probes = {case_id for case_ids in found["case_ids"] if case_ids is not None for case_id in case_ids}
     rows = latest(stored.to_pandas(), "case_id", "started_at")
     asked = rows[rows["case_id"].isin(finished.case_ids)]
-    answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [settled(row) for row in found.to_dict("records")]
+    answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [
+        settled(row) for row in rows_of(found, BoundaryRow)
+    ]
     total = len(planned.cases) + len(planned.searches)
     return _Answer(
         cases=asked,

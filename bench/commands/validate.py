@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 def record(folder: Path, overrides: Sequence[str]) -> int:
     """Records what `overrides` ask for, each case in a process of its own; one that is there is not made again."""
     cases = plan_sweep(overrides).cases
-    if not cases or any(case.device.kind != "cuda" for case in cases):
+    if not cases or any(case.device.is_simulated for case in cases):
         raise BadInput("a recording is of a real GPU at given lengths: device=cuda max_seq_len=…")
     folder.mkdir(parents=True, exist_ok=True)
     names = WorkNames(cases)

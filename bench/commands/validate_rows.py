@@ -12,24 +12,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.allocator.limits import limits_of
 from bench.comparison.agreement import compare_kinds, compare_limits
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings
 from bench.core.case import Case, ModelSpec, Search
+from bench.core.columns import BoundaryRow, CaseRow, ResultRow
 from bench.core.errors import BadInput
+from bench.core.identity import is_measured, settings_of
 from bench.core.outcome import Outcome
-from bench.forecast.measured_cards import MeasuredCard, Row, card_key, measured_cards
+from bench.forecast.measured_cards import MeasuredCard, card_key, measured_cards
 from bench.report.tables.agreement import as_markdown
 from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.schema import Kind
-from bench.store.store import read_boundaries, read_cases
+from bench.store.store import as_rows, read_boundaries, read_cases
 
 _TIMEOUT_S = 900.0
-# What a row of these says of memory can be said by a simulated card, too.
 _ANSWERS = (Outcome.FITS, Outcome.OOM)
+
+_Row = TypeVar("_Row", CaseRow, BoundaryRow)
 
 
 def agreement(
@@ -41,28 +44,26 @@ def agreement(
     (RESULTS-simulated), `out` the document (standard output). With `cards` each measured card becomes a file of the
     catalogue there: from then on simulated cards of that name use what was measured, and their rows say so.
     """
-    cases, boundaries = (
-        [row for row in read(results)[0].to_pylist() if row["device_kind"] == "cuda" and row["outcome"] in _ANSWERS]
-        for read in (read_cases, read_boundaries)
-    )
+    cases = _answered(as_rows(read_cases(results)[0], CaseRow))
+    boundaries = _answered(as_rows(read_boundaries(results)[0], BoundaryRow))
     if not cases:
         raise BadInput(f"{results}: no measured rows in it; give the folder that scripts/gpu_check.sh has filled")
     known = measured_cards(cases)
     if cards is not None:
         for card in known.values():
             (cards / f"{card.name}.yaml").write_text(card.as_catalogue_file())
-    found = {model.fingerprint: model for folder in models for model in _models(folder)}
+    found: dict[str | None, ModelSpec] = {model.fingerprint: model for folder in models for model in _models(folder)}
     simulated = simulated or results.with_name(f"{results.name}-simulated")
-    again = [_case(row, found, known) for row in cases]
-    searches = [_search(row, found, known) for row in boundaries]
+    again = [_case(row, row["max_seq_len"], found, known) for row in cases]
+    searches = [_case(row, row["searched_up_to"] or row["native_max_seq_len"], found, known) for row in boundaries]
     finished = run_sweep(
         [case for case in again if case],
-        [search for search in searches if search],
+        [Search(longest) for longest in searches if longest],
         SweepOptions(simulated, new_run_id(), _TIMEOUT_S),
     )
     ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
-    made = [row for row in read_cases(simulated)[0].to_pylist() if row["case_id"] in ours]
-    bounds = [row for row in read_boundaries(simulated)[0].to_pylist() if row["boundary_id"] in ours]
+    made = [row for row in as_rows(read_cases(simulated)[0], CaseRow) if row["case_id"] in ours]
+    bounds = [row for row in as_rows(read_boundaries(simulated)[0], BoundaryRow) if row["boundary_id"] in ours]
     compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
     limits = [compare_limits(cases, Kind.CASES), compare_limits(boundaries, Kind.BOUNDARIES)]
     text = as_markdown(compared, limits, [_said(card) for card in known.values()])
@@ -79,34 +80,35 @@ def _models(folder: Path) -> Iterable[ModelSpec]:
         yield resolve_model(ModelSettings(name="local", path=str(path)))
 
 
-def _case(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Case | None:
-    """The case of a row on its simulated card; None where its model is not there."""
-    model = models.get(str(row["model_fingerprint"]))
+def _answered(rows: Iterable[_Row]) -> list[_Row]:
+    """The measured rows that say of memory what a simulated card can say too."""
+    return [row for row in rows if is_measured(row) and row["outcome"] in _ANSWERS]
+
+
+def _case(
+    row: ResultRow,
+    max_seq_len: int | None,
+    models: dict[str | None, ModelSpec],
+    cards: dict[tuple[Any, ...], MeasuredCard],
+) -> Case | None:
+    """The case of a row on its simulated card; None where its model or its length is not there."""
+    model = models.get(row["model_fingerprint"])
     card = cards.get(card_key(row))
-    if model is None or card is None:
+    if model is None or card is None or max_seq_len is None:
         return None
+    asked = {"head_bits": None, **settings_of(row)}
+    if row["attention"]:
+        asked["attention"] = row["attention"]  # what ran there, not what `auto` would choose here
     return Case(
         # Rows are paired by what they call the model; the folder may have another name here.
         model=replace(model, name=row["model"]),
         device=card.as_simulated(capped=row["vram_limit_by"] == "allocator"),
-        bpw=row["bpw"],
-        head_bits=row["head_bits"],
-        cache=row["cache"],
-        lazy=row["lazy"],
-        attention=row["attention"] or row["attention_requested"],  # what ran there, not what `auto` would choose here
-        max_seq_len=row.get("max_seq_len") or row.get("searched_up_to") or row["native_max_seq_len"],
-        batch_size=row["batch_size"],
-        max_input_len=row["max_input_len"],
-        max_attention_size=row["max_attention_size"],
+        max_seq_len=max_seq_len,
         vram_limit_bytes=row["vram_limit_bytes"],
         vram_limit_by=row["vram_limit_by"],
         repeats=1,
+        **asked,
     )
-
-
-def _search(row: Row, models: dict[str, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]) -> Search | None:
-    case = _case(row, models, cards)
-    return None if case is None else Search(case)
 
 
 def _said(card: MeasuredCard) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.comparison.matching import ASKED, SAME_TOTAL
-from bench.comparison.pairing import MOMENTS
-from bench.core.columns import CARD, MODEL
-from bench.core.identity import Row, key_of, known
+from bench.comparison.pairing import made_at
+from bench.core.columns import CARD, MODEL, ResultRow
+from bench.core.identity import AnyRow, is_measured, is_simulated, key_of
 from bench.store.schema import Kind
 
 # What the two are held together in; all but the verdict in bytes, or in tokens.
@@ -31,8 +31,8 @@ class Agreement:
     Both unknown is left out: there is nothing to agree on.
     """
 
-    measured: Row
-    other: Row
+    measured: ResultRow
+    other: ResultRow
     same_verdict: bool
     differences: dict[str, int | None]
 
@@ -54,7 +54,7 @@ class Compared:
 
     kind: Kind
     agreements: list[Agreement]
-    alone: list[Row]
+    alone: list[ResultRow]
 
     @property
     def same_verdicts(self) -> int:
@@ -64,15 +64,15 @@ class Compared:
         return [_tally(figure, self.agreements) for figure in FIGURES[self.kind]]
 
 
-def compare_kinds(rows: Iterable[Row], simulated: Iterable[Row], kind: Kind) -> Compared:
+def compare_kinds(rows: Iterable[ResultRow], simulated: Iterable[ResultRow], kind: Kind) -> Compared:
     """The newest measured row of each question among `rows`, beside the newest of `simulated`.
 
     A simulated card stands for the real one of its name and about its memory; other weights than those that were
     measured are no answer.
     """
-    ours = _newest((row for row in rows if row["device_kind"] == "cuda"), kind, CARD)
-    theirs = _newest((row for row in simulated if row["device_kind"] == "simulated"), kind, CARD)
-    waiting: dict[Any, list[Row]] = {}
+    ours = _newest((row for row in rows if is_measured(row)), CARD)
+    theirs = _newest((row for row in simulated if is_simulated(row)), CARD)
+    waiting: dict[Any, list[ResultRow]] = {}
     for row in theirs.values():
         waiting.setdefault((row["device_name"], _asked(row)), []).append(row)
     return _compared(
@@ -84,23 +84,23 @@ def compare_kinds(rows: Iterable[Row], simulated: Iterable[Row], kind: Kind) -> 
     )
 
 
-def compare_limits(rows: Iterable[Row], kind: Kind) -> Compared:
+def compare_limits(rows: Iterable[ResultRow], kind: Kind) -> Compared:
     """The smaller cards inside a real one: those that a process has kept small beside those of PyTorch's allocator."""
-    limited = [row for row in rows if row["device_kind"] == "cuda" and row.get("vram_limit_bytes") is not None]
-    held = _newest((row for row in limited if row.get("vram_limit_by") == "process"), kind, CARD, "vram_limit_by")
-    capped = _newest((row for row in limited if row.get("vram_limit_by") == "allocator"), kind, CARD, "vram_limit_by")
+    limited = [row for row in rows if is_measured(row) and row["vram_limit_bytes"] is not None]
+    held = _newest((row for row in limited if row["vram_limit_by"] == "process"), CARD, "vram_limit_by")
+    capped = _newest((row for row in limited if row["vram_limit_by"] == "allocator"), CARD, "vram_limit_by")
     return _compared({key: (row, capped.get(key)) for key, row in held.items()}, kind)
 
 
-def _compared(both: Mapping[Any, tuple[Row, Row | None]], kind: Kind) -> Compared:
+def _compared(both: Mapping[Any, tuple[ResultRow, ResultRow | None]], kind: Kind) -> Compared:
     agreements = [_agreement(row, other, kind) for row, other in both.values() if other is not None]
     return Compared(kind, agreements, [row for row, other in both.values() if other is None])
 
 
-def _of_its_size(row: Row, others: Sequence[Row]) -> Row | None:
+def _of_its_size(row: ResultRow, others: Sequence[ResultRow]) -> ResultRow | None:
     """Of cards of one name, in the order of their time, the one whose memory is nearest, the newest of those alike."""
-    total = known(row.get("device_total_bytes"))
-    sizes = [(other, known(other.get("device_total_bytes"))) for other in others]
+    total = row["device_total_bytes"]
+    sizes = [(other, other["device_total_bytes"]) for other in others]
     if total is None:
         return others[-1] if others else None
     apart = [(abs(size - total) if size is not None else 0, other) for other, size in sizes]
@@ -111,41 +111,41 @@ def _of_its_size(row: Row, others: Sequence[Row]) -> Row | None:
 
 
 def _newest(
-    rows: Iterable[Row], kind: Kind, card: Sequence[str], but_for: str | None = None
-) -> dict[tuple[Any, ...], Row]:
+    rows: Iterable[ResultRow], card: Sequence[str], but_for: str | None = None
+) -> dict[tuple[Any, ...], ResultRow]:
     """By the columns `card` and by what is asked, `but_for` one column of that; in the order of their time."""
-    newest: dict[tuple[Any, ...], Row] = {}
-    for row in sorted(rows, key=lambda row: row[MOMENTS[kind]]):
+    newest: dict[tuple[Any, ...], ResultRow] = {}
+    for row in sorted(rows, key=made_at):
         key = (key_of(row, card), _asked(row, but_for))
         newest.pop(key, None)
         newest[key] = row
     return newest
 
 
-def _asked(row: Row, but_for: str | None = None) -> tuple[Any, ...]:
+def _asked(row: ResultRow, but_for: str | None = None) -> tuple[Any, ...]:
     return key_of(_as_it_ran(row), [name for name in (*MODEL, *ASKED) if name != but_for])
 
 
-def _as_it_ran(row: Row) -> Row:
+def _as_it_ran(row: ResultRow) -> AnyRow:
     """What `auto` chooses depends on what is installed: a row is about the attention that ran."""
-    return {**row, "attention_requested": row.get("attention") or row.get("attention_requested")}
+    return {**row, "attention_requested": row["attention"] or row["attention_requested"]}
 
 
-def _agreement(measured: Row, other: Row, kind: Kind) -> Agreement:
+def _agreement(measured: ResultRow, other: ResultRow, kind: Kind) -> Agreement:
     differences: dict[str, int | None] = {}
     for figure in FIGURES[kind]:
-        one, another = measured.get(figure), other.get(figure)
+        (one,), (another,) = key_of(measured, [figure]), key_of(other, [figure])
         if one is not None and another is not None:
             differences[figure] = int(another) - int(one)
         elif one is not None or another is not None:
             differences[figure] = None
-    same = all(measured.get(name) == other.get(name) for name in VERDICTS[kind])
+    same = key_of(measured, VERDICTS[kind]) == key_of(other, VERDICTS[kind])
     return Agreement(measured, other, same, differences)
 
 
 def _tally(figure: str, agreements: Sequence[Agreement]) -> Tally:
     known = [
-        (difference, int(agreement.measured[figure]))
+        (difference, int(key_of(agreement.measured, [figure])[0]))
         for agreement in agreements
         if (difference := agreement.differences.get(figure)) is not None
     ]

@@ -12,19 +12,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from bench.comparison.pairing import Joined, Pair, Refusal, join
+from bench.comparison.pairing import AnyPair, AnyRefusal, Joined, Pair, join
 from bench.comparison.speeds import SPEEDS, Speeds, compare_speeds
 from bench.core.case import PAGE
-from bench.core.identity import Row
+from bench.core.columns import BoundaryRow, CaseRow, ResultRow
+from bench.core.identity import is_simulated, key_of
 from bench.core.outcome import ANSWERS, LimitBasis, Outcome
 from bench.store.schema import Kind
 
 # On a real card `peak_device_bytes` is NVML's highest reading, of all processes, now and then: not deterministic.
-PEAKS = {
-    "simulated": ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes"),
-    "cuda": ("peak_allocated_bytes", "peak_reserved_bytes"),
-}
-ESTIMATE = "estimated_decode_tokens_per_s"
+PEAKS = ("peak_allocated_bytes", "peak_reserved_bytes")
+SIMULATED_PEAKS = (*PEAKS, "peak_device_bytes")
 
 
 class Change(StrEnum):
@@ -63,8 +61,8 @@ class Gates:
 class ResultSet:
     """The rows of one side, as they are stored: repeated, of several runs."""
 
-    cases: Sequence[Row] = ()
-    boundaries: Sequence[Row] = ()
+    cases: Sequence[CaseRow] = ()
+    boundaries: Sequence[BoundaryRow] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Finding:
     """One difference in one column. `fails` where it is worse than its gate lets pass; `speeds` where it is a speed."""
 
     kind: Kind
-    pair: Pair
+    pair: AnyPair
     column: str
     base: Any
     head: Any
@@ -86,20 +84,20 @@ class Comparison:
     """All that there is to say of two result sets."""
 
     gates: Gates
-    cases: Joined
-    boundaries: Joined
+    cases: Joined[CaseRow]
+    boundaries: Joined[BoundaryRow]
     findings: list[Finding]
 
     @property
-    def joined(self) -> dict[Kind, Joined]:
+    def joined(self) -> dict[Kind, Joined[CaseRow] | Joined[BoundaryRow]]:
         return {Kind.BOUNDARIES: self.boundaries, Kind.CASES: self.cases}
 
     @property
-    def missing(self) -> list[Row]:
+    def missing(self) -> list[ResultRow]:
         return [row for joined in self.joined.values() for row in joined.missing]
 
     @property
-    def new(self) -> list[Row]:
+    def new(self) -> list[ResultRow]:
         return [row for joined in self.joined.values() for row in joined.new]
 
     @property
@@ -113,7 +111,7 @@ class Comparison:
         refused = any(self.refusal_fails(each) for joined in self.joined.values() for each in joined.refused)
         return not (lost or refused or any(finding.fails for finding in self.findings))
 
-    def refusal_fails(self, refusal: Refusal) -> bool:
+    def refusal_fails(self, refusal: AnyRefusal) -> bool:
         """What is on another card is missing on this one; what is no longer the same fails in any case."""
         elsewhere = refusal.column in ("device_kind", "device_name", "device_uuid")
         return not (elsewhere and self.gates.allow_missing)
@@ -122,37 +120,39 @@ class Comparison:
 def compare(base: ResultSet, head: ResultSet, gates: Gates) -> Comparison:
     """Everything that differs between `base` and `head`: verdicts first, then boundaries, VRAM, speeds and the rest."""
     allowed = (gates.allow_driver_change, gates.allow_model_change)
-    boundaries = join(base.boundaries, head.boundaries, Kind.BOUNDARIES, *allowed)
+    boundaries = join(base.boundaries, head.boundaries, *allowed)
     probes = _probes([*base.boundaries, *head.boundaries])
-    cases = join(base.cases, head.cases, Kind.CASES, *allowed, probes)
-    found = [finding for pair in boundaries.pairs for finding in _of_boundary(pair, gates)]
-    told = _probes(answer.row for finding in found for answer in (finding.pair.base, finding.pair.head))
+    cases = join(base.cases, head.cases, *allowed, probes)
+    of_boundaries = [(pair, list(_of_boundary(pair, gates))) for pair in boundaries.pairs]
+    moved = (answer.row for pair, findings in of_boundaries if findings for answer in (pair.base, pair.head))
+    told = _probes(moved)
+    found = [finding for _, findings in of_boundaries for finding in findings]
     found += [finding for pair in cases.pairs for finding in _of_case(pair, gates, told)]
     return Comparison(gates, cases, boundaries, sorted(found, key=lambda finding: _place(finding.column)))
 
 
-def _probes(boundaries: Iterable[Row]) -> frozenset[str]:
+def _probes(boundaries: Iterable[BoundaryRow]) -> frozenset[str]:
     """The ids of the cases that were run to find these boundaries."""
-    return frozenset(case_id for row in boundaries for case_id in row.get("case_ids") or [])
+    return frozenset(case_id for row in boundaries for case_id in row["case_ids"] or [])
 
 
-def reach(boundary: Row) -> tuple[int, int | None]:
+def reach(boundary: BoundaryRow) -> tuple[int, int | None]:
     """The shortest and the longest that `fits_at` can be, in tokens, by what was run; None where nothing failed."""
-    low = boundary.get("fits_at") or 0
-    fails_at, native = boundary.get("fails_at"), boundary.get("native_max_seq_len")
+    low = boundary["fits_at"] or 0
+    fails_at, native = boundary["fails_at"], boundary["native_max_seq_len"]
     if fails_at is not None:
         high = (fails_at - 1) // PAGE * PAGE
-    elif boundary.get("native_max_seq_len_basis") == LimitBasis.ENGINE_DEFAULT:
+    elif boundary["native_max_seq_len_basis"] == LimitBasis.ENGINE_DEFAULT:
         high = None  # the search ended where the engine's default does, which ends nothing else
     else:
-        high = None if (boundary.get("searched_up_to") or 0) > (native or 0) else native
+        high = None if (boundary["searched_up_to"] or 0) > (native or 0) else native
     return low, None if high is None else max(low, high)
 
 
-def _of_case(pair: Pair, gates: Gates, told: frozenset[str]) -> Iterator[Finding]:
+def _of_case(pair: Pair[CaseRow], gates: Gates, told: frozenset[str]) -> Iterator[Finding]:
     """`told` are the probes of boundaries that moved: that their verdicts changed is no further news."""
     base, head = pair.base.row, pair.head.row
-    if base.get("case_id") not in told and head.get("case_id") not in told:
+    if base["case_id"] not in told and head["case_id"] not in told:
         yield from _verdict(Kind.CASES, pair)
     yield from _changed(Kind.CASES, pair, "attention")
     if base["outcome"] == head["outcome"] == Outcome.OOM:
@@ -163,14 +163,14 @@ def _of_case(pair: Pair, gates: Gates, told: frozenset[str]) -> Iterator[Finding
         yield from _estimate(pair)
 
 
-def _of_boundary(pair: Pair, gates: Gates) -> Iterator[Finding]:
+def _of_boundary(pair: Pair[BoundaryRow], gates: Gates) -> Iterator[Finding]:
     base, head = pair.base.row, pair.head.row
     yield from _verdict(Kind.BOUNDARIES, pair)
     yield from _changed(Kind.BOUNDARIES, pair, "attention")
     if not base["outcome"] == head["outcome"] == Outcome.FITS:
         return
     (base_low, base_high), (head_low, head_high) = reach(base), reach(head)
-    values = (Kind.BOUNDARIES, pair, "fits_at", base.get("fits_at"), head.get("fits_at"))
+    values = (Kind.BOUNDARIES, pair, "fits_at", base["fits_at"], head["fits_at"])
     if head_high is not None and head_high < base_low:
         passes = gates.boundary_loss.lets_pass((base_low - head_high) / PAGE, base_low / PAGE)
         yield Finding(*values, Change.WORSE, not passes)
@@ -180,7 +180,7 @@ def _of_boundary(pair: Pair, gates: Gates) -> Iterator[Finding]:
         yield Finding(*values, Change.UNDECIDED)
 
 
-def _verdict(kind: Kind, pair: Pair) -> Iterator[Finding]:
+def _verdict(kind: Kind, pair: AnyPair) -> Iterator[Finding]:
     base, head = pair.base.row["outcome"], pair.head.row["outcome"]
     if base != head:
         change = _direction(_badness(base), _badness(head))
@@ -192,16 +192,17 @@ def _badness(outcome: str) -> int:
     return 0 if outcome == Outcome.FITS else 1 if outcome in ANSWERS else 2
 
 
-def _changed(kind: Kind, pair: Pair, column: str) -> Iterator[Finding]:
+def _changed(kind: Kind, pair: AnyPair, column: str) -> Iterator[Finding]:
     """A column of which neither value is better."""
-    base, head = pair.base.row.get(column), pair.head.row.get(column)
+    (base,), (head,) = key_of(pair.base.row, [column]), key_of(pair.head.row, [column])
     if base is not None and head is not None and base != head:
         yield Finding(kind, pair, column, base, head, Change.OTHER)
 
 
-def _peaks(pair: Pair, gates: Gates) -> Iterator[Finding]:
-    for column in PEAKS.get(pair.head.row["device_kind"], PEAKS["cuda"]):
-        base, head = pair.base.row.get(column), pair.head.row.get(column)
+def _peaks(pair: Pair[CaseRow], gates: Gates) -> Iterator[Finding]:
+    columns = SIMULATED_PEAKS if is_simulated(pair.head.row) else PEAKS
+    for column in columns:
+        (base,), (head,) = key_of(pair.base.row, [column]), key_of(pair.head.row, [column])
         if base == head:
             continue
         if base is None or head is None:
@@ -211,7 +212,7 @@ def _peaks(pair: Pair, gates: Gates) -> Iterator[Finding]:
             yield Finding(Kind.CASES, pair, column, base, head, _direction(base, head), fails)
 
 
-def _speeds(pair: Pair, gates: Gates) -> Iterator[Finding]:
+def _speeds(pair: Pair[CaseRow], gates: Gates) -> Iterator[Finding]:
     for column in SPEEDS:
         speeds = compare_speeds(pair.base.same_run, pair.head.same_run, column)
         values = (Kind.CASES, pair, column, speeds.base, speeds.head)
@@ -226,11 +227,11 @@ def _speeds(pair: Pair, gates: Gates) -> Iterator[Finding]:
                 yield Finding(*values, Change.UNDECIDED, speeds=speeds)
 
 
-def _estimate(pair: Pair) -> Iterator[Finding]:
+def _estimate(pair: Pair[CaseRow]) -> Iterator[Finding]:
     """An estimate that changed says that the estimating did: it is told, and never gated."""
-    base, head = pair.base.row.get(ESTIMATE), pair.head.row.get(ESTIMATE)
+    base, head = (row["estimated_decode_tokens_per_s"] for row in (pair.base.row, pair.head.row))
     if base is not None and head is not None and not math.isclose(base, head, rel_tol=1e-6):
-        yield Finding(Kind.CASES, pair, ESTIMATE, base, head, Change.OTHER)
+        yield Finding(Kind.CASES, pair, "estimated_decode_tokens_per_s", base, head, Change.OTHER)
 
 
 def _direction(base: float, head: float) -> Change:
@@ -239,5 +240,5 @@ def _direction(base: float, head: float) -> Change:
 
 
 def _place(column: str) -> int:
-    order = ("outcome", "fits_at", *PEAKS["simulated"], *SPEEDS)
+    order = ("outcome", "fits_at", *SIMULATED_PEAKS, *SPEEDS)
     return order.index(column) if column in order else len(order)

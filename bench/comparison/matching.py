@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.columns import CARD, LIMIT, SETTING
-from bench.core.identity import Row, completed, key_of, known
+from bench.core.columns import CARD, LIMIT, SETTING, WEIGHTS
+from bench.core.identity import AnyRow, completed, key_of, known
 
 # One product has one memory; what CUDA and NVML call its total differs by a percent or two.
 SAME_TOTAL = 0.05
@@ -21,7 +21,6 @@ ASKED = (*LIMIT, *SETTING, "max_seq_len")
 
 _NAMESAKES = ("device_kind", "device_name")
 _FACTS = tuple(name for name in CARD if name not in _NAMESAKES)
-_WEIGHTS = ("bpw", "head_bits")
 # What names of folders and branches say of bits: mine-4.0bpw, mine/4_25bpw-h6, mine@6.5bpw.
 _BITS = re.compile(
     r"@.*$|[-_/. ](?:exl2[-_/. ]?)?\d+(?:[._]\d+)?[-_ ]?bpw(?:[-_ ]?h\d+)?$|/(?:exl2|\d+(?:[._]\d+)?(?:[-_]h\d+)?)$",
@@ -34,32 +33,32 @@ Key = tuple[Any, ...]
 class Matching:
     """The identities of two sets of rows. With `allow_model_change` a model matches another quantisation of it."""
 
-    def __init__(self, base: Sequence[Row], head: Sequence[Row], allow_model_change: bool = False) -> None:
+    def __init__(self, base: Sequence[AnyRow], head: Sequence[AnyRow], allow_model_change: bool = False) -> None:
         self._completed = completed([*base, *head])
         self.allow_model_change = allow_model_change
         sides = [[self._whole(row) for row in rows] for rows in (base, head)]
         self._telling = _telling(sides)
         self._totals = _totals(sides)
         self._models = _quantisations(sides) if allow_model_change else _models(sides)
-        self._asked = tuple(name for name in ASKED if not (allow_model_change and name in _WEIGHTS))
+        self._asked = tuple(name for name in ASKED if not (allow_model_change and name in WEIGHTS))
 
-    def key(self, row: Row) -> Key:
+    def key(self, row: AnyRow) -> Key:
         """The same for rows that answer the same question."""
         return (self.card(row), self.model(row), self.asked(row))
 
-    def card(self, row: Row) -> Key:
+    def card(self, row: AnyRow) -> Key:
         whole = self._whole(row)
         name = key_of(whole, _NAMESAKES)
         facts = {**whole, "device_total_bytes": self._totals.get((*name, known(whole.get("device_total_bytes"))))}
         return (*name, *key_of(facts, self._telling.get(name, ())))
 
-    def model(self, row: Row) -> Key:
+    def model(self, row: AnyRow) -> Key:
         return self._models[_variant(row) if self.allow_model_change else _model(row)]
 
-    def asked(self, row: Row) -> Key:
+    def asked(self, row: AnyRow) -> Key:
         return key_of(row, self._asked)
 
-    def _whole(self, row: Row) -> Row:
+    def _whole(self, row: AnyRow) -> AnyRow:
         """The row with what others tell of its card."""
         told = self._completed and self._completed.get(key_of(row, (*CARD, "schema_version")))
         return {**row, **told} if told else row
@@ -70,7 +69,7 @@ def family(name: str) -> str:
     return _BITS.sub("", name)
 
 
-def _telling(sides: Sequence[Sequence[Row]]) -> dict[Key, tuple[str, ...]]:
+def _telling(sides: Sequence[Sequence[AnyRow]]) -> dict[Key, tuple[str, ...]]:
     """The facts that tell cards of one kind and name apart."""
     seen: dict[Key, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
     telling: dict[Key, set[str]] = defaultdict(set)
@@ -89,7 +88,7 @@ def _nothing(name: str) -> set[None]:
     return {None} if name in ("device_uuid", "device_total_bytes") else set()
 
 
-def _totals(sides: Sequence[Sequence[Row]]) -> dict[Key, int | None]:
+def _totals(sides: Sequence[Sequence[AnyRow]]) -> dict[Key, int | None]:
     """The memory of each kind, name and total as it counts: one for totals that differ by little between the sides."""
     column = (*_NAMESAKES, "device_total_bytes")
     both = [{key_of(row, column) for row in rows} for rows in sides]
@@ -115,15 +114,15 @@ def _clusters(sizes: list[int]) -> Iterable[list[int]]:
     yield alike
 
 
-def _model(row: Row) -> Key:
+def _model(row: AnyRow) -> Key:
     return key_of(row, ("model", "model_fingerprint"))
 
 
-def _variant(row: Row) -> Key:
-    return (*_model(row), *key_of(row, _WEIGHTS))
+def _variant(row: AnyRow) -> Key:
+    return (*_model(row), *key_of(row, WEIGHTS))
 
 
-def _models(sides: Sequence[Sequence[Row]]) -> dict[Key, Key]:
+def _models(sides: Sequence[Sequence[AnyRow]]) -> dict[Key, Key]:
     """Each model by its fingerprint, and by its name too where one side has several names for it."""
     both = [{_model(row) for row in rows} for rows in sides]
     everything = both[0] | both[1]
@@ -142,18 +141,18 @@ def _models(sides: Sequence[Sequence[Row]]) -> dict[Key, Key]:
     return {model: identity(*model) for model in everything}
 
 
-def _quantisations(sides: Sequence[Sequence[Row]]) -> dict[Key, Key]:
+def _quantisations(sides: Sequence[Sequence[AnyRow]]) -> dict[Key, Key]:
     """Each model and its bits. What is on both sides is itself; what is left of one family, of the same bits or alone,
     is another quantisation of it.
     """
     both = [{_variant(row) for row in rows} for rows in sides]
     found = {variant: variant for variant in both[0] | both[1]}
     left = [side - other for side, other in (both, both[::-1])]
-    for columns in (_WEIGHTS, ()):
+    for columns in (WEIGHTS, ()):
         groups: list[dict[Key, list[Key]]] = [defaultdict(list), defaultdict(list)]
         for group, side in zip(groups, left, strict=True):
             for variant in side:
-                bits = dict(zip(_WEIGHTS, variant[2:], strict=True))
+                bits = dict(zip(WEIGHTS, variant[2:], strict=True))
                 group[family(str(variant[0])), *(bits[name] for name in columns)].append(variant)
         for name in set(groups[0]) & set(groups[1]):
             if len(groups[0][name]) == len(groups[1][name]) == 1:

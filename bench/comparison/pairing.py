@@ -5,21 +5,20 @@ Rows are plain values in the columns of `results.schema`: None for null. Everyth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Generic, TypeVar
 
 from bench.comparison.matching import SAME_TOTAL, Matching
-from bench.core.columns import CARD
-from bench.core.identity import Row, key_of
-from bench.store.schema import Kind
+from bench.core.columns import CARD, BoundaryRow, CaseRow, ResultRow
+from bench.core.identity import key_of
 
-# When the rows of a kind were made.
-MOMENTS = {Kind.CASES: "started_at", Kind.BOUNDARIES: "finished_at"}
+Row = TypeVar("Row", CaseRow, BoundaryRow)
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Generic[Row]):
     """What one result set says to one question: its newest row, and all rows to it from the newest row's run."""
 
     row: Row
@@ -27,15 +26,18 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Generic[Row]):
     """The answers of both result sets to one question."""
 
-    base: Answer
-    head: Answer
+    base: Answer[Row]
+    head: Answer[Row]
+
+
+AnyPair = Pair[CaseRow] | Pair[BoundaryRow]
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Refusal(Generic[Row]):
     """Two rows that cannot be compared, because they differ in `column`."""
 
     base: Row
@@ -43,32 +45,35 @@ class Refusal:
     column: str
 
 
+AnyRefusal = Refusal[CaseRow] | Refusal[BoundaryRow]
+
+
 @dataclass(frozen=True)
-class Joined:
+class Joined(Generic[Row]):
     """Each question of either result set, once: compared, refused, or there in only one of them."""
 
-    pairs: list[Pair]
+    pairs: list[Pair[Row]]
     missing: list[Row]
     new: list[Row]
-    refused: list[Refusal]
+    refused: list[Refusal[Row]]
 
 
 def join(
     base: Sequence[Row],
     head: Sequence[Row],
-    kind: Kind,
     allow_driver_change: bool = False,
     allow_model_change: bool = False,
     probes: frozenset[str] = frozenset(),
-) -> Joined:
-    """Pairs the rows of two result sets of one kind.
+) -> Joined[Row]:
+    """Pairs the rows of two result sets, all of one kind.
 
     `probes` are the ids of the cases that were run to find a boundary: where the boundary moves they are others, so
     those without a partner are neither missing nor new.
     """
     matching = Matching(base, head, allow_model_change)
-    olds, news = (_answers(rows, MOMENTS[kind], matching) for rows in (base, head))
-    pairs, refused = [], []
+    olds, news = (_answers(rows, matching) for rows in (base, head))
+    pairs: list[Pair[Row]] = []
+    refused: list[Refusal[Row]] = []
     for key, old in olds.items():
         new = news.get(key)
         if new is None:
@@ -78,15 +83,23 @@ def join(
             pairs.append(Pair(old, new))
         else:
             refused.append(Refusal(old.row, new.row, column))
-    missing = [old.row for key, old in olds.items() if key not in news and old.row.get("case_id") not in probes]
-    extra = [new.row for key, new in news.items() if key not in olds and new.row.get("case_id") not in probes]
+    missing = [
+        old.row for key, old in olds.items() if key not in news and key_of(old.row, ["case_id"])[0] not in probes
+    ]
+    extra = [new.row for key, new in news.items() if key not in olds and key_of(new.row, ["case_id"])[0] not in probes]
     missing, extra, others = _seemingly_the_same(missing, extra, matching)
     return Joined(pairs, missing, extra, refused + others)
 
 
-def _answers(rows: Iterable[Row], moment: str, matching: Matching) -> dict[tuple[Any, ...], Answer]:
+def made_at(row: ResultRow) -> datetime:
+    """When a case was started, or a boundary found."""
+    moment: datetime = next(filter(None, key_of(row, ("finished_at", "started_at"))))
+    return moment
+
+
+def _answers(rows: Iterable[Row], matching: Matching) -> dict[tuple[Any, ...], Answer[Row]]:
     grouped: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: row[moment]):
+    for row in sorted(rows, key=made_at):
         grouped.setdefault(matching.key(row), []).append(row)
     return {
         key: Answer(group[-1], tuple(row for row in group if row["run_id"] == group[-1]["run_id"]))
@@ -94,29 +107,28 @@ def _answers(rows: Iterable[Row], moment: str, matching: Matching) -> dict[tuple
     }
 
 
-def _differing(base: Row, head: Row, allow_driver_change: bool) -> str | None:
+def _differing(base: ResultRow, head: ResultRow, allow_driver_change: bool) -> str | None:
     """The column for which the two cannot be compared. What only one of them knows is no reason."""
-    differs: dict[str, Callable[[Any, Any], bool]] = {
-        "driver_version": lambda old, new: old != new and not allow_driver_change,
-        "device_total_bytes": lambda old, new: abs(old - new) > SAME_TOTAL * max(old, new),
-    }
-    for column, apart in differs.items():
-        old, new = base.get(column), head.get(column)
-        if old is not None and new is not None and apart(old, new):
-            return column
+    drivers = {base["driver_version"], head["driver_version"]} - {None}
+    if len(drivers) > 1 and not allow_driver_change:
+        return "driver_version"
+    old, new = base["device_total_bytes"], head["device_total_bytes"]
+    if old is not None and new is not None and abs(old - new) > SAME_TOTAL * max(old, new):
+        return "device_total_bytes"
     return None
 
 
 def _seemingly_the_same(
     missing: list[Row], new: list[Row], matching: Matching
-) -> tuple[list[Row], list[Row], list[Refusal]]:
+) -> tuple[list[Row], list[Row], list[Refusal[Row]]]:
     """What is left of both after the questions that were answered for another model of the same name, or on another
     card, on the other side.
     """
     waiting: dict[tuple[Any, ...], list[Row]] = {}
     for row in new:
         waiting.setdefault(matching.asked(row), []).append(row)
-    left, refused = [], []
+    left: list[Row] = []
+    refused: list[Refusal[Row]] = []
     for row in missing:
         among = waiting.get(matching.asked(row), [])
         alike = [other for other in among if _is_seemingly(row, other, matching)]
@@ -129,12 +141,12 @@ def _seemingly_the_same(
     return left, [row for rows in waiting.values() for row in rows], refused
 
 
-def _is_seemingly(row: Row, other: Row, matching: Matching) -> bool:
+def _is_seemingly(row: ResultRow, other: ResultRow, matching: Matching) -> bool:
     has_its_name = row["model"] == other["model"] and not matching.allow_model_change
     return has_its_name or matching.model(row) == matching.model(other)
 
 
-def _differences(row: Row, other: Row) -> list[str]:
+def _differences(row: ResultRow, other: ResultRow) -> list[str]:
     """The columns of the card, then of the model, that differ; what only one of them knows counts where nothing else
     does.
     """

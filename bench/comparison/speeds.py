@@ -8,10 +8,12 @@ Samples of one process say nothing of the noise between processes, so a differen
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+
+from bench.core.columns import CaseRow
+from bench.core.identity import key_of
 
 ALPHA = 0.05
 
@@ -53,7 +55,7 @@ class Speeds:
         return self.p_value is not None and self.p_value < ALPHA
 
 
-def compare_speeds(base: Sequence[Mapping[str, Any]], head: Sequence[Mapping[str, Any]], column: str) -> Speeds:
+def compare_speeds(base: Sequence[CaseRow], head: Sequence[CaseRow], column: str) -> Speeds:
     """The samples behind `column` of all rows of `base` against those of `head`."""
     old, new = _rates(base, column), _rates(head, column)
     p_value = _p_value(old, new) if old and new else None
@@ -66,12 +68,12 @@ def _p_value(base: Sequence[float], head: Sequence[float]) -> float:
     return float(mannwhitneyu(base, head, method="exact").pvalue)
 
 
-def _rates(rows: Iterable[Mapping[str, Any]], column: str) -> list[float]:
+def _rates(rows: Iterable[CaseRow], column: str) -> list[float]:
     """Tokens a second of every sample. How many tokens one timed is not stored: it follows from the median."""
     rates = []
     for row in rows:
-        rate = row.get(column)
-        seconds = [s for s in row.get(SPEEDS[column]) or [] if s is not None and math.isfinite(s) and s > 0]
+        rate, samples = key_of(row, (column, SPEEDS[column]))
+        seconds = [s for s in samples or [] if s is not None and math.isfinite(s) and s > 0]
         if rate is not None and math.isfinite(rate) and rate > 0 and seconds:
             tokens = rate * median(seconds)
             rates += [tokens / s for s in seconds]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from typing import Any
 
 from bench.config import compose as config
@@ -13,13 +14,15 @@ from bench.config.lengths import ENGINE_DEFAULT, MIN_SEQ_LEN, Lengths, is_plausi
 from bench.config.models import resolve_model
 from bench.config.settings import AUTO, HEAD_BITS, Settings
 from bench.config.units import number_in_words, parse_size
-from bench.core.case import MAX_SEQ_LEN, PAGE, Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, DeviceSpec, ModelSpec, Search
+from bench.core.columns import WEIGHTS
 from bench.core.errors import BadInput
 from bench.trace.schedule import endless
 
-_FP16_BPW, _MAX_EXL2_BPW = 16.0, 8.0
-_OF_A_CHECKPOINT = ("bpw", "head_bits")
+_MAX_EXL2_BPW = 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
+# The keys that a case has as they are typed; `_work_on` says which of them depend on more.
+_AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for key in fields(Settings)}]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
             models[model_key] = resolve_model(settings.model, settings.bpw)
         if device_key not in devices:
             devices[device_key] = resolve_device(settings.device)
-            if settings.device.kind == AUTO and devices[device_key].kind == "simulated":
+            if settings.device.kind == AUTO and devices[device_key].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
         asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
     cases = [work for work in asked if isinstance(work, Case)]
@@ -67,8 +70,8 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
         key = text.partition("=")[0]
         if key.startswith("hydra."):
             continue
-        if key.partition(".")[0] != "model" and key not in _OF_A_CHECKPOINT:
-            raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(_OF_A_CHECKPOINT)} alone")
+        if key.partition(".")[0] != "model" and key not in WEIGHTS:
+            raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(WEIGHTS)} alone")
     if not any(text.startswith(("model=", "model.path=")) for text in overrides):
         raise BadInput(
             "which model? model=NAME (`vram-bench list models`), model=local model.path=DIR, "
@@ -90,13 +93,13 @@ def work_of(settings: Settings) -> list[Case | Search]:
 
 
 def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[Case | Search]:
-    if device.kind == "cuda" and not model.has_weights:
+    if not device.is_simulated and not model.has_weights:
         raise BadInput(
             f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
             f"or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
         )
     bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
-    if model.bpw is None and _MAX_EXL2_BPW < bpw < _FP16_BPW:
+    if model.bpw is None and _MAX_EXL2_BPW < bpw < UNQUANTISED_BPW:
         raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
     if settings.head_bits not in HEAD_BITS:
         raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
@@ -109,22 +112,20 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         raise BadInput(
             f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
         )
+    asked = {name: _plain(getattr(settings, name)) for name in _AS_ASKED}
     case = Case(
-        model=model,
-        device=device,
-        bpw=bpw,
-        # Weights that are there have their own head, and an unquantised model has none of these.
-        head_bits=None if model.has_weights or bpw == _FP16_BPW else settings.head_bits,
-        cache=settings.cache.name,
-        lazy=settings.lazy,
-        attention=settings.attention.name,
-        max_seq_len=end or MIN_SEQ_LEN,
-        batch_size=settings.batch_size,
-        max_input_len=settings.max_input_len,
-        vram_limit_bytes=vram_limit_bytes,
-        vram_limit_by=settings.vram_limit_by.name if limited and device.kind == "cuda" else None,
-        repeats=settings.repeats if device.kind == "cuda" else 1,
-        max_attention_size=settings.max_attention_size,
+        **asked
+        | {
+            "model": model,
+            "device": device,
+            "bpw": bpw,
+            # Weights that are there have their own head, and an unquantised model has none of these.
+            "head_bits": None if model.has_weights or bpw == UNQUANTISED_BPW else settings.head_bits,
+            "max_seq_len": end or MIN_SEQ_LEN,
+            "vram_limit_bytes": vram_limit_bytes,
+            "vram_limit_by": settings.vram_limit_by.name if limited and not device.is_simulated else None,
+            "repeats": 1 if device.is_simulated else settings.repeats,
+        }
     )
     default = known.engine_default
     if known.is_hard and default is not None and not is_plausible(default) and not model.has_weights:
@@ -136,6 +137,11 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
     if reason := endless(longest, settings.max_attention_size, settings.attention.name):
         raise BadInput(f"{reason}; give at least max_attention_size={longest}")
     return [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
+
+
+def _plain(value: Any) -> Any:
+    """The name of a member of an enum; anything else as it is."""
+    return value.name if isinstance(value, Enum) else value
 
 
 def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:

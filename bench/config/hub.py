@@ -104,7 +104,7 @@ def resolve(repo: str, revision: str) -> Resolved:
 
 def needs_download(case: Case) -> bool:
     """Whether `case` reads weights that `resolve` has left on the hub: those of a repository, on a real GPU."""
-    return case.device.kind == "cuda" and case.model.repo is not None
+    return not case.device.is_simulated and case.model.repo is not None
 
 
 def download(model: ModelSpec) -> ModelSpec:

@@ -15,17 +15,16 @@ from bench.config import formats
 from bench.config.dimensions import absurdity
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
-from bench.core.case import ModelSpec
+from bench.core.case import UNQUANTISED_BPW, ModelSpec
 from bench.core.errors import BadInput
 
 _ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
-_FP16_BPW = 16.0
 # What conf calls a model that has a name of its own, where it lies.
 _UNNAMED = ("local", "hub")
 _Tensor = tuple[list[int], str]
 
 
-def resolve_model(settings: ModelSettings, bpw: float = _FP16_BPW) -> ModelSpec:
+def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW) -> ModelSpec:
     """The model that `settings` name; `bpw` is what `{bpw}` in a revision stands for.
 
     Raises `BadInput` for a directory or a repository that is no model.
@@ -62,7 +61,7 @@ def _from_hub(repo: str, revision: str) -> ModelSpec:
         model,
         name=repo.rpartition("/")[2] + ("" if revision == "main" else f"@{mark}"),
         # Unquantised weights are what a quantised model is made of: its bits can be chosen, as in the catalogue.
-        bpw=None if model.bpw == _FP16_BPW else model.bpw,
+        bpw=None if model.bpw == UNQUANTISED_BPW else model.bpw,
         repo=repo,
         revision=resolved.commit,
     )
@@ -108,7 +107,7 @@ def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
         weights += math.prod(tensors.get(f"{layer}.q_invperm", ([0], ""))[0]) * tensors[name][0][1]
     if weights:
         return round(bits / weights, 2)
-    return _FP16_BPW if tensors else None
+    return UNQUANTISED_BPW if tensors else None
 
 
 def _is_head(layer: str) -> bool:

@@ -15,6 +15,9 @@ from bench.core import wire
 
 MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
 MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
+SIMULATED = "simulated"  # the kind of a card that is not there; that of a real one is the name of its back end
+UNQUANTISED_BPW = 16.0
+CACHES = ("FP16", "Q8", "Q6", "Q4")  # from large to small: the finest first
 PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
 # What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
 _CARD_IDENTITY = (
@@ -72,6 +75,10 @@ class DeviceSpec:
     index: int | None = None
     uuid: str | None = None
     driver_version: str | None = None
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.kind == SIMULATED
 
 
 def _told(record: Case | DeviceSpec) -> dict[str, Any]:

@@ -7,13 +7,13 @@ never 0. A new axis is a field of `Case`, a key of `config/settings.py` and a co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hints
 
-from bench.core.case import MAX_ATTENTION_SIZE
+from bench.core.case import MAX_ATTENTION_SIZE, Case
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
@@ -41,7 +41,8 @@ class Column:
     """What is said of a column beside its name and its Python type.
 
     `unit` is bytes, s, tokens/s, ...; `storage` is its type in parquet where its Python type does not decide that. `of`
-    is where a `Case` has it, for the columns that tell rows apart; `simulated_only` ones are what a simulated card was
+    is where a `Case` has it, for the columns that tell rows apart; `usual` is a setting's value where nobody asks for
+    another (else that of the field of `Case`); `simulated_only` ones are what a simulated card was
     told to be, null of a real one. A file of an older program may lack a column that came `later`: all of its rows had
     the value `before`, which is null unless there was only one that they could have.
     """
@@ -55,6 +56,7 @@ class Column:
     simulated_only: bool = False
     later: bool = False
     before: int | None = None
+    usual: str | int | None = None
 
 
 def _told(doc: str, of: str, unit: str = "", storage: str = "") -> Column:
@@ -78,10 +80,13 @@ def _samples(doc: str) -> Column:
     return Column(Role.DOCUMENT, doc, "s")
 
 
-class _Where(TypedDict):
-    """The machine and its card."""
-
+class _Host(TypedDict):
     host: Annotated[str | None, Column(Role.MACHINE, "the machine's name")]
+
+
+class CardColumns(TypedDict):
+    """The card, and how much of it is used: `CARD` and `LIMIT`."""
+
     device_name: Annotated[str, Column(Role.CARD, "the card, as it was asked for", of="device.name")]
     device_kind: Annotated[str, Column(Role.CARD, "`cuda` or `simulated`: the two are never pooled", of="device.kind")]
     device_uuid: Annotated[str | None, Column(Role.CARD, "null on a simulated card", of="device.uuid")]
@@ -122,6 +127,9 @@ class _Where(TypedDict):
         float | None,
         _told("memory bandwidth of a simulated card", "device.memory_bandwidth_bytes_per_s", "bytes/s"),
     ]
+
+
+class _Software(TypedDict):
     driver_version: Annotated[str | None, Column(Role.MACHINE, "null on a simulated card")]
     cuda_version: Annotated[str | None, Column(Role.MACHINE, "null on a simulated card")]
     torch_version: Annotated[str | None, Column(Role.MACHINE, "PyTorch's")]
@@ -129,15 +137,28 @@ class _Where(TypedDict):
     harness_version: Annotated[str | None, Column(Role.MACHINE, "vram-bench's")]
 
 
-class _What(TypedDict):
-    """The model, and how it is run."""
-
+class _ModelName(TypedDict):
     model: Annotated[str, Column(Role.MODEL, "the model's name; several may have one", of="model.name")]
+
+
+class _Architecture(TypedDict):
     architecture: Annotated[str | None, Column(Role.MACHINE, "as config.json names it")]
+
+
+class _Fingerprint(TypedDict):
     model_fingerprint: Annotated[
         str | None,
         Column(Role.MODEL, "changes with anything that memory depends on: it is the model", of="model.fingerprint"),
     ]
+
+
+class ModelColumns(_ModelName, _Fingerprint):
+    """The model: `MODEL`."""
+
+
+class NativeLength(TypedDict):
+    """How long a context the model has learned."""
+
     native_max_seq_len: Annotated[int | None, Column(Role.LENGTH, "the model's own limit", "tokens")]
     native_max_seq_len_basis: Annotated[
         str | None,
@@ -148,6 +169,11 @@ class _What(TypedDict):
             "([lengths](#lengths))",
         ),
     ]
+
+
+class _Weights(TypedDict):
+    """Settings of the weights, their cache, and how they are loaded."""
+
     bpw: Annotated[float, Column(Role.SETTING, "bits per weight; 16 is unquantised", of="bpw")]
     head_bits: Annotated[
         int | None,
@@ -159,18 +185,34 @@ class _What(TypedDict):
     lazy: Annotated[
         bool, Column(Role.SETTING, "a lazy cache and `load_autosplit`, or `load` and then the cache", of="lazy")
     ]
+
+
+class RanAttention(TypedDict):
+    """The attention back end that a case came to."""
+
     attention: Annotated[str | None, Column(Role.OUTCOME, "the attention that ran")]
+
+
+class _AskedAttention(TypedDict):
     attention_requested: Annotated[
         str | None,
-        Column(Role.SETTING, "what was asked for; `auto` is the engine's choice", of="attention", label="attention"),
+        Column(
+            Role.SETTING,
+            "what was asked for; `auto` is the engine's choice",
+            of="attention",
+            label="attention",
+            usual="auto",
+        ),
     ]
 
 
 class _Sizes(TypedDict):
     """Settings that size the passes."""
 
-    batch_size: Annotated[int | None, Column(Role.SETTING, "sequences", of="batch_size", storage="int32")]
-    max_input_len: Annotated[int | None, Column(Role.SETTING, "most tokens of one chunk", "tokens", of="max_input_len")]
+    batch_size: Annotated[int | None, Column(Role.SETTING, "sequences", of="batch_size", storage="int32", usual=1)]
+    max_input_len: Annotated[
+        int | None, Column(Role.SETTING, "most tokens of one chunk", "tokens", of="max_input_len", usual=2048)
+    ]
     max_attention_size: Annotated[
         int | None,
         Column(
@@ -181,6 +223,37 @@ class _Sizes(TypedDict):
             before=MAX_ATTENTION_SIZE,
         ),
     ]
+
+
+class SettingColumns(_Weights, _AskedAttention, _Sizes):
+    """How the model is run: `SETTING`."""
+
+
+class NamedColumns(CardColumns, ModelColumns):
+    """What has a name of its own: a card and a model."""
+
+
+class IdentityColumns(NamedColumns, SettingColumns):
+    """All that a row is about, but for the length: `IDENTITY`."""
+
+
+class MachineColumns(_Host, _Software):
+    """Where something was run, and with which software."""
+
+
+class _Run(
+    _Host,
+    CardColumns,
+    _Software,
+    _ModelName,
+    _Architecture,
+    _Fingerprint,
+    NativeLength,
+    _Weights,
+    RanAttention,
+    _AskedAttention,
+):
+    """Where something was run, and what."""
 
 
 class _CaseRecord(TypedDict):
@@ -197,7 +270,9 @@ class _Length(TypedDict):
     max_seq_len: Annotated[int, Column(Role.LENGTH, "the length that was filled", "tokens", of="max_seq_len")]
 
 
-class _CaseAnswer(TypedDict):
+class _CaseOutcome(TypedDict):
+    """How far a case came."""
+
     outcome: Annotated[
         str,
         Column(
@@ -206,15 +281,30 @@ class _CaseAnswer(TypedDict):
         ),
     ]
     phase: Annotated[str, Column(Role.OUTCOME, "the last phase entered: `load`, `cache`, `prefill`, `decode`, `done`")]
+
+
+class PeakAllocated(TypedDict):
+    """PyTorch's memory in use at its highest."""
+
     peak_allocated_bytes: Annotated[
         int | None, _size("PyTorch's memory in use, in its blocks, over the whole case; for an OOM: until then")
     ]
+
+
+class _Peaks(TypedDict):
+    """What else was at its highest."""
+
     peak_requested_bytes: Annotated[int | None, _size("the same as asked for, before it is rounded to blocks")]
     peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]
     peak_device_bytes: Annotated[
         int | None,
         _size("what the card held: reserved and the CUDA context; on a real card NVML's highest reading, if higher"),
     ]
+
+
+class PartColumns(TypedDict):
+    """The CUDA context, and `PARTS`: what the memory in use was made of."""
+
     context_bytes: Annotated[int | None, _size("the CUDA context's own; on a simulated card from the catalogue")]
     weights_bytes: Annotated[
         int | None,
@@ -232,6 +322,11 @@ class _CaseAnswer(TypedDict):
     reserve_bytes: Annotated[int | None, _part("what `load_autosplit` keeps free while it loads")]
     workspace_bytes: Annotated[int | None, _part("cuBLAS's workspaces; on a real card as they are at the end")]
     other_bytes: Annotated[int | None, _part("what belongs to none of these")]
+
+
+class _CaseAnswer(TypedDict):
+    """What else there is to say of a case."""
+
     predicted_peak_bytes: Annotated[
         int | None,
         _size(
@@ -287,7 +382,7 @@ class _CaseAnswer(TypedDict):
     environment: Annotated[str | None, Column(Role.DOCUMENT, "JSON: the child's environment")]
 
 
-class CaseRow(_CaseRecord, _Where, _What, _Length, _Sizes, _CaseAnswer):
+class CaseRow(_CaseRecord, _Run, _Length, _Sizes, _CaseOutcome, PeakAllocated, _Peaks, PartColumns, _CaseAnswer):
     """One case that was run: a row of cases.parquet."""
 
 
@@ -363,8 +458,11 @@ class _BoundaryAnswer(TypedDict):
     case_ids: Annotated[list[str] | None, Column(Role.RECORD, "the cases that were run, or found stored, for it")]
 
 
-class BoundaryRow(_BoundaryRecord, _Where, _What, _Sizes, _BoundaryAnswer):
+class BoundaryRow(_BoundaryRecord, _Run, _Sizes, _BoundaryAnswer):
     """How far one setting goes: a row of boundaries.parquet."""
+
+
+ResultRow = CaseRow | BoundaryRow
 
 
 class Declared(NamedTuple):
@@ -398,12 +496,21 @@ CARD = ("device_kind", *(name for name in _of(CaseRow, Role.CARD) if name != "de
 LIMIT = _of(CaseRow, Role.LIMIT)
 MODEL = _of(CaseRow, Role.MODEL)
 SETTING = _of(CaseRow, Role.SETTING)
+# Those of them that the weights have, and not the run.
+WEIGHTS = ("bpw", "head_bits")
 # All that a row is about, but for the length.
 IDENTITY = (*CARD, *LIMIT, *MODEL, *SETTING)
 # What was in use at the peak, part by part.
 PARTS = _of(CaseRow, Role.PART)
 # By far the most bytes of a row; no table shows them.
 DOCUMENTS = frozenset(_of(CaseRow, Role.DOCUMENT))
+
+
+def usual(name: str) -> str | int | None:
+    """What a setting is where nobody asks for another; None where there is no such value, as of bits per weight."""
+    about = next(column.about for column in declared(CaseRow) if column.name == name)
+    default = Case.__dataclass_fields__[about.of].default if about.usual is None else about.usual
+    return None if default is MISSING else default
 
 
 def label(name: str) -> str:

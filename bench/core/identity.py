@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
-from bench.core.case import Case
-from bench.core.columns import CARD, IDENTITY, CaseRow, declared
+from bench.core.case import SIMULATED, Case
+from bench.core.columns import CARD, IDENTITY, SETTING, CardColumns, CaseRow, IdentityColumns, SettingColumns, declared
 
 # Whose rows told no more of a simulated card than its name and its memory.
 _FIRST_TO_TELL_CARDS = 3
 _TOLD = tuple(column.name for column in declared(CaseRow) if column.about.simulated_only)
 
-Row = Mapping[str, Any]
+# A row of any kind, whose columns are taken by the names that this registry gives.
+AnyRow = Mapping[str, object]
 
 
 _SOURCES = {
@@ -23,16 +24,44 @@ _SOURCES = {
 }
 
 
-def identity_of(case: Case) -> dict[str, Any]:
+# How a case is asked each of its settings, by their columns.
+SETTINGS_OF = {name: _SOURCES[name][0] for name in SETTING}
+_FIELDS = {column.name: column.about.of for column in declared(CaseRow) if column.name in SETTING}
+
+
+def identity_of(case: Case) -> IdentityColumns:
     """The columns of `IDENTITY` of a case, as its row will have them."""
-    is_simulated = case.device.kind == "simulated"
-    return {
+    is_simulated = case.device.is_simulated
+    values = {
         name: None if simulated_only and not is_simulated else value_of(case)
         for name, (value_of, simulated_only) in _SOURCES.items()
     }
+    return cast(IdentityColumns, values)
 
 
-def key_of(row: Row, columns: Sequence[str]) -> tuple[Any, ...]:
+def settings_of(row: SettingColumns) -> dict[str, Any]:
+    """The settings of a row under the names that a `Case` has for them, without those that the row does not tell."""
+    told: AnyRow = row
+    return {field: value for name, field in _FIELDS.items() if (value := known(told.get(name))) is not None}
+
+
+def is_simulated(row: CardColumns) -> bool:
+    """Whether the row is of a simulated card; the two kinds are never pooled."""
+    return row["device_kind"] == SIMULATED
+
+
+def is_measured(row: CardColumns) -> bool:
+    """Whether the row is of a card that was there; one that does not say its kind is neither."""
+    return row["device_kind"] not in (SIMULATED, None)
+
+
+def limit_of(card: CardColumns) -> int | None:
+    """The bytes of a row's card, or of the smaller one inside it; None where they are unknown."""
+    total, limit = card["device_total_bytes"], card["vram_limit_bytes"]
+    return limit if total is None else min(total, limit or total)
+
+
+def key_of(row: AnyRow, columns: Sequence[str]) -> tuple[Any, ...]:
     """The values of `columns` as a key: what is unknown is None, whatever the row has in its place."""
     return tuple(known(row.get(column)) for column in columns)
 
@@ -44,7 +73,7 @@ def known(value: Any) -> Any:
     return value
 
 
-def completed(cards: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def completed(cards: Iterable[AnyRow]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """What the other cards tell of those that are not told in full, by the card's key (`CARD`, then schema_version).
 
     `cards` have the columns of `CARD` and schema_version. Rows of older programs told little of a simulated card, and a
@@ -64,12 +93,12 @@ def completed(cards: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Any]]:
     return found
 
 
-def _untold(card: Row) -> list[str]:
-    if card.get("device_kind") != "simulated":
+def _untold(card: AnyRow) -> list[str]:
+    if card.get("device_kind") != SIMULATED:
         return [] if known(card.get("device_total_bytes")) is not None else ["device_total_bytes"]
     version = known(card.get("schema_version"))
     return list(_TOLD) if version is not None and version < _FIRST_TO_TELL_CARDS else []
 
 
-def _agree(card: Row, other: Row, columns: Sequence[str]) -> bool:
+def _agree(card: AnyRow, other: AnyRow, columns: Sequence[str]) -> bool:
     return key_of(card, columns) == key_of(other, columns)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from bench.config.settings import Settings
-from bench.core.case import Case
+from bench.core.case import CACHES, Case
 
-_CACHES = ("FP16", "Q8", "Q6", "Q4")
 _WIDTHS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.25, 2.0)
 _INPUT_LENGTHS = (2048, 1024, 512, 256)
 
@@ -28,7 +27,7 @@ def smallest(case: Case) -> tuple[str, Case]:
     step: dict[str, Any] = {
         "lazy": False,
         **({} if case.model.has_weights else {"bpw": min(case.bpw, _WIDTHS[-1])}),
-        "cache": _CACHES[-1],
+        "cache": CACHES[-1],
         "max_input_len": min(case.max_input_len, _INPUT_LENGTHS[-1]),
     }
     return _taken(step, case)
@@ -60,7 +59,7 @@ def _typed(value: Any) -> str:
 
 
 def _caches(case: Case) -> tuple[str, ...]:
-    return _CACHES[_CACHES.index(case.cache) + 1 :]
+    return CACHES[CACHES.index(case.cache) + 1 :]
 
 
 def _widths(case: Case) -> list[float]:

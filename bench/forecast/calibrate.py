@@ -7,7 +7,7 @@ case tells what is held besides PyTorch's memory, and by how much the prediction
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
@@ -17,6 +17,8 @@ from bench.allocator.limits import Limits, limits_of
 from bench.config import compose as config
 from bench.config.settings import DeviceSettings
 from bench.core.case import Case, DeviceSpec
+from bench.core.columns import SETTING, WEIGHTS, CaseRow
+from bench.core.identity import identity_of, is_measured, key_of
 from bench.core.outcome import Outcome
 from bench.forecast.measured_cards import multi_processor_count, workspaces_bytes
 
@@ -27,18 +29,9 @@ ASSUMED_CONTEXT_BYTES = 450 << 20
 _RECENT = 5
 # CUDA sees up to 5 % less of a card than the driver lists; cards of one name differ by far more.
 _SAME_CARD = 0.06
-# What a prediction may have missed depends on, the most telling first: columns of rows, and the case's own values.
-_SIMILARITY: dict[str, Callable[[Case], Any]] = {
-    "model_fingerprint": lambda case: case.model.fingerprint,
-    "attention_requested": lambda case: case.attention,
-    "lazy": lambda case: case.lazy,
-    "cache": lambda case: case.cache,
-    "max_input_len": lambda case: case.max_input_len,
-    "max_attention_size": lambda case: case.max_attention_size,
-    "batch_size": lambda case: case.batch_size,
-    "bpw": lambda case: case.bpw,
-    "head_bits": lambda case: case.head_bits,
-}
+# What a prediction may have missed depends on the model and on every setting: the most telling first, bits last.
+_FIRST, _LAST = ("model_fingerprint", "attention_requested", "lazy", "cache"), ("batch_size", *WEIGHTS)
+_SIMILARITY = (*_FIRST, *(name for name in SETTING if name not in (*_FIRST, *_LAST)), *_LAST)
 
 
 @dataclass(frozen=True)
@@ -67,35 +60,35 @@ class Calibration:
     another harness misses something else, and such rows teach nothing.
     """
 
-    def __init__(self, versions: Mapping[str, str | None], rows: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, versions: Mapping[str, str | None], rows: Iterable[CaseRow] = ()) -> None:
         self._versions = versions
         self._lessons: dict[tuple[Any, Any], list[_Sample]] = {}
         for row in rows:
             self.learn(row)
 
-    def learn(self, row: Mapping[str, Any]) -> None:
+    def learn(self, row: CaseRow) -> None:
         """Takes in one row of cases. Those of simulated cards, and those that say nothing of memory, teach nothing."""
-        if row.get("device_kind") != "cuda" or row.get("outcome") not in (Outcome.FITS, Outcome.OOM):
+        if not is_measured(row) or row["outcome"] not in (Outcome.FITS, Outcome.OOM):
             return
-        if row.get("device_uuid") is None or not self._of_this_software(row):
+        if row["device_uuid"] is None or not self._of_this_software(row):
             return
         fits = row["outcome"] == Outcome.FITS
         sample = _Sample(
             fits=fits,
-            total_bytes=row.get("device_total_bytes"),
-            non_torch_bytes=_difference(row, "peak_device_bytes", "peak_reserved_bytes"),
-            initial_context_bytes=row.get("context_bytes"),
+            total_bytes=row["device_total_bytes"],
+            non_torch_bytes=_difference(row["peak_device_bytes"], row["peak_reserved_bytes"]),
+            initial_context_bytes=row["context_bytes"],
             # What ran out never came to its peak.
-            residual_bytes=_difference(row, "peak_allocated_bytes", "predicted_peak_bytes") if fits else None,
+            residual_bytes=_difference(row["peak_allocated_bytes"], row["predicted_peak_bytes"]) if fits else None,
             num_sms=multi_processor_count(row),
             workspace_bytes=next(iter(workspaces_bytes(row)), None),
-            features=tuple(row.get(name) for name in _SIMILARITY),
+            features=key_of(row, _SIMILARITY),
         )
-        self._lessons.setdefault((row["device_uuid"], row.get("driver_version")), []).append(sample)
+        self._lessons.setdefault((row["device_uuid"], row["driver_version"]), []).append(sample)
 
     def limits(self, case: Case) -> Limits:
         """The card of `case` as the allocator will see it; what was missed is taken off as if it were context."""
-        if case.device.kind != "cuda":
+        if case.device.is_simulated:
             return limits_of(case.device, case.vram_limit_bytes)
         samples = self._lessons.get((case.device.uuid, case.device.driver_version), [])
         device = _with_catalogue_figures(case.device)
@@ -103,7 +96,7 @@ class Calibration:
         context = _context_bytes(samples)
         if context is None:
             context = ASSUMED_CONTEXT_BYTES if device.context_bytes is None else device.context_bytes
-        missed = _residual_bytes(samples, tuple(value(case) for value in _SIMILARITY.values()))
+        missed = _residual_bytes(samples, key_of(identity_of(case), _SIMILARITY))
         known = dataclasses.replace(
             device,
             total_memory_bytes=total or device.total_memory_bytes,
@@ -123,20 +116,18 @@ class Calibration:
             limit += context - began
         return limits_of(known, limit)
 
-    def _of_this_software(self, row: Mapping[str, Any]) -> bool:
+    def _of_this_software(self, row: CaseRow) -> bool:
         installed = self._versions.get("torch_version") or ""
-        torch = str(row.get("torch_version"))
+        torch, told = str(row["torch_version"]), dict[str, object](row)
         # The package of PyPI leaves out the build (+cu130) that torch itself tells.
         same_torch = installed in (torch, torch.partition("+")[0])
         return same_torch and all(
-            row.get(name) == version for name, version in self._versions.items() if name != "torch_version"
+            told.get(name) == version for name, version in self._versions.items() if name != "torch_version"
         )
 
 
-def _difference(row: Mapping[str, Any], name: str, less: str) -> int | None:
-    if row.get(name) is None or row.get(less) is None:
-        return None
-    return int(row[name] - row[less])
+def _difference(size_bytes: int | None, less_bytes: int | None) -> int | None:
+    return None if size_bytes is None or less_bytes is None else size_bytes - less_bytes
 
 
 def _context_bytes(samples: list[_Sample]) -> int | None:

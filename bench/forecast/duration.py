@@ -7,12 +7,14 @@ take half or twice as long, which rows that are stored correct. Real cards are m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
-from bench.core.case import Case
+from bench.core.case import UNQUANTISED_BPW, Case
+from bench.core.columns import CaseRow
+from bench.core.identity import is_simulated, settings_of
+from bench.core.outcome import Outcome
 from bench.forecast.speed import layers_and_experts
 from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS, Setup, short_schedule
 
@@ -35,21 +37,15 @@ _FEW_TOKENS = 4  # are routed by a kernel, all experts at once
 def probe_seconds(case: Case) -> float | None:
     """About how long `case` takes, if all of it fits; None on a real card, and where config.json doesn't tell."""
     found = layers_and_experts(case.model.config)
-    if case.device.kind != "simulated" or found is None:
+    if not case.device.is_simulated or found is None:
         return None
     layers, experts = found
     attention = "flash" if case.attention == "auto" else case.attention
-    setup = Setup(
-        lazy=case.lazy,
-        max_input_len=case.max_input_len,
-        batch_size=case.batch_size,
-        attention=attention,
-        native_max_seq_len=case.max_seq_len,
-        max_attention_size=case.max_attention_size,
-    )
+    asked = {name: getattr(case, name) for name in Setup._fields if name in vars(case)}
+    setup = Setup(**{**asked, "attention": attention, "native_max_seq_len": case.max_seq_len})
     chunks = 1 + case.lazy + len(short_schedule(case.max_seq_len, setup).chunks)
     decoded = WARM_UP_TOKENS + 2 * DECODE_TOKENS
-    unquantised = case.bpw == 16
+    unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
         (_LOAD_UNQUANTISED_LAYER_S if unquantised else _LOAD_LAYER_S)
         + chunks * (_CHUNK_LAYER_S[attention] + unquantised * _UNQUANTISED_CHUNK_LAYER_S)
@@ -63,30 +59,20 @@ def probe_seconds(case: Case) -> float | None:
     return seconds
 
 
-def slowness(rows: Iterable[Mapping[str, Any]], cases: Iterable[Case]) -> float | None:
+def slowness(rows: Iterable[CaseRow], cases: Iterable[Case]) -> float | None:
     """How many times as long as estimated the cases took that are stored; None where none can be compared.
 
     `cases` have the configurations of models, by whose fingerprints the rows are known. Cases that ran out of memory
     ended early, and say nothing.
     """
-    known = {case.model.fingerprint: case for case in cases if case.device.kind == "simulated"}
+    known: dict[str | None, Case] = {case.model.fingerprint: case for case in cases if case.device.is_simulated}
     ratios = []
     for row in rows:
         case = known.get(row["model_fingerprint"])
-        if case is None or row["device_kind"] != "simulated" or row["outcome"] != "fits" or not row["wall_s"]:
+        if case is None or not is_simulated(row) or row["outcome"] != Outcome.FITS or not row["wall_s"]:
             continue
-        estimated = probe_seconds(
-            replace(
-                case,
-                max_seq_len=row["max_seq_len"],
-                bpw=row["bpw"],
-                lazy=row["lazy"],
-                attention=row["attention"] or "auto",
-                batch_size=row["batch_size"],
-                max_input_len=row["max_input_len"],
-                max_attention_size=row["max_attention_size"] or case.max_attention_size,
-            )
-        )
+        ran = {**settings_of(row), "attention": row["attention"] or "auto"}
+        estimated = probe_seconds(replace(case, max_seq_len=row["max_seq_len"], **ran))
         if estimated:
             ratios.append(row["wall_s"] / estimated)
     return median(ratios) if ratios else None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.allocator.limits import Limits
 from bench.core.case import Case, Search
+from bench.core.columns import CaseRow
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
@@ -62,7 +63,7 @@ class _CachedForecast:
 class Forecaster:
     """Answers from replays; None stands for what cannot be predicted. Any thread may ask."""
 
-    def __init__(self, traces: TraceLibrary, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, traces: TraceLibrary, rows: Iterable[CaseRow] = ()) -> None:
         self._traces = traces
         self._calibration = Calibration(installed_versions(), rows)
         self._replayers: OrderedDict[str, Replayer | str] = OrderedDict()
@@ -72,7 +73,7 @@ class Forecaster:
         """Has the missing programs made, many at a time."""
         self._traces.prepare(cases, made)
 
-    def learn(self, row: Mapping[str, Any]) -> None:
+    def learn(self, row: CaseRow) -> None:
         """A measured row corrects what is predicted from now on."""
         self._calibration.learn(row)
 

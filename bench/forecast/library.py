@@ -15,7 +15,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from bench.allocator.limits import supports_flash_attention
-from bench.core.case import Case
+from bench.core.case import UNQUANTISED_BPW, Case
+from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
 from bench.forecast.cache import ForecastStore
@@ -26,7 +27,13 @@ from bench.trace.parametric import NoPrediction, ParametricTrace, load_tensor_by
 from bench.trace.quantised_caches import RECORDED, with_cache
 from bench.trace.replay import Replayer, load_compiled
 
-_FP16_BPW = 16.0
+# A recording is of every setting, but for what a replay can put in its place: bits, and the type of a quantised cache.
+_RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
+    **SETTINGS_OF,
+    "bpw": lambda case: case.bpw == UNQUANTISED_BPW,
+    "head_bits": lambda case: case.head_bits is None,
+    "cache": lambda case: RECORDED[case.cache],
+}
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
 _TIMEOUT_S = 600.0
@@ -96,18 +103,8 @@ class TraceLibrary:
 
     def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies."""
-        trace = [
-            case.model.fingerprint,
-            case.bpw == _FP16_BPW,
-            case.head_bits is None,
-            case.lazy,
-            RECORDED[case.cache],
-            case.attention,
-            supports_flash_attention(case.device),
-            case.batch_size,
-            case.max_input_len,
-            case.max_attention_size,
-        ]
+        setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
+        trace = [case.model.fingerprint, supports_flash_attention(case.device), *setting]
         tensors = [case.model.fingerprint, case.bpw, case.head_bits]
         recorded = replace(case, cache=RECORDED[case.cache])
         for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):

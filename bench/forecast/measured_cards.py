@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.core.case import DeviceSpec
+from bench.core.case import SIMULATED, DeviceSpec
+from bench.core.columns import CaseRow, ResultRow
+from bench.core.identity import is_measured, key_of
 from bench.core.outcome import Outcome
 
-Row = Mapping[str, Any]
-
-# What a context and a workspace depend on: columns of rows.
-_KIND = (
-    "device_name",
-    "device_total_bytes",
-    "compute_capability",
-    "driver_version",
-    "torch_version",
-)
+# What a context and a workspace depend on.
+_KIND = (*("device_name", "device_total_bytes", "compute_capability"), *("driver_version", "torch_version"))
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class MeasuredCard:
         context = self.initial_context_bytes if capped or self.non_torch_bytes is None else self.non_torch_bytes
         return DeviceSpec(
             name=self.name,
-            kind="simulated",
+            kind=SIMULATED,
             full_name=self.name,
             total_memory_bytes=self.total_bytes,
             compute_capability=self.compute_capability,
@@ -72,7 +66,7 @@ class MeasuredCard:
         """The YAML document of conf/device that makes this card one of the catalogue."""
         fields = {
             "name": self.name,
-            "kind": "simulated",
+            "kind": SIMULATED,
             "full_name": self.name,
             "total_memory_bytes": self.total_bytes,
             "compute_capability": self.compute_capability,
@@ -86,27 +80,23 @@ class MeasuredCard:
         return "".join(f"{key}: {json.dumps(value)}\n" for key, value in fields.items() if value is not None)
 
 
-def card_key(row: Row) -> tuple[Any, ...]:
+def card_key(row: ResultRow) -> tuple[Any, ...]:
     """The same for rows of the same kind of card under the same software."""
-    return tuple(row.get(name) for name in _KIND)
+    return key_of(row, _KIND)
 
 
-def measured_cards(rows: Iterable[Row]) -> dict[tuple[Any, ...], MeasuredCard]:
+def measured_cards(rows: Iterable[CaseRow]) -> dict[tuple[Any, ...], MeasuredCard]:
     """Each kind of card of the measured rows, by its `card_key`. Rows of simulated cards say nothing here."""
-    grouped: dict[tuple[Any, ...], list[Row]] = {}
+    grouped: dict[tuple[Any, ...], list[CaseRow]] = {}
     for row in rows:
-        if row["device_kind"] == "cuda" and row.get("device_total_bytes") and row.get("compute_capability"):
+        if is_measured(row) and row["device_total_bytes"] and row["compute_capability"]:
             grouped.setdefault(card_key(row), []).append(row)
     return {key: _card(key, group) for key, group in grouped.items()}
 
 
-def _card(key: tuple[Any, ...], rows: list[Row]) -> MeasuredCard:
+def _card(key: tuple[Any, ...], rows: list[CaseRow]) -> MeasuredCard:
     fits = [row for row in rows if row["outcome"] == Outcome.FITS]
-    besides = [
-        row["peak_device_bytes"] - row["peak_reserved_bytes"]
-        for row in fits
-        if row.get("peak_device_bytes") is not None and row.get("peak_reserved_bytes") is not None
-    ]
+    besides = [_difference(row["peak_device_bytes"], row["peak_reserved_bytes"]) for row in fits]
     name, total_bytes, compute_capability, driver_version, torch_version = key
     return MeasuredCard(
         name=name,
@@ -115,34 +105,38 @@ def _card(key: tuple[Any, ...], rows: list[Row]) -> MeasuredCard:
         driver_version=driver_version,
         torch_version=torch_version,
         multi_processor_count=_median([multi_processor_count(row) for row in rows]),
-        initial_context_bytes=_median([row.get("context_bytes") for row in rows]),
+        initial_context_bytes=_median([row["context_bytes"] for row in rows]),
         non_torch_bytes=_median(besides),
         workspace_bytes=_workspace_bytes(fits),
         num_rows=len(rows),
     )
 
 
-def multi_processor_count(row: Row) -> int | None:
+def multi_processor_count(row: CaseRow) -> int | None:
     """What CUDA said of the card of a measured row; None where it was not asked."""
     count = _properties(row).get("multi_processor_count")
     return None if count is None else int(count)
 
 
-def workspaces_bytes(row: Row) -> list[int]:
+def workspaces_bytes(row: CaseRow) -> list[int]:
     """What PyTorch held for cuBLAS in the case of a measured row, one for each stream; empty where nobody looked."""
     return [int(size) for size in _properties(row).get("workspaces_bytes") or []]
 
 
-def _workspace_bytes(fits: list[Row]) -> int | None:
+def _workspace_bytes(fits: list[CaseRow]) -> int | None:
     """The workspace that most streams of most cases had; None where no row tells them one by one."""
     seen = Counter(size for row in fits for size in workspaces_bytes(row))
     return seen.most_common(1)[0][0] if seen else None
 
 
-def _properties(row: Row) -> dict[str, Any]:
+def _properties(row: CaseRow) -> dict[str, Any]:
     """What a measured row tells of its card beside its columns."""
-    properties: dict[str, Any] = json.loads(row.get("telemetry") or "{}").get("properties", {})
+    properties: dict[str, Any] = json.loads(row["telemetry"] or "{}").get("properties", {})
     return properties
+
+
+def _difference(size_bytes: int | None, less_bytes: int | None) -> int | None:
+    return None if size_bytes is None or less_bytes is None else size_bytes - less_bytes
 
 
 def _median(values: list[int | None]) -> int | None:

@@ -64,7 +64,7 @@ def step_of(case: Case) -> Step | None:
 
 def estimated_speed(case: Case) -> float | None:
     """Tokens a second of a simulated card with its context full, estimated; None for a real one, which is measured."""
-    if case.device.kind != "simulated":
+    if not case.device.is_simulated:
         return None
     return estimate(
         case.model.config,

@@ -44,7 +44,7 @@ def notes_of_case(case: Case, reading: Reading) -> list[str]:
 
 def _notes(case: Case, reading: Reading) -> Iterator[str]:
     config = case.model.config
-    simulated = case.device.kind == "simulated"
+    simulated = case.device.is_simulated
     if simulated and reading.experts > 1:
         yield BALANCED_NOTE
     yield from dtypes.assumptions(config, case.bpw, case.model.has_weights)

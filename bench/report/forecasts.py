@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.core.columns import IdentityColumns
+from bench.core.identity import limit_of
 from bench.core.outcome import LimitBasis
 
 
@@ -22,7 +24,8 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastRow:
-    """What is thought of one case or of one search (`is_search`), under the names that the columns of results have.
+    """What is thought of one case or of one search (`is_search`), under the names that the columns of results have;
+    what it is about, its `identity`, is what a row would have there.
 
     `max_seq_len` is the case's, or the search's at its predicted boundary; where nothing fits, it is the shortest. The
     peaks and `parts` are those at that length; where that does not fit, on a card without a limit. `headroom_bytes` is
@@ -30,22 +33,7 @@ class ForecastRow:
     where nobody asked; None anywhere else is unknown, for `reason`.
     """
 
-    device_name: str
-    device_kind: str
-    device_uuid: str | None
-    device_total_bytes: int
-    vram_limit_bytes: int | None
-    vram_limit_by: str | None
-    model: str
-    model_fingerprint: str
-    bpw: float
-    head_bits: int | None
-    cache: str
-    lazy: bool
-    attention_requested: str
-    batch_size: int
-    max_input_len: int
-    max_attention_size: int
+    identity: IdentityColumns
     native_max_seq_len: int | None
     is_search: bool
     probes: int
@@ -66,18 +54,13 @@ class ForecastRow:
     native_max_seq_len_basis: str | None = None
     searched_up_to: int | None = None
     gains: list[Gain] | None = None
-    compute_capability: str | None = None
-    device_context_bytes: int | None = None
-    device_workspace_bytes: int | None = None
-    device_multi_processor_count: int | None = None
-    device_bandwidth_bytes_per_s: float | None = None
     advice: str | None = None
     estimated_probe_s: float | None = None
 
     @property
     def limit_bytes(self) -> int:
         """What the card has, or the smaller one inside it."""
-        return min(self.device_total_bytes, self.vram_limit_bytes or self.device_total_bytes)
+        return limit_of(self.identity) or 0
 
     @property
     def needed_bytes(self) -> int | None:
@@ -103,9 +86,9 @@ class ForecastRow:
         return why if colon and kind == "Unsupported" else None
 
     def to_json(self) -> dict[str, Any]:
-        values = {**vars(self), "gains": None if self.gains is None else [vars(gain) for gain in self.gains]}
-        del values["is_search"]
-        return values
+        gains = None if self.gains is None else [vars(gain) for gain in self.gains]
+        own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
+        return {**self.identity, **own, "gains": gains}
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from rich.console import Console
 
 from bench.analysis.claims import Answer, answers
-from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, SETTING, evidence, untried
+from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence, untried
 from bench.analysis.quality import PUBLISHED, read_quality, with_quality
 from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
 from bench.analysis.tradeoffs import tradeoffs
+from bench.core.columns import IdentityColumns, RanAttention
 from bench.core.errors import BadInput
 from bench.report.html import page
 from bench.report.naming.models import Names, distinct
@@ -153,6 +154,10 @@ def _no_pictures() -> Pictures:
     return [], []
 
 
+class _Asked(IdentityColumns, RanAttention):
+    """A setting that was asked for, on a card and of a model."""
+
+
 @dataclass(frozen=True)
 class _Advice:
     """What follows from the rows, and the files that say it."""
@@ -179,7 +184,7 @@ def _advice(
         ignore_index=True,
     )
     advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, boundaries))
-    naming = advice.Naming.among(names, distinct(shown_to_fit, [*QUESTION, *SETTING]))
+    naming = advice.Naming.among(names, distinct(shown_to_fit, _Asked))
     said = answers(boundaries) if not boundaries.empty else []
     text = advice.as_markdown_page(advised, said, quality, naming)
     told = [
@@ -215,7 +220,7 @@ def _tables(
     Written one by one, as there may be many.
     """
     has_both = bool(found) and not asked.empty
-    sections: list[tuple[str, Iterable[CardTable]]] = [
+    sections: list[tuple[str, Iterable[CardTable[Any]]]] = [
         ("How far it goes", found),
         ("Case by case", verdict_report.verdict_tables(asked, names=names)),
     ]

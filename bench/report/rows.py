@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ _WHOLE = {column.name for column in _COLUMNS if column.type is int}
 _LISTS = {column.name for column in _COLUMNS if column.type == list[str]}
 # Made plain together: a table of few rows would cost more by its columns than by its rows, and a million dicts are GBs.
 _AT_ONCE = 10_000
+
+_Row = TypeVar("_Row")
 
 
 def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
@@ -41,6 +43,11 @@ def shared(column: pd.Series[Any]) -> pd.Series[Any]:
     return pd.Series(lists, index=column.index, dtype=object)
 
 
+def rows_of(frame: pd.DataFrame, row: type[_Row]) -> list[_Row]:
+    """The rows of a frame as plain values in the columns of `row`; one that the frame lacks is unknown."""
+    return cast(list[_Row], plain(frame.reindex(columns=list(row.__annotations__))))
+
+
 def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Plain Python values: None for null, and whole numbers whole, which pandas loses beside a null."""
     whole = set(_whole_columns(frame))
@@ -49,11 +56,12 @@ def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def plain_groups(frame: pd.DataFrame, number: np.ndarray[Any, np.dtype[Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The rows of each group as plain values, by `number`, which says for each row in which group it is."""
+def groups_of(frame: pd.DataFrame, number: np.ndarray[Any, np.dtype[Any]], row: type[_Row]) -> Iterator[list[_Row]]:
+    """The rows of each group as `rows_of` gives them, by `number`, which says for each row in which group it is."""
+    frame = frame.reindex(columns=list(row.__annotations__))
     order = np.argsort(number, kind="stable")
     parts = (order[at : at + _AT_ONCE] for at in range(0, len(order), _AT_ONCE))
-    numbered = chain.from_iterable(zip(number[part], plain(frame.iloc[part]), strict=True) for part in parts)
+    numbered = chain.from_iterable(zip(number[part], rows_of(frame.iloc[part], row), strict=True) for part in parts)
     for _, rows in groupby(numbered, key=itemgetter(0)):
         yield [row for _, row in rows]
 

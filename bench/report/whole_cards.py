@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.core.columns import CARD
+from bench.core.columns import CARD, CardColumns
 from bench.core.identity import completed
 from bench.report.naming.models import distinct
 
 _TOLD = (*CARD, "schema_version")
 
 
+class _Told(CardColumns):
+    """A card, and the program that told of it."""
+
+    schema_version: int
+
+
 def with_whole_cards(cases: pd.DataFrame, boundaries: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both frames, with what `identity.completed` finds of their cards; where that is nothing, the same frames."""
     frames = (cases, boundaries)
-    missing = completed(card for frame in frames for card in distinct(frame, _TOLD))
+    missing = completed(card for frame in frames for card in distinct(frame, _Told))
     if not missing:
         return frames
     whole = [frame.copy(deep=False) for frame in frames]

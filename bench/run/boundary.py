@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from bench.config.lengths import Lengths, lengths_of
 from bench.core.case import Case, Search
-from bench.core.columns import IDENTITY, SCHEMA_VERSION
+from bench.core.columns import IDENTITY, SCHEMA_VERSION, BoundaryRow, CaseRow
 from bench.core.outcome import Outcome
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import Bracket, Observation, found, next_probe
-from bench.run.row import Row, now
+from bench.run.row import now
 
 # Verdicts on a length; a card that had to spill to the host did not hold it.
 _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
@@ -30,10 +30,10 @@ _AT_THE_BOUNDARY = (
 def find_boundary(
     search: Search,
     boundary_id: str,
-    measure: Callable[[Case, bool], Row | None],
+    measure: Callable[[Case, bool], CaseRow | None],
     forecaster: Forecaster,
-    known: Sequence[Row] = (),
-) -> dict[str, Any] | None:
+    known: Sequence[CaseRow] = (),
+) -> BoundaryRow | None:
     """The row of the search's boundary; None where the sweep was stopped.
 
     `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
@@ -42,7 +42,7 @@ def find_boundary(
     started_at = time.monotonic()
     known = [row for row in known if row["outcome"] in _ANSWERS]
     observations = [_observation(row) for row in known]
-    rows: list[Row] = []
+    rows: list[CaseRow] = []
     first_prediction = predicted = forecaster.fits_at(search)
     while (length := next_probe(search.search_end, predicted, observations)) is not None:
         row = measure(search.at(length), any(seen.max_seq_len == length for seen in observations))
@@ -59,9 +59,9 @@ def find_boundary(
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS
     at_fit = next((row for row in reversed(rows) if _observation(row) == Observation(bracket.fits_at or 0, True)), None)
-    return {
+    boundary = {
         **{name: _latest(rows, name) for name in _SHARED},
-        **{name: at_fit.get(name) if at_fit else None for name in _AT_THE_BOUNDARY},
+        **{name: _told(at_fit, name) if at_fit else None for name in _AT_THE_BOUNDARY},
         "schema_version": SCHEMA_VERSION,
         "boundary_id": boundary_id,
         "finished_at": now().isoformat(),
@@ -74,15 +74,16 @@ def find_boundary(
         "probes": len(rows),
         "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
         "headroom_bytes": _headroom(at_fit),
-        "error": None if answered else last.get("error"),
+        "error": None if answered else last["error"],
         "advice": forecaster.advise(search) if answered and bracket.fits_at is None else None,
         "notes": _notes(rows, bracket.fits_at, lengths),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
     }
+    return cast(BoundaryRow, boundary)
 
 
-def settled(boundary: Mapping[Any, Any]) -> bool:
+def settled(boundary: BoundaryRow) -> bool:
     """Whether there is nothing more to find out: another search would end as this one did."""
     is_at_its_end = boundary["fits_at"] is not None and boundary["fits_at"] == boundary["searched_up_to"]
     return bool(boundary["certified"] or is_at_its_end or boundary["outcome"] == Outcome.UNSUPPORTED)
@@ -94,35 +95,39 @@ def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
     return bracket.fits_at == search.search_end and not is_own_limit
 
 
-def _notes(rows: Sequence[Row], fits_at: int | None, lengths: Lengths) -> list[str]:
+def _notes(rows: Sequence[CaseRow], fits_at: int | None, lengths: Lengths) -> list[str]:
     """What the rows note; of their lengths, only what is so of the boundary."""
-    noted = {note for row in rows for note in row.get("notes") or []}
+    noted = {note for row in rows for note in row["notes"] or []}
     of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
     return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))
 
 
-def _observation(row: Row) -> Observation:
+def _observation(row: CaseRow) -> Observation:
     return Observation(row["max_seq_len"], row["outcome"] == Outcome.FITS)
 
 
-def _matters(row: Row, bracket: Bracket) -> bool:
+def _matters(row: CaseRow, bracket: Bracket) -> bool:
     """Whether an earlier case is at the boundary, or contradicts it."""
     if row["outcome"] == Outcome.FITS:
         return bool(bracket.fits_at is None or row["max_seq_len"] >= bracket.fits_at)
     return bool(bracket.fails_at is None or row["max_seq_len"] <= bracket.fails_at)
 
 
-def _latest(rows: Sequence[Row], name: str) -> Any:
+def _latest(rows: Sequence[CaseRow], name: str) -> Any:
     """The last value that is known of a column: a child that dies early does not tell its attention."""
-    return next((row[name] for row in reversed(rows) if row.get(name) is not None), None)
+    return next((value for row in reversed(rows) if (value := _told(row, name)) is not None), None)
 
 
-def _headroom(row: Row | None) -> int | None:
+def _told(row: Mapping[str, object], name: str) -> Any:
+    return row.get(name)
+
+
+def _headroom(row: CaseRow | None) -> int | None:
     """What the card, or the smaller one inside it, had left at the peak."""
-    if row is None or row.get("peak_device_bytes") is None or row.get("device_total_bytes") is None:
+    if row is None or row["peak_device_bytes"] is None or row["device_total_bytes"] is None:
         return None
-    if row.get("vram_limit_by") == "allocator":
+    limit, reserved = row["vram_limit_bytes"], row["peak_reserved_bytes"]
+    if row["vram_limit_by"] == "allocator" and limit is not None and reserved is not None:
         # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
-        return int(row["vram_limit_bytes"] - (row.get("context_bytes") or 0) - row["peak_reserved_bytes"])
-    total = min(row["device_total_bytes"], row.get("vram_limit_bytes") or row["device_total_bytes"])
-    return int(total - row["peak_device_bytes"])
+        return limit - (row["context_bytes"] or 0) - reserved
+    return min(row["device_total_bytes"], limit or row["device_total_bytes"]) - row["peak_device_bytes"]

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.core.case import Case
+from bench.core.columns import CaseRow
 from bench.core.messages import Entered, Failure, Message, PhaseProgress
 from bench.core.requests import RunCase
 from bench.forecast.forecaster import Forecaster
@@ -37,7 +37,7 @@ class Measurer:
     notify: Callable[..., None]
     stop: threading.Event
 
-    def measure(self, case: Case, case_id: str) -> dict[str, Any] | None:
+    def measure(self, case: Case, case_id: str) -> CaseRow | None:
         """The row of one case; None when the sweep is stopping. One case at a time runs on a real GPU."""
         uuids = uuids_of(case.devices)
         with reserved(uuids, self.stop):

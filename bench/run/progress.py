@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bench.core.case import Case, Search
+from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.messages import PhaseProgress
 from bench.core.outcome import Phase
-from bench.run.row import Row
 
 
 class Progress:
@@ -26,11 +26,11 @@ class Progress:
     def advance(self, case: Case, reached: PhaseProgress) -> None:
         """How far the phase of a case is; told now and then while it lasts."""
 
-    def finish(self, case: Case, row: Row) -> None:
+    def finish(self, case: Case, row: CaseRow) -> None:
         """A case has its row."""
 
-    def probe(self, case: Case, row: Row) -> None:
+    def probe(self, case: Case, row: CaseRow) -> None:
         """A case that was run to find a search's boundary has its row."""
 
-    def find(self, search: Search, boundary: Row) -> None:
+    def find(self, search: Search, boundary: BoundaryRow) -> None:
         """A search has its boundary."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case, Search
+from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.outcome import ANSWERS
 from bench.run.boundary import settled
-from bench.run.row import Row
-from bench.store.store import read_boundaries, read_cases
+from bench.store.store import as_rows, read_boundaries, read_cases
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Stored:
     was not certified.
     """
 
-    answers: dict[str, Row]
+    answers: dict[str, CaseRow]
     boundary_ids: set[str]
-    rows: Sequence[Row]
+    rows: Sequence[CaseRow]
 
     def has(self, work: Case | Search, versions: dict[str, str | None]) -> bool:
         """Whether there is an answer to `work`, so that a sweep skips it."""
@@ -33,18 +33,18 @@ class Stored:
             return work.boundary_id(versions) in self.boundary_ids
         return work.case_id(versions) in self.answers
 
-    def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[Row]:
+    def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[CaseRow]:
         """The answers to the search's cases, at any length."""
         case = search.longest
         alike = self._alike.get((case.model.fingerprint, case.device.name, case.bpw, case.cache, case.lazy), [])
         return [row for row in alike if row["case_id"] == search.at(row["max_seq_len"]).case_id(versions)]
 
     @functools.cached_property
-    def _alike(self) -> dict[tuple[Any, ...], list[Row]]:
+    def _alike(self) -> dict[tuple[Any, ...], list[CaseRow]]:
         """The answers by enough of what makes a search that few others share it."""
-        alike: dict[tuple[Any, ...], list[Row]] = {}
+        alike: dict[tuple[Any, ...], list[CaseRow]] = {}
         for row in self.answers.values():
-            key = tuple(row[name] for name in ("model_fingerprint", "device_name", "bpw", "cache", "lazy"))
+            key = (row["model_fingerprint"], row["device_name"], row["bpw"], row["cache"], row["lazy"])
             alike.setdefault(key, []).append(row)
         return alike
 
@@ -53,11 +53,12 @@ class Stored:
         """All below `results_dir`; with `rerun` no answers, but rows to learn from."""
         if not results_dir.exists():
             return Stored({}, set(), [])
-        rows = read_cases(results_dir)[0].sort_by("started_at").to_pylist()
+        rows = as_rows(read_cases(results_dir)[0].sort_by("started_at"), CaseRow)
         if rerun:
             return Stored({}, set(), rows)
         columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to"]
-        boundaries = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at").to_pylist()
+        stored = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at")
+        boundaries = as_rows(stored, BoundaryRow)
         cases = {str(row["case_id"]): row for row in rows}
         found = {str(row["boundary_id"]): row for row in boundaries}
         return Stored(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
+from typing import cast
 
 from bench.config.lengths import lengths_of
 from bench.core.case import Case
-from bench.core.columns import SCHEMA_VERSION
+from bench.core.columns import SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
 from bench.core.messages import Timings
 from bench.core.outcome import Outcome
@@ -22,8 +22,6 @@ from bench.launch.supervise import Ending
 from bench.run.telemetry import Telemetry
 from bench.run.told import Told
 from bench.run.verdict import Verdict
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,19 @@ class Measurement:
     environment: dict[str, str]
 
 
-def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None], forecast: Forecast) -> dict[str, Any]:
-    """One row in the columns of `core.columns.CaseRow`; what is not known is left out and becomes null."""
+def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None], forecast: Forecast) -> CaseRow:
+    """One row; what is not known is None."""
     case, verdict, ending = measured.case, measured.verdict, measured.ending
     told = Told.by(ending.messages)
     timings, memory, facts = told.timings, told.memory, told.facts
-    is_real, fits = case.device.kind == "cuda", verdict.outcome is Outcome.FITS
+    is_real, fits = not case.device.is_simulated, verdict.outcome is Outcome.FITS
     listed_bytes = None if is_real else case.device.total_memory_bytes
     telemetry = measured.telemetry[0] if measured.telemetry else None  # a case has one card
     step = step_of(case) if fits else None
     lengths = lengths_of(case.model.config)
     notes = [*(told.notes or []), *lengths.notes(case.max_seq_len)]
-    return {
+    row = {
+        **dict.fromkeys(CaseRow.__annotations__),
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "case_id": measured.case_id,
@@ -96,6 +95,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "telemetry": _telemetry_document(told, telemetry),
         "environment": json.dumps(measured.environment),
     }
+    return cast(CaseRow, row)
 
 
 def _peak_device_bytes(case: Case, told: Told, telemetry: Telemetry | None) -> int | None:

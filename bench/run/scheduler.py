@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case, Search
+from bench.core.columns import CaseRow
 from bench.core.outcome import ANSWERS
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.library import TraceLibrary
@@ -22,7 +23,6 @@ from bench.run.boundary import find_boundary
 from bench.run.measure import Measurer
 from bench.run.progress import Progress
 from bench.run.resume import Stored
-from bench.run.row import Row
 from bench.store.schema import Kind
 from bench.store.store import Journal
 
@@ -127,10 +127,12 @@ class Scheduler:
                 self._boundaries.append(boundary)
             self._notify(self._progress.find, task.work, boundary)
 
-    def _probe(self, case: Case, again: bool) -> Row | None:
+    def _probe(self, case: Case, again: bool) -> CaseRow | None:
         return self._row_of(case, again, self._progress.probe)
 
-    def _row_of(self, case: Case, again: bool, measured: Callable[[Case, Row], None] | None = None) -> Row | None:
+    def _row_of(
+        self, case: Case, again: bool, measured: Callable[[Case, CaseRow], None] | None = None
+    ) -> CaseRow | None:
         """The row of a case: the one that is stored, if there is one and it will do; None when the sweep is stopping.
 
         `measured` is told of a case that was run.

@@ -12,10 +12,10 @@ import json
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -35,6 +35,9 @@ pa.set_memory_pool(pa.system_memory_pool())
 _JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
 # What building a table raises for a row that is none.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
+
+
+_Row = TypeVar("_Row")
 
 
 class UnreadableFile(Exception):
@@ -57,7 +60,7 @@ class Journal:
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Mapping[str, object]) -> None:
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -86,6 +89,11 @@ def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Tab
 def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
     """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
     return _read(results_dir, Kind.BOUNDARIES)
+
+
+def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
+    """The rows of a table that has the columns of `row`, as plain values."""
+    return cast(list[_Row], table.to_pylist())
 
 
 def release_memory() -> None:

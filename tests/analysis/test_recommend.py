@@ -32,8 +32,9 @@ def by_policy(answers: list[Recommendation]) -> dict[Policy, Recommendation]:
     return {answer.policy: answer for answer in answers}
 
 
-def setting(answer: Recommendation) -> tuple[float | None, str | None, int | None]:
-    return answer.bpw, answer.cache, answer.max_seq_len
+def setting(answer: Recommendation) -> tuple[object, object, int | None]:
+    own = answer.as_row()
+    return own["bpw"], own["cache"], answer.max_seq_len
 
 
 ROWS = (
@@ -122,10 +123,10 @@ def test_the_nearest_row_tells_most_about_a_length() -> None:
 def test_equal_settings_are_told_apart_by_headroom_and_then_load_comes_first() -> None:
     roomy = fits(4096, lazy=True, peak_device_bytes=5 * GIB)
     tight = fits(4096, lazy=False, peak_device_bytes=6 * GIB)
-    assert by_policy(advise(roomy, tight))[Policy.QUALITY].lazy is True
+    assert by_policy(advise(roomy, tight))[Policy.QUALITY].as_row()["lazy"] is True
     equal = {**tight, "peak_device_bytes": 5 * GIB}
     for rows in ((roomy, equal), (equal, roomy)):
-        assert by_policy(advise(*rows))[Policy.QUALITY].lazy is False
+        assert by_policy(advise(*rows))[Policy.QUALITY].as_row()["lazy"] is False
 
 
 def test_a_boundary_alone_is_evidence_when_it_is_certified() -> None:
@@ -163,7 +164,7 @@ def test_of_several_runs_of_one_setting_the_last_counts() -> None:
 def test_simulated_and_real_cards_are_never_pooled() -> None:
     real = fits(4096, bpw=6.0, device_kind="cuda", device_uuid="GPU-1", decode_tokens_per_s_full=50.0)
     found = advise(real, fits(4096, bpw=2.5))
-    picked = {(a.device_kind, a.bpw, a.basis.split(",")[0]) for a in found}
+    picked = {(a.identity["device_kind"], a.as_row()["bpw"], a.basis.split(",")[0]) for a in found}
     assert picked == {("cuda", 6.0, "measured"), ("simulated", 2.5, "simulated")}
 
 
@@ -185,7 +186,7 @@ def test_measured_speeds_come_before_estimates_and_are_interpolated() -> None:
     real = {"device_kind": "cuda", "device_uuid": "GPU-1"}
     timed = fits(8192, decode_tokens_per_s=100.0, decode_tokens_per_s_full=50.0, **real)
     fastest = by_policy(advise(timed, fits(8192, bpw=2.0, **real)))[Policy.FASTEST]
-    assert (fastest.bpw, fastest.tokens_per_s_basis) == (4.0, "interpolated")
+    assert (fastest.as_row()["bpw"], fastest.tokens_per_s_basis) == (4.0, "interpolated")
     assert fastest.tokens_per_s == pytest.approx(1 / 0.015)
     full = by_policy(advise(timed, contexts=(8192,)))[Policy.FASTEST]
     assert (full.tokens_per_s, full.tokens_per_s_basis) == (50.0, "measured")
@@ -221,7 +222,7 @@ def test_an_estimate_never_decides_within_its_error(others: list[tuple[float, st
     fastest = max(row["estimated_decode_tokens_per_s"] for row in rows)
     picked = by_policy(advise(*rows))[Policy.FASTEST]
     if fastest <= 100 * (1 + ESTIMATE_ERROR):
-        assert (picked.attention, picked.lazy) == ("flash", False)
+        assert (picked.attention, picked.as_row()["lazy"]) == ("flash", False)
         assert picked.headroom_bytes == 15 * GIB
     assert picked.tokens_per_s is not None
     assert picked.tokens_per_s * (1 + ESTIMATE_ERROR) >= fastest
@@ -230,8 +231,11 @@ def test_an_estimate_never_decides_within_its_error(others: list[tuple[float, st
 def test_estimates_that_differ_by_more_do_decide() -> None:
     slow = fits(4096, bpw=2.5, estimated_decode_tokens_per_s=100.0)
     quick = fits(4096, bpw=4.0, lazy=True, attention="matmul", estimated_decode_tokens_per_s=130.0)
-    assert by_policy(advise(slow, quick))[Policy.FASTEST].bpw == 4.0
-    assert by_policy(advise(slow, {**quick, "estimated_decode_tokens_per_s": 128.0}))[Policy.FASTEST].bpw == 2.5
+    assert by_policy(advise(slow, quick))[Policy.FASTEST].as_row()["bpw"] == 4.0
+    assert (
+        by_policy(advise(slow, {**quick, "estimated_decode_tokens_per_s": 128.0}))[Policy.FASTEST].as_row()["bpw"]
+        == 2.5
+    )
 
 
 def test_measured_speeds_decide_beyond_their_noise() -> None:
@@ -239,7 +243,7 @@ def test_measured_speeds_decide_beyond_their_noise() -> None:
     slow = fits(4096, decode_tokens_per_s_full=100.0, **real)
     for factor, lazy in ((1 + MEASURED_ERROR - 0.001, False), (1 + MEASURED_ERROR + 0.001, True)):
         quick = fits(4096, lazy=True, decode_tokens_per_s_full=100.0 * factor, **real)
-        assert by_policy(advise(slow, quick))[Policy.FASTEST].lazy is lazy
+        assert by_policy(advise(slow, quick))[Policy.FASTEST].as_row()["lazy"] is lazy
 
 
 def test_weights_that_were_not_all_alive_at_the_peak_still_count_as_a_whole() -> None:
@@ -252,7 +256,7 @@ def test_weights_that_were_not_all_alive_at_the_peak_still_count_as_a_whole() ->
     speed, _ = speed_at(rows, pd.Series(8192.0, index=rows.index))
     assert speed.iloc[0] == speed.iloc[1]
     picked = by_policy(advise(whole, part, contexts=(8192,)))[Policy.FASTEST]
-    assert (picked.attention, picked.lazy) == ("flash", False)
+    assert (picked.attention, picked.as_row()["lazy"]) == ("flash", False)
 
 
 def test_what_a_row_says_that_decoding_moves_is_what_counts() -> None:

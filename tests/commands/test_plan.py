@@ -13,6 +13,7 @@ import pytest
 from bench.commands.plan import ASSUMED_PROBE_S, expect
 from bench.report.forecasts import Expectation, ForecastRow
 from tests.conftest import Program
+from tests.report.test_forecasts import forecast_row
 
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb")
 ENTRY_KEYS = """
@@ -155,11 +156,11 @@ def todo(probes: int, **values: Any) -> ForecastRow:
         "is_search": True,
         "stored": probes == 0,
     }
-    return ForecastRow(**{**usual, **values}, probes=probes)
+    return forecast_row(**{**usual, **values}, probes=probes)
 
 
 def took(wall_s: float | None, **values: Any) -> dict[str, Any]:
-    return {**vars(todo(1)), "outcome": "fits", **values, "wall_s": wall_s}
+    return {**todo(1).identity, "outcome": "fits", **values, "wall_s": wall_s}
 
 
 REAL: dict[str, Any] = {"device_kind": "cuda", "device_name": "nvidia_l4", "device_uuid": "GPU-1"}

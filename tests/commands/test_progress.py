@@ -13,6 +13,7 @@ from bench.commands import progress as commands_progress
 from bench.commands.progress import _Bar, _Lines, describe_boundary
 from bench.config.cases import plan_sweep
 from bench.core.case import Search
+from bench.core.columns import BoundaryRow
 from bench.core.messages import PhaseProgress
 from bench.core.outcome import Phase
 from bench.report.naming.work import WorkNames
@@ -22,6 +23,7 @@ NAMES = WorkNames([CELL])
 FITS = {"outcome": "fits", "phase": "done", "peak_device_bytes": 5 << 30, "wall_s": 1.25, "error": None}
 FAR = PhaseProgress(Phase.PREFILL, 12_288, 40_956, "tokens")
 FOUND = {
+    **dict.fromkeys(BoundaryRow.__annotations__),
     "outcome": "fits",
     "fits_at": 4096,
     "fails_at": 4352,

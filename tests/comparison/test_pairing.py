@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from bench.comparison.pairing import Joined, Row, join
-from bench.store.schema import Kind
+from bench.comparison.pairing import Joined, join
+from bench.core.columns import CaseRow
 from tests.comparison.rows_to_compare import GIB, case, real_case
 
 
-def _join(base: list[Row], head: list[Row], **options: Any) -> Joined:
-    return join(base, head, Kind.CASES, **options)
+def _join(base: list[CaseRow], head: list[CaseRow], **options: Any) -> Joined[CaseRow]:
+    return join(base, head, **options)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from bench.allocator.limits import limits_of
 from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.columns import CaseRow
 from bench.forecast.calibrate import ASSUMED_CONTEXT_BYTES, Calibration
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -41,6 +42,7 @@ CASE = Case(
 def row(case: Case = CASE, context: int = 500 * MIB, missed: int = 0, **changed: Any) -> dict[str, Any]:
     """A case that fitted: 10 GiB in use, 1 GiB more kept; `context` is what is held besides."""
     return {
+        **dict.fromkeys(CaseRow.__annotations__),
         "device_kind": case.device.kind,
         "device_uuid": case.device.uuid,
         "driver_version": case.device.driver_version,

@@ -12,6 +12,7 @@ import pytest
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.columns import CaseRow
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.forecast.speed import weight_bytes_per_step
@@ -263,6 +264,7 @@ class RealCard:
         held = replay.peak_reserved_bytes + self.residual_bytes
         predicted = self.made.predict(case)
         row = {
+            **dict.fromkeys(CaseRow.__annotations__),
             **installed_versions(),
             "case_id": str(case.max_seq_len),
             "device_kind": "cuda",

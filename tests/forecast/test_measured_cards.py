@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
 from bench.config.settings import DeviceSettings
+from bench.core.columns import CaseRow
 from bench.forecast.measured_cards import card_key, measured_cards
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -21,6 +22,7 @@ def telemetry(*workspaces_bytes: int) -> str:
 
 def row(**changed: Any) -> dict[str, Any]:
     return {
+        **dict.fromkeys(CaseRow.__annotations__),
         "device_name": "nvidia_some_gpu",
         "device_kind": "cuda",
         "device_total_bytes": 24 * GIB,

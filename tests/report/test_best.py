@@ -18,7 +18,7 @@ from tests.report.test_forecasts import ends, holding, row
 
 
 def best_forecast(rows: list[ForecastRow]) -> str:
-    return best_forecast_of(rows, Axes([vars(row) for row in rows]))
+    return best_forecast_of(rows, Axes([row.identity for row in rows]))
 
 
 def _left(fits_at: int, left_gib: float, **values: Any) -> ForecastRow:
@@ -58,12 +58,20 @@ def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:
         stored = cases_of(*cases)
         asked = pd.concat([stored, boundaries_of()])
         answers = recommend(evidence(stored, boundaries_of()), asked, headroom_bytes=GIB // 2)
-        return best_answer(answers, Axes([vars(answer) for answer in answers if answer.bpw is not None]))
+        return best_answer(answers, Axes([answer.setting for answer in answers if answer.setting is not None]))
 
     rows = (fits(8192, bpw=5.0), fits(4096, bpw=6.0))
     assert best(*rows) == "best: 5 bpw, FP16 cache, load, 8,192 tokens, 11.0 GiB left (simulated)"
     assert "2.5 bpw, Q4 cache, load, 32,768 tokens" in best(*rows, fits(32768, bpw=2.5, cache="Q4"))
     assert best(oom(4096)).startswith("best: none: no row shows that anything fits")
+
+
+def test_the_attention_that_ran_is_told_where_it_varies() -> None:
+    stored = cases_of(fits(8192, attention="flash"), fits(8192, bpw=2.5, attention="matmul"))
+    shown = evidence(stored, boundaries_of())
+    answers = recommend(shown, pd.concat([stored, boundaries_of()]))
+    axes = Axes(shown.to_dict("records"), ["attention"])
+    assert "load, attention flash, 8,192 tokens" in best_answer(answers, axes)
 
 
 def test_what_fits_and_leaves_too_little_is_not_said_not_to_fit() -> None:
@@ -77,7 +85,7 @@ def test_the_length_and_the_headroom_are_those_that_were_asked_for() -> None:
     stored = cases_of(fits(8192, bpw=5.0), fits(32768, bpw=2.5, cache="Q4"))
     asked = pd.concat([stored, boundaries_of()])
     answers = recommend(evidence(stored, boundaries_of()), asked, (4096,), headroom_bytes=GIB)
-    axes = Axes([vars(answer) for answer in answers])
+    axes = Axes([answer.setting for answer in answers if answer.setting is not None])
     assert best_answer(answers, axes, 4096).startswith("best: 5 bpw, FP16 cache, load, 4,096 tokens")
     assert "fits 4,096 tokens" in rule(4096, GIB)
     assert "leaves 1.00 GiB" in rule(4096, GIB)

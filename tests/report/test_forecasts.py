@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from bench.core.columns import IDENTITY
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
 from bench.report.tables.forecasts import as_rich, show, summary, tables_of
 from bench.report.text.parts_bar import Scale, draw, scale_for, segments
@@ -42,7 +43,13 @@ def row(**values: Any) -> ForecastRow:
         "probes": 2,
         "stored": False,
     }
-    return ForecastRow(**{**usual, **values})
+    return forecast_row(**{**usual, **values})
+
+
+def forecast_row(**values: Any) -> ForecastRow:
+    """From values that are not told apart; what is not told of its card is unknown."""
+    identity: Any = {name: values.pop(name, None) for name in IDENTITY}
+    return ForecastRow(identity=identity, **values)
 
 
 def holding(weights: float, kv: float, rest: float, held: float = 0.0, **values: Any) -> ForecastRow:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.columns import IdentityColumns
 from bench.report.naming.axes import Axes, telling
 from bench.report.naming.models import Names
 from bench.report.naming.work import WorkNames
@@ -18,6 +19,7 @@ from tests.report.conftest import FrameOf, fits
 GIB = 1 << 30
 
 CARD: dict[str, Any] = {
+    **dict.fromkeys(IdentityColumns.__annotations__),
     "device_kind": "simulated",
     "device_name": "rtx_3090",
     "device_total_bytes": 24 * GIB,

@@ -145,16 +145,16 @@ def answer_of(**values: Any) -> Recommendation:
 )
 def test_the_python_to_copy_is_what_the_scenario_does(values: dict[str, Any]) -> None:
     answer = answer_of(**values)
-    text = exllamav2(answer)
+    text, setting = exllamav2(answer), answer.as_row()
     ast.parse(text)
-    name = "ExLlamaV2Cache" if answer.cache == "FP16" else f"ExLlamaV2Cache_{answer.cache}"
+    name = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
     assert f"cache = {name}(model, batch_size={answer.batch_size}, max_seq_len=8192" in text
-    assert f"config.max_input_len = {answer.max_input_len}\n" in text
-    if answer.lazy:
+    assert f"config.max_input_len = {setting['max_input_len']}\n" in text
+    if setting["lazy"]:
         assert text.index("lazy=True") < text.index("model.load_autosplit(cache)")
     else:
         assert text.index("model.load()") < text.index("cache =")
-    assert ("config.no_flash_attn = True" in text) is (answer.attention_requested == "matmul")
+    assert ("config.no_flash_attn = True" in text) is (setting["attention_requested"] == "matmul")
 
 
 def test_the_lines_for_tabbyapi_are_its_keys() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.columns import CaseRow
 from bench.report import rows
 from tests.report.conftest import FrameOf, fits
+
+
+class _Place(TypedDict):
+    place: int
 
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.integers(1, 5))
@@ -19,7 +24,7 @@ def test_groups_have_their_rows_in_the_order_of_the_frame(numbers: list[int], at
     frame = pd.DataFrame({"place": range(len(numbers))}, dtype="int64")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_AT_ONCE", at_once)
-        groups = list(rows.plain_groups(frame, np.array(numbers, dtype=np.int64)))
+        groups = list(rows.groups_of(frame, np.array(numbers, dtype=np.int64), _Place))
     expected = [[{"place": i} for i, n in enumerate(numbers) if n == number] for number in sorted(set(numbers))]
     assert groups == expected
 
@@ -28,7 +33,7 @@ def test_whole_numbers_stay_whole_beside_a_null_in_another_part(
     frame_of: FrameOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rows, "_AT_ONCE", 1)
-    (group,) = rows.plain_groups(frame_of(fits(4096, 5.0), fits(8192, None)), np.zeros(2, dtype=np.int64))
+    (group,) = rows.groups_of(frame_of(fits(4096, 5.0), fits(8192, None)), np.zeros(2, dtype=np.int64), CaseRow)
     assert [row["peak_device_bytes"] for row in group] == [5 << 30, None]
     assert type(group[0]["peak_device_bytes"]) is int
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.columns import CaseRow
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import grid
 from bench.run.boundary import find_boundary, settled
@@ -72,6 +73,7 @@ def row_of(case: Case, outcome: str, number: int) -> Row:
     fits = outcome == "fits"
     died = outcome == "crash"
     return {
+        **dict.fromkeys(CaseRow.__annotations__),
         "run_id": "run",
         "case_id": f"case-{case.max_seq_len}",
         "host": "here",

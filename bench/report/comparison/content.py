@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from bench.comparison.compare import Change, Comparison, Slack
-from bench.comparison.pairing import MOMENTS, Pair
+from bench.comparison.pairing import AnyPair, made_at
 from bench.comparison.speeds import ALPHA
-from bench.core.identity import Row
+from bench.core.columns import ResultRow
 from bench.core.outcome import ANSWERS
 from bench.report.comparison.names import Names
 from bench.report.comparison.origins import VERSIONS, changed_facts, values
@@ -34,7 +34,7 @@ class Side:
     """One side as it was given: its name, and all its rows (some, of either kind)."""
 
     name: str
-    rows: Mapping[Kind, Sequence[Row]]
+    rows: Mapping[Kind, Sequence[ResultRow]]
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,10 @@ class ComparisonReport:
         ]
 
     @property
-    def _pairs(self) -> list[Pair]:
+    def _pairs(self) -> list[AnyPair]:
         return [pair for joined in self.comparison.joined.values() for pair in joined.pairs]
 
-    def _by_device_kind(self) -> dict[str, list[Row]]:
+    def _by_device_kind(self) -> dict[str, list[ResultRow]]:
         """All rows that are named somewhere."""
         joins = self.comparison.joined.values()
         rows = [row for joined in joins for row in [*joined.missing, *joined.new]]
@@ -152,11 +152,11 @@ class ComparisonReport:
         return {kind: [row for row in rows if row["device_kind"] == kind] for kind in kinds}
 
 
-def _answers(pairs: Sequence[Pair]) -> tuple[list[Row], list[Row]]:
+def _answers(pairs: Sequence[AnyPair]) -> tuple[list[ResultRow], list[ResultRow]]:
     return [pair.base.row for pair in pairs], [pair.head.row for pair in pairs]
 
 
-def _unanswered(pair: Pair) -> bool:
+def _unanswered(pair: AnyPair) -> bool:
     return pair.base.row["outcome"] not in ANSWERS and pair.head.row["outcome"] not in ANSWERS
 
 
@@ -170,7 +170,7 @@ def _rows_and_runs(side: Side) -> str:
 
 
 def _moments(side: Side) -> str:
-    moments: list[datetime] = sorted(row[MOMENTS[kind]] for kind, rows in side.rows.items() for row in rows)
+    moments: list[datetime] = sorted(made_at(row) for rows in side.rows.values() for row in rows)
     first, last = (f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" for moment in (moments[0], moments[-1]))
     if first[:10] == last[:10]:
         last = last[11:]

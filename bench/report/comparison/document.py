@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.comparison.compare import Finding
-from bench.comparison.pairing import Refusal
-from bench.core.columns import IDENTITY
-from bench.core.identity import Row
+from bench.comparison.pairing import AnyRefusal
+from bench.core.columns import IDENTITY, ResultRow
+from bench.core.identity import key_of
 from bench.report.comparison.content import ComparisonReport, Side
 from bench.store.schema import Kind
 
@@ -52,11 +52,11 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _refusal(refusal: Refusal, kind: Kind) -> dict[str, Any]:
-    base, head = refusal.base.get(refusal.column), refusal.head.get(refusal.column)
+def _refusal(refusal: AnyRefusal, kind: Kind) -> dict[str, Any]:
+    (base,), (head,) = (key_of(row, [refusal.column]) for row in (refusal.base, refusal.head))
     return {"column": refusal.column, "base": base, "head": head, **_identity(refusal.base, kind)}
 
 
-def _identity(row: Row, kind: Kind) -> dict[str, Any]:
+def _identity(row: ResultRow, kind: Kind) -> dict[str, Any]:
     names = _IDENTITY if kind is Kind.CASES else tuple(name for name in _IDENTITY if name != "max_seq_len")
-    return {"kind": kind, **{name: row.get(name) for name in names}}
+    return {"kind": kind, **dict(zip(names, key_of(row, names), strict=True))}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bench.comparison.pairing import Pair
-from bench.core.identity import Row
+from bench.comparison.pairing import AnyPair
+from bench.core.columns import ResultRow
+from bench.core.identity import is_simulated, key_of
 from bench.report.text.units import exact_size
 
 # What may differ on purpose: it is told, and not refused.
@@ -34,12 +35,12 @@ _FACTS: dict[str, tuple[str, _Text]] = {
 }
 
 
-def values(rows: Iterable[Row], column: str) -> str:
+def values(rows: Iterable[ResultRow], column: str) -> str:
     """What the rows say, each value once."""
-    return ", ".join(sorted({str(row[column]) for row in rows if row.get(column) is not None}))
+    return ", ".join(sorted({str(value) for row in rows for value in key_of(row, [column]) if value is not None}))
 
 
-def changed_facts(pairs: Sequence[Pair]) -> list[tuple[str, str, str]]:
+def changed_facts(pairs: Sequence[AnyPair]) -> list[tuple[str, str, str]]:
     """The name of each fact that is another in HEAD, and what it was and is, of the pairs for which it changed."""
     told = []
     for column, (name, text) in _FACTS.items():
@@ -51,9 +52,8 @@ def changed_facts(pairs: Sequence[Pair]) -> list[tuple[str, str, str]]:
     return told
 
 
-def _fact(row: Row, column: str) -> Any:
+def _fact(row: ResultRow, column: str) -> Any:
     """What a row tells; of older programs only the cases of a simulated card have its context."""
-    value = row.get(column)
-    if value is None and column == "device_context_bytes" and row["device_kind"] == "simulated":
-        return row.get("context_bytes")
-    return value
+    value, context_bytes = key_of(row, (column, "context_bytes"))
+    is_told = value is not None or column != "device_context_bytes" or not is_simulated(row)
+    return value if is_told else context_bytes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from bench.comparison.compare import Change, Finding, reach
 from bench.core.case import PAGE
-from bench.core.columns import PARTS
-from bench.core.identity import Row
+from bench.core.columns import PARTS, BoundaryRow, ResultRow
+from bench.core.identity import key_of
+from bench.core.outcome import Outcome
 from bench.report.text.units import percent_change, rate, size, size_change, tokens
 
 _MOST_CHARACTERS = 120  # of an error
@@ -28,20 +29,20 @@ def verdict_row(finding: Finding) -> list[str]:
     """The verdicts, and the error of the one that is worse, or what it lacks."""
     base, head = finding.pair.base.row, finding.pair.head.row
     worse = base if finding.change is Change.BETTER else head
-    told = worse.get("error") or worse.get("advice") or ""
-    return [_verdict(base), _verdict(head), _short(told)]
+    error, advice = key_of(worse, ("error", "advice"))
+    return [_verdict(base), _verdict(head), _short(error or advice or "")]
 
 
 def boundary_row(finding: Finding) -> list[str]:
     """The lengths; one that is not certified has a question mark, and says how far it may go."""
-    base, head = finding.pair.base.row, finding.pair.head.row
-    lengths = [f"{tokens(row.get('fits_at'))}{'' if row.get('certified') else '?'}" for row in (base, head)]
-    old, new = base.get("fits_at") or 0, head.get("fits_at") or 0
+    base, head = (cast(BoundaryRow, answer.row) for answer in (finding.pair.base, finding.pair.head))
+    lengths = [f"{tokens(row['fits_at'])}{'' if row['certified'] else '?'}" for row in (base, head)]
+    old, new = base["fits_at"] or 0, head["fits_at"] or 0
     if finding.change is Change.UNDECIDED:
         doubts = [
             f"{side} not certified, {_reach(row)}"
             for side, row in (("BASE", base), ("HEAD", head))
-            if not row.get("certified")
+            if not row["certified"]
         ]
         return [*lengths, "–", "; ".join(doubts)]
     count = (new - old) / PAGE
@@ -77,17 +78,18 @@ def other_row(finding: Finding) -> list[str]:
     return [_OTHER_NAMES[finding.column], *(_plain(value) for value in (finding.base, finding.head))]
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: ResultRow) -> str:
     """`fits`, `oom in cache`, `fits to 8,192`."""
-    told = str(row["outcome"])
-    if row.get("fits_at") is not None:
-        return f"{told} to {tokens(row['fits_at'])}" if told == "fits" else f"{told}, {tokens(row['fits_at'])} fits"
-    if told == "oom" and "case_ids" in row:
+    told = row["outcome"]
+    fits_at, phase = key_of(row, ("fits_at", "phase"))
+    if fits_at is not None:
+        return f"{told} to {tokens(fits_at)}" if told == Outcome.FITS else f"{told}, {tokens(fits_at)} fits"
+    if told == Outcome.OOM and "case_ids" in row:
         return "nothing fits"
-    return told if told == "fits" or row.get("phase") is None else f"{told} in {row['phase']}"
+    return told if told == Outcome.FITS or phase is None else f"{told} in {phase}"
 
 
-def _reach(boundary: Row) -> str:
+def _reach(boundary: BoundaryRow) -> str:
     low, high = reach(boundary)
     return f"from {tokens(low)}" + (" on" if high is None else f" to {tokens(high)}")
 
@@ -96,11 +98,10 @@ def _peak_name(finding: Finding) -> str:
     return finding.column.removeprefix("peak_").removesuffix("_bytes")
 
 
-def _parts(base: Row, head: Row) -> str:
+def _parts(base: ResultRow, head: ResultRow) -> str:
     """`cache +30.0 MiB, logits -1.0 MiB`: the two parts that changed most."""
-    changes = {
-        name: head[name] - base[name] for name in PARTS if base.get(name) is not None and head.get(name) is not None
-    }
+    sizes = zip(PARTS, key_of(base, PARTS), key_of(head, PARTS), strict=True)
+    changes = {name: after - before for name, before, after in sizes if before is not None and after is not None}
     largest = sorted((name for name in changes if changes[name]), key=lambda name: -abs(changes[name]))[:2]
     told = [f"{name.removesuffix('_bytes')} {size_change(changes[name])}" for name in largest]
     return f"of it {', '.join(told)}" if told else ""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bench.comparison.compare import PEAKS, Change, Comparison, Finding
-from bench.comparison.pairing import Refusal
+from bench.comparison.compare import SIMULATED_PEAKS, Change, Comparison, Finding
+from bench.comparison.pairing import AnyRefusal
 from bench.comparison.speeds import SPEEDS
-from bench.core.identity import Row
+from bench.core.columns import ResultRow
+from bench.core.identity import key_of
 from bench.report.comparison.names import Names, card_text
 from bench.report.comparison.rows import boundary_row, other_row, peaks_row, speed_row, verdict_row
 from bench.report.naming.cards import kind_word
@@ -122,7 +123,7 @@ def count(number: int, one: str, several: str) -> str:
     return f"{number:,} {one if number == 1 else several}"
 
 
-def refusal_section(refused: Sequence[Refusal]) -> Section:
+def refusal_section(refused: Sequence[AnyRefusal]) -> Section:
     """The reasons, each once, with how many rows it holds for."""
     reasons = Counter(_reason(refusal) for refusal in refused)
     lines = [
@@ -132,28 +133,28 @@ def refusal_section(refused: Sequence[Refusal]) -> Section:
     return Section(Topic.REFUSED, f"{Topic.REFUSED}: {len(refused):,}", ["why"], ["BASE", "HEAD", "rows"], lines)
 
 
-def refusal_text(refusal: Refusal) -> str:
+def refusal_text(refusal: AnyRefusal) -> str:
     """`another card: rtx_4090 (simulated) in BASE, l4 (simulated) in HEAD`."""
     why, base, head = _reason(refusal)
     return f"{why}: {base} in BASE, {head} in HEAD"
 
 
-def _one_sided(topic: Topic, rows: Sequence[Row], where: str, names: Names) -> list[Section]:
-    lines = [_line("", names, row, [str(row["outcome"])]) for row in rows]
+def _one_sided(topic: Topic, rows: Sequence[ResultRow], where: str, names: Names) -> list[Section]:
+    lines = [_line("", names, row, [row["outcome"]]) for row in rows]
     title = f"{topic} ({kind_word(rows[0])}): {len(rows):,} {where}" if rows else ""
     return [Section(topic, title, names.header, ["verdict"], lines)] if rows else []
 
 
-def _line(mark: str, names: Names, row: Row, cells: list[str]) -> Line:
+def _line(mark: str, names: Names, row: ResultRow, cells: list[str]) -> Line:
     return Line(mark, names.cells(row), names.title(row), cells)
 
 
-def _reason(refusal: Refusal) -> tuple[str, str, str]:
+def _reason(refusal: AnyRefusal) -> tuple[str, str, str]:
     column = refusal.column
     values = []
     for row in (refusal.base, refusal.head):
-        what = str(row["model"]) if column == "model_fingerprint" else card_text(row)
-        values.append(what if column in ("device_kind", "device_name") else f"{what} {row[column]}")
+        what = row["model"] if column == "model_fingerprint" else card_text(row)
+        values.append(what if column in ("device_kind", "device_name") else f"{what} {key_of(row, [column])[0]}")
     return _WHY_REFUSED.get(column, "another card under the same name"), values[0], values[1]
 
 
@@ -162,7 +163,7 @@ def _topic(finding: Finding) -> Topic:
         return Topic.VERDICTS
     if finding.column == "fits_at":
         return Topic.BOUNDARIES
-    if finding.column in PEAKS["simulated"]:
+    if finding.column in SIMULATED_PEAKS:
         return Topic.PEAKS
     return Topic.SPEEDS if finding.column in SPEEDS else Topic.OTHER
 

@@ -13,9 +13,12 @@ from typing import Any
 import itables
 import pandas as pd
 
+from bench.core.columns import CaseRow
+from bench.core.identity import key_of
 from bench.report.naming.axes import how
+from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
-from bench.report.rows import plain
+from bench.report.rows import rows_of
 from bench.report.tables.card import OPTIONAL, SHORT
 from bench.report.text.units import GIB
 
@@ -46,7 +49,7 @@ class _Column:
     """`digits` after the point of a number, all that it has where None; `is_word`: no number."""
 
     title: str
-    cell: Callable[[dict[str, Any]], _Cell]
+    cell: Callable[[CaseRow], _Cell]
     digits: int | None = None
     is_word: bool = False
 
@@ -56,8 +59,12 @@ def case_table(cases: pd.DataFrame, names: Names) -> CaseTable:
 
     A number is as it is shown, so that a filter finds what one reads.
     """
-    rows = plain(cases.tail(MOST_CASES).iloc[::-1])
-    varying = [name for name in OPTIONAL if name != "attention" and len({row[name] for row in rows}) > 1]
+    rows = rows_of(cases.tail(MOST_CASES).iloc[::-1], CaseRow)
+    varying = [
+        name
+        for name in OPTIONAL
+        if name != "attention" and len({value for row in rows for value in key_of(row, [name])}) > 1
+    ]
     named = [
         _Column("model", names.model, is_word=True),
         _Column("card", names.card, is_word=True),
@@ -71,15 +78,19 @@ def case_table(cases: pd.DataFrame, names: Names) -> CaseTable:
     )
 
 
-def _whole(name: str) -> Callable[[dict[str, Any]], _Cell]:
-    return lambda row: row[name]
+def _whole(name: str) -> Callable[[CaseRow], _Cell]:
+    return lambda row: key_of(row, [name])[0]
 
 
-def _in_gib(name: str) -> Callable[[dict[str, Any]], _Cell]:
-    return lambda row: None if row[name] is None else row[name] / GIB
+def _in_gib(name: str) -> Callable[[CaseRow], _Cell]:
+    def cell(row: CaseRow) -> _Cell:
+        (size_bytes,) = key_of(row, [name])
+        return None if size_bytes is None else size_bytes / GIB
+
+    return cell
 
 
-def _in_use(row: dict[str, Any]) -> _Cell:
+def _in_use(row: CaseRow) -> _Cell:
     """Of what ran out of memory it is only what was in use until then, and no figure to compare a prediction with."""
     return _in_gib("peak_allocated_bytes")(row) if row["outcome"] == "fits" else None
 
@@ -88,14 +99,14 @@ def _shown(cell: _Cell, digits: int | None) -> _Cell:
     return round(cell, digits) if isinstance(cell, float) and digits is not None else cell
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: CaseRow) -> str:
     if row["outcome"] == "oom":
         return f"OOM in {row['phase']}"
-    return SHORT.get(row["outcome"], str(row["outcome"]))
+    return SHORT.get(row["outcome"], row["outcome"])
 
 
 _COLUMNS = (
-    _Column("kind", lambda row: "simulated" if row["device_kind"] == "simulated" else "measured", is_word=True),
+    _Column("kind", kind_word, is_word=True),
     _Column("limit, GiB", _in_gib("vram_limit_bytes"), digits=2),
     _Column("bpw", _whole("bpw")),
     _Column("cache", lambda row: row["cache"], is_word=True),

@@ -12,12 +12,14 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from bench.core.case import CACHES
+from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import bits_of, how
 from bench.report.naming.ways import Way, Ways, shapes_for
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import CACHES, CardTable, Row
+from bench.report.tables.card import CardTable, Line
 from bench.report.tables.parts import KIND_COLOURS, stack_of
-from bench.report.tables.verdicts import VerdictTable, close_together
+from bench.report.tables.verdicts import ShownCase, VerdictTable, close_together
 from bench.report.text.ends import is_lower_bound, reach
 from bench.report.text.units import GIB, in_k, size, tokens
 
@@ -72,7 +74,7 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
     widths = [bits[bpw] for bpw in sorted(bits)]
     ways = Ways(table.lines)
     shapes = dict(zip(ways.all, shapes_for(ways.all, _SHAPES, _LAZY_SHAPE), strict=True))
-    curves: dict[tuple[str, Way], list[Row]] = {}
+    curves: dict[tuple[str, Way], list[BoundaryRow]] = {}
     for line, cells in zip(table.lines, table.cells, strict=True):
         for cache, row in zip(table.caches, cells, strict=True):
             if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
@@ -239,7 +241,7 @@ def _cross(meaning: str, traces: Sequence[go.Scatter]) -> list[go.Scatter]:
     return [go.Scatter(name=meaning, x=[None], y=[None], hoverinfo="skip", **_crosses(_GREY))]
 
 
-def _figure(table: CardTable, traces: Sequence[go.Scatter | go.Bar]) -> go.Figure:
+def _figure(table: CardTable[Any], traces: Sequence[go.Scatter | go.Bar]) -> go.Figure:
     """Every figure says what kind of card it is of, as it may be saved without its page."""
     layout = go.Layout(
         template={},
@@ -272,7 +274,7 @@ def _plain(figure: go.Figure) -> dict[str, Any]:
     return {"data": fields["data"], "layout": fields["layout"]}
 
 
-def _others(table: CardTable, line: Row) -> str:
+def _others(table: CardTable[Any], line: Line) -> str:
     """What else tells a bar apart."""
     return _escaped(", ".join(table.axes.others(line)))
 
@@ -286,21 +288,20 @@ def _named(what: str, way: Way) -> str:
     return ", ".join(filter(None, [what, "lazy" if way.lazy else "load", _escaped(way.others)]))
 
 
-def _end(row: Row) -> str:
+def _end(row: BoundaryRow) -> str:
     if row["fits_at"] is None:
         return "nothing fits" if row["certified"] else "nothing fits, not certified"
     return reach(row) + ("" if row["certified"] or is_lower_bound(row) else ", not certified")
 
 
-def _height(row: Row, limit: float | None, above: int) -> float | None:
+def _height(row: ShownCase, limit: float | None, above: int) -> float | None:
     """Where a case stands; None where it has no place. One row of crosses a line, so that none hides another."""
     if row["outcome"] == "oom":
         return None if limit is None else limit * (1.04 + 0.035 * above)
     if row["outcome"] != "fits" or row["peak_device_bytes"] is None:
         return None
-    peak: float = row["peak_device_bytes"] / GIB
-    return peak
+    return row["peak_device_bytes"] / GIB
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: ShownCase) -> str:
     return f"OOM in {row['phase']}" if row["outcome"] == "oom" else size(row["peak_device_bytes"])

@@ -8,14 +8,31 @@ from typing import Any
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.columns import CARD, LIMIT, MODEL, CardColumns, MachineColumns, NamedColumns
+from bench.core.identity import is_simulated, key_of
 from bench.report.naming.models import Names
-from bench.report.rows import plain
+from bench.report.rows import rows_of
 from bench.report.text.plain_table import CardKey, card_key
 
 _SOFTWARE = ["exllamav2_version", "torch_version", "cuda_version", "driver_version", "harness_version"]
 _CARD = [*CARD, *LIMIT]
+_NAMES = [name.removesuffix("_version") for name in _SOFTWARE]
 _MACHINE = ["host", *CARD, *_SOFTWARE]
+
+
+class _Counted(NamedColumns):
+    """A card and a model, and how many rows they have."""
+
+    cases: int | None
+    boundaries: int | None
+    first: pd.Timestamp
+    last: pd.Timestamp
+
+
+class _Ran(CardColumns, MachineColumns):
+    """A card on a machine with its versions, and how many rows were made there."""
+
+    rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +66,9 @@ def cards(cases: pd.DataFrame, boundaries: pd.DataFrame, names: Names) -> list[C
     counted = pd.concat(
         [_counted(cases, columns, "started_at", "cases"), _counted(boundaries, columns, "finished_at", "boundaries")]
     )
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in plain(counted):
-        found.setdefault(tuple(row[name] for name in _CARD), []).append(row)
+    found: dict[tuple[Any, ...], list[_Counted]] = {}
+    for row in rows_of(counted, _Counted):
+        found.setdefault(key_of(row, _CARD), []).append(row)
     ordered = sorted(found.values(), key=_place)
     return [_card(rows, names) for rows in ordered]
 
@@ -61,16 +78,16 @@ def environments(cases: pd.DataFrame, boundaries: pd.DataFrame, names: Names) ->
     counted = pd.concat(
         [_counted(cases, _MACHINE, "started_at", "rows"), _counted(boundaries, _MACHINE, "finished_at", "rows")]
     )
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in plain(counted):
-        same = (row["host"], row["device_kind"], *(row[name] for name in _SOFTWARE))
+    found: dict[tuple[Any, ...], list[_Ran]] = {}
+    for row in rows_of(counted, _Ran):
+        same = (row["host"], row["device_kind"], *key_of(row, _SOFTWARE))
         found.setdefault(same, []).append(row)
     told = [
         Environment(
             host=rows[0]["host"],
-            simulated=rows[0]["device_kind"] == "simulated",
+            simulated=is_simulated(rows[0]),
             cards=sorted({_named(row, names) for row in rows}),
-            versions={name.removesuffix("_version"): rows[0][name] for name in _SOFTWARE},
+            versions=dict(zip(_NAMES, key_of(rows[0], _SOFTWARE), strict=True)),
             rows=sum(row["rows"] for row in rows),
         )
         for rows in found.values()
@@ -89,18 +106,18 @@ def _counted(frame: pd.DataFrame, names: Sequence[str], moment: str, count: str)
     return counted.astype(dict.fromkeys(names, object))
 
 
-def _place(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
+def _place(rows: list[_Counted]) -> tuple[Any, ...]:
     first = rows[0]
     total = first["vram_limit_bytes"] or first["device_total_bytes"] or 0
     return first["device_kind"], total, first["device_name"], first["device_uuid"] or ""
 
 
-def _card(rows: list[dict[str, Any]], names: Names) -> Card:
+def _card(rows: list[_Counted], names: Names) -> Card:
     first = rows[0]
     return Card(
         key=card_key(first),
         title=names.card_title(first),
-        simulated=first["device_kind"] == "simulated",
+        simulated=is_simulated(first),
         models=sorted({names.model(row) for row in rows}),
         cases=int(sum(row["cases"] or 0 for row in rows)),
         boundaries=int(sum(row["boundaries"] or 0 for row in rows)),
@@ -109,7 +126,7 @@ def _card(rows: list[dict[str, Any]], names: Names) -> Card:
     )
 
 
-def _named(row: dict[str, Any], names: Names) -> str:
+def _named(row: CardColumns, names: Names) -> str:
     called = names.card(row)
     capability = f"compute capability {row['compute_capability']}"
     return called if row["compute_capability"] is None or capability in called else f"{called}, {capability}"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.columns import SETTING, label
+from bench.core.columns import SETTING, SettingColumns, label
 from bench.core.identity import key_of, known
 from bench.report.naming.cards import texts_of
-
-Row = Mapping[str, Any]
 
 # What every line shows. The others are shown where they differ.
 ALWAYS = ("bpw", "cache", "lazy")
 OPTIONAL = tuple(name for name in SETTING if name not in ALWAYS)
 
 
-def how(line: Row) -> str:
+def how(line: SettingColumns) -> str:
     """The two ways of loading, as columns name them."""
     return "lazy" if line["lazy"] else "load"
 
@@ -25,7 +23,7 @@ def how(line: Row) -> str:
 _AT_LAST = ("auto_up_to",)
 
 
-def telling(lines: Sequence[Row], optional: Sequence[str], always: Sequence[str] = ALWAYS) -> list[str]:
+def telling(lines: Sequence[SettingColumns], optional: Sequence[str], always: Sequence[str] = ALWAYS) -> list[str]:
     """Those of `optional` that are needed to tell `lines` apart.
 
     None, as the head_bits of weights that are there, is no value: it is told only where nothing else tells two apart.
@@ -46,25 +44,27 @@ class Axes:
     `beside` are columns that tell lines apart by themselves, in another place.
     """
 
-    def __init__(self, lines: Iterable[Row], optional: Sequence[str] = OPTIONAL, beside: Sequence[str] = ()) -> None:
+    def __init__(
+        self, lines: Iterable[SettingColumns], optional: Sequence[str] = OPTIONAL, beside: Sequence[str] = ()
+    ) -> None:
         distinct = {key_of(line, (*ALWAYS, *optional, *beside)): line for line in lines}
         self.varying = telling(list(distinct.values()), optional, (*ALWAYS, *beside))
-        self._bits = bits_of(known(line["bpw"]) for line in distinct.values())
+        self._bits = bits_of(line["bpw"] for line in distinct.values())
 
-    def bits(self, line: Row) -> str:
+    def bits(self, line: SettingColumns) -> str:
         """`4.25`; with all digits where two would look the same."""
-        return self._bits.get(known(line["bpw"])) or f"{line['bpw']:g}"
+        return self._bits.get(line["bpw"]) or f"{line['bpw']:g}"
 
-    def cells(self, line: Row) -> list[str]:
+    def cells(self, line: SettingColumns) -> list[str]:
         """What varies, a cell each."""
         return ["–" if (value := known(line.get(name))) is None else plain_number(value) for name in self.varying]
 
-    def others(self, line: Row) -> list[str]:
+    def others(self, line: SettingColumns) -> list[str]:
         """The same with the name of each: `head_bits 8`."""
         told = {name: known(line.get(name)) for name in self.varying}
         return [f"{label(name)} {plain_number(value)}" for name, value in told.items() if value is not None]
 
-    def words(self, line: Row) -> str:
+    def words(self, line: SettingColumns) -> str:
         """`4 bpw Q4 lazy head_bits 8`."""
         cache = [] if line.get("cache") is None else [str(line["cache"])]
         return " ".join([f"{self.bits(line)} bpw", *cache, how(line), *self.others(line)])

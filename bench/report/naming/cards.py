@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.columns import CARD, LIMIT
-from bench.core.identity import key_of, known
+from bench.core.case import SIMULATED
+from bench.core.columns import CARD, LIMIT, CardColumns
+from bench.core.identity import is_simulated, key_of, known
 from bench.report.text.units import exact_size, size, size_in_mib
-
-Row = Mapping[str, Any]
 
 _UUID_DIGITS = 6
 
@@ -38,9 +37,9 @@ _FACTS = {
 }
 
 
-def kind_word(row: Row) -> str:
+def kind_word(row: CardColumns) -> str:
     """`simulated` or `measured`."""
-    return "simulated" if row["device_kind"] == "simulated" else "measured"
+    return SIMULATED if is_simulated(row) else "measured"
 
 
 def texts_of(values: Iterable[Any], ways: Iterable[Callable[[Any], str]]) -> dict[Any, str]:
@@ -57,10 +56,10 @@ def texts_of(values: Iterable[Any], ways: Iterable[Callable[[Any], str]]) -> dic
 class CardNames:
     """The names of `cards`, with the columns `CARD` and `LIMIT`; `real` is what those are called that are real."""
 
-    def __init__(self, cards: Iterable[Row], real: str = "measured") -> None:
+    def __init__(self, cards: Iterable[CardColumns], real: str = "measured") -> None:
         self._real = real
         distinct = {key_of(card, (*CARD, *LIMIT)): card for card in cards}
-        groups: dict[tuple[Any, ...], list[Row]] = {}
+        groups: dict[tuple[Any, ...], list[CardColumns]] = {}
         self._kinds: dict[str, set[str]] = {}
         for card in distinct.values():
             groups.setdefault(_namesakes(card), []).append(card)
@@ -68,50 +67,50 @@ class CardNames:
         self._groups = {key: _Group(group) for key, group in groups.items()}
         self._slugs = _apart({key: self._slug(card) for key, card in distinct.items()})
 
-    def short(self, card: Row) -> str:
+    def short(self, card: CardColumns) -> str:
         """`rtx_4090`; of several with that name `rtx_4090 (1.00 GiB)`; then the limit within it."""
         group = self._group(card)
         kind = [self._kind(card)] if self._has_both_kinds(card) else []
         told = ", ".join([*kind, *group.told(card)])
         return " ".join([str(card["device_name"]), *([f"({told})"] if told else []), *group.end(card)])
 
-    def title(self, card: Row) -> str:
+    def title(self, card: CardColumns) -> str:
         """`rtx_4090 (simulated), 23.52 GiB limited to 8.00 GiB`."""
         group = self._group(card)
         total = group.text("device_total_bytes", card) or "–"
         facts = [total, *(fact for fact in group.told(card) if fact != total)]
         return " ".join([f"{card['device_name']} ({self._kind(card)}), {', '.join(facts)}", *group.end(card)])
 
-    def slug(self, card: Row) -> str:
+    def slug(self, card: CardColumns) -> str:
         """The same for the name of a file, without what a name there cannot have; no two cards share one."""
         return self._slugs.get(key_of(card, (*CARD, *LIMIT))) or self._slug(card)
 
-    def _slug(self, card: Row) -> str:
-        group, uuid, limit = self._group(card), card.get("device_uuid"), known(card.get("vram_limit_bytes"))
+    def _slug(self, card: CardColumns) -> str:
+        group, uuid, limit = self._group(card), card["device_uuid"], known(card["vram_limit_bytes"])
         kind = [self._kind(card)] if self._has_both_kinds(card) and uuid is None else []
         parts = [str(card["device_name"]), *kind, *(fact.replace(" ", "") for fact in group.told(card))]
         if limit is not None:
             whole = texts_of(group.values["vram_limit_bytes"], (lambda n: f"{int(n) >> 20}mib", lambda n: f"{n:.0f}b"))
             parts.append(whole[limit])
-        parts += ["capped"] if card.get("vram_limit_by") == "allocator" else []
+        parts += ["capped"] if card["vram_limit_by"] == "allocator" else []
         parts += [] if uuid is None else [str(group.text("device_uuid", card)).strip("[]")]
         return re.sub(r"[^\w.-]+", "_", "-".join(parts))
 
-    def _kind(self, card: Row) -> str:
-        return "simulated" if card["device_kind"] == "simulated" else self._real
+    def _kind(self, card: CardColumns) -> str:
+        return SIMULATED if is_simulated(card) else self._real
 
-    def _group(self, card: Row) -> _Group:
+    def _group(self, card: CardColumns) -> _Group:
         """Those of its name; a card that is not among them stands alone."""
         return self._groups.get(_namesakes(card)) or _Group([card])
 
-    def _has_both_kinds(self, card: Row) -> bool:
+    def _has_both_kinds(self, card: CardColumns) -> bool:
         return len(self._kinds.get(card["device_name"], ())) > 1
 
 
 class _Group:
     """Cards of one kind and name."""
 
-    def __init__(self, cards: list[Row]) -> None:
+    def __init__(self, cards: list[CardColumns]) -> None:
         columns = (*CARD, *LIMIT)
         every = {name: {known(card.get(name)) for card in cards} for name in columns}
         self.values = {name: values - {None} for name, values in every.items()}
@@ -120,7 +119,7 @@ class _Group:
         self._has_several_uuids = len(every["device_uuid"]) > 1
         self._texts: dict[str, dict[Any, str]] = {}
 
-    def text(self, name: str, card: Row) -> str | None:
+    def text(self, name: str, card: CardColumns) -> str | None:
         """A fact in words; None where it is unknown."""
         fact = _FACTS.get(name) or _Fact(name + " {}", (str,))
         if name not in self._texts:
@@ -128,14 +127,14 @@ class _Group:
         value = known(card.get(name))
         return None if value is None else fact.words.format(self._texts[name].get(value) or fact.texts[-1](value))
 
-    def told(self, card: Row) -> list[str]:
+    def told(self, card: CardColumns) -> list[str]:
         """What tells it from the others, but for its number and its limit."""
         return [self.text(name, card) or _lacking(name) for name in self._telling]
 
-    def end(self, card: Row) -> list[str]:
+    def end(self, card: CardColumns) -> list[str]:
         """The limit within it, who keeps to that, and its number where there are several."""
         limit = self.text("vram_limit_bytes", card)
-        capped = ["by PyTorch's allocator"] if card.get("vram_limit_by") == "allocator" else []
+        capped = ["by PyTorch's allocator"] if card["vram_limit_by"] == "allocator" else []
         number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
         return [*([limit, *capped] if limit else []), *number]
 
@@ -154,7 +153,7 @@ def _apart(slugs: Mapping[Any, str]) -> dict[Any, str]:
     return told
 
 
-def _as_few_as_tell(cards: list[Row], columns: list[str]) -> list[str]:
+def _as_few_as_tell(cards: list[CardColumns], columns: list[str]) -> list[str]:
     """Those of `columns`, from the first on, that it takes to tell all cards apart that differ in any."""
     telling: list[str] = []
     for name in columns:
@@ -163,7 +162,7 @@ def _as_few_as_tell(cards: list[Row], columns: list[str]) -> list[str]:
     return telling
 
 
-def _namesakes(card: Row) -> tuple[Any, ...]:
+def _namesakes(card: CardColumns) -> tuple[Any, ...]:
     return card["device_kind"], card["device_name"]
 
 

@@ -5,17 +5,17 @@ A name alone may stand for several. Where it does, what differs follows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TypeVar
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.columns import CardColumns, ModelColumns, NamedColumns
 from bench.core.identity import known
 from bench.report.naming.cards import CardNames, texts_of
-from bench.report.rows import plain
+from bench.report.rows import rows_of
 
-Row = Mapping[str, Any]
+_Row = TypeVar("_Row")
 
 _MARK_DIGITS = range(6, 65)  # of a fingerprint: as few as tell all apart
 
@@ -26,7 +26,7 @@ class Names:
     `real` is what a card is called that is not simulated.
     """
 
-    def __init__(self, things: Iterable[Row], real: str = "measured") -> None:
+    def __init__(self, things: Iterable[NamedColumns], real: str = "measured") -> None:
         things = list(things)
         self._cards = CardNames(things, real)
         prints: dict[str, set[str]] = {}
@@ -38,35 +38,35 @@ class Names:
     @classmethod
     def of_frames(cls, *frames: pd.DataFrame) -> Names:
         """The names of all rows; there may be a million of them, of few cards and models."""
-        return cls(row for frame in frames for row in distinct(frame, (*CARD, *LIMIT, *MODEL)))
+        return cls(row for frame in frames for row in distinct(frame, NamedColumns))
 
     @property
     def shared(self) -> set[str]:
         """The names that stand for several models."""
         return set(self._marks)
 
-    def model(self, row: Row) -> str:
+    def model(self, row: ModelColumns) -> str:
         """`ORG/NAME`; where several models have that name, with the beginning of its fingerprint: `mine [3f2a1c]`."""
         mark = self._marks.get(row["model"], {}).get(_fingerprint(row))
         return f"{row['model']} [{mark}]" if mark else str(row["model"])
 
-    def card(self, row: Row) -> str:
+    def card(self, row: CardColumns) -> str:
         """In few words: `rtx_4090`."""
         return self._cards.short(row)
 
-    def card_title(self, row: Row) -> str:
+    def card_title(self, row: CardColumns) -> str:
         """`rtx_4090 (simulated), 23.52 GiB`."""
         return self._cards.title(row)
 
-    def card_slug(self, row: Row) -> str:
+    def card_slug(self, row: CardColumns) -> str:
         """For the name of a file."""
         return self._cards.slug(row)
 
 
-def distinct(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The combinations of values of `columns`; a column that the frame lacks is unknown."""
-    return plain(frame.reindex(columns=list(columns)).drop_duplicates())
+def distinct(frame: pd.DataFrame, row: type[_Row]) -> list[_Row]:
+    """The combinations of values of the columns of `row`; one that the frame lacks is unknown."""
+    return rows_of(frame.reindex(columns=list(row.__annotations__)).drop_duplicates(), row)
 
 
-def _fingerprint(row: Row) -> str:
-    return str(known(row.get("model_fingerprint")) or "unknown")
+def _fingerprint(row: ModelColumns) -> str:
+    return str(known(row["model_fingerprint"]) or "unknown")

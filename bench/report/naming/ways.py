@@ -5,14 +5,13 @@ Colour is for bits per weight or for the cache; what else varies is told by the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.core.columns import SettingColumns
 from bench.core.identity import known
 from bench.report.naming.axes import OPTIONAL, Axes
-
-Row = Mapping[str, Any]
 
 # Pictures have a panel for each attention.
 _KEYS = [name for name in OPTIONAL if name != "attention_requested"]
@@ -34,23 +33,23 @@ class Way:
 class Ways:
     """The ways among `lines`, those of all panels of one picture: `all` of them, `load` before lazy."""
 
-    def __init__(self, lines: Iterable[Row]) -> None:
+    def __init__(self, lines: Iterable[SettingColumns]) -> None:
         lines = list(lines)
         self._axes = Axes(lines, _KEYS)
         ordered = sorted(lines, key=self._place)
         self.all = list(dict.fromkeys(self.of(line) for line in ordered))
 
-    def of(self, line: Row) -> Way:
-        return Way(bool(line["lazy"]), ", ".join(self._axes.others(line)))
+    def of(self, line: SettingColumns) -> Way:
+        return Way(line["lazy"], ", ".join(self._axes.others(line)))
 
     @property
     def are_named(self) -> bool:
         """Whether more than loading tells them apart."""
         return bool(self._axes.varying)
 
-    def _place(self, line: Row) -> tuple[Any, ...]:
+    def _place(self, line: SettingColumns) -> tuple[Any, ...]:
         values = [known(line.get(name)) for name in self._axes.varying]
-        return bool(line["lazy"]), *((value is not None, value) for value in values)
+        return line["lazy"], *((value is not None, value) for value in values)
 
 
 def shapes_for(ways: Sequence[Way], shapes: Sequence[str], lazy_shape: str) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.columns import CARD, LIMIT, MODEL, IdentityColumns
 from bench.core.identity import identity_of
 from bench.report.naming.axes import OPTIONAL, Axes
 from bench.report.naming.models import Names
@@ -28,7 +28,16 @@ class WorkNames:
         return f"{self._names.model(thing)} {setting} on {self._names.card(thing)}"
 
 
-def _told(work: Case | Search) -> dict[str, Any]:
+class _Thing(IdentityColumns, total=False):
+    """What tells works apart: of a search its end, of a case its length."""
+
+    repeats: int
+    auto_up_to: int
+    max_seq_len: int
+
+
+def _told(work: Case | Search) -> _Thing:
     if isinstance(work, Search):
-        return {**identity_of(work.longest), "repeats": work.longest.repeats, "auto_up_to": work.search_end}
-    return {**identity_of(work), "repeats": work.repeats, "max_seq_len": work.max_seq_len}
+        own = {"repeats": work.longest.repeats, "auto_up_to": work.search_end}
+        return cast(_Thing, {**identity_of(work.longest), **own})
+    return cast(_Thing, {**identity_of(work), "repeats": work.repeats, "max_seq_len": work.max_seq_len})

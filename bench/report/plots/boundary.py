@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from bench.core.case import PAGE
+from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import bits_of
 from bench.report.naming.ways import Way, Ways
 from bench.report.plots.panels import Card, Most
@@ -34,7 +35,6 @@ from bench.report.plots.style import (
     way_shapes,
 )
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import Row
 from bench.report.text.ends import own_limit
 from bench.report.text.units import in_k, tokens
 
@@ -93,7 +93,7 @@ class _Curve:
     way: Way
     shape: str
     outlined: bool
-    points: list[tuple[int, Row]]
+    points: list[tuple[int, BoundaryRow]]
 
     @property
     def colour(self) -> str:
@@ -106,7 +106,7 @@ class _Curve:
 
 def _curves(table: BoundaryTable, widths: list[float], ways: Ways) -> list[_Curve]:
     shapes = way_shapes(ways)
-    curves: dict[tuple[str, Way], list[tuple[int, Row]]] = {}
+    curves: dict[tuple[str, Way], list[tuple[int, BoundaryRow]]] = {}
     for j, cache in enumerate(table.caches):
         for line, cells in zip(table.lines, table.cells, strict=True):
             row, way = cells[j], ways.of(line)
@@ -115,15 +115,14 @@ def _curves(table: BoundaryTable, widths: list[float], ways: Ways) -> list[_Curv
     return [_Curve(cache, way, shapes[way], ways.are_named, points) for (cache, way), points in curves.items()]
 
 
-def _height(row: Row) -> int | None:
+def _height(row: BoundaryRow) -> int | None:
     """Where a row's mark stands; None where it has no answer."""
     if row["fits_at"] is None and row["outcome"] == "oom" and row["certified"]:
         return 0
-    height: int | None = row["fits_at"]
-    return height
+    return row["fits_at"]
 
 
-def _gap(row: Row) -> tuple[int, int | None] | None:
+def _gap(row: BoundaryRow) -> tuple[int, int | None] | None:
     """What the end lies between, where that is more than a step apart: a length that fits, or 0, and one that fails,
     or else the model's own limit (None where that is unknown). None where the end is known, or nothing is.
     """
@@ -142,7 +141,7 @@ def _marks(axes: Axes, curves: list[_Curve], room_pt: float) -> int:
     side, within the `room_pt` points between two widths: at the model's own limit there are many. So do all gaps of one
     width, as they may overlap.
     """
-    together: dict[tuple[int, int | None], list[tuple[_Curve, Row]]] = {}
+    together: dict[tuple[int, int | None], list[tuple[_Curve, BoundaryRow]]] = {}
     for curve in curves:
         for x, row in curve.points:
             height, gap = _height(row), _gap(row)
@@ -171,7 +170,7 @@ def _marks(axes: Axes, curves: list[_Curve], room_pt: float) -> int:
     return sum(map(len, together.values()))
 
 
-def _draw_gap(axes: Axes, curve: _Curve, row: Row, x: float) -> None:
+def _draw_gap(axes: Axes, curve: _Curve, row: BoundaryRow, x: float) -> None:
     gap = _gap(row)
     if gap is None:
         return
@@ -204,7 +203,7 @@ def _lengths(axes: Axes, table: BoundaryTable) -> None:
         axes.annotate(text, (0.01, limit), (0, 5), xycoords=where, textcoords="offset points", fontsize=SMALL)
 
 
-def _seen_to_fail(row: Row) -> int | None:
+def _seen_to_fail(row: BoundaryRow) -> int | None:
     """The upper end of a gap that ends where something failed."""
     gap = _gap(row)
     return None if gap is None or row["fails_at"] is None else gap[1]

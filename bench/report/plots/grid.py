@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bench.core.case import CACHES
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import USUAL, name, panels, say
-from bench.report.tables.card import CACHES, CardTable
+from bench.report.tables.card import CardTable
 
 MOST_ROWS = Most(panels=4, panels_in_all=14)
 _MOST_TICKS = 5
 _NAME_COLUMNS = 24  # as high as a row
 
-Table = TypeVar("Table", bound=CardTable)
+Table = TypeVar("Table", bound=CardTable[Any])
 
 
 def panel_in(rows: int) -> float:

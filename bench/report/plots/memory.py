@@ -10,12 +10,13 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import bits_of
 from bench.report.plots.grid import draw_grid, panel_in
 from bench.report.plots.panels import Card
 from bench.report.plots.style import GREY, SMALL, WIDTH_IN, explain, key
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import SHORT, Row
+from bench.report.tables.card import SHORT
 from bench.report.tables.parts import KIND_COLOURS, stack_of
 from bench.report.text.units import GIB, size, tokens
 
@@ -29,7 +30,7 @@ class _Bar:
 
     group: tuple[float, str]
     lazy: bool
-    row: Row
+    row: BoundaryRow
     stack: dict[str, int]
 
     @property
@@ -39,7 +40,7 @@ class _Bar:
             return tokens(row["fits_at"]) + ("" if row["certified"] else "?")
         if row["outcome"] == "oom":
             return "none" if row["certified"] else "?"
-        return SHORT.get(row["outcome"], str(row["outcome"]))
+        return SHORT.get(row["outcome"], row["outcome"])
 
 
 def draw_memory(card: Card[BoundaryTable]) -> Figure | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.columns import CARD, LIMIT, MODEL, NamedColumns
 from bench.report.naming.models import Names
-from bench.report.rows import memory_of, plain
+from bench.report.rows import memory_of, rows_of
 from bench.report.tables.card import CARD_AND_MODEL, CardTable
 
 _CARD = [*CARD, *LIMIT]
 _PANEL = [*CARD_AND_MODEL, "attention"]
 _ANSWERS = ("fits", "oom")
 
-Table = TypeVar("Table", bound=CardTable)
+Table = TypeVar("Table", bound=CardTable[Any])
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def cards(
     groups = [group for _, group in heads.groupby(["device_kind", "memory", *_CARD[1:]], dropna=False, sort=True)]
 
     def called(group: pd.DataFrame) -> str:
-        return names.card(plain(group.iloc[:1])[0])
+        return names.card(rows_of(group.iloc[:1], NamedColumns)[0])
 
     told = [group for group in groups if answered & set(group["panel"])]
     silent = [called(group) for group in groups if not answered & set(group["panel"])]
@@ -98,7 +98,7 @@ def cards(
     def card(group: pd.DataFrame) -> Card[Table]:
         has_answer = group["panel"].isin(answered)
         drawn = group.loc[has_answer, "panel"].tolist()
-        empty = [names.model(row) for row in plain(group[~has_answer])]
+        empty = [names.model(row) for row in rows_of(group[~has_answer], NamedColumns)]
         left_out = [f"No answer for {_some(list(dict.fromkeys(empty)))}."] if empty else []
         if drawn[most_panels:]:
             several = group[has_answer].duplicated([*MODEL]).any()

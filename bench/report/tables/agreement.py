@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.comparison.agreement import Agreement, Compared, Tally
-from bench.core.identity import Row
+from bench.core.columns import ResultRow
+from bench.core.identity import key_of
+from bench.report.naming.axes import how
 from bench.report.text.units import percent_change, size_change, tokens
 from bench.store.schema import Kind
 
@@ -82,7 +84,7 @@ def _table(compared: Compared, sides: _Sides) -> list[str]:
     for agreement in compared.agreements:
         cells = [_title(agreement.measured), *(_verdict(row) for row in (agreement.measured, agreement.other))]
         for figure in figures:
-            cells += [tokens(agreement.measured.get(figure)), _difference(agreement, figure)]
+            cells += [tokens(key_of(agreement.measured, [figure])[0]), _difference(agreement, figure)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -98,15 +100,16 @@ def _difference(agreement: Agreement, figure: str) -> str:
     return f"{difference:+,}" if difference else "0"
 
 
-def _verdict(row: Row) -> str:
-    outcome, phase = str(row["outcome"]), row.get("phase")
-    return outcome if phase in (None, "done") else f"{outcome} in {phase}"
+def _verdict(row: ResultRow) -> str:
+    outcome, phase = key_of(row, ("outcome", "phase"))
+    return str(outcome) if phase in (None, "done") else f"{outcome} in {phase}"
 
 
-def _title(row: Row) -> str:
-    how = "lazy" if row["lazy"] else "load"
-    length = f" {tokens(row['max_seq_len'])}" if row.get("max_seq_len") is not None else ""
-    capped = " by the allocator" if row.get("vram_limit_by") == "allocator" else ""
-    limit = f" limited to {row['vram_limit_bytes']:,} B{capped}" if row.get("vram_limit_bytes") is not None else ""
-    attention = row.get("attention") or row.get("attention_requested")
-    return f"{row['model']} {row['bpw']:g} bpw {row['cache']} {how} {attention}{length} on {row['device_name']}{limit}"
+def _title(row: ResultRow) -> str:
+    (max_seq_len,) = key_of(row, ["max_seq_len"])
+    length = "" if max_seq_len is None else f" {tokens(max_seq_len)}"
+    capped = " by the allocator" if row["vram_limit_by"] == "allocator" else ""
+    limit = f" limited to {row['vram_limit_bytes']:,} B{capped}" if row["vram_limit_bytes"] is not None else ""
+    attention = row["attention"] or row["attention_requested"]
+    setting = f"{row['bpw']:g} bpw {row['cache']} {how(row)} {attention}{length}"
+    return f"{row['model']} {setting} on {row['device_name']}{limit}"

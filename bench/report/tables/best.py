@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from bench.analysis.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation
+from bench.core.case import CACHES
+from bench.core.columns import SettingColumns
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes, how
-from bench.report.tables.card import CACHES
+from bench.report.naming.cards import kind_word
+from bench.report.tables.card import Line
 from bench.report.text.units import gib, size, tokens
 
 WANTED_TOKENS = 32768
@@ -44,12 +46,12 @@ def best_forecast(rows: Iterable[ForecastRow], axes: Axes) -> str:
         and (left := _left(row, _wanted(row.native_max_seq_len))) >= DEFAULT_HEADROOM_BYTES
     ]
     if able:
-        row, left = max(able, key=lambda one: (*_fineness(one[0]), one[1], not one[0].lazy))
+        row, left = max(able, key=lambda one: (*_fineness(one[0]), one[1], not one[0].identity["lazy"]))
         length = _wanted(row.native_max_seq_len)
     else:
-        row = max(fitting, key=lambda one: (one.max_seq_len or 0, *_fineness(one), not one.lazy))
+        row = max(fitting, key=lambda one: (one.max_seq_len or 0, *_fineness(one), not one.identity["lazy"]))
         length, left = row.max_seq_len or 0, row.headroom_bytes or 0
-    return _line(vars(row), axes, length, left, "predicted")
+    return _line(row.identity, axes, length, left, "predicted")
 
 
 def best_answer(answers: Sequence[Recommendation], axes: Axes, wanted_tokens: int = WANTED_TOKENS) -> str:
@@ -63,13 +65,13 @@ def best_answer(answers: Sequence[Recommendation], axes: Axes, wanted_tokens: in
     ]
     longest = [answer for answer in answers if answer.policy is Policy.LONGEST]
     for best in [*quality, *longest]:
-        if best.max_seq_len is not None:
-            kind = "simulated" if best.device_kind == "simulated" else "measured"
-            return _line(vars(best), axes, best.max_seq_len, best.headroom_bytes, kind)
+        if best.max_seq_len is not None and best.setting is not None:
+            setting: Line = {**best.setting, "attention": best.attention}
+            return _line(setting, axes, best.max_seq_len, best.headroom_bytes, kind_word(best.identity))
     return f"best: none: {longest[0].reason}"
 
 
-def _line(setting: dict[str, Any], axes: Axes, length: int, left: int | None, basis: str) -> str:
+def _line(setting: SettingColumns, axes: Axes, length: int, left: int | None, basis: str) -> str:
     words = [f"{axes.bits(setting)} bpw", f"{setting['cache']} cache", how(setting), *axes.others(setting)]
     return f"best: {', '.join(words)}, {tokens(length)} tokens, {gib(left)} GiB left ({basis})"
 
@@ -86,4 +88,5 @@ def _left(row: ForecastRow, length: int) -> int:
 
 
 def _fineness(row: ForecastRow) -> tuple[float, int, int]:
-    return row.bpw, -CACHES.index(row.cache), row.head_bits or 0
+    setting = row.identity
+    return setting["bpw"], -CACHES.index(setting["cache"]), setting["head_bits"] or 0

@@ -7,9 +7,12 @@ from operator import itemgetter
 
 import pandas as pd
 
+from bench.core.case import CACHES
+from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CACHES, CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, Row, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, card_tables, lines_of
+from bench.report.tables.parts import BoundaryAtFit
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
 from bench.report.text.units import tokens
 
@@ -17,7 +20,7 @@ _LINE = ["bpw", "lazy", *OPTIONAL]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundaryTable(CardTable):
+class BoundaryTable(CardTable[BoundaryAtFit]):
     """A column for each of `caches`."""
 
     caches: list[str]
@@ -88,11 +91,11 @@ class BoundaryTable(CardTable):
 
 def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None) -> list[BoundaryTable]:
     """One table for each card and model in `frame` (rows of boundaries): a model's cards together, small ones first."""
-    tables = card_tables(frame, "finished_at", _table, by_attention, names)
+    tables = card_tables(frame, "finished_at", BoundaryAtFit, _table, by_attention, names)
     return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
 
 
-def _table(rows: list[Row], names: Names) -> BoundaryTable:
+def _table(rows: list[BoundaryAtFit], names: Names) -> BoundaryTable:
     lines = lines_of(rows, _LINE)
     caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
     line_of = itemgetter(*_LINE)
@@ -101,20 +104,20 @@ def _table(rows: list[Row], names: Names) -> BoundaryTable:
     return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: BoundaryRow | None) -> str:
     if row is None:
         return ""
     if row["fits_at"] is None and row["outcome"] != "oom":
-        return SHORT.get(row["outcome"], str(row["outcome"]))
+        return SHORT.get(row["outcome"], row["outcome"])
     return ("none" if row["fits_at"] is None else reach(row)) + _mark(row)
 
 
-def _mark(row: Row) -> str:
+def _mark(row: BoundaryRow) -> str:
     answered = row["fits_at"] is not None or row["outcome"] == "oom"
     return "?" if answered and not row["certified"] and not is_lower_bound(row) else ""
 
 
-def _remarks(row: Row) -> list[str]:
+def _remarks(row: BoundaryRow) -> list[str]:
     """What a reader should know of one cell."""
     remarks = []
     if row["outcome"] == "oom" and row["advice"]:

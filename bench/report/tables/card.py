@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.case import CACHES
+from bench.core.columns import CARD, LIMIT, MODEL, IdentityColumns, NativeLength, RanAttention, SettingColumns
+from bench.core.identity import is_simulated
 from bench.report.naming import axes
 from bench.report.naming.axes import Axes
 from bench.report.naming.models import Names
-from bench.report.rows import memory_of, plain_groups
+from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
 from bench.report.text.ends import own_limit
 from bench.report.text.plain_table import CardKey, card_key
@@ -24,21 +26,33 @@ from bench.report.text.plain_table import CardKey, card_key
 CARD_AND_MODEL = [*CARD, *LIMIT, *MODEL]
 # What tells lines apart, and is shown only where it differs within the table: the attention is the one that ran.
 OPTIONAL = ["attention" if name == "attention_requested" else name for name in axes.OPTIONAL]
-CACHES = ("FP16", "Q8", "Q6", "Q4")
 SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
 
-Row = dict[str, Any]
+
+class TableRow(IdentityColumns, NativeLength, RanAttention):
+    """What a table takes of a row, whichever kind it is."""
+
+    outcome: str
+    error: str | None
+    notes: list[str] | None
+
+
+class Line(SettingColumns, RanAttention):
+    """What the cells of a line have in common: of these columns those by which its table tells lines apart."""
+
+
+Row = TypeVar("Row", bound=TableRow)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardTable(ABC):
+class CardTable(ABC, Generic[Row]):
     """One card and one model. `rows` (never none) are in the order of their time; each of `lines` holds what its cells
     have in common; `cells[i][j]` is the row of line i in column j, None where there is none. `names` are those of all
     cards and models that are shown together.
     """
 
     rows: list[Row]
-    lines: list[Row]
+    lines: list[Line]
     cells: list[list[Row | None]]
     names: Names
 
@@ -85,13 +99,12 @@ class CardTable(ABC):
 
     @property
     def simulated(self) -> bool:
-        return bool(self.rows[0]["device_kind"] == "simulated")
+        return is_simulated(self.rows[0])
 
     @property
     def limit_bytes(self) -> int | None:
         first = self.rows[0]
-        limit: int | None = first["vram_limit_bytes"] or first["device_total_bytes"]
-        return limit
+        return first["vram_limit_bytes"] or first["device_total_bytes"]
 
     @property
     def own_limit(self) -> int | None:
@@ -116,7 +129,7 @@ class CardTable(ABC):
     @property
     def assumptions(self) -> list[str]:
         """What the rows say was assumed."""
-        return in_words(str(note) for row in self.rows for note in (row["notes"] if row["notes"] is not None else []))
+        return in_words(note for row in self.rows for note in (row["notes"] if row["notes"] is not None else []))
 
     @property
     def attentions(self) -> list[str]:
@@ -124,18 +137,19 @@ class CardTable(ABC):
         return list(dict.fromkeys(row["attention"] or "unknown" for row in self.rows))
 
 
-_Table = TypeVar("_Table", bound=CardTable)
+_Table = TypeVar("_Table", bound=CardTable[Any])
 
 
 def card_tables(
     frame: pd.DataFrame,
     moment: str,
+    row: type[Row],
     make: Callable[[list[Row], Names], _Table],
     by_attention: bool,
     names: Names | None = None,
 ) -> Iterator[_Table]:
-    """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`:
-    real cards first, and small ones before large ones.
+    """One table at a time for each card and model in `frame`, by `make` from its rows in the order of their `moment`
+    (each with the columns of `row`): real cards first, and small ones before large ones.
 
     With `by_attention` each attention back end has a table of its own. `names` where more is named than this frame has.
     """
@@ -148,7 +162,7 @@ def card_tables(
     keys = [*CARD_AND_MODEL, "attention"] if by_attention else CARD_AND_MODEL
     by_memory = ["device_kind", "memory", *(name for name in keys if name != "device_kind")]
     number = frame.assign(memory=memory_of(frame)).groupby(by_memory, dropna=False, sort=True).ngroup().to_numpy()
-    for rows in plain_groups(frame, number):
+    for rows in groups_of(frame, number, row):
         yield make(rows, names)
 
 
@@ -160,11 +174,12 @@ def card_table_count(frame: pd.DataFrame) -> int:
     return len(named.drop_duplicates())
 
 
-def lines_of(rows: list[Row], names: Sequence[str]) -> list[Row]:
+def lines_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[Line]:
     """The distinct values of `names`, by bits, then cache from large to small, then lazy loading last."""
-    lines = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(map(itemgetter(*names), rows))]
+    keys: dict[tuple[Any, ...], None] = dict.fromkeys(map(itemgetter(*names), rows))
+    lines = [cast(Line, dict(zip(names, key, strict=True))) for key in keys]
 
-    def place(line: Row) -> tuple[Any, ...]:
+    def place(line: Line) -> tuple[Any, ...]:
         cache = CACHES.index(line["cache"]) if "cache" in line else 0
         return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
 

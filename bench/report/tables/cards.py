@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import Axes, how
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import Row
 from bench.report.text.plain_table import PlainTable
 
 _MOST_COLUMNS = 12  # of one table; with more of them each model has its own
@@ -62,13 +62,13 @@ def _table(found: Sequence[BoundaryTable]) -> PlainTable:
     )
 
 
-def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, Row]]:
+def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, BoundaryRow]]:
     """The setting, the text and the row of each cell of `found`, named among those of `every`, in their order.
 
     Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
     """
     axes = Axes([row for table in every for cells in table.cells for row in cells if row])
-    cells: list[tuple[_Setting, str, Row]] = []
+    cells: list[tuple[_Setting, str, BoundaryRow]] = []
     for table in found:
         start = len(table.header()) - len(table.caches)
         for texts, rows in zip(table.body(), table.cells, strict=True):

@@ -11,13 +11,15 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from bench.core.case import CACHES
 from bench.core.columns import label
+from bench.core.identity import key_of
 from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import FORECAST_RULE, best_forecast
-from bench.report.tables.card import CACHES, CARD_AND_MODEL
+from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.text.columns import Column, Columns
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
@@ -68,9 +70,11 @@ class ForecastTable:
     @property
     def title(self) -> str:
         first = self.rows[0]
-        asked = {row.attention_requested for row in self.rows}
-        attention = f", {first.attention_requested} attention" if len(asked) == 1 and asked != {"auto"} else ""
-        return f"{self.names.model(vars(first))} on {self.names.card_title(vars(first))}{attention}: predicted"
+        asked = {row.identity["attention_requested"] for row in self.rows}
+        attention = (
+            f", {first.identity['attention_requested']} attention" if len(asked) == 1 and asked != {"auto"} else ""
+        )
+        return f"{self.names.model(first.identity)} on {self.names.card_title(first.identity)}{attention}: predicted"
 
     @property
     def varying(self) -> list[str]:
@@ -80,7 +84,7 @@ class ForecastTable:
     @cached_property
     def axes(self) -> Axes:
         """How the lines are called."""
-        return Axes(map(vars, self.rows))
+        return Axes(row.identity for row in self.rows)
 
     @property
     def notes(self) -> list[Text]:
@@ -105,7 +109,7 @@ class ForecastTable:
 
     def name(self, row: ForecastRow) -> str:
         """What tells a row from the others of the table."""
-        words = self.axes.words(vars(row))
+        words = self.axes.words(row.identity)
         return words if row.is_search else f"{words} {tokens(row.max_seq_len)}"
 
     def _where(self, among: list[ForecastRow]) -> str:
@@ -125,9 +129,9 @@ def tables_of(rows: Sequence[ForecastRow]) -> list[ForecastTable]:
     """One table for the cells and one for the cases of each card and model, in the order asked for."""
     groups: dict[tuple[Any, ...], list[ForecastRow]] = {}
     for row in rows:
-        key = (*(getattr(row, name) for name in CARD_AND_MODEL), row.is_search)
+        key = (*key_of(row.identity, CARD_AND_MODEL), row.is_search)
         groups.setdefault(key, []).append(row)
-    names = Names(map(vars, rows), real="cuda")
+    names = Names((row.identity for row in rows), real="cuda")
     return [ForecastTable(sorted(group, key=_place), names) for group in groups.values()]
 
 
@@ -137,11 +141,11 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     speeds = any(row.estimated_decode_tokens_per_s is not None for row in rows)
     stored = any(row.stored for row in rows)
     largest = max(row.needed_bytes or 0 for row in table.rows)
-    telling = zip(table.varying, zip(*(table.axes.cells(vars(row)) for row in rows), strict=True), strict=True)
+    telling = zip(table.varying, zip(*(table.axes.cells(row.identity) for row in rows), strict=True), strict=True)
     columns = [
-        Column(name="bpw", cells=[table.axes.bits(vars(row)) for row in rows], tells=True),
-        Column(name="cache", cells=[row.cache for row in rows], justify="left", tells=True),
-        Column(name="how", cells=[how(vars(row)) for row in rows], justify="left", tells=True),
+        Column(name="bpw", cells=[table.axes.bits(row.identity) for row in rows], tells=True),
+        Column(name="cache", cells=[row.identity["cache"] for row in rows], justify="left", tells=True),
+        Column(name="how", cells=[how(row.identity) for row in rows], justify="left", tells=True),
         *(
             Column(
                 name=label(name).replace("_", "_\n"),
@@ -203,9 +207,9 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
 
 def _place(row: ForecastRow) -> tuple[Any, ...]:
     """Few bits first, then the cache from large to small, then lazy loading last."""
-    optional = [getattr(row, name) for name in OPTIONAL]
-    known = [(value is not None, value) for value in optional]
-    return row.bpw, CACHES.index(row.cache), row.lazy, *known, row.max_seq_len or 0
+    known = [(value is not None, value) for value in key_of(row.identity, OPTIONAL)]
+    setting = row.identity
+    return setting["bpw"], CACHES.index(setting["cache"]), setting["lazy"], *known, row.max_seq_len or 0
 
 
 def _length(row: ForecastRow) -> Text:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.core.columns import PARTS
-from bench.report.tables.card import Row
+from bench.core.columns import PARTS, BoundaryRow, PartColumns, PeakAllocated
+from bench.core.identity import key_of
 
 # Each kind of memory from the bottom up, what it is made of, and Okabe and Ito's colour for it.
 _KINDS = {
@@ -32,6 +32,10 @@ KIND_COLOURS = {
 _AT_BOUNDARY = [*PARTS, "context_bytes", "peak_allocated_bytes"]
 
 
+class BoundaryAtFit(BoundaryRow, PartColumns, PeakAllocated):
+    """A boundary with the memory of the case at `fits_at`; all null where that is not told."""
+
+
 def with_parts(boundaries: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     """Boundaries with the parts of the case that was seen to fit there; null where it is not among `cases`."""
     if boundaries.empty or cases.empty:
@@ -46,14 +50,14 @@ def with_parts(boundaries: pd.DataFrame, cases: pd.DataFrame) -> pd.DataFrame:
     return boundaries.join(parts, on="boundary_id")
 
 
-def stack_of(row: Row) -> dict[str, int]:
+def stack_of(row: BoundaryAtFit) -> dict[str, int]:
     """The bytes of each kind at a boundary, from the bottom up; empty where nothing is known.
 
     Parts are those alive when allocated bytes were highest. What is in use beyond the parts that are known is not told
     apart; what the card held beyond that and the CUDA context is unused.
     """
     device = row["peak_device_bytes"]
-    known = {kind: [row[part] for part in parts if row[part] is not None] for kind, (parts, _) in _KINDS.items()}
+    known = {kind: [size for size in key_of(row, parts) if size is not None] for kind, (parts, _) in _KINDS.items()}
     stack = {kind: sum(values) for kind, values in known.items() if values}
     if not stack and row["peak_allocated_bytes"] is None:
         return {} if device is None else {_ALL: device}

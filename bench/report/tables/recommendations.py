@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -14,9 +13,9 @@ from bench.analysis.claims import MODEL as SAID_OF
 from bench.analysis.claims import SOURCE, Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
 from bench.analysis.quality import with_quality
-from bench.analysis.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
-from bench.core.columns import CARD, LIMIT, MODEL
-from bench.core.identity import Row, key_of
+from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
+from bench.core.columns import CARD, LIMIT, MODEL, BoundaryRow, IdentityColumns
+from bench.core.identity import key_of
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
@@ -46,25 +45,25 @@ class Naming:
     """What all answers are called: their `names`, and the `settings` that were asked for, by their question."""
 
     names: Names
-    settings: Mapping[tuple[Any, ...], Sequence[Row]]
+    settings: Mapping[tuple[Any, ...], Sequence[IdentityColumns]]
 
     @classmethod
     def of(cls, answers: Sequence[Recommendation]) -> Naming:
         """Where nothing else was asked for."""
-        told = [vars(answer) for answer in answers]
-        return cls.among(Names(told), [row for row in told if row["max_seq_len"] is not None])
+        told = [answer.as_row() for answer in answers if answer.setting is not None]
+        return cls.among(Names(answer.identity for answer in answers), cast(list[IdentityColumns], told))
 
     @classmethod
-    def among(cls, names: Names, settings: Sequence[Row]) -> Naming:
+    def among(cls, names: Names, settings: Sequence[IdentityColumns]) -> Naming:
         """`settings` have the columns QUESTION and SETTING of `results.evidence`."""
-        grouped: dict[tuple[Any, ...], list[Row]] = {}
+        grouped: dict[tuple[Any, ...], list[IdentityColumns]] = {}
         for setting in settings:
             grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
         return cls(names, grouped)
 
     def axes(self, answers: Sequence[Recommendation]) -> Axes:
         """What tells the settings apart that were asked for where `answers` stand together."""
-        questions = dict.fromkeys(key_of(vars(answer), QUESTION) for answer in answers)
+        questions = dict.fromkeys(key_of(answer.as_row(), QUESTION) for answer in answers)
         rows = [row for key in questions for row in self.settings.get(key, ())]
         return Axes(rows, [name for name in OPTIONAL if name not in QUESTION], beside=MODEL)
 
@@ -103,11 +102,11 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
     naming = naming or Naming.of(answers)
     for group in _groups(answers, _model):
         axes = naming.axes(group)
-        where = f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}"
+        where = f"{_model_name(group[0], naming)} on {naming.names.card_title(group[0].identity)}"
         notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
         notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
-        columns, key = ["for", *_columns(axes)], card_key(vars(group[0]))
+        columns, key = ["for", *_columns(axes)], card_key(group[0].identity)
         tables.append(
             PlainTable(
                 title=where,
@@ -131,7 +130,7 @@ def best_lines(
     lines = [best_answer(group, naming.axes(group), wanted_tokens) for group in groups]
     if len(groups) == 1:
         return lines
-    names = [f"{_model_name(group[0], naming)} on {naming.names.card_title(vars(group[0]))}" for group in groups]
+    names = [f"{_model_name(group[0], naming)} on {naming.names.card_title(group[0].identity)}" for group in groups]
     return [f"{name}: {line}" for name, line in zip(names, lines, strict=True)]
 
 
@@ -145,7 +144,7 @@ def as_markdown_page(
     naming = naming or Naming.of(answers)
     known = _known_quality(answers, quality)
     parts = ["# What to run on each card\n"]
-    if any(is_about(answer.model) for answer in answers):
+    if any(is_about(answer.identity["model"]) for answer in answers):
         parts.append(folklore_section(folklore, naming.names))
     for group in _groups(answers, _card):
         has_quality = any(known[id(answer)] for answer in group)
@@ -163,7 +162,7 @@ def as_markdown_page(
         ]
         notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
         notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound] + _assumed(group)
-        title = naming.names.card_title(vars(group[0]))
+        title = naming.names.card_title(group[0].identity)
         table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
         parts.append(as_markdown(table).replace("### ", "## ", 1))
         parts += [_copyable(alike, naming) for alike in _settings(group)]
@@ -172,18 +171,17 @@ def as_markdown_page(
 
 def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.DataFrame:
     """The answers for CSV, raw; `basis` and `check_command` in words, the columns of `quality` last."""
-    fields = [field.name for field in dataclasses.fields(Recommendation)]
     records = [
         {
-            **{name: getattr(answer, name) for name in fields},
+            **answer.as_row(),
             "assumed": "; ".join(answer.assumed),
             "basis": answer.basis,
             "check_command": None if answer.max_seq_len is None else check_command(answer),
         }
         for answer in answers
     ]
-    frame = pd.DataFrame(records, columns=[*fields, "basis", "check_command"])
-    whole = [name for name in fields if name.endswith(("_bytes", "_len", "_at", "_context"))]
+    frame = pd.DataFrame(records, columns=[*COLUMNS, "basis", "check_command"])
+    whole = [name for name in COLUMNS if name.endswith(("_bytes", "_len", "_at", "_context"))]
     whole += ["batch_size", "head_bits"]
     return with_quality(frame.astype(dict.fromkeys(whole, "Int64")), quality)
 
@@ -228,12 +226,12 @@ def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     records = [
         {
             "saying": str(answer.saying),
-            **{name: answer.least[name] for name in QUESTION},
+            **dict(zip(QUESTION, key_of(answer.least, QUESTION), strict=True)),
             "settings": answer.settings,
             "reaching": answer.reaching,
             "verdict": answer.verdict,
-            **{f"least_{name}": answer.least[name] for name in ends},
-            **{f"most_{name}": answer.most[name] for name in ends},
+            **{f"least_{name}": value for name, value in zip(ends, key_of(answer.least, ends), strict=True)},
+            **{f"most_{name}": value for name, value in zip(ends, key_of(answer.most, ends), strict=True)},
         }
         for answer in answers
     ]
@@ -254,18 +252,24 @@ def _legend(answers: Sequence[Recommendation]) -> str:
     )
 
 
+def _row(answer: Recommendation) -> IdentityColumns:
+    """The setting with its card and model; the attention is both the one that ran and the one asked for."""
+    return cast(IdentityColumns, answer.as_row())
+
+
 def _columns(axes: Axes) -> list[str]:
     return ["bpw", "cache", "how", *axes.varying, *_PLAIN]
 
 
 def _cells(answer: Recommendation, axes: Axes) -> list[str]:
-    if answer.max_seq_len is None:
+    setting = answer.setting
+    if setting is None or answer.max_seq_len is None:
         return ["", "", "", *("" for _ in axes.varying), "none", "", "", ""]
     return [
-        axes.bits(vars(answer)),
-        str(answer.cache),
-        how(vars(answer)),
-        *axes.cells(vars(answer)),
+        axes.bits(setting),
+        setting["cache"],
+        how(setting),
+        *axes.cells(_row(answer)),
         at_least(answer.max_seq_len) if answer.is_lower_bound else tokens(answer.max_seq_len),
         _estimated(gib(answer.headroom_bytes), answer.headroom_basis == "estimated"),
         _estimated(rate(answer.tokens_per_s), answer.tokens_per_s_basis in ("estimated", "interpolated")),
@@ -318,8 +322,9 @@ def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
     for each in sorted(alike, key=lambda each: -(each.max_seq_len or 0)):
         by_length.setdefault(each.max_seq_len or 0, []).append(each)
     answer = next(iter(by_length.values()))[0]
-    axes = naming.axes([answer])
-    told = [f"{axes.bits(vars(answer))} bpw", f"{answer.cache} cache", how(vars(answer)), *axes.others(vars(answer))]
+    axes, setting = naming.axes([answer]), answer.setting
+    assert setting is not None  # only what is recommended can be copied
+    told = [f"{axes.bits(setting)} bpw", f"{setting['cache']} cache", how(setting), *axes.others(_row(answer))]
     lengths = [tokens(length) for length in by_length]
     shorter = f"; for {' or '.join(lengths[1:])} tokens write that length" if lengths[1:] else ""
     return Copyable(
@@ -351,7 +356,7 @@ def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
     alike: dict[tuple[Any, ...], list[Recommendation]] = {}
     for answer in group:
         if answer.max_seq_len is not None:
-            alike.setdefault(key_of(vars(answer), [*QUESTION, *SETTING]), []).append(answer)
+            alike.setdefault(key_of(answer.as_row(), [*QUESTION, *SETTING]), []).append(answer)
     return list(alike.values())
 
 
@@ -359,7 +364,8 @@ def _known_quality(answers: Sequence[Recommendation], quality: pd.DataFrame) -> 
     figures = {(row["model"], row["bpw"], row["cache"]): row for row in quality.to_dict("records")}
     known = {}
     for answer in answers:
-        row = figures.get((answer.model, answer.bpw, answer.cache))
+        setting = answer.setting
+        row = setting and figures.get((answer.identity["model"], setting["bpw"], setting["cache"]))
         metric = "" if row is None or pd.isna(row["quality_metric"]) else f" {row['quality_metric']}"
         known[id(answer)] = "" if row is None else f"{row['quality']:g}{metric}"
     return known
@@ -372,21 +378,22 @@ def _groups(answers: Sequence[Recommendation], key: Any) -> list[list[Recommenda
 
 
 def _card(answer: Recommendation) -> tuple[Any, ...]:
-    limit = answer.vram_limit_bytes or answer.device_total_bytes
-    return answer.device_kind, limit, *key_of(vars(answer), (*CARD, *LIMIT))
+    card = answer.identity
+    limit = card["vram_limit_bytes"] or card["device_total_bytes"]
+    return card["device_kind"], limit, *key_of(card, (*CARD, *LIMIT))
 
 
 def _model(answer: Recommendation) -> tuple[Any, ...]:
-    return (*_card(answer), *key_of(vars(answer), (*MODEL, "batch_size")))
+    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size)
 
 
 def _model_name(answer: Recommendation, naming: Naming) -> str:
     batch = "" if answer.batch_size in (None, 1) else f" (batch of {answer.batch_size})"
-    return naming.names.model(vars(answer)) + batch
+    return naming.names.model(answer.identity) + batch
 
 
-def _end(row: dict[str, Any], axes: Axes) -> str:
-    setting = ", ".join([f"{axes.bits(row)} bpw", str(row["cache"]), how(row), *axes.others(row)])
+def _end(row: BoundaryRow, axes: Axes) -> str:
+    setting = ", ".join([f"{axes.bits(row)} bpw", row["cache"], how(row), *axes.others(row)])
     if row["fits_at"] is None:
         return f"none ({setting})"
     return f"{reach(row)} ({setting})"

@@ -8,14 +8,29 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.evidence import QUESTION
+from bench.core.columns import IdentityColumns, RanAttention
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
-from bench.report.rows import memory_of, plain_groups
+from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.card import OPTIONAL
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
 from bench.report.text.units import gib, rate, tokens
+
+
+class _Point(IdentityColumns, RanAttention):
+    """A setting at a length, with its place among the others and what others say of its quality."""
+
+    question: int
+    max_seq_len: int
+    peak_device_bytes: int
+    tokens_per_s: float | None
+    tokens_per_s_basis: str | None
+    quality: float | None
+    quality_metric: str | None
+    quality_source: str | None
+    notes: list[str] | None
 
 
 def as_markdown_page(tables: Sequence[PlainTable], has_rows: bool) -> str:
@@ -35,17 +50,17 @@ def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[Plain
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()
-    return [_table(rows, counts[rows[0]["question"]], names) for rows in plain_groups(front, number)]
+    return [_table(rows, counts[rows[0]["question"]], names) for rows in groups_of(front, number, _Point)]
 
 
-def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> PlainTable:
+def _table(rows: list[_Point], count: dict[Any, int], names: Names) -> PlainTable:
     first, axes = rows[0], Axes(rows, OPTIONAL, beside=("max_seq_len",))
     has_quality = any(row["quality"] is not None for row in rows)
     estimated = any(row["tokens_per_s_basis"] == "estimated" for row in rows)
     lines = [
         [
             axes.bits(row),
-            str(row["cache"]),
+            row["cache"],
             how(row),
             *axes.cells(row),
             tokens(row["max_seq_len"]),
@@ -65,7 +80,7 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> P
     notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
-    notes += in_words(str(note) for row in rows for note in (row["notes"] if row["notes"] is not None else []))
+    notes += in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
     batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
     return PlainTable(
         title=f"{names.model(first)}{batch} on {names.card_title(first)}",
@@ -87,6 +102,5 @@ def _table(rows: list[dict[str, Any]], count: dict[Any, int], names: Names) -> P
     )
 
 
-def _metric(row: dict[str, Any]) -> str:
-    told = [str(row[name]) for name in ("quality_metric", "quality_source") if row[name] is not None]
-    return ", ".join(told) or "as the CSV has it"
+def _metric(row: _Point) -> str:
+    return ", ".join(filter(None, [row["quality_metric"], row["quality_source"]])) or "as the CSV has it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from operator import itemgetter
 
@@ -13,22 +14,25 @@ from bench.core.case import PAGE
 from bench.core.columns import DOCUMENTS
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, Row, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, TableRow, card_tables, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _NEAR = 1.3  # of a length to the next
-_SHOWN = [
-    *CARD_AND_MODEL,
-    *("started_at", "native_max_seq_len", "native_max_seq_len_basis", "attention_requested", "bpw", "cache", "lazy"),
-    *OPTIONAL,
-    *("max_seq_len", "outcome", "phase", "peak_device_bytes", "notes", "error"),
-]
+
+
+class ShownCase(TableRow):
+    """What a table or a picture of cases shows of one."""
+
+    started_at: datetime
+    max_seq_len: int
+    phase: str
+    peak_device_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerdictTable(CardTable):
+class VerdictTable(CardTable[ShownCase]):
     """A column for each of `lengths`, and a line for each way to run the model."""
 
     lengths: list[int]
@@ -92,15 +96,15 @@ def verdict_tables(
     frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None
 ) -> Iterator[VerdictTable]:
     """One table at a time for each card and model in `frame` (rows of cases, each case once)."""
-    return card_tables(shown(frame), "started_at", _table, by_attention, names)
+    return card_tables(shown(frame), "started_at", ShownCase, _table, by_attention, names)
 
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns that a table or a picture of cases shows; there may be a million rows."""
-    return frame if frame.empty else frame[_SHOWN]
+    return frame if frame.empty else frame[list(ShownCase.__annotations__)]
 
 
-def _table(rows: list[Row], names: Names) -> VerdictTable:
+def _table(rows: list[ShownCase], names: Names) -> VerdictTable:
     lines = lines_of(rows, _LINE)
     lengths = sorted({row["max_seq_len"] for row in rows})
     line_of = itemgetter(*_LINE)
@@ -109,14 +113,14 @@ def _table(rows: list[Row], names: Names) -> VerdictTable:
     return VerdictTable(names=names, rows=rows, lines=lines, lengths=lengths, cells=cells)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: ShownCase | None) -> str:
     if row is None:
         return ""
     if row["outcome"] == "fits":
         return gib(row["peak_device_bytes"])
     if row["outcome"] == "oom":
         return f"OOM {row['phase']}"
-    return SHORT.get(row["outcome"], str(row["outcome"]))
+    return SHORT.get(row["outcome"], row["outcome"])
 
 
 def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:

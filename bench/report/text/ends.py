@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from bench.core.columns import BoundaryRow, NativeLength
 from bench.core.outcome import LimitBasis
 from bench.report.text.units import tokens
 
@@ -12,21 +10,21 @@ OWN_LIMIT = "max: the model's own limit."
 LOWER_BOUND = "≥: all fits up to where the search ended; auto_up_to=N goes further."
 
 
-def is_own_limit(row: Mapping[str, Any]) -> bool:
+def is_own_limit(row: BoundaryRow) -> bool:
     """Whether a boundary ends at the model's own limit, and not at the card's."""
     return row["fits_at"] is not None and row["fails_at"] is None and row["fits_at"] == own_limit(row)
 
 
-def is_lower_bound(row: Mapping[str, Any]) -> bool:
+def is_lower_bound(row: BoundaryRow) -> bool:
     """Whether all fitted up to where the search ended, which says nothing of the card's end or the model's."""
-    end = row.get("searched_up_to") or row.get("native_max_seq_len")  # rows of before were searched up to that
+    end = row["searched_up_to"] or row["native_max_seq_len"]  # rows of before were searched up to that
     return row["fits_at"] is not None and row["fails_at"] is None and row["fits_at"] == end and not is_own_limit(row)
 
 
-def own_limit(row: Mapping[str, Any]) -> int | None:
+def own_limit(row: NativeLength) -> int | None:
     """The model's own limit; None where nothing tells it, and there is only what the engine takes by default."""
-    limit: int | None = row.get("native_max_seq_len")
-    return None if row.get("native_max_seq_len_basis") == LimitBasis.ENGINE_DEFAULT else limit
+    is_told = row["native_max_seq_len_basis"] != LimitBasis.ENGINE_DEFAULT
+    return row["native_max_seq_len"] if is_told else None
 
 
 def at_least(length: int) -> str:
@@ -34,8 +32,8 @@ def at_least(length: int) -> str:
     return f"≥ {tokens(length)}"
 
 
-def reach(row: Mapping[str, Any]) -> str:
+def reach(row: BoundaryRow) -> str:
     """`131,072 max`, `≥ 2,048`, or `96,512`: of a boundary where something fits."""
-    if is_lower_bound(row):
+    if row["fits_at"] is not None and is_lower_bound(row):
         return at_least(row["fits_at"])
     return tokens(row["fits_at"]) + (" max" if is_own_limit(row) else "")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench.core.columns import CARD, LIMIT
-from bench.core.identity import Row, key_of
+from bench.core.columns import CARD, LIMIT, CardColumns
+from bench.core.identity import key_of
 
 CardKey = tuple[Any, ...]
 
@@ -41,6 +41,6 @@ class PlainTable:
         return self.lines
 
 
-def card_key(row: Row) -> CardKey:
+def card_key(row: CardColumns) -> CardKey:
     """What tells the card of a row from all others."""
     return key_of(row, (*CARD, *LIMIT))
