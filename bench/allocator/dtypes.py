@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bench.core.case import UNQUANTISED_BPW
+
 ASSUMED = "BF16"  # what models are published in today
-UNQUANTISED_BPW = 16.0
 _TYPES = {"float16": "F16", "half": "F16", "bfloat16": "BF16", "float32": "F32", "float": "F32"}
 _KEYS = ("dtype", "torch_dtype")  # transformers 5 writes the first, earlier ones the second
 

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-PARTS = (
-    "weights",
-    "cache",
-    "scratch",
-    "rope",
-    "attention",
-    "logits",
-    "activations",
-    "reserve",
-    "workspace",
-    "other",
-)
+from bench.core import columns
+
+PARTS = tuple(name.removesuffix("_bytes") for name in columns.PARTS)

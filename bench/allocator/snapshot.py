@@ -6,10 +6,10 @@ begun while nothing was allocated: requests, frees, and the segments that were t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,15 @@ _ALLOC, _FREE, _SEGMENT_ALLOC, _SEGMENT_FREE = range(len(ACTIONS))
 _ENDLESS_BYTES = 1 << 50
 
 
+class TraceEntry(TypedDict):
+    """One entry of PyTorch's trace, as far as it is read: bytes at an address, on a stream by its handle."""
+
+    action: str
+    addr: int
+    size: int
+    stream: int
+
+
 @dataclass(frozen=True)
 class Recording:
     """`events` is [events, 4]: action, address, bytes (of a request, as it was asked for), and stream by its number."""
@@ -29,7 +38,7 @@ class Recording:
     events: NDArray[np.int64]
 
     @staticmethod
-    def of_trace(trace: Iterable[Mapping[str, Any]]) -> Recording:
+    def of_trace(trace: Iterable[TraceEntry]) -> Recording:
         """From one of the `device_traces` of `torch.cuda.memory._snapshot()`."""
         streams: dict[int, int] = {}
         events = [

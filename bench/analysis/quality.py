@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TypedDict
 
 import pandas as pd
 
@@ -14,6 +15,17 @@ PUBLISHED = Path(__file__).with_name("published_quality.csv")
 KEYS = ["model", "bpw", "cache"]
 REQUIRED = [*KEYS, "quality"]
 OPTIONAL = ["quality_metric", "quality_source"]
+
+
+class QualityRow(TypedDict):
+    """One figure, as `read_quality` has them; NaN for the metric or the source that the file does not tell."""
+
+    model: str
+    bpw: float
+    cache: str
+    quality: float
+    quality_metric: str | float
+    quality_source: str | float
 
 
 class UnusableQuality(Exception):

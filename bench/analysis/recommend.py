@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import pandas as pd
 
@@ -26,7 +26,7 @@ from bench.analysis.evidence import (
 )
 from bench.core import columns
 from bench.core.case import CACHES
-from bench.core.columns import CardColumns, NamedColumns, SettingColumns
+from bench.core.columns import CardColumns, IdentityColumns, NamedColumns, RanAttention, SettingColumns
 from bench.core.identity import is_simulated
 
 # What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
@@ -45,6 +45,38 @@ _ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
 
 # Of settings that are otherwise as good, the larger of what else there is to choose.
 _AT_LAST = [name for name in SETTING if name not in (*columns.WEIGHTS, "cache", "lazy", "attention")]
+
+
+class _Question(NamedColumns):
+    """What is asked: of which card and model, how many sequences at a time; NaN for None, as pandas has it."""
+
+    batch_size: int | None
+    native_max_seq_len: int | None
+
+
+class _Best(IdentityColumns, RanAttention):
+    """A row of the evidence at one `length`, with what was `left` there; NaN for None, as pandas has it."""
+
+    question: int
+    length: float
+    left: float
+    is_own: bool
+    tokens_per_s: float
+    tokens_per_s_basis: str
+    max_seq_len: int
+    fails_at: float
+    certified: bool
+    notes: object
+    run_id: str
+    case_id: str | None
+    boundary_id: str | None
+
+
+class _Summary(TypedDict):
+    """Of all rows to one question: how many tell what was left of the card, and how far they reach."""
+
+    told: int
+    reach: float
 
 
 class Policy(StrEnum):
@@ -140,22 +172,24 @@ def recommend(
     numbered = zip(first["question"], first[QUESTION].to_dict("records"), strict=True)
     rows = rows.assign(question=rows["question"].map({number: keys[_key(row)] for number, row in numbered}))
     summed = rows.groupby("question").agg(told=("headroom_bytes", "count"), reach=("reach", "max"))
-    summary = dict(zip(summed.index, summed.to_dict("records"), strict=True))
-    gaps = [] if untried is None else untried.to_dict("records")
-    open_to = {keys[_key(row)]: float(row["untried_up_to"]) for row in gaps}
-    picked: dict[tuple[int, Policy, int | None], dict[Any, Any]] = {}
+    summary = dict(zip(summed.index, cast(list[_Summary], summed.to_dict("records")), strict=True))
+    open_to: dict[int, float] = {}
+    if untried is not None:
+        lengths_open = untried["untried_up_to"].astype(float).tolist()
+        open_to = {keys[_key(row)]: end for row, end in zip(untried.to_dict("records"), lengths_open, strict=True)}
+    picked: dict[tuple[int, Policy, int | None], _Best] = {}
     for wanted in contexts:
         length = rows["native_max_seq_len"].astype(float).fillna(math.inf).clip(upper=wanted)
         held = _at(_nearest(rows[rows["reach"] >= length]), length)
         for policy in (Policy.QUALITY, Policy.FASTEST):
-            for row in _best(held, policy).to_dict("records"):
+            for row in _best(held, policy):
                 picked[row["question"], policy, wanted] = row
     furthest = rows["reach"].eq(rows.groupby("question")["reach"].transform("max"))
     far = _at(rows[furthest & (rows["reach"] > 0)], rows["reach"])
-    for row in _best(far, Policy.LONGEST).to_dict("records"):
+    for row in _best(far, Policy.LONGEST):
         picked[row["question"], Policy.LONGEST, None] = row
     answers = []
-    for number, question in enumerate(questions.to_dict("records")):
+    for number, question in enumerate(cast(list[_Question], questions.to_dict("records"))):
         native = _whole(question["native_max_seq_len"])
         lengths = {min(wanted, native or wanted): wanted for wanted in sorted(contexts, reverse=True)}
         longest = picked.get((number, Policy.LONGEST, None))
@@ -197,7 +231,7 @@ def _at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.DataFrame:
     )
 
 
-def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+def _best(rows: pd.DataFrame, policy: Policy) -> list[_Best]:
     """One row for each question that has any."""
     rows = rows.assign(
         fineness=rows["cache"].astype(object).map({cache: -i for i, cache in enumerate(CACHES)}),
@@ -211,7 +245,7 @@ def _best(rows: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         order = ["kernels", "eager", "left", "tokens_per_s", *finest, *_AT_LAST]
     if policy is Policy.LONGEST:
         order = ["length", *order]
-    return _first(rows, order, "question", ascending=False)
+    return cast(list[_Best], _first(rows, order, "question", ascending=False).to_dict("records"))
 
 
 def _as_fast(rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,10 +262,10 @@ def _as_fast(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _reason(
-    summary: dict[Any, Any] | None,
+    summary: _Summary | None,
     policy: Policy,
     wanted: int | None,
-    longest: dict[str, Any] | None,
+    longest: _Best | None,
     untried_up_to: float,
 ) -> str:
     """Why there is no answer; `summary` of the rows that fit, None where there are none."""
@@ -252,14 +286,14 @@ def _reason(
     return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}"
 
 
-def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated: dict[str, Any]) -> Recommendation:
-    where = {str(name): None if _missing(value) else value for name, value in question.items()}
+def _recommendation(question: _Question, row: _Best | None, stated: dict[str, Any]) -> Recommendation:
+    where: dict[str, Any] = {name: None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
-    stated |= {"identity": {name: where[name] for name in NamedColumns.__annotations__}}
-    stated |= {name: where[name] for name in ("native_max_seq_len", "batch_size")}
+    identity = cast(NamedColumns, {name: where[name] for name in NamedColumns.__annotations__})
+    stated |= {"identity": identity, **{name: where[name] for name in ("native_max_seq_len", "batch_size")}}
     if row is None:
         return Recommendation(**stated)
-    known = {str(name): value for name, value in row.items() if name == "notes" or not _missing(value)}
+    known = {name: value for name, value in row.items() if name == "notes" or not _missing(value)}
     told: dict[str, Any] = {
         name: known.get(name) for name in ("attention", "run_id", "case_id", "boundary_id", "tokens_per_s")
     }
@@ -271,7 +305,7 @@ def _recommendation(question: dict[Any, Any], row: dict[Any, Any] | None, stated
         fails_at=_whole(known.get("fails_at")),
         max_seq_len=int(row["length"]),
         headroom_bytes=_whole(known.get("left")),
-        headroom_basis=None if "left" not in known else _kind(stated["identity"]) if row["is_own"] else "estimated",
+        headroom_basis=None if "left" not in known else _kind(identity) if row["is_own"] else "estimated",
         tokens_per_s_basis=row["tokens_per_s_basis"] or None,
         row_max_seq_len=int(row["max_seq_len"]),
         certified=bool(row["certified"]),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 
+from bench.core.case import Case
+
 # A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
-KEYS = """
+_LINES = """
   model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and EXL2 weights for a real GPU); \
 hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   device: auto, cuda (device.index=N), a simulated card of `vram-bench list devices`, all of them (all), or FILE.yaml
@@ -17,9 +20,11 @@ hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   attention: auto, flash, xformers, sdpa, matmul
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
 (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
-  others: batch_size, max_input_len, max_attention_size, head_bits, auto_up_to, results_dir, run_id, timeout_s, \
-repeats, jobs, rerun, experiment, hydra/launcher
 """
+# Keys that no case has; those that a case has and no line tells come before them.
+_OF_A_SWEEP = ("auto_up_to", "results_dir", "run_id", "timeout_s", "jobs", "rerun", "experiment", "hydra/launcher")
+_OTHERS = [name for name in Case.__dataclass_fields__ if not re.search(rf"\b{name.removesuffix('_bytes')}[:=]", _LINES)]
+KEYS = f"{_LINES}  others: {', '.join([*_OTHERS, *_OF_A_SWEEP])}\n"
 _AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
 SWEEP = f"""\
 Measures every combination of the given keys. {_AXES} Each case loads the model, makes its cache, fills the context to \

@@ -5,19 +5,48 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from bench.config import compose as config
 from bench.config.lengths import lengths_of
+from bench.config.settings import ModelSettings
 from bench.config.typed import searched
 from bench.core.errors import BadInput, ExitCode
 from bench.report.text.console import console_for
 from bench.report.text.units import size, tokens
 
-_Row = dict[str, Any]
 _CLASS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model as `--json` has it; None for what its config.json does not tell."""
+
+    name: str
+    architecture: str | None
+    layers: int | None
+    hidden_size: int | None
+    kv_heads: int | None
+    native_max_seq_len: int | None
+    repo: str | None
+
+
+@dataclass(frozen=True)
+class _Device:
+    """A card as `--json` has it."""
+
+    name: str
+    full_name: str | None
+    total_memory_bytes: int | None
+    memory_bandwidth_bytes_per_s: float | None
+    compute_capability: str | None
+    context_bytes: int | None
+    context_basis: str | None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,15 +58,17 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
     """Prints the models, the simulated cards, or both; returns the exit code. Raises `BadInput`."""
     asked = [what] if what else ["models", "devices"]
     overrides = [searched(config_dir)] if config_dir else []
-    rows = {kind: _models(overrides) if kind == "models" else _devices(overrides) for kind in asked}
+    models = _models(overrides) if "models" in asked else []
+    devices = _devices(overrides) if "devices" in asked else []
     if as_json:
-        print(json.dumps(rows, indent=2))
+        found = {"models": [vars(model) for model in models], "devices": [vars(device) for device in devices]}
+        print(json.dumps({kind: found[kind] for kind in asked}, indent=2))
         return ExitCode.DONE
     console = console_for()
     for index, kind in enumerate(asked):
         if index:
             console.print()
-        console.print(_table(kind, rows[kind]))
+        console.print(_table(_MODEL_COLUMNS, models) if kind == "models" else _table(_DEVICE_COLUMNS, devices))
     if "models" in asked:
         console.print("others: model=local model.path=DIR, model=hub model.repo=ORG/NAME, model=FILE.yaml", style="dim")
     if "devices" in asked:
@@ -45,42 +76,27 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def _models(overrides: list[str]) -> list[_Row]:
-    rows = []
-    for plain in _all("model", overrides):
-        model = plain["model"]
-        lengths = lengths_of(model["config"])
-        text = {**model["config"], **(model["config"].get("text_config") or {})}
-        rows.append(
-            {
-                "name": model["name"],
-                "architecture": next(iter(model["config"].get("architectures") or []), None),
-                "layers": text.get("num_hidden_layers"),
-                "hidden_size": text.get("hidden_size"),
-                "kv_heads": text.get("num_key_value_heads", text.get("num_attention_heads")),
-                "native_max_seq_len": lengths.limit if lengths.is_limit_known else None,
-                "repo": model["repo"],
-            }
-        )
-    return rows
+def _models(overrides: list[str]) -> list[_Model]:
+    return [_model(config.validate(plain).model) for plain in _all("model", overrides)]
 
 
-def _devices(overrides: list[str]) -> list[_Row]:
-    rows = []
-    for plain in _all("device", overrides):
-        device = config.validate(plain).device
-        rows.append(
-            {
-                "name": device.name,
-                "full_name": device.full_name,
-                "total_memory_bytes": device.total_memory_bytes,
-                "memory_bandwidth_bytes_per_s": device.memory_bandwidth_bytes_per_s,
-                "compute_capability": device.compute_capability,
-                "context_bytes": device.context_bytes,
-                "context_basis": device.context_basis,
-            }
-        )
-    return rows
+def _model(model: ModelSettings) -> _Model:
+    text = {**model.config, **(model.config.get("text_config") or {})}
+    lengths = lengths_of(model.config)
+    return _Model(
+        name=model.name,
+        architecture=next(iter(model.config.get("architectures") or []), None),
+        layers=text.get("num_hidden_layers"),
+        hidden_size=text.get("hidden_size"),
+        kv_heads=text.get("num_key_value_heads", text.get("num_attention_heads")),
+        native_max_seq_len=lengths.limit if lengths.is_limit_known else None,
+        repo=model.repo,
+    )
+
+
+def _devices(overrides: list[str]) -> list[_Device]:
+    devices = [config.validate(plain).device for plain in _all("device", overrides)]
+    return [_Device(**{name: getattr(device, name) for name in _Device.__dataclass_fields__}) for device in devices]
 
 
 def _all(group: str, overrides: list[str]) -> list[dict[str, Any]]:
@@ -90,23 +106,23 @@ def _all(group: str, overrides: list[str]) -> list[dict[str, Any]]:
         raise BadInput(f"list: {error}") from error
 
 
-def _table(kind: str, rows: list[_Row]) -> Table:
-    columns: dict[str, Any] = {
-        "models": {
-            "model": lambda row: row["name"],
-            "architecture": lambda row: row["architecture"] and _CLASS.sub("", row["architecture"]),
-            "layers": lambda row: row["layers"],
-            "KV heads": lambda row: row["kv_heads"],
-            "native length": lambda row: tokens(row["native_max_seq_len"]),
-        },
-        "devices": {
-            "device": lambda row: row["name"],
-            "memory": lambda row: size(row["total_memory_bytes"]),
-            "bandwidth": lambda row: _rate(row["memory_bandwidth_bytes_per_s"]),
-            "capability": lambda row: row["compute_capability"],
-            "context": lambda row: f"{size(row['context_bytes'])} {row['context_basis'] or ''}".strip(),
-        },
-    }[kind]
+_MODEL_COLUMNS: dict[str, Callable[[_Model], object]] = {
+    "model": lambda model: model.name,
+    "architecture": lambda model: model.architecture and _CLASS.sub("", model.architecture),
+    "layers": lambda model: model.layers,
+    "KV heads": lambda model: model.kv_heads,
+    "native length": lambda model: tokens(model.native_max_seq_len),
+}
+_DEVICE_COLUMNS: dict[str, Callable[[_Device], object]] = {
+    "device": lambda device: device.name,
+    "memory": lambda device: size(device.total_memory_bytes),
+    "bandwidth": lambda device: _rate(device.memory_bandwidth_bytes_per_s),
+    "capability": lambda device: device.compute_capability,
+    "context": lambda device: f"{size(device.context_bytes)} {device.context_basis or ''}".strip(),
+}
+
+
+def _table(columns: Mapping[str, Callable[[_Row], object]], rows: Iterable[_Row]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for index, name in enumerate(columns):
         table.add_column(name, justify="right" if name in ("layers", "KV heads", "native length", "memory") else "left")

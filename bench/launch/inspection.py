@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from platformdirs import user_cache_path
 
@@ -25,6 +25,22 @@ from bench.launch.versions import engine_digest
 _TIMEOUT_S = 300.0
 # Where a checkpoint's headers are read: it needs no size.
 _CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
+
+
+class _Misshapen(TypedDict):
+    """See `bench.worker.shapes.Misshapen`."""
+
+    tensor: str
+    found: list[int]
+    expected: list[int] | None
+
+
+class _Inspected(TypedDict):
+    """What the worker has written down; `refused` says why the engine takes none of it."""
+
+    missing: list[str]
+    misshapen: list[_Misshapen]
+    refused: str | None
 
 
 def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
@@ -44,7 +60,7 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
             if not path.exists():
                 launcher = launcher or make_launcher("simulated")
                 _ask_worker(launcher, case, path)
-            found = json.loads(path.read_text())
+            found: _Inspected = json.loads(path.read_text())
             if found["misshapen"]:
                 raise BadInput(_misshapen(case.model, found["misshapen"]))
             if found["missing"]:
@@ -79,7 +95,7 @@ def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
             raise RuntimeError(f"the worker that reads the headers died: {said or 'no word'}")
 
 
-def _misshapen(model: ModelSpec, tensors: list[dict[str, Any]]) -> str:
+def _misshapen(model: ModelSpec, tensors: list[_Misshapen]) -> str:
     first = tensors[0]
     expected = "no such tensor" if first["expected"] is None else f"{first['expected']}"
     more = f" ({len(tensors) - 1} more differ)" if len(tensors) > 1 else ""

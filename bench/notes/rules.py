@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bench.allocator import dtypes
 from bench.allocator.limits import attention_assumptions, origins
-from bench.core.case import PAGE, Case, DeviceSpec
+from bench.core.case import PAGE, UNQUANTISED_BPW, Case, DeviceSpec
 from bench.notes.positions import positions_note
 from bench.notes.reading import ENGINE, Reading
 from bench.notes.windows import windows_note
@@ -48,7 +48,7 @@ def _notes(case: Case, reading: Reading) -> Iterator[str]:
     if simulated and reading.experts > 1:
         yield BALANCED_NOTE
     yield from dtypes.assumptions(config, case.bpw, case.model.has_weights)
-    if simulated and not case.model.has_weights and case.bpw != dtypes.UNQUANTISED_BPW:
+    if simulated and not case.model.has_weights and case.bpw != UNQUANTISED_BPW:
         yield SYNTHETIC_LAYOUT_NOTE
     if SYNTHETIC in config:
         yield SYNTHETIC_NOTE

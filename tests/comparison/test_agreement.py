@@ -86,6 +86,13 @@ def test_the_document_says_which_is_which() -> None:
     assert "- tiny 4 bpw FP16 load flash 1,024 on nvidia_l4" in text
 
 
+def test_no_two_rows_have_one_title() -> None:
+    varied: list[dict[str, Any]] = [{}, {"batch_size": 2}, {"head_bits": 8}, {"max_input_len": 512}]
+    measured = [real_case(**one) for one in varied]
+    text = as_markdown([compare_kinds(measured, [], Kind.CASES)], [], [])
+    assert len({line for line in text.splitlines() if line.startswith("- tiny")}) == len(varied)
+
+
 def limited(by: str, **changed: Any) -> dict[str, Any]:
     return real_case(vram_limit_bytes=8 << 30, vram_limit_by=by, **changed)
 

@@ -11,6 +11,7 @@ from bench.core.columns import PARTS, BoundaryRow, ResultRow
 from bench.core.identity import key_of
 from bench.core.outcome import Outcome
 from bench.report.text.units import percent_change, rate, size, size_change, tokens
+from bench.report.text.verdicts import stored
 
 _MOST_CHARACTERS = 120  # of an error
 _SPEED_NAMES = {
@@ -86,7 +87,7 @@ def _verdict(row: ResultRow) -> str:
         return f"{told} to {tokens(fits_at)}" if told == Outcome.FITS else f"{told}, {tokens(fits_at)} fits"
     if told == Outcome.OOM and "case_ids" in row:
         return "nothing fits"
-    return told if told == Outcome.FITS or phase is None else f"{told} in {phase}"
+    return stored(told, phase)
 
 
 def _reach(boundary: BoundaryRow) -> str:

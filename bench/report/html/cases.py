@@ -19,8 +19,9 @@ from bench.report.naming.axes import how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of
-from bench.report.tables.card import OPTIONAL, SHORT
+from bench.report.tables.card import OPTIONAL
 from bench.report.text.units import GIB
+from bench.report.text.verdicts import ended
 
 # What a browser sorts and filters without being felt, and what a person may still look through.
 MOST_CASES = 5_000
@@ -99,12 +100,6 @@ def _shown(cell: _Cell, digits: int | None) -> _Cell:
     return round(cell, digits) if isinstance(cell, float) and digits is not None else cell
 
 
-def _verdict(row: CaseRow) -> str:
-    if row["outcome"] == "oom":
-        return f"OOM in {row['phase']}"
-    return SHORT.get(row["outcome"], row["outcome"])
-
-
 _COLUMNS = (
     _Column("kind", kind_word, is_word=True),
     _Column("limit, GiB", _in_gib("vram_limit_bytes"), digits=2),
@@ -113,7 +108,7 @@ _COLUMNS = (
     _Column("how", how, is_word=True),
     _Column("attention", lambda row: row["attention"] or row["attention_requested"], is_word=True),
     _Column("max_seq_len", _whole("max_seq_len"), digits=0),
-    _Column("verdict", _verdict, is_word=True),
+    _Column("verdict", lambda row: ended(row["outcome"], row["phase"]), is_word=True),
     _Column("VRAM, GiB", _in_gib("peak_device_bytes"), digits=2),
     _Column("in use, GiB", _in_use, digits=2),
     _Column("in use as predicted, GiB", _in_gib("predicted_peak_bytes"), digits=2),

@@ -22,6 +22,7 @@ from bench.report.tables.parts import KIND_COLOURS, stack_of
 from bench.report.tables.verdicts import ShownCase, VerdictTable, close_together
 from bench.report.text.ends import is_lower_bound, reach
 from bench.report.text.units import GIB, in_k, size, tokens
+from bench.report.text.verdicts import ended
 
 # Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black. The colour-blind
 # see no fifth apart from all of these: what is more than four has shapes, too.
@@ -304,4 +305,4 @@ def _height(row: ShownCase, limit: float | None, above: int) -> float | None:
 
 
 def _verdict(row: ShownCase) -> str:
-    return f"OOM in {row['phase']}" if row["outcome"] == "oom" else size(row["peak_device_bytes"])
+    return size(row["peak_device_bytes"]) if row["outcome"] == "fits" else ended(row["outcome"], row["phase"])

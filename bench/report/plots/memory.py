@@ -16,9 +16,9 @@ from bench.report.plots.grid import draw_grid, panel_in
 from bench.report.plots.panels import Card
 from bench.report.plots.style import GREY, SMALL, WIDTH_IN, explain, key
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import SHORT
 from bench.report.tables.parts import KIND_COLOURS, stack_of
 from bench.report.text.units import GIB, size, tokens
+from bench.report.text.verdicts import short
 
 _HATCH = "////"
 _LABEL_WIDTH_PT, _LABEL_HEIGHT_PT = 8.0, 36.0  # of a length as it stands over its bar, and the air around it
@@ -40,7 +40,7 @@ class _Bar:
             return tokens(row["fits_at"]) + ("" if row["certified"] else "?")
         if row["outcome"] == "oom":
             return "none" if row["certified"] else "?"
-        return SHORT.get(row["outcome"], row["outcome"])
+        return short(row["outcome"])
 
 
 def draw_memory(card: Card[BoundaryTable]) -> Figure | None:

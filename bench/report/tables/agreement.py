@@ -8,8 +8,10 @@ from typing import NamedTuple
 from bench.comparison.agreement import Agreement, Compared, Tally
 from bench.core.columns import ResultRow
 from bench.core.identity import key_of
-from bench.report.naming.axes import how
+from bench.report.naming.axes import OPTIONAL, Axes, how
+from bench.report.naming.models import Names
 from bench.report.text.units import percent_change, size_change, tokens
+from bench.report.text.verdicts import stored
 from bench.store.schema import Kind
 
 _NAMES = {
@@ -20,6 +22,8 @@ _NAMES = {
     "fits_at": "fits at",
     "fails_at": "fails at",
 }
+# The attention is always told: the one that ran.
+_VARYING = [name for name in OPTIONAL if name != "attention_requested"]
 _TITLES = {Kind.CASES: "Cases", Kind.BOUNDARIES: "Boundaries"}
 
 
@@ -37,20 +41,25 @@ _LIMITED = _Sides("process", "allocator", "rows of a process that holds the rest
 
 def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], cards: Sequence[str]) -> str:
     """`cards` says of each card what it was simulated as, a line each; `limits` are smaller cards, kept both ways."""
+    titles = _Titles([*compared, *limits])
     lines = ["# Measured and simulated", "", *(f"- {card}" for card in cards)]
     for each in compared:
         if each.agreements or each.alone:
-            lines += ["", f"## {_TITLES[each.kind]}", "", *_summary(each, _SIMULATED), "", *_table(each, _SIMULATED)]
+            lines += ["", f"## {_TITLES[each.kind]}", "", *_section(each, _SIMULATED, titles)]
         if each.alone:
             lines += ["", "Measured, without a simulated row beside it:", ""]
-            lines += [f"- {_title(row)}" for row in each.alone]
+            lines += [f"- {titles.of(row)}" for row in each.alone]
     if any(each.agreements for each in limits):
         lines += ["", "# Smaller cards inside a real one", ""]
         lines += ["Measured both ways: another process holds the rest of the card, or PyTorch's allocator is capped."]
     for each in limits:
         if each.agreements:
-            lines += ["", f"## {_TITLES[each.kind]}", "", *_summary(each, _LIMITED), "", *_table(each, _LIMITED)]
+            lines += ["", f"## {_TITLES[each.kind]}", "", *_section(each, _LIMITED, titles)]
     return "\n".join(lines) + "\n"
+
+
+def _section(each: Compared, sides: _Sides, titles: _Titles) -> list[str]:
+    return [*_summary(each, sides), "", *_table(each, sides, titles)]
 
 
 def _summary(compared: Compared, sides: _Sides) -> list[str]:
@@ -71,7 +80,7 @@ def _tally_line(tally: Tally, kind: Kind) -> str:
     return f"| {_NAMES[tally.figure]} | {tally.equal} | {tally.known} | {largest if tally.largest else '0'} | {share} |"
 
 
-def _table(compared: Compared, sides: _Sides) -> list[str]:
+def _table(compared: Compared, sides: _Sides, titles: _Titles) -> list[str]:
     figures = [tally.figure for tally in compared.tallies() if tally.known]
     unit = "tokens" if compared.kind is Kind.BOUNDARIES else "B"
     header = [
@@ -82,7 +91,7 @@ def _table(compared: Compared, sides: _Sides) -> list[str]:
     ]
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * 3}{'---:|' * (len(header) - 3)}"]
     for agreement in compared.agreements:
-        cells = [_title(agreement.measured), *(_verdict(row) for row in (agreement.measured, agreement.other))]
+        cells = [titles.of(agreement.measured), *(_verdict(row) for row in (agreement.measured, agreement.other))]
         for figure in figures:
             cells += [tokens(key_of(agreement.measured, [figure])[0]), _difference(agreement, figure)]
         lines.append(f"| {' | '.join(cells)} |")
@@ -101,15 +110,20 @@ def _difference(agreement: Agreement, figure: str) -> str:
 
 
 def _verdict(row: ResultRow) -> str:
-    outcome, phase = key_of(row, ("outcome", "phase"))
-    return str(outcome) if phase in (None, "done") else f"{outcome} in {phase}"
+    return stored(row["outcome"], *key_of(row, ["phase"]))
 
 
-def _title(row: ResultRow) -> str:
-    (max_seq_len,) = key_of(row, ["max_seq_len"])
-    length = "" if max_seq_len is None else f" {tokens(max_seq_len)}"
-    capped = " by the allocator" if row["vram_limit_by"] == "allocator" else ""
-    limit = f" limited to {row['vram_limit_bytes']:,} B{capped}" if row["vram_limit_bytes"] is not None else ""
-    attention = row["attention"] or row["attention_requested"]
-    setting = f"{row['bpw']:g} bpw {row['cache']} {how(row)} {attention}{length}"
-    return f"{row['model']} {setting} on {row['device_name']}{limit}"
+class _Titles:
+    """What each row that is compared is called: no two alike."""
+
+    def __init__(self, compared: Sequence[Compared]) -> None:
+        rows = [row for each in compared for row in [*(pair.measured for pair in each.agreements), *each.alone]]
+        self._names, self._axes = Names(rows), Axes(rows, _VARYING)
+
+    def of(self, row: ResultRow) -> str:
+        """`tinyllama_1_1b 4 bpw FP16 load flash 2,048 on nvidia_l4 limited to 8.00 GiB`."""
+        (max_seq_len,) = key_of(row, ["max_seq_len"])
+        attention = row["attention"] or row["attention_requested"]
+        setting = [f"{self._axes.bits(row)} bpw", row["cache"], how(row), attention or "", *self._axes.others(row)]
+        setting += [] if max_seq_len is None else [tokens(max_seq_len)]
+        return f"{self._names.model(row)} {' '.join(setting)} on {self._names.card(row)}"

@@ -11,10 +11,11 @@ from bench.core.case import CACHES
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, lines_of
 from bench.report.tables.parts import BoundaryAtFit
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
 from bench.report.text.units import tokens
+from bench.report.text.verdicts import short
 
 _LINE = ["bpw", "lazy", *OPTIONAL]
 
@@ -108,7 +109,7 @@ def _cell(row: BoundaryRow | None) -> str:
     if row is None:
         return ""
     if row["fits_at"] is None and row["outcome"] != "oom":
-        return SHORT.get(row["outcome"], row["outcome"])
+        return short(row["outcome"])
     return ("none" if row["fits_at"] is None else reach(row)) + _mark(row)
 
 

@@ -26,7 +26,6 @@ from bench.report.text.plain_table import CardKey, card_key
 CARD_AND_MODEL = [*CARD, *LIMIT, *MODEL]
 # What tells lines apart, and is shown only where it differs within the table: the attention is the one that ran.
 OPTIONAL = ["attention" if name == "attention_requested" else name for name in axes.OPTIONAL]
-SHORT = {"timeout": "timed out", "unsupported": "n/a", "degraded": "spilled"}
 
 
 class TableRow(IdentityColumns, NativeLength, RanAttention):
@@ -131,7 +130,7 @@ class CardTable(ABC, Generic[Row]):
         """What the rows say was assumed."""
         return in_words(note for row in self.rows for note in (row["notes"] if row["notes"] is not None else []))
 
-    @property
+    @cached_property
     def attentions(self) -> list[str]:
         """The back ends that its rows ran with, or asked for."""
         return list(dict.fromkeys(row["attention"] or "unknown" for row in self.rows))

@@ -12,7 +12,7 @@ import pandas as pd
 from bench.analysis.claims import MODEL as SAID_OF
 from bench.analysis.claims import SOURCE, Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
-from bench.analysis.quality import with_quality
+from bench.analysis.quality import QualityRow, with_quality
 from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
 from bench.core.columns import CARD, LIMIT, MODEL, BoundaryRow, IdentityColumns
 from bench.core.identity import key_of
@@ -361,7 +361,9 @@ def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
 
 
 def _known_quality(answers: Sequence[Recommendation], quality: pd.DataFrame) -> dict[int, str]:
-    figures = {(row["model"], row["bpw"], row["cache"]): row for row in quality.to_dict("records")}
+    figures = {
+        (row["model"], row["bpw"], row["cache"]): row for row in cast(list[QualityRow], quality.to_dict("records"))
+    }
     known = {}
     for answer in answers:
         setting = answer.setting

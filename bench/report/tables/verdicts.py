@@ -14,9 +14,10 @@ from bench.core.case import PAGE
 from bench.core.columns import DOCUMENTS
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, SHORT, CardTable, TableRow, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, TableRow, card_tables, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
+from bench.report.text.verdicts import short
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _NEAR = 1.3  # of a length to the next
@@ -120,7 +121,7 @@ def _cell(row: ShownCase | None) -> str:
         return gib(row["peak_device_bytes"])
     if row["outcome"] == "oom":
         return f"OOM {row['phase']}"
-    return SHORT.get(row["outcome"], row["outcome"])
+    return short(row["outcome"])
 
 
 def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:
