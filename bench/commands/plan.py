@@ -8,12 +8,14 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any
 
+from bench.commands.display import Display, display_for
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of
 from bench.core.case import Case, Search
@@ -38,8 +40,6 @@ from bench.run.resume import Stored
 ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
 _FEW = 16  # searches and cases for which it is also said what would change the answer
 
-Tell = Callable[[str], None]
-
 
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench plan KEY=VALUE… [--json]`."""
@@ -54,16 +54,17 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     jobs = settings.jobs or os.cpu_count() or 1
     works: list[Case | Search] = [*planned.searches, *planned.cases]
     stored = Stored.read(Path(settings.results_dir), settings.rerun)
-    with _progress(sys.stderr) as progress, _forecaster(stored, jobs) as forecaster:
-        forecaster.prepare([work.longest for work in works], progress.prepare)
-        progress.tell("predicting")
+    with display_for(sys.stderr) as display, _forecaster(stored, jobs) as forecaster:
+        forecaster.prepare([work.longest for work in works], partial(_recorded, display))
+        display.begin("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
         rows = [_row(forecast, stored.has(forecast.work, versions), seen) for forecast in forecasts]
         if len(works) <= _FEW:
+            display.begin("what would change the answer", len(works))
             for index, forecast in enumerate(forecasts):
-                progress.tell(f"what would change the answer, {index}/{len(works)}")
+                display.reach(index, f"what would change the answer, {index}/{len(works)}")
                 rows[index] = _with_gains(rows[index], forecast, forecaster)
     slow = slowness(stored.rows, [work.longest for work in works])
     expectation = expect(rows, stored.rows, jobs, slow, settings.timeout_s)
@@ -72,6 +73,15 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     else:
         show(rows, expectation, console_for())
     return ExitCode.DONE
+
+
+def _recorded(display: Display, done: int, total: int) -> None:
+    """Shows how many of the recordings that predictions need are there."""
+    if done == 0:
+        display.begin(f"0/{total} recordings", total)
+    display.reach(done, f"{done}/{total} recordings")
+    if done == total:
+        display.say(f"{total} recording{'' if total == 1 else 's'} made to predict with")
 
 
 def expect(
@@ -212,26 +222,3 @@ def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
             return launcher
 
         yield Forecaster(TraceLibrary(start, scratch, jobs), stored.rows)
-
-
-class _Progress:
-    """What is being done: a live line in a terminal, and elsewhere a line when recordings were made."""
-
-    def __init__(self, tell: Tell, say: Tell) -> None:
-        self.tell = tell
-        self._say = say
-
-    def prepare(self, done: int, total: int) -> None:
-        self.tell(f"recording what the engine allocates, {done}/{total}")
-        if done == total:
-            self._say(f"{total} recording{'' if total == 1 else 's'} made to predict with")
-
-
-@contextlib.contextmanager
-def _progress(stream: TextIO) -> Iterator[_Progress]:
-    console = console_for(stream)
-    if console.is_terminal:
-        with console.status("reading what was recorded") as status:
-            yield _Progress(status.update, lambda text: None)
-    else:
-        yield _Progress(lambda text: None, lambda text: console.print(text, markup=False, highlight=False))

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from bench.commands.display import LiveDisplay, PlainLines, Quarters
 from bench.core.case import Case, Search
 from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.messages import PhaseProgress
@@ -31,9 +30,9 @@ _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 def progress_for(stream: TextIO, works: Sequence[Case | Search]) -> Iterator[Progress]:
     """A watcher that suits `stream`; it names each of `works`, all that is to be done, by what tells it from others."""
     console, names = console_for(stream), WorkNames(works)
-    if console.is_terminal:
+    if console.is_interactive:
         bar = _Bar(console, names)
-        with bar.live:
+        with bar.display:
             yield bar
     else:
         yield _Lines(console, names)
@@ -43,19 +42,16 @@ class _Lines(Progress):
     """One line for each case, those that were run for a boundary indented above it; of a long one, a line a minute."""
 
     def __init__(self, console: Console, names: WorkNames) -> None:
-        self._console = console
+        self._print = PlainLines(console).say
         self._names = names
         self._total = self._done = 0
-        self._quarters = 0
+        self._quarters = Quarters()
         self._told_at: dict[int, float] = {}  # of each case that runs
 
     def prepare(self, done: int, total: int) -> None:
-        quarters = 4 * done // total
-        if done == total:
-            self._print(f"{_count(total, 'recording')} made to predict with")
-        elif quarters > self._quarters:
-            self._print(f"{done} of {total} recordings made to predict with")
-        self._quarters = quarters
+        if self._quarters.another(done, total):
+            made = _count(total, "recording") if done == total else f"{done} of {total} recordings"
+            self._print(f"{made} made to predict with")
 
     def begin(self, searches: int, cases: int, known: int) -> None:
         self._total, self._done = searches + cases, known
@@ -84,31 +80,25 @@ class _Lines(Progress):
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {self._names.title(search)}: {describe_boundary(boundary)}")
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
 
 class _Bar(Progress):
     """What is done, verdicts so far, time left, and the cases that run with their phases."""
 
     def __init__(self, console: Console, names: WorkNames) -> None:
-        self._console = console
         self._names = names
-        self._total = self._known = self._done = self._probes = 0
-        self._counted = "recordings"
+        self._total = self._done = self._probes = 0
+        self._counted = ""  # what the bar counts
         self._verdicts: Counter[str] = Counter()
         self._running: dict[int, tuple[Case, str, str]] = {}  # with its phase, and how far that is
-        self._started_at: float | None = None
-        self.live = Live(console=console, refresh_per_second=8, get_renderable=self._render, transient=True)
+        self.display = LiveDisplay(console, self._below)
 
     def prepare(self, done: int, total: int) -> None:
-        self._done, self._total = done, total
-        self._started_at = self._started_at or time.monotonic()
+        if not self._counted:
+            self._begin("recordings", total)
+        self._reach(done)
 
     def begin(self, searches: int, cases: int, known: int) -> None:
-        self._total, self._known, self._done = searches + cases, known, 0
-        self._counted = ("done" if cases else "boundaries") if searches else "cases"
-        self._started_at = time.monotonic()
+        self._begin(("done" if cases else "boundaries") if searches else "cases", searches + cases, known)
 
     def start(self, case: Case) -> None:
         self._running[id(case)] = (case, "start", "")
@@ -122,7 +112,7 @@ class _Bar(Progress):
     def finish(self, case: Case, row: CaseRow) -> None:
         self._running.pop(id(case), None)
         self._verdicts[str(row["outcome"])] += 1
-        self._done += 1
+        self._reach(self._done + 1)
 
     def probe(self, case: Case, row: CaseRow) -> None:
         self._running.pop(id(case), None)
@@ -130,34 +120,26 @@ class _Bar(Progress):
 
     def find(self, search: Search, boundary: BoundaryRow) -> None:
         self._verdicts[str(boundary["outcome"])] += 1
-        self._done += 1
+        self._reach(self._done + 1)
 
-    def _render(self) -> Table:
-        grid = Table.grid()
-        if self._started_at is None:
-            grid.add_row(Text("getting ready"))
-            return grid
-        done = self._known + self._done
-        width = max(10, min(40, self._console.width - 44))
-        filled = width * done // max(1, self._total)
-        bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "bright_black"))
-        grid.add_row(Text.assemble(bar, f" {done}/{self._total} {self._counted}, {self._time()}"))
+    def _begin(self, counted: str, total: int, known: int = 0) -> None:
+        self._counted, self._total = counted, total
+        self.display.begin("", total, known)
+        self._reach(known)
+
+    def _reach(self, done: int) -> None:
+        self._done = done
+        self.display.reach(done, f"{done}/{self._total} {self._counted}")
+
+    def _below(self) -> Iterator[Text]:
         counts = [(f"{count} {name}  ", _STYLES.get(name, "red")) for name, count in sorted(self._verdicts.items())]
         if self._probes:
             counts.append((_count(self._probes, "probe"), "bright_black"))
         if counts:
-            grid.add_row(Text.assemble(*counts))
+            yield Text.assemble(*counts)
         for case, phase, far in list(self._running.values()):
             said = f"{phase:8}{far}{self._names.title(case)}"
-            grid.add_row(Text(said, style="bright_black", no_wrap=True, overflow="ellipsis"))
-        return grid
-
-    def _time(self) -> str:
-        """What is left, if it goes on like this; until something is done, what it took so far."""
-        elapsed = time.monotonic() - (self._started_at or 0)
-        if not self._done:
-            return f"{duration(elapsed)} so far"
-        return f"{duration(elapsed / self._done * (self._total - self._known - self._done))} left"
+            yield Text(said, style="bright_black", no_wrap=True, overflow="ellipsis")
 
 
 def describe_boundary(boundary: BoundaryRow) -> str:

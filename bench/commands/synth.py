@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TextIO
 
+from bench.commands.display import Display, Quarters, display_for
 from bench.config.cases import plan_checkpoint
 from bench.config.units import parse_size
 from bench.core.errors import BadInput, ExitCode
-from bench.report.text.console import console_for
 from bench.report.text.units import duration, size
 from bench.synth.make import Recipe, lay_out, make, require_free
 
@@ -38,10 +37,12 @@ def synth(overrides: Sequence[str], out: Path, seed: int, shard_size: str, spars
     require_free(out)
     started = time.monotonic()
     try:
-        with _progress(sys.stderr) as (tell, wrote):
-            tell(f"laying out {recipe.case.model.name}")
+        with display_for(sys.stderr) as display:
+            display.begin(f"laying out {recipe.case.model.name}")
+            display.say(f"laying out {recipe.case.model.name}")
             layout = lay_out(recipe.case)
-            shards = make(recipe, layout, out, wrote)
+            display.begin(f"{size(0)} of {size(layout.size_bytes)} written", layout.size_bytes)
+            shards = make(recipe, layout, out, partial(_written, display, quarters=Quarters()))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with the files that are missing", file=sys.stderr)
         return ExitCode.INTERRUPTED
@@ -55,23 +56,8 @@ def synth(overrides: Sequence[str], out: Path, seed: int, shard_size: str, spars
     return ExitCode.DONE
 
 
-@contextlib.contextmanager
-def _progress(stream: TextIO) -> Iterator[tuple[Callable[[str], None], Callable[[int, int], None]]]:
-    """Two who are to be told: of what is being done, and of bytes written. A live line, or one for each quarter."""
-    console = console_for(stream)
-    if console.is_terminal:
-        with console.status("") as status:
-            yield status.update, lambda done, total: status.update(f"writing, {size(done)} of {size(total)}")
-        return
-    quarters = 0
-
-    def wrote(done: int, total: int) -> None:
-        nonlocal quarters
-        if 4 * done // total > quarters:
-            quarters = 4 * done // total
-            tell(f"{size(done)} of {size(total)} written")
-
-    def tell(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    yield tell, wrote
+def _written(display: Display, done: int, total: int, quarters: Quarters) -> None:
+    """Shows how many of how many bytes are there."""
+    display.reach(done, f"{size(done)} of {size(total)} written")
+    if quarters.another(done, total):
+        display.say(f"{size(done)} of {size(total)} written")

@@ -128,20 +128,20 @@ def test_a_boundary_in_a_few_words(changed: dict[str, Any], said: str) -> None:
 
 def shown(bar: _Bar, width: int) -> list[str]:
     out = console(width, terminal=True)
-    out.print(bar._render())
+    out.print(bar.display.get_renderable())
     return [line.rstrip() for line in lines_of(out)]
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_bar_says_what_it_is_about_and_wraps_nowhere(width: int) -> None:
     bar = _Bar(console(width, terminal=True), NAMES)
-    assert shown(bar, width) == ["getting ready"]
+    assert shown(bar, width) == ["⠋ getting ready"]
     bar.prepare(3, 400)
     (line,) = shown(bar, width)
-    assert line.strip("━").startswith(" 3/400 recordings, ")
+    assert line.strip("━╸╺ ").startswith("3/400 recordings, ")
     bar.begin(400, 0, 100)
     (line,) = shown(bar, width)
-    assert line.strip("━").startswith(" 100/400 boundaries, 0.0 s so far")
+    assert line.strip("━╸╺ ").startswith("100/400 boundaries, 0.0 s so far")
     cases = [CELL.at(4096), Search(replace(CELL.longest, lazy=False)).at(131_072)]
     for case in cases:
         bar.start(case)
