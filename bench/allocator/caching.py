@@ -424,14 +424,17 @@ class CachingAllocator:
 
     @property
     def stats(self) -> Statistics:
+        """Sizes and counts now, as `torch.cuda.memory_stats` would give them."""
         return Statistics(*(int(count) for count in self._state.counters[ALLOCATED : NUM_OOMS + 1]))
 
     @property
     def parts(self) -> list[int]:
+        """Bytes in use now, by part."""
         return [int(size) for size in self._state.parts[0]]
 
     @property
     def parts_at_peak(self) -> list[int]:
+        """Bytes in use by part, when allocated bytes first were at their highest."""
         return [int(size) for size in self._state.parts[1]]
 
     def block(self, row: int) -> Block:

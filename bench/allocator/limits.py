@@ -30,6 +30,7 @@ class Limits(NamedTuple):
 
     @property
     def torch_bytes(self) -> int:
+        """What all segments of PyTorch together may take: the card less the CUDA context."""
         return max(0, self.total_bytes - self.context_bytes)
 
 

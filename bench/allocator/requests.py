@@ -28,6 +28,7 @@ class Requests:
 
     @cached_property
     def array(self) -> NDArray[np.int64]:
+        """[requests, 5] of int64: what was asked, bytes, stream, part, and the request that made the block."""
         return np.array(self.asked, np.int64).reshape(-1, 5)
 
 
@@ -41,17 +42,21 @@ class NotingAllocator(CachingAllocator):
 
     @property
     def notes(self) -> bool:
+        """Whether requests are noted now."""
         return self._noted is not None
 
     def start(self) -> None:
+        """From now on requests are noted; blocks of before are foreign to them."""
         self._noted, self.makers = Requests(), {}
 
     def stop(self) -> Requests:
+        """What was noted since `start`, which must have been called."""
         noted, self._noted = self._noted, None
         assert noted is not None
         return noted
 
     def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        """As `CachingAllocator.malloc`, and noted."""
         row = super().malloc(size_bytes, stream, part)
         if self._noted is not None:
             self.makers[row] = len(self._noted.asked)
@@ -59,6 +64,7 @@ class NotingAllocator(CachingAllocator):
         return row
 
     def free(self, row: int) -> None:
+        """As `CachingAllocator.free`, and noted."""
         super().free(row)
         if self._noted is not None:
             maker = self.makers.pop(row, None)
@@ -66,6 +72,7 @@ class NotingAllocator(CachingAllocator):
             self._noted.asked.append((_FREE, 0, 0, 0, -1 if maker is None else maker))
 
     def empty_cache(self) -> None:
+        """As `CachingAllocator.empty_cache`, and noted."""
         super().empty_cache()
         if self._noted is not None:
             self._noted.asked.append((_EMPTY_CACHE, 0, 0, 0, -1))

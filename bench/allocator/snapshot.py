@@ -54,10 +54,12 @@ class Recording:
         return Recording(np.array(events, np.int64).reshape(-1, 4))
 
     def save(self, path: Path) -> None:
+        """Writes the events as a compressed .npz."""
         np.savez_compressed(path, events=self.events)
 
     @staticmethod
     def load(path: Path) -> Recording:
+        """Reads what `save` has written."""
         with np.load(path, allow_pickle=False) as arrays:
             return Recording(arrays["events"])
 

@@ -58,9 +58,11 @@ class Compared:
 
     @property
     def same_verdicts(self) -> int:
+        """How many pairs have the same verdict."""
         return sum(agreement.same_verdict for agreement in self.agreements)
 
     def tallies(self) -> list[Tally]:
+        """For each figure of this kind of row, how far the two sides are apart."""
         return [_tally(figure, self.agreements) for figure in FIGURES[self.kind]]
 
 

@@ -42,6 +42,7 @@ class Slack:
     percent: float = 0
 
     def lets_pass(self, loss: float, base: float) -> bool:
+        """Whether a `loss`, in the unit of `base`, is small enough."""
         return loss <= max(self.units, self.percent / 100 * base)
 
 
@@ -90,14 +91,17 @@ class Comparison:
 
     @property
     def joined(self) -> dict[Kind, Joined[CaseRow] | Joined[BoundaryRow]]:
+        """The pairs of rows, and those without a partner, by kind."""
         return {Kind.BOUNDARIES: self.boundaries, Kind.CASES: self.cases}
 
     @property
     def missing(self) -> list[ResultRow]:
+        """The rows of BASE that HEAD has no partner of."""
         return [row for joined in self.joined.values() for row in joined.missing]
 
     @property
     def new(self) -> list[ResultRow]:
+        """The rows of HEAD that BASE has no partner of."""
         return [row for joined in self.joined.values() for row in joined.new]
 
     @property
@@ -107,6 +111,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
+        """Whether no gate fails: nothing is lost, refused or worse than it may be."""
         lost = any(joined.missing and not self.gates.allow_missing for joined in self.joined.values())
         refused = any(self.refusal_fails(each) for joined in self.joined.values() for each in joined.refused)
         return not (lost or refused or any(finding.fails for finding in self.findings))

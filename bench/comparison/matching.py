@@ -47,15 +47,18 @@ class Matching:
         return (self.card(row), self.model(row), self.asked(row))
 
     def card(self, row: AnyRow) -> Key:
+        """What tells the card of `row` from the others of both sets."""
         whole = self._whole(row)
         name = key_of(whole, _NAMESAKES)
         facts = {**whole, "device_total_bytes": self._totals.get((*name, known(whole.get("device_total_bytes"))))}
         return (*name, *key_of(facts, self._telling.get(name, ())))
 
     def model(self, row: AnyRow) -> Key:
+        """What tells the model of `row` from the others of both sets."""
         return self._models[_variant(row) if self.allow_model_change else _model(row)]
 
     def asked(self, row: AnyRow) -> Key:
+        """The limit and the settings of `row`."""
         return key_of(row, self._asked)
 
     def _whole(self, row: AnyRow) -> AnyRow:

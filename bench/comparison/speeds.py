@@ -40,10 +40,12 @@ class Speeds:
 
     @property
     def decidable(self) -> bool:
+        """Whether there are enough samples for any difference to be significant."""
         return _least_p_value(self.base_count, self.head_count) < ALPHA
 
     @property
     def factor(self) -> float | None:
+        """How many times as long the slower one takes; None where one of them is 0."""
         return max(self.base, self.head) / min(self.base, self.head) if self.base and self.head else None
 
     def apart(self, threshold: float) -> bool:
@@ -52,6 +54,7 @@ class Speeds:
 
     @property
     def significant(self) -> bool:
+        """Whether chance alone sets them so far apart in fewer than `ALPHA` of all trials."""
         return self.p_value is not None and self.p_value < ALPHA
 
 

@@ -82,6 +82,7 @@ class Lengths:
 
 
 def unnamed_note(default: int) -> str:
+    """The note of a model whose config.json names no limit; `default` is the engine's, in tokens."""
     return f"config.json names no limit; ExLlamaV2 takes {default:,} by default"
 
 

@@ -22,6 +22,7 @@ from bench.core.errors import BadInput, nearest
 
 
 def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
+    """`overrides` of the command line by Hydra's grammar, in their order. Raises `BadInput` for what it cannot read."""
     parser = OverridesParser.create()
     parsed: list[Override] = []
     for text in overrides:

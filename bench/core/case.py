@@ -45,6 +45,7 @@ class ModelSpec:
 
     @property
     def has_weights(self) -> bool:
+        """Whether there are weights: of a catalogue's model there are none."""
         return self.bpw is not None
 
     @property
@@ -78,6 +79,7 @@ class DeviceSpec:
 
     @property
     def is_simulated(self) -> bool:
+        """Whether it is a simulated card."""
         return self.kind == SIMULATED
 
 
@@ -135,9 +137,11 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
+        """Reads what `to_json` has written."""
         return wire.from_json(Case, text)
 
     def to_json(self) -> str:
+        """The case as JSON, for the child and for Hydra's jobs."""
         return wire.to_json(self)
 
 

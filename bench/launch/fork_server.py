@@ -38,6 +38,7 @@ class ForkServer:
         self._statuses: dict[int, Future[int]] = {}
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        """Forks a child; starts the server first where it does not run. Raises `OSError` where it cannot."""
         started: Future[_Forked] = Future()
         with self._lock:
             connection = self._connection or self._start_server()
@@ -51,6 +52,7 @@ class ForkServer:
         return started.result()
 
     def close(self) -> None:
+        """Ends the server and waits for it."""
         with self._lock:
             if self._connection is not None:
                 self._connection.shutdown(socket.SHUT_RDWR)

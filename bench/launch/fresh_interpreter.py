@@ -15,6 +15,7 @@ class FreshInterpreter:
         self._environment = environment
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        """Starts a Python that reads `request` from its standard input."""
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", "case", str(records_fd)],
             stdin=subprocess.PIPE,
@@ -29,7 +30,8 @@ class FreshInterpreter:
         process.stdin.close()
         return StartedProcess(process)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing is left to end."""
 
 
 class StartedProcess:
@@ -40,6 +42,7 @@ class StartedProcess:
         self.pid = process.pid
 
     def wait(self, timeout_s: float | None = None) -> int:
+        """The exit status as `os.waitpid` gives it. Raises `TimeoutError` after `timeout_s`."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired as error:

@@ -21,6 +21,8 @@ class Started(Protocol):
 class Launcher(Protocol):
     """A way of starting children for one device."""
 
-    def start(self, request: str, records_fd: int, log_fd: int) -> Started: ...
+    def start(self, request: str, records_fd: int, log_fd: int) -> Started:
+        """Starts a child for `request`; it writes messages to `records_fd` and output to `log_fd`."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends what is kept running between children."""

@@ -38,10 +38,12 @@ class Reading:
     rope: Rope | None
 
     def to_plain(self) -> dict[str, Any]:
+        """The reading in what JSON has."""
         return asdict(self)
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Reading:
+        """Reads what `to_plain` has made."""
         rope = plain["rope"]
         fields = {**plain, "windows": tuple(plain["windows"]), "rope": None if rope is None else Rope(**rope)}
         return Reading(**fields)
@@ -66,4 +68,5 @@ def find_number(config: Mapping[str, Any], key: str) -> float | None:
 
 
 def as_number(value: Any) -> float | None:
+    """`value` as a float; None where it is no number (true and false are none)."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -86,6 +86,7 @@ class ForecastRow:
         return why if colon and kind == "Unsupported" else None
 
     def to_json(self) -> dict[str, Any]:
+        """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
         return {**self.identity, **own, "gains": gains}
@@ -106,6 +107,7 @@ class Expectation:
 
     @property
     def basis(self) -> str | None:
+        """What `seconds` rest on: `stored rows` or `assumed`; None where they are unknown."""
         return None if self.seconds is None else "assumed" if self.assumed else "stored rows"
 
 

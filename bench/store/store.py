@@ -61,11 +61,13 @@ class Journal:
                 self._file.write(b"\n")
 
     def append(self, row: Mapping[str, object]) -> None:
+        """Appends `row` as a line of JSON, and syncs it to disk."""
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 

@@ -46,6 +46,7 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
+        """The size of its values."""
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
@@ -58,13 +59,16 @@ class Layout:
 
     @property
     def size_bytes(self) -> int:
+        """The size of all tensors' values."""
         return sum(tensor.size_bytes for tensor in self.tensors)
 
     def to_json(self) -> str:
+        """The layout as JSON, for the parent."""
         return json.dumps({"documents": self.documents, "tensors": [vars(tensor) for tensor in self.tensors]})
 
     @staticmethod
     def from_json(text: str) -> Layout:
+        """Reads what `to_json` has written."""
         fields = json.loads(text)
         tensors = [
             Tensor(

@@ -41,6 +41,7 @@ class Replay:
 
     @property
     def fits(self) -> bool:
+        """Whether the case went through."""
         return self.failed_in is None
 
 

@@ -50,9 +50,11 @@ class Names:
 
     @property
     def header(self) -> list[str]:
+        """The names of the columns, as in a table's first line."""
         return list(self._cells)
 
     def cells(self, row: ResultRow) -> list[str]:
+        """The cells of `row`, one a column."""
         return [cell(row) for cell in self._cells.values()]
 
     def title(self, row: ResultRow) -> str:

@@ -76,6 +76,7 @@ def speed_row(finding: Finding) -> list[str]:
 
 
 def other_row(finding: Finding) -> list[str]:
+    """The cells of a finding that has a table of its own: what it is about, BASE, HEAD."""
     return [_OTHER_NAMES[finding.column], *(_plain(value) for value in (finding.base, finding.head))]
 
 

@@ -120,6 +120,7 @@ def counted(findings: Iterable[Finding]) -> list[str]:
 
 
 def count(number: int, one: str, several: str) -> str:
+    """`number` with the word for it: `1 case`, `1,024 cases`."""
     return f"{number:,} {one if number == 1 else several}"
 
 

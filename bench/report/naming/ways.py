@@ -40,6 +40,7 @@ class Ways:
         self.all = list(dict.fromkeys(self.of(line) for line in ordered))
 
     def of(self, line: SettingColumns) -> Way:
+        """The way of a line."""
         return Way(line["lazy"], ", ".join(self._axes.others(line)))
 
     @property

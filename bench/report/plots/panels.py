@@ -50,6 +50,7 @@ class Card(Generic[Table]):
 
     @property
     def simulated(self) -> bool:
+        """Whether it is a simulated card: all of its tables are, or none."""
         return self.tables[0].simulated
 
     def name(self, table: Table) -> str:

@@ -54,9 +54,11 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
         return f"{settings} to {tokens(ends.pop())} tokens, and no longer length was tried."
 
     def header(self) -> list[str]:
+        """The names of the columns."""
         return ["bpw", "how", *self.varying, *self.caches]
 
     def body(self) -> list[list[str]]:
+        """The cells of each line, as long as the header."""
         return [
             [
                 self.axes.bits(line),

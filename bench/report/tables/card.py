@@ -66,13 +66,16 @@ class CardTable(ABC, Generic[Row]):
         """What else a reader should know, each in a line."""
 
     @abstractmethod
-    def header(self) -> list[str]: ...
+    def header(self) -> list[str]:
+        """The names of the columns."""
 
     @abstractmethod
-    def body(self) -> list[list[str]]: ...
+    def body(self) -> list[list[str]]:
+        """The cells of each line, as long as the header."""
 
     @property
     def title(self) -> str:
+        """The model, the card and its limit, and the attention where there is one alone."""
         attention = f", {self.attentions[0]} attention" if len(self.attentions) == 1 else ""
         return f"{self.model} on {self.card}{attention}"
 
@@ -98,10 +101,12 @@ class CardTable(ABC, Generic[Row]):
 
     @property
     def simulated(self) -> bool:
+        """Whether the card is a simulated one."""
         return is_simulated(self.rows[0])
 
     @property
     def limit_bytes(self) -> int | None:
+        """How much of the card is used: the limit that was asked for, else all of it."""
         first = self.rows[0]
         return first["vram_limit_bytes"] or first["device_total_bytes"]
 

@@ -69,6 +69,7 @@ class ForecastTable:
 
     @property
     def title(self) -> str:
+        """The model, the card, the attention that was asked for, and that it is predicted."""
         first = self.rows[0]
         asked = {row.identity["attention_requested"] for row in self.rows}
         attention = (

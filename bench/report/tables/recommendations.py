@@ -198,6 +198,7 @@ def folklore_section(answers: Sequence[Answer], names: Names | None = None) -> s
 
 
 def folklore_table(answers: Sequence[Answer], names: Names | None = None) -> PlainTable:
+    """What rows say of common claims, a line for each answer; `names` are those of the document around it."""
     names = names or Names(answer.least for answer in answers)
     axes = Axes((end for answer in answers for end in (answer.least, answer.most)), OPTIONAL)
     lines = [

@@ -61,9 +61,11 @@ class VerdictTable(CardTable[ShownCase]):
         return self.assumptions + sorted(errors)
 
     def header(self) -> list[str]:
+        """The names of the columns."""
         return ["bpw", "cache", "how", *self.varying, *(tokens(n) for n in self.lengths), "fits up to"]
 
     def body(self) -> list[list[str]]:
+        """The cells of each line, as long as the header."""
         return [
             [
                 self.axes.bits(line),

@@ -11,6 +11,7 @@ class PipedConsole(Console):
     """A console whose reader may leave: that is a BrokenPipeError for the program to handle, not the end of it."""
 
     def on_broken_pipe(self) -> None:
+        """Raises `BrokenPipeError`."""
         raise BrokenPipeError
 
 

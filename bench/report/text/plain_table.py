@@ -16,7 +16,8 @@ class HasCard(Protocol):
     """A table of one card, by what tells cards apart."""
 
     @property
-    def card_key(self) -> CardKey: ...
+    def card_key(self) -> CardKey:
+        """The card that all of it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,11 @@ class PlainTable:
     card_key: CardKey = ()
 
     def header(self) -> list[str]:
+        """The names of the columns."""
         return self.columns
 
     def body(self) -> list[list[str]]:
+        """The cells of each line, as long as the header."""
         return self.lines
 
 

@@ -26,15 +26,26 @@ class Shown(Protocol):
     """What a table must tell to be shown; the columns that `varying` names tell lines apart."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """What stands above the table."""
+
     @property
-    def legend(self) -> str: ...
+    def legend(self) -> str:
+        """How to read it."""
+
     @property
-    def notes(self) -> list[str]: ...
+    def notes(self) -> list[str]:
+        """What else a reader should know, a paragraph each."""
+
     @property
-    def varying(self) -> Sequence[str]: ...
-    def header(self) -> list[str]: ...
-    def body(self) -> list[list[str]]: ...
+    def varying(self) -> Sequence[str]:
+        """The names of the columns that tell lines apart."""
+
+    def header(self) -> list[str]:
+        """The names of the columns."""
+
+    def body(self) -> list[list[str]]:
+        """The cells of each line, as long as the header."""
 
 
 def as_markdown(table: Shown) -> str:
