@@ -16,6 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.allocator.compiled import compiled
+from bench.allocator.free_blocks import close_holes, forget_free, leave_hole, remember_free, take_free_block
+from bench.allocator.state import (
+    ADDRESS,
+    ALLOCATED,
+    FULL,
+    HOLE,
+    IN_USE,
+    LIMIT,
+    NEXT,
+    NEXT_ADDRESS,
+    NUM_OOMS,
+    NUM_RETRIES,
+    NUM_SEGMENTS,
+    NUM_UNUSED,
+    PART,
+    PEAK_ALLOCATED,
+    PEAK_REQUESTED,
+    PEAK_RESERVED,
+    POOL,
+    PREV,
+    REQUESTED,
+    REQUESTED_NOW,
+    RESERVED,
+    SIZE,
+    State,
+    give_row_back,
+    new_state,
+    take_row,
+)
 
 MIN_BLOCK_SIZE = 512  # every request is rounded up to a multiple of this (kMinBlockSize)
 SMALL_SIZE = 1 << 20  # the largest request served from the small pool (kSmallSize)
@@ -23,69 +52,6 @@ SMALL_BUFFER = 2 << 20  # a segment of the small pool (kSmallBuffer)
 MIN_LARGE_ALLOC = 10 << 20  # requests from here on get a segment of their own size (kMinLargeAlloc)
 LARGE_BUFFER = 20 << 20  # a segment that several medium requests share (large_segment_size_mb)
 ROUND_LARGE = 2 << 20  # large segments are a multiple of this (kRoundLarge)
-
-# The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
-ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
-# The places in `State.counters`.
-(
-    LIMIT,
-    ALLOCATED,
-    REQUESTED_NOW,
-    RESERVED,
-    PEAK_ALLOCATED,
-    PEAK_REQUESTED,
-    PEAK_RESERVED,
-    NUM_SEGMENTS,
-    NUM_RETRIES,
-    NUM_OOMS,
-    NEXT_ADDRESS,
-    NUM_UNUSED,
-    FREE_MARK,
-) = range(13)
-
-FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
-_MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a hash, which wraps at 64 bits
-HOLE = -1  # a place among the free blocks of one that is in use again: most come back as they were
-_MAX_HOLES = 64  # of a pool
-FULL = -1  # what `malloc` answers when the card is full
-
-
-class State(NamedTuple):
-    """Everything that an allocator knows, in arrays of int64.
-
-    `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
-    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
-    `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
-    `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
-    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
-    """
-
-    blocks: NDArray[np.int64]
-    unused: NDArray[np.int64]
-    free: NDArray[np.int64]
-    free_keys: NDArray[np.int64]
-    num_free: NDArray[np.int64]
-    num_holes: NDArray[np.int64]
-    parts: NDArray[np.int64]
-    counters: NDArray[np.int64]
-
-
-def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: int) -> State:
-    """An empty card on which all segments together may take `limit_bytes`."""
-    state = State(
-        blocks=np.zeros((max_blocks, 8), np.int64),
-        unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
-        free=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1), np.int64),
-        free_keys=np.zeros((2 * num_streams, max_blocks + _MAX_HOLES + 1, 2), np.int64),
-        num_free=np.zeros(2 * num_streams, np.int64),
-        num_holes=np.zeros(2 * num_streams, np.int64),
-        parts=np.zeros((2, num_parts), np.int64),
-        counters=np.zeros(13, np.int64),
-    )
-    state.counters[LIMIT] = limit_bytes
-    state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
-    state.counters[NUM_UNUSED] = max_blocks
-    return state
 
 
 @compiled
@@ -113,7 +79,7 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
     counters = state.counters
     size = round_size(size_bytes)
     pool = 2 * stream + (0 if size <= SMALL_SIZE else 1)
-    row = _take_free_block(state, size, pool)
+    row = take_free_block(state, size, pool)
     if row == FULL:
         row = _new_segment(state, size, pool)
     if row == FULL:
@@ -151,21 +117,21 @@ def free(state: State, row: int) -> bool:
     blocks[row, IN_USE] = 0
     before, after = blocks[row, PREV], blocks[row, NEXT]
     if before >= 0 and blocks[before, IN_USE] == 0:
-        _forget_free(state, before)
+        forget_free(state, before)
         blocks[row, ADDRESS] = blocks[before, ADDRESS]
         blocks[row, SIZE] += blocks[before, SIZE]
         blocks[row, PREV] = blocks[before, PREV]
         if blocks[row, PREV] >= 0:
             blocks[blocks[row, PREV], NEXT] = row
-        _give_row_back(state, before)
+        give_row_back(state, before)
     if after >= 0 and blocks[after, IN_USE] == 0:
-        _forget_free(state, after)
+        forget_free(state, after)
         blocks[row, SIZE] += blocks[after, SIZE]
         blocks[row, NEXT] = blocks[after, NEXT]
         if blocks[row, NEXT] >= 0:
             blocks[blocks[row, NEXT], PREV] = row
-        _give_row_back(state, after)
-    _remember_free(state, row)
+        give_row_back(state, after)
+    remember_free(state, row)
     return True
 
 
@@ -179,23 +145,9 @@ def empty_cache(state: State) -> None:
             if row != HOLE and blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
                 state.counters[RESERVED] -= blocks[row, SIZE]
                 state.counters[NUM_SEGMENTS] -= 1
-                _leave_hole(state, pool, place)
-                _give_row_back(state, row)
-        _close_holes(state, pool)
-
-
-@compiled
-def _take_free_block(state: State, size: int, pool: int) -> int:
-    place = _first_not_before(state, pool, size, 0)
-    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
-        place += 1
-    if place == state.num_free[pool]:
-        return FULL
-    row = int(state.free[pool, place])
-    _leave_hole(state, pool, place)
-    if state.num_holes[pool] > _MAX_HOLES:
-        _close_holes(state, pool)
-    return row
+                leave_hole(state, pool, place)
+                give_row_back(state, row)
+        close_holes(state, pool)
 
 
 @compiled
@@ -207,7 +159,7 @@ def _new_segment(state: State, size: int, pool: int) -> int:
     counters[RESERVED] += segment
     counters[NUM_SEGMENTS] += 1
     counters[PEAK_RESERVED] = max(counters[PEAK_RESERVED], counters[RESERVED])
-    row = _take_row(state)
+    row = take_row(state)
     _set_block(state, row, counters[NEXT_ADDRESS], segment, pool, -1, -1)
     counters[NEXT_ADDRESS] += segment
     return row
@@ -233,103 +185,13 @@ def _split(state: State, row: int, size: int) -> None:
     small = blocks[row, POOL] % 2 == 0
     if (small and remaining < MIN_BLOCK_SIZE) or (not small and remaining <= SMALL_SIZE):
         return
-    rest = _take_row(state)
+    rest = take_row(state)
     _set_block(state, rest, blocks[row, ADDRESS] + size, remaining, blocks[row, POOL], row, blocks[row, NEXT])
     if blocks[row, NEXT] >= 0:
         blocks[blocks[row, NEXT], PREV] = rest
     blocks[row, NEXT] = rest
     blocks[row, SIZE] = size
-    _remember_free(state, rest)
-
-
-@compiled
-def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
-    """The index in a pool's free blocks of the first that is not before (`size`, `address`)."""
-    low, high = 0, state.num_free[pool]
-    while low < high:
-        middle = (low + high) // 2
-        found = state.free_keys[pool, middle, 0]
-        if found < size or (found == size and state.free_keys[pool, middle, 1] < address):
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@compiled
-def _remember_free(state: State, row: int) -> None:
-    size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
-    free, keys = state.free[pool], state.free_keys[pool]
-    place = _first_not_before(state, pool, size, address)
-    if place > 0 and free[place - 1] == HOLE and (place == state.num_free[pool] or free[place] != HOLE):
-        place -= 1
-    # Those behind make room, as far as to the next hole.
-    hole = place
-    while hole < state.num_free[pool] and free[hole] != HOLE:
-        hole += 1
-    if hole == state.num_free[pool]:
-        state.num_free[pool] += 1
-    else:
-        state.num_holes[pool] -= 1
-    for i in range(hole, place, -1):
-        free[i] = free[i - 1]
-        keys[i, 0], keys[i, 1] = keys[i - 1, 0], keys[i - 1, 1]
-    free[place] = row
-    keys[place, 0], keys[place, 1] = size, address
-    state.counters[FREE_MARK] += _mark_of(state, row)
-
-
-@compiled
-def _forget_free(state: State, row: int) -> None:
-    blocks = state.blocks
-    pool = blocks[row, POOL]
-    place = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
-    while state.free[pool, place] != row:  # a hole that the same block has left
-        place += 1
-    _leave_hole(state, pool, place)
-    if state.num_holes[pool] > _MAX_HOLES:
-        _close_holes(state, pool)
-
-
-@compiled
-def _leave_hole(state: State, pool: int, place: int) -> None:
-    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, place])
-    state.free[pool, place] = HOLE
-    state.num_holes[pool] += 1
-
-
-@compiled
-def _close_holes(state: State, pool: int) -> None:
-    kept = 0
-    for place in range(state.num_free[pool]):
-        if state.free[pool, place] != HOLE:
-            state.free[pool, kept] = state.free[pool, place]
-            state.free_keys[pool, kept, 0] = state.free_keys[pool, place, 0]
-            state.free_keys[pool, kept, 1] = state.free_keys[pool, place, 1]
-            kept += 1
-    state.num_free[pool] = kept
-    state.num_holes[pool] = 0
-
-
-@compiled
-def _mark_of(state: State, row: int) -> int:
-    """The share of one free block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
-    blocks = state.blocks
-    mark = blocks[row, ADDRESS] * _MIX_ADDRESS ^ (blocks[row, SIZE] * _MIX_SIZE + blocks[row, POOL])
-    mark = (mark ^ (mark >> 29)) * _MIX_ADDRESS
-    return int((mark ^ (mark >> 32)) * _MIX_SIZE)
-
-
-@compiled
-def _take_row(state: State) -> int:
-    state.counters[NUM_UNUSED] -= 1
-    return int(state.unused[state.counters[NUM_UNUSED]])
-
-
-@compiled
-def _give_row_back(state: State, row: int) -> None:
-    state.unused[state.counters[NUM_UNUSED]] = row
-    state.counters[NUM_UNUSED] += 1
+    remember_free(state, rest)
 
 
 class OutOfMemory(Exception):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
@@ -23,3 +25,18 @@ def compiled(function: Function) -> Function:
         return cast(Function, _njit(**_OPTIONS, _nrt=False)(function))
     except (KeyError, TypeError):
         return cast(Function, _njit(**_OPTIONS)(function))
+
+
+def forget_stale(package: Path) -> None:
+    """Deletes what numba keeps of the functions below `package` from before the newest of its sources was written.
+
+    numba compiles a function again when the function's own file has changed, not when a file has that it calls.
+    """
+    newest = max((path.stat().st_mtime for path in package.rglob("*.py")), default=0.0)
+    for index in package.rglob("__pycache__/*.nbi"):
+        with suppress(OSError):  # another process was faster, or the package cannot be written
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+forget_stale(Path(__file__).parent.parent)

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.allocator.caching import FULL, NUM_UNUSED, CachingAllocator, OutOfMemory, State, empty_cache, free, malloc
+from bench.allocator.caching import CachingAllocator, OutOfMemory, empty_cache, free, malloc
 from bench.allocator.compiled import compiled
+from bench.allocator.state import FULL, NUM_UNUSED, State
 
 _MALLOC, _FREE, _EMPTY_CACHE = range(3)
 # The columns of `Requests.array`: BLOCK is the request that made it.

@@ -38,7 +38,7 @@ class ForkServer:
         self._statuses: dict[int, Future[int]] = {}
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
-        """Forks a child; starts the server first where it does not run. Raises `OSError` where it cannot."""
+        """Forks a child; starts the server first where it does not run. Raises `LauncherFailed`."""
         started: Future[_Forked] = Future()
         with self._lock:
             connection = self._connection or self._start_server()

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.allocator import caching as allocator
-from bench.allocator.caching import State
+from bench.allocator import state as allocator
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
+from bench.allocator.state import State
 from bench.core.case import PAGE
 from bench.trace import sections
 from bench.trace import template as columns

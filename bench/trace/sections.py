@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bench.allocator import caching as allocator
-from bench.allocator import flash, sort
-from bench.allocator.caching import State
+from bench.allocator import caching, flash, sort
+from bench.allocator import state as allocator
 from bench.allocator.compiled import compiled
+from bench.allocator.state import State
 from bench.trace import template as columns
 from bench.trace.layers import Layers
 from bench.trace.recording import Op, Size
@@ -175,16 +175,16 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
                 continue
             if state.counters[allocator.NUM_UNUSED] < 2:
                 return CROWDED
-            row = allocator.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
+            row = caching.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
             if row == allocator.FULL:
                 return FULL
             rows[index] = row
         elif op == _FREE:
             row = rows[start + events[index, _BLOCK]]
             if row >= 0:
-                allocator.free(state, row)
+                caching.free(state, row)
         else:
-            allocator.empty_cache(state)
+            caching.empty_cache(state)
     return DONE
 
 

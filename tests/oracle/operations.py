@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.allocator import caching as allocator
+from bench.allocator import state as allocator
 from bench.allocator.caching import CachingAllocator, OutOfMemory
 
 Array = NDArray[np.int64]

@@ -1,0 +1,86 @@
+"""All that the model of PyTorch's allocator knows, in arrays that numba's functions change in place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.allocator.compiled import compiled
+
+# The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
+ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
+# The places in `State.counters`.
+(
+    LIMIT,
+    ALLOCATED,
+    REQUESTED_NOW,
+    RESERVED,
+    PEAK_ALLOCATED,
+    PEAK_REQUESTED,
+    PEAK_RESERVED,
+    NUM_SEGMENTS,
+    NUM_RETRIES,
+    NUM_OOMS,
+    NEXT_ADDRESS,
+    NUM_UNUSED,
+    FREE_MARK,
+) = range(13)
+
+FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
+HOLE = -1  # in `State.free`, a place among the free blocks of one that is in use again: most come back as they were
+MAX_HOLES = 64  # of a pool
+FULL = -1  # what `malloc` answers when the card is full
+
+
+class State(NamedTuple):
+    """Everything that an allocator knows, in arrays of int64.
+
+    `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
+    stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
+    `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
+    `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
+    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
+    """
+
+    blocks: NDArray[np.int64]
+    unused: NDArray[np.int64]
+    free: NDArray[np.int64]
+    free_keys: NDArray[np.int64]
+    num_free: NDArray[np.int64]
+    num_holes: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    counters: NDArray[np.int64]
+
+
+def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: int) -> State:
+    """An empty card on which all segments together may take `limit_bytes`."""
+    state = State(
+        blocks=np.zeros((max_blocks, 8), np.int64),
+        unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
+        free=np.zeros((2 * num_streams, max_blocks + MAX_HOLES + 1), np.int64),
+        free_keys=np.zeros((2 * num_streams, max_blocks + MAX_HOLES + 1, 2), np.int64),
+        num_free=np.zeros(2 * num_streams, np.int64),
+        num_holes=np.zeros(2 * num_streams, np.int64),
+        parts=np.zeros((2, num_parts), np.int64),
+        counters=np.zeros(13, np.int64),
+    )
+    state.counters[LIMIT] = limit_bytes
+    state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
+    state.counters[NUM_UNUSED] = max_blocks
+    return state
+
+
+@compiled
+def take_row(state: State) -> int:
+    """A row of `State.blocks` that holds no block; there must be one."""
+    state.counters[NUM_UNUSED] -= 1
+    return int(state.unused[state.counters[NUM_UNUSED]])
+
+
+@compiled
+def give_row_back(state: State, row: int) -> None:
+    """From now on `row` holds no block."""
+    state.unused[state.counters[NUM_UNUSED]] = row
+    state.counters[NUM_UNUSED] += 1
