@@ -19,4 +19,4 @@ def ended(outcome: str, phase: str) -> str:
 
 def stored(outcome: str, phase: str | None) -> str:
     """In the schema's words: `fits`, `oom in cache`."""
-    return outcome if phase in (None, Phase.DONE) else f"{outcome} in {phase}"
+    return outcome if outcome == Outcome.FITS or phase in (None, Phase.DONE) else f"{outcome} in {phase}"
