@@ -23,10 +23,6 @@ class Claim:
     claim: int
     or_more: bool
 
-    def speaks_of(self, total_bytes: float) -> bool:
-        """A card is known by a little more than it reports: a 40 GB card has 39.4 GiB, a 24 GB card 23.5."""
-        return self.card_gb - 2 <= total_bytes / _GIB <= self.card_gb
-
     def __str__(self) -> str:
         return f"{self.card_gb} GB: {self.claim:,}{' or more' if self.or_more else ''}"
 
@@ -77,7 +73,7 @@ def answers(boundaries: pd.DataFrame) -> list[Answer]:
     usable = usable.sort_values(["length", "bpw"], ascending=[True, False], kind="stable")
     found = []
     for saying in SAYINGS:
-        sizes = usable["size_bytes"]
+        sizes = usable["size_bytes"]  # a 40 GB card reports 39.4 GiB, a 24 GB card 23.5
         own = usable[sizes.between((saying.card_gb - 2) * _GIB, saying.card_gb * _GIB)]
         for _, rows in own.groupby(QUESTION, dropna=False, sort=True):
             ends = rows.iloc[[0, -1]].to_dict("records")

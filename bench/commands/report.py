@@ -15,7 +15,7 @@ from bench.config.units import parse_size, parse_tokens
 from bench.core.columns import DOCUMENTS
 from bench.core.errors import BadInput, ExitCode
 from bench.report.json_document import as_json_document
-from bench.report.publish import ReportOptions, publish_all
+from bench.report.publish import ReportOptions, publish
 from bench.report.rows import latest, shared
 from bench.report.tables.recommendations import as_frame
 from bench.store.store import read_boundaries, read_cases, release_memory
@@ -44,7 +44,7 @@ def report(
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
-        published = publish_all(cases, boundaries, out_dir, echo=not as_json, options=options)
+        published = publish(cases, boundaries, out_dir, echo=not as_json, options=options)
     finally:
         gc.enable()
     if as_json:

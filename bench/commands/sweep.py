@@ -50,7 +50,9 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
     answer = _read(planned, finished, results_dir)
     files: list[Path] = []
     if not answer.cases.empty or not answer.boundaries.empty:
-        files = publish(answer.shown, answer.boundaries, answer.run_dir / "report", echo=not as_json, list_files=False)
+        files = publish(
+            answer.shown, answer.boundaries, answer.run_dir / "report", echo=not as_json, list_files=False
+        ).files
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))
     elif files:

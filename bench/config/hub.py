@@ -44,7 +44,7 @@ from platformdirs import user_cache_path
 
 from bench.config import skeleton
 from bench.config.formats import is_weights_file
-from bench.core.case import Case, ModelSpec
+from bench.core.case import ModelSpec
 from bench.core.errors import BadInput, nearest
 from bench.core.files import replaced
 
@@ -102,16 +102,11 @@ def resolve(repo: str, revision: str) -> Resolved:
         return Resolved(listing.commit, directory)
 
 
-def needs_download(case: Case) -> bool:
-    """Whether `case` reads weights that `resolve` has left on the hub: those of a repository, on a real GPU."""
-    return not case.device.is_simulated and case.model.repo is not None
-
-
 def download(model: ModelSpec) -> ModelSpec:
     """`model` with its weights on this disk, in the hub's own cache; what is there is not fetched again.
 
-    For models of `resolve`, before their first case on a real GPU (`needs_download`). Raises `BadInput`, also where the
-    disk has no room.
+    For models of `resolve`, before their first case on a real GPU (`Case.needs_download`). Raises `BadInput`, also
+    where the disk has no room.
     """
     assert model.repo is not None
     assert model.revision is not None

@@ -135,6 +135,11 @@ class Case:
         text = _SORTED_JSON.encode(determining)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def needs_download(self) -> bool:
+        """Whether it reads weights that are on a hub, of which only the headers were fetched so far."""
+        return not self.device.is_simulated and self.model.repo is not None
+
     @staticmethod
     def from_json(text: str) -> Case:
         """Reads what `to_json` has written."""

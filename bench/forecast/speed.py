@@ -101,7 +101,7 @@ def estimate(
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
     (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
     the card where a checkpoint's header tells them (without the embeddings; with all experts); `copies_for_each_head`
-    as for `cache_bytes_per_token`. With an efficiency of 1 it is the ideal that measured speeds are compared with. None
+    as in `_cache_bytes`. With an efficiency of 1 it is the ideal that measured speeds are compared with. None
     where bandwidth is unknown or `config` lacks a size.
     """
     shape = _read_shape(config)
@@ -128,20 +128,6 @@ def weight_bytes_per_step(
     return None if shape is None else _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
 
 
-def cache_bytes_per_token(
-    config: dict[str, Any], cache: str, tokens_in_context: int, copies_for_each_head: bool = False
-) -> float | None:
-    """Bytes that attention moves for one token of one sequence; None where `config` lacks a size.
-
-    FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
-    tensors, and those are read (exllamav2/attn.py, forward; cache.py, get_kv_state): more than FP16, not less. Writing
-    the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that several
-    heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
-    """
-    shape = _read_shape(config)
-    return None if shape is None else _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
-
-
 def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
     attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)  # q and o; k and v
     mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * experts
@@ -158,6 +144,13 @@ def _experts_read(shape: _Shape, batch_size: int) -> float:
 
 
 def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
+    """Bytes that attention moves for one token of one sequence.
+
+    FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
+    tensors, and those are read (exllamav2/attn.py, forward; cache.py, get_kv_state): more than FP16, not less. Writing
+    the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that several
+    heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
+    """
     elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
     fp16_bytes = 2 * elements * 2
     copied_bytes = 0.0

@@ -70,19 +70,6 @@ def publish(
     options: ReportOptions | None = None,
     plots: bool = True,
     list_files: bool = True,
-) -> list[Path]:
-    """The files of `publish_all`."""
-    return publish_all(cases, boundaries, out_dir, echo, options, plots, list_files).files
-
-
-def publish_all(
-    cases: pd.DataFrame,
-    boundaries: pd.DataFrame,
-    out_dir: Path,
-    echo: bool,
-    options: ReportOptions | None = None,
-    plots: bool = True,
-    list_files: bool = True,
 ) -> Published:
     """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`.
 

@@ -108,7 +108,7 @@ def run_sweep(
 def _with_weights(work: Case | Search) -> Case | Search:
     """`work` with the weights of its model on disk, where a real GPU needs them and a hub has them."""
     case = work.longest
-    if case.device.is_simulated or case.model.repo is None:
+    if not case.needs_download:
         return work
     from bench.config import hub
 

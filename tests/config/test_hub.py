@@ -551,14 +551,14 @@ def cuda_case(served: Hub, exl2_dir: Path, monkeypatch: pytest.MonkeyPatch) -> C
     gpu = Gpu(0, "GPU-1", "NVIDIA RTX A6000", 48 << 30, "8.6", "580.1", "13.0")
     monkeypatch.setattr(devices, "find_gpus", lambda: ([gpu], None))
     (case,) = plan_sweep(["model=hub", f"model.repo={REPO}", "device=cuda", "max_seq_len=4096"]).cases
-    assert hub.needs_download(case)
+    assert case.needs_download
     assert served.sent_bytes < 1_000_000
     return case
 
 
 def test_nothing_is_downloaded_for_a_simulated_card_or_a_local_directory(cuda_case: Case, exl2_dir: Path) -> None:
     local = plan_sweep(["model=local", f"model.path={exl2_dir}", "device=cuda", "max_seq_len=4096"]).cases
-    assert not any(hub.needs_download(case) for case in (*local, *_cases()))
+    assert not any(case.needs_download for case in (*local, *_cases()))
 
 
 def test_a_download_brings_what_the_engine_reads_and_changes_only_the_path(

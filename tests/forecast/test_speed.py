@@ -21,7 +21,6 @@ from bench.config import compose as catalogue
 from bench.core.case import Case
 from bench.forecast.speed import (
     EFFICIENCY,
-    cache_bytes_per_token,
     estimate,
     estimated_speed,
     step_of,
@@ -166,6 +165,13 @@ def test_an_mlp_without_a_gate_has_two_matrices() -> None:
     assert weight_bytes_per_step(ungated, 8.0, 8) == 32 * (41_943_040 + 2 * 4096 * 14336) + 525_336_576
 
 
+def _cache_bytes(config: dict[str, Any], cache: str, tokens: int, attention: str = "flash") -> float | None:
+    """The bytes that `attention` moves for the cache of one sequence; None where the config lacks a size."""
+    case = catalogue_case("model=llama_3_1_8b", f"attention={attention}")
+    step = step_of(replace(case, model=replace(case.model, config=config), cache=cache, max_seq_len=tokens))
+    return None if step is None else step.cache_bytes
+
+
 @pytest.mark.parametrize(
     ("cache", "token_bytes"),
     [
@@ -176,18 +182,18 @@ def test_an_mlp_without_a_gate_has_two_matrices() -> None:
     ],
 )
 def test_the_cache_of_llama_3_8b(cache: str, token_bytes: int) -> None:
-    assert cache_bytes_per_token(LLAMA_3_8B, cache, 1) == token_bytes
-    assert cache_bytes_per_token(LLAMA_3_8B, cache, 8192) == 8192 * token_bytes
-    assert cache_bytes_per_token(LLAMA_3_8B, cache, 0) == 0
+    assert _cache_bytes(LLAMA_3_8B, cache, 1) == token_bytes
+    assert _cache_bytes(LLAMA_3_8B, cache, 8192) == 8192 * token_bytes
+    assert _cache_bytes(LLAMA_3_8B, cache, 0) == 0
 
 
 def test_the_cache_of_llama_2_7b() -> None:
-    assert cache_bytes_per_token(LLAMA_2_7B, "FP16", 4096) == 2 << 30
+    assert _cache_bytes(LLAMA_2_7B, "FP16", 4096) == 2 << 30
 
 
 def test_heads_may_have_a_size_of_their_own() -> None:
     narrow = {**LLAMA_3_8B, "head_dim": 64}
-    assert cache_bytes_per_token(narrow, "FP16", 1) == 131_072 / 2
+    assert _cache_bytes(narrow, "FP16", 1) == 131_072 / 2
     assert weight_bytes_per_step(narrow, 8.0, 8) == 6_979_321_856 - 32 * 41_943_040 / 2 + 525_336_576
 
 
@@ -256,10 +262,10 @@ def test_a_quantised_cache_is_not_faster_than_fp16() -> None:
 
 
 def test_other_attention_copies_what_heads_share() -> None:
-    shared = cache_bytes_per_token(LLAMA_3_8B, "FP16", 1, copies_for_each_head=True)
+    shared = _cache_bytes(LLAMA_3_8B, "FP16", 1, "sdpa")
     assert shared == 131_072 + 2 * 4 * 131_072  # read; written and read for each of 32 heads, of 8
-    assert cache_bytes_per_token(LLAMA_3_8B, "Q4", 1, True) == 32_768 + 4_096 + 2 * 131_072 + 2 * 4 * 131_072
-    assert cache_bytes_per_token(LLAMA_2_7B, "FP16", 1, True) == cache_bytes_per_token(LLAMA_2_7B, "FP16", 1)
+    assert _cache_bytes(LLAMA_3_8B, "Q4", 1, "sdpa") == 32_768 + 4_096 + 2 * 131_072 + 2 * 4 * 131_072
+    assert _cache_bytes(LLAMA_2_7B, "FP16", 1, "sdpa") == _cache_bytes(LLAMA_2_7B, "FP16", 1)
 
 
 @given(
@@ -316,13 +322,13 @@ def test_without_a_bandwidth_there_is_no_estimate(bandwidth: float | None) -> No
 )
 def test_without_the_sizes_there_is_no_estimate(config: dict[str, Any]) -> None:
     assert weight_bytes_per_step(config, 4.0, 6) is None
-    assert cache_bytes_per_token(config, "FP16", 64) is None
+    assert _cache_bytes(config, "FP16", 64) is None
     assert estimate(config, 4.0, 6, "FP16", 64, 1, RTX_4090, weight_bytes=1e9) is None
 
 
 def test_without_key_value_heads_there_are_as_many_as_heads() -> None:
     config = {key: value for key, value in LLAMA_2_7B.items() if key != "num_key_value_heads"}
-    assert cache_bytes_per_token(config, "FP16", 1) == cache_bytes_per_token(LLAMA_2_7B, "FP16", 1)
+    assert _cache_bytes(config, "FP16", 1) == _cache_bytes(LLAMA_2_7B, "FP16", 1)
 
 
 def test_the_catalogue_has_estimates_but_where_the_docs_say() -> None:

@@ -19,7 +19,7 @@ REAL = {"device_kind": "cuda", "device_name": "NVIDIA L4", "device_uuid": "GPU-1
 
 
 def page_of(cases: pd.DataFrame, boundaries: pd.DataFrame, folder: Path) -> Page:
-    files = publish(cases, boundaries, folder, echo=False, plots=False)
+    files = publish(cases, boundaries, folder, echo=False, plots=False).files
     assert files[-1].name == "report.html"
     return Page(files[-1].read_text(encoding="utf-8"))
 

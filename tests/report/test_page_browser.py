@@ -51,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> str:
     found = [boundary(n, bpw=bpw, cache=cache) for bpw, cache, n in ((2.5, "FP16", 20480), (4.0, "FP16", 15360))]
     found += [boundary(n, bpw=bpw, cache="Q4") for bpw, n in ((2.5, 65536), (4.0, None))]
     folder = tmp_path_factory.mktemp("report")
-    files = publish(cases_of(*cases), boundaries_of(*found), folder, echo=False, plots=False)
+    files = publish(cases_of(*cases), boundaries_of(*found), folder, echo=False, plots=False).files
     return files[-1].as_uri()
 
 

@@ -30,14 +30,14 @@ def _names(files: list[Path]) -> list[str]:
 
 def test_cases_alone_make_what_they_always_made(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     for nothing_found in (NONE, boundaries_of()):
-        files = publish(frame_of(fits(4096, 5.0)), nothing_found, tmp_path, echo=False)
+        files = publish(frame_of(fits(4096, 5.0)), nothing_found, tmp_path, echo=False).files
         assert _names(files) == ["tables.md", *ADVICE, "tradeoffs.csv", "cases.csv", *PEAK_PLOT, PAGE]
         assert (tmp_path / "tables.md").read_text().startswith("### tiny on rtx_4090")
 
 
 def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     for no_cases in (NONE, frame_of()):
-        files = publish(no_cases, boundaries_of(ends(46336)), tmp_path, echo=False)
+        files = publish(no_cases, boundaries_of(ends(46336)), tmp_path, echo=False).files
         assert _names(files) == [*FOUND, "boundaries.csv", *BOUNDARY_PLOT, PAGE]
         text = (tmp_path / "tables.md").read_text()
         assert text.startswith("### tiny on rtx_4090")
@@ -47,7 +47,7 @@ def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameO
 def test_both_make_one_report_with_the_boundaries_first(
     frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = publish(frame_of(fits(4096, 5.0)), boundaries_of(ends(46336)), tmp_path, echo=True)
+    files = publish(frame_of(fits(4096, 5.0)), boundaries_of(ends(46336)), tmp_path, echo=True).files
     assert _names(files) == [
         "tables.md",
         *TOLD,
@@ -86,7 +86,7 @@ def test_probes_of_a_boundary_are_in_no_table_but_in_the_csv(
 
 def test_cases_that_are_all_probes_make_no_verdicts(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     cases = frame_of(fits(46336, 23.0, case_id="below"), oom(46592, case_id="above"))
-    files = publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=False)
+    files = publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=False).files
     assert _names(files) == [*FOUND, "boundaries.csv", "cases.csv", *BOUNDARY_PLOT, PAGE]
     assert (tmp_path / "tables.md").read_text().startswith("### tiny")
 
@@ -107,7 +107,7 @@ def test_of_two_rows_for_one_boundary_the_later_counts_and_both_had_probes(
 def test_boundaries_without_an_answer_make_a_table_and_no_plot(
     boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = publish(NONE, boundaries_of(no_answer("unsupported", case_ids=None)), tmp_path, echo=False)
+    files = publish(NONE, boundaries_of(no_answer("unsupported", case_ids=None)), tmp_path, echo=False).files
     assert _names(files) == ["tables.md", *ADVICE, "boundaries.csv", PAGE]
     assert "| n/a |" in (tmp_path / "tables.md").read_text()
     assert capsys.readouterr().err == "vram-bench: no plot for rtx_4090: no row has an answer\n"
@@ -115,7 +115,7 @@ def test_boundaries_without_an_answer_make_a_table_and_no_plot(
 
 def test_simulated_and_measured_boundaries_are_drawn_apart(boundaries_of: FrameOf, tmp_path: Path) -> None:
     measured = ends(4096, device_kind="cuda", device_name="NVIDIA GeForce RTX 4090", device_uuid="GPU-1234567")
-    files = publish(NONE, boundaries_of(ends(8192), measured), tmp_path, echo=False)
+    files = publish(NONE, boundaries_of(ends(8192), measured), tmp_path, echo=False).files
     assert len([file for file in files if file.suffix == ".png"]) == 2
 
 
@@ -125,7 +125,7 @@ def test_where_memory_is_known_it_is_drawn_and_where_not_it_is_said(
     publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False)
     assert capsys.readouterr().err == "vram-bench: no memory plot for rtx_4090: no row tells the memory\n"
     case = fits(4096, 5.0, case_id="a", weights_bytes=1 << 30)
-    files = publish(frame_of(case), boundaries_of(ends(4096, case_ids=["a"])), tmp_path, echo=False)
+    files = publish(frame_of(case), boundaries_of(ends(4096, case_ids=["a"])), tmp_path, echo=False).files
     assert [file.name for file in files if "memory" in file.name] == ["rtx_4090-memory.png", "rtx_4090-memory.svg"]
     assert capsys.readouterr().err == ""
 
@@ -133,7 +133,7 @@ def test_where_memory_is_known_it_is_drawn_and_where_not_it_is_said(
 def test_a_simulated_and_a_measured_card_of_one_name_keep_their_files_apart(
     boundaries_of: FrameOf, tmp_path: Path
 ) -> None:
-    files = publish(NONE, boundaries_of(ends(4096), ends(8192, device_kind="cuda")), tmp_path, echo=False)
+    files = publish(NONE, boundaries_of(ends(4096), ends(8192, device_kind="cuda")), tmp_path, echo=False).files
     assert [file.name for file in files if file.suffix == ".svg"] == [
         "rtx_4090-measured-boundary.svg",
         "rtx_4090-simulated-boundary.svg",
@@ -141,7 +141,7 @@ def test_a_simulated_and_a_measured_card_of_one_name_keep_their_files_apart(
 
 
 def test_the_same_rows_make_the_same_pictures(boundaries_of: FrameOf, tmp_path: Path) -> None:
-    made = [publish(NONE, boundaries_of(ends(4096)), tmp_path / name, echo=False) for name in ("a", "b")]
+    made = [publish(NONE, boundaries_of(ends(4096)), tmp_path / name, echo=False).files for name in ("a", "b")]
     pictures = [[file.read_bytes() for file in files if file.suffix in (".png", ".svg")] for files in made]
     assert pictures[0] == pictures[1]
     assert b"max_seq_len" in pictures[0][1]  # text stays text
@@ -151,11 +151,11 @@ def test_pictures_that_another_process_draws_are_the_same_in_the_same_order(
     boundaries_of: FrameOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = boundaries_of(*(ends(4096, device_name=f"card_{n}") for n in range(3)))
-    here = publish(NONE, rows, tmp_path / "here", echo=False)
+    here = publish(NONE, rows, tmp_path / "here", echo=False).files
     drawn_by: list[int] = []
     monkeypatch.setattr(write, "_FEW", 2)
     monkeypatch.setattr(write, "save", lambda *_: drawn_by.append(os.getpid()))
-    there = publish(NONE, rows, tmp_path / "there", echo=False)
+    there = publish(NONE, rows, tmp_path / "there", echo=False).files
     assert not drawn_by  # the other process has a `save` of its own
     assert [file.name for file in there] == [file.name for file in here]
     pictures = [[file.read_bytes() for file in files if file.suffix in (".png", ".svg")] for files in (here, there)]
@@ -168,7 +168,7 @@ def test_if_the_process_that_draws_is_killed_it_is_said_and_the_tables_are_there
 ) -> None:
     monkeypatch.setattr(write, "_FEW", 0)
     monkeypatch.setattr(write, "_leave_interrupts_to_the_parent", os.abort)
-    files = publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False)
+    files = publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False).files
     assert _names(files) == [*FOUND, "boundaries.csv", PAGE]
     assert "not all plots were drawn: the process that draws them was killed" in capsys.readouterr().err
 
@@ -204,6 +204,6 @@ def test_of_very_many_cards_some_are_drawn_and_it_is_said(
     boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [ends(4096, device_name=f"card_{n:02d}") for n in range(22)]
-    files = publish(NONE, boundaries_of(*rows), tmp_path, echo=False)
+    files = publish(NONE, boundaries_of(*rows), tmp_path, echo=False).files
     assert len([file for file in files if file.suffix == ".png"]) == 20
     assert "plots for 20 of 22 cards, not for card_20, card_21\n" in capsys.readouterr().err

@@ -68,7 +68,7 @@ FRONT = """\
 
 
 def published(tmp_path: Path, cases: pd.DataFrame, boundaries: pd.DataFrame, options: ReportOptions = WISHES) -> Path:
-    files = publish(cases, boundaries, tmp_path, echo=False, options=options, plots=False)
+    files = publish(cases, boundaries, tmp_path, echo=False, options=options, plots=False).files
     assert all(file.stat().st_size for file in files)
     return tmp_path
 
