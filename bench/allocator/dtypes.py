@@ -28,12 +28,12 @@ def told(config: Mapping[str, Any]) -> str | None:
 
 
 def unquantised(config: Mapping[str, Any]) -> str:
-    """The same, or what is assumed."""
+    """The type that config.json (parsed) names, or the one that is assumed where it names none."""
     return told(config) or ASSUMED
 
 
 def assumptions(config: Mapping[str, Any], bpw: float, has_weights: bool) -> list[str]:
-    """What is taken for granted of the weights' type: nothing where they are there to be read, or quantised."""
+    """The note on an assumed type of weights; none where they are quantised, or were read."""
     if bpw != UNQUANTISED_BPW or has_weights or told(config) is not None:
         return []
     return [f"weights of {ASSUMED} assumed: config.json names no torch_dtype"]

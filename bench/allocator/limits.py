@@ -1,4 +1,4 @@
-"""What of a card is there for PyTorch, and what of that cuBLAS takes."""
+"""How many bytes of a card PyTorch can use, and how many of those cuBLAS takes."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _workspace_bytes(device: DeviceSpec) -> int:
 
 
 def origins(device: DeviceSpec) -> dict[str, str]:
-    """Where the figures come from that only a measurement can tell: `assumed`, `measured`, or `measured: ` and how."""
+    """The source of the figures that have to be measured: `assumed`, `measured`, or `measured: ` and how."""
     bases = {"context_bytes": device.context_basis, "workspace_bytes": device.workspace_basis}
     return {name: basis if basis and basis.startswith("measured") else "assumed" for name, basis in bases.items()}
 
 
 def attention_assumptions(device: DeviceSpec) -> list[str]:
-    """What is taken for granted of the card's attention kernels."""
+    """The note on what is assumed of the card's attention kernels, if anything is."""
     if supports_flash_attention(device):
         return []
     return ["attention kernels of cards before Ampere assumed to take what newer ones take"]

@@ -1,4 +1,4 @@
-"""What PyTorch says when a card is full, with the figures that it takes (c10/cuda/CUDACachingAllocator.cpp)."""
+"""PyTorch's message when a card is full, with the same figures (c10/cuda/CUDACachingAllocator.cpp)."""
 
 from __future__ import annotations
 

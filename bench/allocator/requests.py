@@ -1,4 +1,4 @@
-"""Requests to an allocator, written down as they come and put again all at once."""
+"""Requests to an allocator: recorded one by one, and repeated all at once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _OP, _SIZE, _STREAM, _PART, _BLOCK = range(5)
 
 @dataclass
 class Requests:
-    """What was asked of an allocator for a while; two are equal if they asked for the same in the same order.
+    """A recorded series of requests; two are equal if they asked for the same in the same order.
 
-    `foreign` where a block was given back that had been there before.
+    `foreign` if one freed a block that was allocated before the recording.
     """
 
     asked: list[tuple[int, int, int, int, int]] = field(default_factory=list)
@@ -39,7 +39,9 @@ class NotingAllocator(CachingAllocator):
     def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
         super().__init__(limit_bytes, num_parts)
         self._noted: Requests | None = None
-        self.makers: dict[int, int] = {}  # of each block that was made meanwhile and is in use, its request
+        self.makers: dict[
+            int, int
+        ] = {}  # by row, of blocks in use that were allocated since `start`: the index of the request
 
     @property
     def notes(self) -> bool:
@@ -47,7 +49,7 @@ class NotingAllocator(CachingAllocator):
         return self._noted is not None
 
     def start(self) -> None:
-        """From now on requests are noted; blocks of before are foreign to them."""
+        """Begins to record requests; blocks that exist already are foreign to them."""
         self._noted, self.makers = Requests(), {}
 
     def stop(self) -> Requests:
@@ -79,7 +81,7 @@ class NotingAllocator(CachingAllocator):
             self._noted.asked.append((_EMPTY_CACHE, 0, 0, 0, -1))
 
     def repeat(self, requests: Requests, rows: NDArray[np.int64]) -> None:
-        """Puts `requests` again; `rows` [requests] has the block of each that is in use in the end, or else -1.
+        """Repeats `requests`; `rows` [requests] gets the blocks that are in use at the end, and -1 elsewhere.
 
         Raises `OutOfMemory` as soon as one can't be served; then `rows` are the blocks that are in use by then.
         """

@@ -1,4 +1,4 @@
-"""What PyTorch's allocator wrote down of itself, replayed through our model of it: is every block where it was?
+"""A recording by PyTorch's allocator, replayed through our model of it: is every block at the same place?
 
 A recording is the trace of `torch.cuda.memory._record_memory_history` (c10/cuda/CUDACachingAllocator.h, TraceEntry),
 begun while nothing was allocated: requests, frees, and the segments that were taken from the driver and given back.
@@ -66,7 +66,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Replayed:
-    """How far the model went the same way; `different` is the first event at which it did not, None where all are."""
+    """How many events the model agrees with; `different` describes the first other one, None if there is none."""
 
     num_events: int
     num_requests: int
@@ -76,10 +76,10 @@ class Replayed:
 
 
 def replay(recording: Recording) -> Replayed:
-    """Sends the requests and frees of a recording to the model, and holds every address against it.
+    """Sends the requests and frees of a recording to the model, and compares every address.
 
-    Segments are known by their number, blocks by their segment and their offset in it. When the driver gets segments
-    back (`empty_cache`, or a full card) is the recording's word; which ones is the model's.
+    Segments are identified by their number, blocks by their segment and their offset in it. The recording decides when
+    segments go back to the driver (`empty_cache`, or a full card), the model which ones.
     """
     return _Replay().of(recording)
 

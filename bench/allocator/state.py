@@ -1,4 +1,4 @@
-"""All that the model of PyTorch's allocator knows, in arrays that numba's functions change in place."""
+"""The state of the model of PyTorch's allocator: arrays that compiled functions change in place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FULL = -1  # what `malloc` answers when the card is full
 
 
 class State(NamedTuple):
-    """Everything that an allocator knows, in arrays of int64.
+    """The whole state of an allocator, in arrays of int64.
 
     `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
     stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its

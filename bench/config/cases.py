@@ -1,4 +1,4 @@
-"""From a command line to cases and searches: the one place that knows which combinations can be measured at all."""
+"""From a command line to cases and searches; combinations that cannot be measured are refused here."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 
 
 def plan_checkpoint(overrides: Sequence[str]) -> Case:
-    """The model and bits of one checkpoint that is to be made; of the case that it returns the rest means nothing.
+    """A case whose model, `bpw` and `head_bits` are those of the checkpoint to be made; its other fields are defaults.
 
     Raises `BadInput`.
     """
@@ -98,7 +98,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
             f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
             f"or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
         )
-    bpw = settings.bpw if model.bpw is None else model.bpw  # weights that are there have the bits that they have
+    bpw = settings.bpw if model.bpw is None else model.bpw  # a checkpoint's own bits
     if model.bpw is None and _MAX_EXL2_BPW < bpw < UNQUANTISED_BPW:
         raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
     if settings.head_bits not in HEAD_BITS:
@@ -119,7 +119,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
             "model": model,
             "device": device,
             "bpw": bpw,
-            # Weights that are there have their own head, and an unquantised model has none of these.
+            # A checkpoint has its own head, and an unquantised model has no head bits.
             "head_bits": None if model.has_weights or bpw == UNQUANTISED_BPW else settings.head_bits,
             "max_seq_len": end or MIN_SEQ_LEN,
             "vram_limit_bytes": vram_limit_bytes,
@@ -145,7 +145,7 @@ def _plain(value: Any) -> Any:
 
 
 def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
-    """The lengths asked for, each a number of tokens or `auto`. One beyond the model's own limit is none to refuse."""
+    """The lengths asked for, each a number of tokens or `auto`. Lengths beyond the model's own limit are allowed."""
     lengths = value if isinstance(value, list) else [value]
     if not lengths:
         raise BadInput(f"max_seq_len=[]: {_allowed_tokens()}, or {AUTO}")
@@ -155,7 +155,7 @@ def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
 
 
 def _search_end(value: Any, known: Lengths, model: str) -> int:
-    """Where the search of a search ends: at the model's own limit, or where it was told to, in whole pages."""
+    """The longest length of a search: the model's own limit, or `auto_up_to`, in whole pages."""
     if value is None:
         if known.engine_default is not None and not is_plausible(known.engine_default):
             raise BadInput(
@@ -163,7 +163,7 @@ def _search_end(value: Any, known: Lengths, model: str) -> int:
                 f"{number_in_words(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
                 "give max_seq_len=N, or auto_up_to=N to search up to there"
             )
-        return known.limit or ENGINE_DEFAULT  # where the engine refuses what config.json says, the first case tells
+        return known.limit or ENGINE_DEFAULT  # where the engine refuses config.json, the first case reports it
     end = _tokens("auto_up_to", value, replace(known, is_hard=False), model)
     if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
         return known.limit

@@ -11,7 +11,7 @@ from platformdirs import user_config_path
 from bench.core.errors import BadInput
 
 GROUPS = ("model", "device", "experiment")
-# Files that name nothing by themselves: which directory, repository or GPU is meant, other keys say.
+# Files that need other keys, which say what directory, repository or GPU is meant.
 WAYS = {"model": ("local", "hub"), "device": ("auto", "cuda")}
 _SUFFIXES = (".yaml", ".yml")
 
@@ -63,7 +63,7 @@ class Catalogue:
         return name
 
     def stem(self, group: str, name: str) -> str:
-        """The name of a file as its owner knows it."""
+        """The name of a file of the catalogue, or the stem of a file that was named by its path."""
         return self.own_files[group, name].stem if (group, name) in self.own_files else name
 
     def _folders(self) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What the chosen files and the keys beside them come to: no key may be taken and go unused."""
+"""Checks that the chosen files and the keys beside them fit together, so that no key is ignored silently."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def complete(node: _Node, name: str) -> _Node:
     usual = {"name": name, "kind": "simulated"}
     missing = {key: usual[key] for key in usual if node.get(key) == _UNSET}
     if node.get("path") and node.get("name") in (_UNSET, name):
-        missing["name"] = "local"  # what the file is called is not what the directory is
+        missing["name"] = "local"  # the file's name is not the directory's
     return {**node, **missing} if missing else node
 
 
@@ -69,7 +69,7 @@ def _require_one_way(choice: str, is_named: bool, given: _Node) -> None:
     if path and not (place := Path(str(path)).expanduser()).is_dir():
         if place.is_file():
             raise BadInput(f"model.path={path}: it is a file; give its directory, model.path={place.parent}")
-        return  # which is told as it is for any path
+        return  # which is refused as for any path
     if path and "repo" in given:
         raise BadInput(f"model.path={path} and model.repo={given['repo']} name two models; leave one out")
     if path and of_hub:

@@ -1,7 +1,7 @@
 """From a command line to settings: the only door to hydra.
 
 Values are parsed once each (overrides.py, the door to its grammar), models and devices composed once each (parts.py),
-and then all is multiplied. Hydra knows the names of the keys; what they take is checked by pydantic, for every one.
+and then all is multiplied. Hydra checks the names of keys, pydantic the values, for each combination.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _names_of_keys(schema: type) -> type:
 
 
 class _Composer:
-    """Hydra's compose API over the catalogue; nothing of Hydra's global state is left behind."""
+    """Hydra's compose API over the catalogue; Hydra's global state is restored."""
 
     def __enter__(self) -> None:
         register_schema()

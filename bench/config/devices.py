@@ -16,8 +16,9 @@ DEFAULT_SIMULATED = "rtx_4090"
 _NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
 
 
-# What a CUDA context takes where nobody says: a line through an RTX 3060 and an RTX 4090, which also gives an RTX 3090,
-# RTX 5090 and H100 to about 11 MiB (sources in conf/device); by multiprocessors and the threads each can hold.
+# The size of a CUDA context where the card's file has none: a line through an RTX 3060 and an RTX 4090, which gives an
+# RTX 3090, RTX 5090 and H100 to about 11 MiB, too (sources in conf/device). It goes by multiprocessors and the threads
+# that each can hold.
 _CONTEXT_BYTES, _CONTEXT_BYTES_PER_SM = 43_515_904, 2_831_155
 _USUAL_SMS, _USUAL_THREADS = 100, 1536
 _THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048}  # by compute capability, where they are not the usual
@@ -36,7 +37,7 @@ def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
     except nvml.NoDriver as error:
         return [], str(error)
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:  # a scheduler's word on which GPUs are ours: indices, or the beginnings of UUIDs
+    if allowed is not None:  # the GPUs that a scheduler has assigned: indices, or prefixes of UUIDs
         names = [name.strip() for name in allowed.split(",") if name.strip()]
         gpus = [gpu for name in names for gpu in gpus if name == str(gpu.index) or gpu.uuid.startswith(name)]
         return gpus, None if gpus else f"CUDA_VISIBLE_DEVICES={allowed} leaves none"
@@ -44,7 +45,7 @@ def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
 
 
 def why_simulated() -> str:
-    """What device=auto has come to where there is no GPU to take, and the reason."""
+    """The simulated card that device=auto takes where there is no GPU, and the reason."""
     return f"device=auto: no NVIDIA GPU ({find_gpus()[1]}), so {DEFAULT_SIMULATED} is simulated"
 
 

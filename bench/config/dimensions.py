@@ -1,8 +1,8 @@
-"""Numbers of a config.json that no model has: told by the key before anything is made of them.
+"""Refuses absurd numbers in a config.json, by their key, before they are used.
 
 ExLlamaV2 takes 0 layers, -4096 columns or 10^30 words as they are, `true` as 1, and fails over them later: in a
 division, in an endless loop over layers, or with gigabytes of tensors that it was asked for. What it refuses itself,
-such as a text for a number, is left to it (bench/worker/readable.py). Lengths are another matter (lengths.py).
+such as a text for a number, is left to it (bench/worker/readable.py). For lengths see lengths.py.
 """
 
 from __future__ import annotations

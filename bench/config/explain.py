@@ -1,4 +1,4 @@
-"""What is wrong with a command line or a file of conf, in a line: from the errors of the libraries that read them."""
+"""Turns errors of Hydra and pydantic into one line: what was given, what is allowed, what to do."""
 
 from __future__ import annotations
 

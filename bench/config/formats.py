@@ -96,7 +96,7 @@ class _Sign:
     others: tuple[Format, ...] = ()
 
 
-# The surest first.
+# In the order in which they are tried: the least ambiguous first.
 _SIGNS = (
     _Sign(_EXL3, lambda seen: "trellis" in seen and ("suh" in seen or "svh" in seen)),
     _Sign(_QTIP, lambda seen: "trellis" in seen and "SU" in seen),

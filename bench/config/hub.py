@@ -61,7 +61,7 @@ _REQUESTS_AT_A_TIME = 8
 
 
 class _NoBar(tqdm):
-    """For what takes no time."""
+    """A progress bar that shows nothing, for requests that take no time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
@@ -169,7 +169,7 @@ def _list(repo: str, revision: str, store: Path) -> _Listing:
 
 
 def _list_known(repo: str, revision: str, store: Path) -> _Listing | None:
-    """What earlier runs, or other programs, have left of `revision` in the caches."""
+    """The files of `revision` by the caches of this program and of huggingface_hub; None where neither has it."""
     commit = revision if _COMMIT.fullmatch(revision) else _recall(store, revision)
     try:
         commit = commit or HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
@@ -181,7 +181,7 @@ def _list_known(repo: str, revision: str, store: Path) -> _Listing | None:
 
 
 def _remember(store: Path, revision: str, commit: str) -> None:
-    """Notes what `revision` was, for when the hub cannot be asked."""
+    """Stores the commit of `revision`, for runs without a connection."""
     if revision == commit or _recall(store, revision) == commit:
         return
     path = store / "refs" / quote(revision, safe="")
@@ -232,7 +232,7 @@ def _elsewhere(repo: str, commit: str) -> str:
     try:
         refs = HfApi().list_repo_refs(repo).branches
     except (HfHubHTTPError, httpx.HTTPError, OSError):
-        refs = []  # it has answered before; what it does not say is no reason to fail otherwise
+        refs = []  # the branches are only a hint in an error message: go without them
     others = sorted(ref.name for ref in refs if ref.target_commit != commit)
     return f"name a branch, model.revision={'|'.join(others)}" if others else "give a model's own repository"
 

@@ -38,7 +38,7 @@ _OF_A_TEXT_CONFIG = {
     "qwen2_5_vl_text": 32768,
     "qwen3": 32768,
 }
-# A position that was learned is a row of a table: there is none beyond (exllamav2/pos_embedding.py).
+# Learned positions are rows of a table, which has no more of them (exllamav2/pos_embedding.py).
 _LEARNED_POSITIONS = frozenset({"GPT2LMHeadModel", "GPTBigCodeForCausalLM"})
 
 
@@ -46,7 +46,7 @@ _LEARNED_POSITIONS = frozenset({"GPT2LMHeadModel", "GPTBigCodeForCausalLM"})
 class Lengths:
     """Lengths of a model in tokens.
 
-    `engine_default` is what the engine takes where nobody sets max_seq_len; None where it refuses what config.json
+    `engine_default` is what the engine takes where max_seq_len is not set; None where it refuses what config.json
     says. `engine_key` names where it is from, None where config.json names none. `limit` is the model's own, by
     `basis`; both None where config.json says only what is no length. `derivation` is how a scaled limit comes about.
     No length beyond `limit` can be run where it `is_hard`.

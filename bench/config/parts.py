@@ -33,7 +33,7 @@ class Override:
     values: tuple[Any, ...]
     texts: tuple[str, ...]
     is_axis: bool
-    stands_alone: bool  # it gives its own key a value, without looking at other keys
+    stands_alone: bool  # it sets its own key, and its value refers to no other key
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Parts:
     def _read_node(self, group: str, name: str) -> DictConfig | None:
         """The configuration that has only the node `group`, as its file and the overrides say.
 
-        None where that is left to Hydra, for something out of the ordinary or for its message.
+        None where Hydra has to compose it: for features that are not read here, and for its error messages.
         """
         try:
             content = read_alone(self._catalogue.find(group, name), package=group)

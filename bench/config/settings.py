@@ -68,7 +68,7 @@ class Allowed:
 
 
 def _no_flag(value: Any) -> Any:
-    """Python counts with True; people who type it mean something else."""
+    """Refuses true and false where a number is expected: Python would take them as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError
     return value

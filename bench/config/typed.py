@@ -1,4 +1,4 @@
-"""What a user typed, in the words of Hydra's grammar: text stays the text that it is.
+"""Rewrites overrides as typed by users into Hydra's grammar, so that text stays text.
 
 Hydra reads 2026_11_28 as a number, and a brace or a letter that is not ASCII as a mistake. Which keys are text is what
 the schema says; their values are put in quotes here. What is in quotes already stays as it is.

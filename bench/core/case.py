@@ -93,7 +93,7 @@ class Case:
     """One measurement to make: everything that determines it, and nothing else.
 
     `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
-    PyTorch's `allocator`. A simulated card of that size needs nobody.
+    PyTorch's `allocator`. None for a simulated card, which simply has that size.
     """
 
     model: ModelSpec

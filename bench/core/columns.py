@@ -41,10 +41,10 @@ class Column:
     """What is said of a column beside its name and its Python type.
 
     `unit` is bytes, s, tokens/s, ...; `storage` is its type in parquet where its Python type does not decide that. `of`
-    is where a `Case` has it, for the columns that tell rows apart; `usual` is a setting's value where nobody asks for
-    another (else that of the field of `Case`); `simulated_only` ones are what a simulated card was
-    told to be, null of a real one. A file of an older program may lack a column that came `later`: all of its rows had
-    the value `before`, which is null unless there was only one that they could have.
+    is where a `Case` has it, for the columns that tell rows apart; `usual` is a setting's default (else that of the
+    field of `Case`); `simulated_only` ones describe a simulated card, and are null of a real one. A file of an older
+    program may lack a column that came `later`: all of its rows had the value `before`, which is null unless there was
+    only one that they could have.
     """
 
     role: Role
@@ -60,7 +60,7 @@ class Column:
 
 
 def _told(doc: str, of: str, unit: str = "", storage: str = "") -> Column:
-    """A column of the card that a simulated one is told, by its file or on the command line."""
+    """A column of the card that a simulated one has from its file or the command line."""
     return Column(Role.CARD, doc, unit, of, storage, simulated_only=True, later=True)
 
 
@@ -507,7 +507,7 @@ DOCUMENTS = frozenset(_of(CaseRow, Role.DOCUMENT))
 
 
 def usual(name: str) -> str | int | None:
-    """What a setting is where nobody asks for another; None where there is no such value, as of bits per weight."""
+    """The default of a setting; None where there is none, as of bits per weight."""
     about = next(column.about for column in declared(CaseRow) if column.name == name)
     default = Case.__dataclass_fields__[about.of].default if about.usual is None else about.usual
     return None if default is MISSING else default

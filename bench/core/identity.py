@@ -78,7 +78,7 @@ def completed(cards: Iterable[AnyRow]) -> dict[tuple[Any, ...], dict[str, Any]]:
 
     `cards` have the columns of `CARD` and schema_version. Rows of older programs told little of a simulated card, and a
     case on a real GPU may die before CUDA says how much memory there is. Where exactly one card agrees with all that is
-    told, it is that card; where several do, nobody knows.
+    told, it is that card; where several do, it is unknown.
     """
     distinct = {key_of(card, (*CARD, "schema_version")): card for card in cards}
     full = {key[:-1]: card for key, card in distinct.items() if not _untold(card)}

@@ -29,10 +29,10 @@ class Memory:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a child knows of its card: the more, the further its case has come.
+    """What a child has found out about its card; fields are None until a case has come so far.
 
-    `device_total_bytes` is CUDA's word; `held_bytes` is what others hold of the card to make it smaller; `properties`
-    go into the row's telemetry as they are.
+    `device_total_bytes` is as CUDA reports it; `held_bytes` is what the ballast process holds to make the card smaller;
+    `properties` go into the row's telemetry as they are.
     """
 
     context_bytes: int | None = None
@@ -107,7 +107,7 @@ class PhaseDone:
 
 @dataclass(frozen=True)
 class Result:
-    """A case went through: the bytes of each part (a column of the row) at the peak, and the last word on the rest."""
+    """A case went through: the bytes of each part (a column of the row) at the peak, and final figures."""
 
     parts: dict[str, int | None]
     notes: list[str]

@@ -1,4 +1,4 @@
-"""What a child sees of the environment: a short list of what the user has set, and what memory depends on, pinned."""
+"""The environment of a child: a few variables of the user's, and those that memory depends on, pinned."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import bench
 
-# All that the child sees of the user's environment: the rest could change the result, or is nobody's business in a row.
+# The user's variables that a child gets. Others could change the result, or are private: the row keeps them all.
 _KEPT = {
     *("PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"),
     *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME"),
 }
-# PyTorch's defaults, pinned: an allocator set otherwise is another allocator.
+# PyTorch's defaults, pinned: other settings of the allocator give other results.
 _PINNED = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
     "CUDA_MODULE_LOADING": "LAZY",

@@ -78,7 +78,7 @@ class ForkServer:
             ready = ours.recv(1 << 16)
         except OSError:
             ready = b""
-        except BaseException:  # Ctrl-C: nobody would ever connect to it
+        except BaseException:  # Ctrl-C while it starts: end it, as no connection to it is left
             self._process.kill()
             raise
         if not ready:
@@ -93,7 +93,7 @@ class ForkServer:
         return ours
 
     def _listen(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        """Hands each answer of the server to whoever waits for it, until the server is gone."""
+        """Sets the future that belongs to each answer of the server, until the server ends."""
         while True:
             try:
                 packet = connection.recv(1 << 16)

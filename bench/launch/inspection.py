@@ -1,4 +1,4 @@
-"""Whether checkpoints have all that the engine would look for, as config.json has it: asked of a worker, and kept."""
+"""Whether checkpoints have all tensors that their config.json requires: a worker looks, and the answer is cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interface behind which ways of starting a child differ."""
+"""The interface of the ways to start a child."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class LauncherFailed(Exception):
-    """No child could be started, or how it ended can no longer be known. Says nothing about the case."""
+    """No child could be started, or its exit status was lost. It says nothing about the case."""
 
 
 class Started(Protocol):

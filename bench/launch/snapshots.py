@@ -1,4 +1,4 @@
-"""A case on a real GPU, of which PyTorch's allocator writes down every request: in a process of its own."""
+"""Runs a case on a real GPU while PyTorch's allocator records every request, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.launch.launchers import uuids_of
 
 
 def record_snapshot(case: Case, path: Path) -> bool:
-    """Has a worker run `case` and write the recording to `path` (.npz); false where it failed, which it has told."""
+    """Has a worker run `case` and write the recording to `path` (.npz); false where it failed, which it has printed."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.worker", "snapshot", str(path)],
         input=case.to_json(),

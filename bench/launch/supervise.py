@@ -78,7 +78,7 @@ def run_isolated(
         raise
     finally:
         os.close(write_fd)
-    started_at = time.monotonic()  # without the start of a fork server, which many cases share
+    started_at = time.monotonic()  # excludes the start of the fork server, which many cases share
     try:
         interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_message, stop)
     except BaseException:
@@ -92,7 +92,7 @@ def run_isolated(
         _kill(child.pid)
     try:
         status = child.wait(_GRACE_S)
-    except TimeoutError:  # it closed its pipe and lives on
+    except TimeoutError:  # it closed its pipe and does not end
         ending.timed_out = True
         _kill(child.pid)
         status = child.wait()
@@ -118,7 +118,8 @@ def _collect(
 ) -> bool:
     """Reads messages until the child is gone or time is up; False when `stop` came first.
 
-    The end of the pipe is the sign; but a process that the child left behind may hold it open for ever.
+    The child is gone when the pipe ends; a process that the child has started may keep the pipe open, so its exit is
+    watched too.
     """
     pending = b""
     with selectors.DefaultSelector() as selector:

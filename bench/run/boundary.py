@@ -37,7 +37,7 @@ def find_boundary(
     """The row of the search's boundary; None where the sweep was stopped.
 
     `measure(case, again)` returns the row of a case; one that is stored will do, unless it is to be measured `again`.
-    What the row teaches, the forecaster knows by then. `known` are earlier rows of the search's cases, to go on from.
+    It has also passed the row to the forecaster. `known` are stored rows of the search's cases.
     """
     started_at = time.monotonic()
     known = [row for row in known if row["outcome"] in _ANSWERS]
@@ -50,7 +50,7 @@ def find_boundary(
             return None
         rows.append(row)
         if row["outcome"] not in _ANSWERS:
-            break  # a verdict on the search, or on the harness: another length would say the same
+            break  # a verdict that any other length would have, too
         observations.append(_observation(row))
         predicted = forecaster.fits_at(search)
     bracket = found(search.search_end, observations)
@@ -84,7 +84,7 @@ def find_boundary(
 
 
 def settled(boundary: BoundaryRow) -> bool:
-    """Whether there is nothing more to find out: another search would end as this one did."""
+    """Whether the search is over for good: it is certified, or would end the same way again."""
     is_at_its_end = boundary["fits_at"] is not None and boundary["fits_at"] == boundary["searched_up_to"]
     return bool(boundary["certified"] or is_at_its_end or boundary["outcome"] == Outcome.UNSUPPORTED)
 
@@ -96,7 +96,7 @@ def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
 
 
 def _notes(rows: Sequence[CaseRow], fits_at: int | None, lengths: Lengths) -> list[str]:
-    """What the rows note; of their lengths, only what is so of the boundary."""
+    """The notes of the rows, without those on lengths other than the boundary's."""
     noted = {note for row in rows for note in row["notes"] or []}
     of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
     return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))

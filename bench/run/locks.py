@@ -15,7 +15,7 @@ from bench.core.errors import BadInput
 
 @contextlib.contextmanager
 def claimed(run_dir: Path) -> Iterator[None]:
-    """Nobody else writes to this run meanwhile. Raises `BadInput` where somebody does."""
+    """Locks this run against other writers. Raises `BadInput` where another process holds the lock."""
     lock = FileLock(run_dir / ".lock")
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,4 @@
-"""What a sweep tells whoever watches it."""
+"""The callbacks of a sweep."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from bench.core.outcome import Phase
 
 
 class Progress:
-    """Is told of what happens; the base tells nobody. Called from several threads, one at a time."""
+    """Callbacks, called from several threads, one at a time; those of the base class do nothing."""
 
     def prepare(self, done: int, total: int) -> None:
-        """Of the recordings that predictions need, so many are there."""
+        """`done` of `total` recordings that predictions need are there."""
 
     def begin(self, searches: int, cases: int, known: int) -> None:
         """So many boundaries are to be found and so many cases to be measured; `known` have their answer already."""

@@ -19,8 +19,8 @@ from bench.store.store import as_rows, read_boundaries, read_cases
 class Stored:
     """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them, by time.
 
-    The last word counts. A crash or a timeout answers nothing: such a case is tried again, and so is a boundary that
-    was not certified.
+    Of several rows of one case the last counts. Crashes and timeouts are no answers: such a case is run again, and so
+    is a search whose boundary was not certified.
     """
 
     answers: dict[str, CaseRow]

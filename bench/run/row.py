@@ -1,4 +1,4 @@
-"""The stored row of a case: what was asked, what the child told, what the parent saw and decided."""
+"""The stored row of a case, made of the case, the child's messages, NVML's readings and the verdict."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "started_at": measured.started_at.isoformat(),
         "host": socket.gethostname(),
         **identity_of(case),
-        # CUDA's word: what the driver lists of a real card is more.
+        # As CUDA reports it: NVML lists more for a real card.
         "device_total_bytes": listed_bytes if facts.device_total_bytes is None else facts.device_total_bytes,
         "driver_version": case.device.driver_version,
         "cuda_version": facts.cuda_version,
@@ -103,7 +103,7 @@ def _peak_device_bytes(case: Case, told: Told, telemetry: Telemetry | None) -> i
     told_bytes = told.memory.peak_device_bytes if told.memory else None
     sampled_bytes = telemetry.peak_used_bytes if telemetry else None
     if case.vram_limit_by == "process" and sampled_bytes is not None:
-        # NVML also counts what is held to make the card smaller.
+        # NVML also counts the ballast process that makes the card smaller: subtract it.
         held_bytes = told.facts.held_bytes
         sampled_bytes = None if held_bytes is None else sampled_bytes - held_bytes
     return max(filter(None, [told_bytes, sampled_bytes]), default=None)

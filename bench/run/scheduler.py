@@ -80,7 +80,7 @@ class Scheduler:
         except KeyboardInterrupt:
             return True
         self._notify(begin)
-        # The longest first, so that no core waits for a straggler at the end.
+        # The longest first: one that starts last would keep a single core busy.
         tasks = sorted(tasks, key=lambda task: -task.work.longest.max_seq_len)
         lanes: dict[tuple[str, ...], list[Task]] = {}
         for task in tasks:
@@ -135,7 +135,7 @@ class Scheduler:
     ) -> CaseRow | None:
         """The row of a case: the one that is stored, if there is one and it will do; None when the sweep is stopping.
 
-        `measured` is told of a case that was run.
+        `measured` is called with a case that was run, and its row.
         """
         case_id = case.case_id(self._versions)
         with self._measuring.setdefault(case_id, threading.Lock()):  # a search may probe what is also asked for
@@ -159,13 +159,13 @@ class Scheduler:
                 return
             try:
                 notify(*what)
-            except OSError:  # nobody listens any more; that is no reason to stop measuring
+            except OSError:  # the reader of the output is gone: go on measuring
                 self._muted = True
 
 
 @contextlib.contextmanager
 def sigint_ignored() -> Iterator[None]:
-    """What is finished is written down whole, however often Ctrl-C is pressed."""
+    """Ignores Ctrl-C meanwhile, so that rows are written completely."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -23,7 +23,7 @@ from bench.store.store import compact
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How a sweep is run: no answer depends on it.
+    """How a sweep is run; results do not depend on it.
 
     Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
     GPU one after the other. With `rerun`, nothing counts as known. With `share_run`, other processes write to the same
@@ -128,7 +128,7 @@ def _make_run_dir(options: SweepOptions) -> Path:
 
 
 def _remove_empty(run_dir: Path) -> None:
-    """A run that came to nothing leaves no folder, unless something is in it."""
+    """Deletes the folder of a run that measured nothing, unless there are logs in it."""
     for folder in (run_dir / "logs", run_dir):
         with contextlib.suppress(OSError):
             folder.rmdir()

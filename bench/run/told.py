@@ -1,4 +1,4 @@
-"""What a child told of its case, put together from its messages."""
+"""The messages of a child, merged into one record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T", CardFacts, Timings)
 
 @dataclass
 class Told:
-    """The last word on everything; None where there was none.
+    """The last value of everything that messages carry; None where no message had it.
 
     `phase` is the last that was entered, and `done` with a result.
     """
@@ -97,5 +97,5 @@ class Told:
 
 
 def _updated(known: T, news: T) -> T:
-    """`known` with what `news` knows."""
+    """`known`, with the fields of `news` that are not None in their place."""
     return dataclasses.replace(known, **{name: value for name, value in vars(news).items() if value is not None})

@@ -14,7 +14,7 @@ from bench.core.outcome import Outcome, Phase
 from bench.launch.supervise import Ending
 from bench.run.told import Told
 
-# Every face that running out of VRAM has been seen with.
+# All messages that were seen when VRAM ran out.
 OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory"
     r"|HIP out of memory"
@@ -27,9 +27,9 @@ OUT_OF_MEMORY = re.compile(
     r"|c10::(cuda::)?OutOfMemoryError"  # an abort out of C++
 )
 _OOM_TYPES = frozenset({"OutOfMemoryError"})
-# Says nothing of the case, whatever its text: the smaller card, or the engine, was never there (worker/).
+# Errors of the harness: the smaller card could not be made, or the engine not be imported (worker/).
 _BEFORE_THE_CASE = frozenset({"CannotReserve", "EngineBroken"})
-# Says nothing of memory, but is what creating a cuBLAS handle on a full card gives.
+# Its text does not name memory; creating a cuBLAS handle on a full card raises it.
 _OOM_IF_FULL = re.compile(r"CUBLAS_STATUS_NOT_INITIALIZED")
 _FULL_BELOW_BYTES = 256 << 20
 
@@ -49,7 +49,7 @@ def judge(
     """The verdict on a child that ended as `ending` says, on a card or on the smaller one inside it."""
     told = Told.by(ending.messages)
     phase = told.phase
-    # What the child itself read of its card comes before what the driver lists: CUDA sees less than NVML.
+    # The total that the child read by CUDA is preferred: NVML lists more.
     if told.facts.device_total_bytes is not None:
         device_total_bytes = told.facts.device_total_bytes
     if vram_limit_bytes is not None:

@@ -37,7 +37,7 @@ def is_later(column: pa.Field[Any]) -> bool:
 
 
 def value_before(column: pa.Field[Any]) -> int | None:
-    """What a column holds for rows of programs that did not know it."""
+    """The value of a column for rows of older programs, which lack it."""
     value: int | None = json.loads((column.metadata or {}).get(_LATER, b"null"))
     return value
 

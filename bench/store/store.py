@@ -28,12 +28,12 @@ from bench.store.schema import SCHEMAS, Kind, is_later, value_before
 if TYPE_CHECKING:
     import pandas as pd
 
-# The usual pool keeps to itself what was freed, hundreds of MB of a million rows; this one shares it with pandas.
+# Arrow's default pool keeps freed memory (hundreds of MB for a million rows); the system's pool shares it with pandas.
 pa.set_memory_pool(pa.system_memory_pool())
 
 # How the names of the journals begin; none is the beginning of another.
 _JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
-# What building a table raises for a row that is none.
+# Errors of building a table from rows that do not fit the schema.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
@@ -41,7 +41,7 @@ _Row = TypeVar("_Row")
 
 
 class UnreadableFile(Exception):
-    """A file among the results that is no result; the text names it and says why."""
+    """A file below the results that cannot be read as rows; the text names it and says why."""
 
 
 class _OtherKind(UnreadableFile):
@@ -99,7 +99,7 @@ def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
 
 
 def release_memory() -> None:
-    """Hands back to the system what was freed; of a million rows, every large step leaves hundreds of MB behind."""
+    """Returns freed memory to the system: hundreds of MB after each large step with a million rows."""
     pa.default_memory_pool().release_unused()
 
 
@@ -197,7 +197,7 @@ def _is_row(row: dict[str, Any], kind: Kind) -> bool:
 
 
 def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
-    """Removes a journal, but for the rows that are not ours to throw away."""
+    """Removes a journal, but keeps the rows that could not be read."""
     if not foreign:
         path.unlink()
         return
@@ -208,7 +208,7 @@ def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
 def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:  # its run ended just now, and its rows are in the parquet file
+    except FileNotFoundError:  # removed by its own process, which has written the parquet file
         return
     for line in lines:
         try:
@@ -241,14 +241,14 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
         wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
         known = [name for name in wanted.names if name in schema.names]
         table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
-        table.validate(full=True)  # text that is none would be found out only when it is used
+        table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
         return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 
 
 def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
-    """A table in the columns of `schema`: those that its program did not know yet hold what they held before."""
+    """A table with the columns of `schema`; those that it lacks get the value that older programs implied."""
     for column in schema:
         if column.name not in table.column_names:
             if not (is_older and column.nullable) and not is_later(column):
@@ -259,7 +259,7 @@ def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
 
 
 def _writer(path: Path, schema: pa.Schema) -> str:
-    """The program that a file needs: the newest of those that wrote its rows, as far as they say so."""
+    """The newest harness version among a file's rows: the least that can read it; as far as the rows have one."""
     column = "harness_version"
     values = pq.read_table(path, columns=[column]).column(0).to_pylist() if column in schema.names else []
     versions = {str(value) for value in values if value is not None}

@@ -1,1 +1,1 @@
-"""Checkpoints that nobody trained."""
+"""Synthetic checkpoints: the layout of a model, filled with random values."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# The key of config.json that says so; a trained model has none of this name.
+# The key in config.json that marks a synthetic checkpoint; trained models do not have it.
 SYNTHETIC = "weights_made_up_by"
 
 SMALL_DEVIATION = 0.02  # of embeddings and biases; what most models are initialised with

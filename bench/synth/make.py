@@ -37,7 +37,7 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Recipe:
-    """What determines every byte: of `case` the model, `bpw` and `head_bits`.
+    """All that the bytes of a checkpoint depend on; of `case` these are the model, `bpw` and `head_bits`.
 
     A sparse one has no values but the group tables.
     """
@@ -48,7 +48,7 @@ class Recipe:
     sparse: bool
 
     def manifest(self, layout: Layout) -> dict[str, Any]:
-        """The document that stands in the directory, so that nobody takes it for a trained model."""
+        """The content of `MANIFEST`, which marks the directory as synthetic."""
         versions = installed_versions()
         what = "all zeros" if self.sparse else "random"
         return {
@@ -103,8 +103,8 @@ def make(
     """Makes `directory`, which must not exist, and returns the tensors of each of its files.
 
     It appears complete or not at all: until then it is `directory` with `.partial` added, and the same recipe goes on
-    there with the files that are missing. `wrote` hears how many of how many bytes are there. Raises `BadInput` for a
-    directory that is there, a beginning of something else, and a disk that is too small.
+    there with the files that are missing. `wrote` is called with the bytes written so far, and all. Raises `BadInput`
+    for a directory that is there, a beginning of something else, and a disk that is too small.
     """
     require_free(directory)
     shards = split(layout.tensors, recipe.shard_bytes)

@@ -51,9 +51,9 @@ def write_shard(
     metadata: Mapping[str, str],
     wrote: Callable[[int], None] = lambda size_bytes: None,
 ) -> None:
-    """Makes the file `path` of `tensors`; `wrote` hears of the bytes as they are written.
+    """Writes `tensors` to the file `path`; `wrote` is called with the size of each piece.
 
-    What there is to write comes first and the holes after it, so that they take no disk.
+    Tensors with values come first and holes after them, so that holes take no disk.
     """
     contents = {tensor.name: chunks_of(tensor) for tensor in tensors}
     tensors = sorted(tensors, key=lambda tensor: contents[tensor.name] is None)

@@ -1,4 +1,4 @@
-"""Random values for every tensor of a checkpoint, as fast as a disk takes them.
+"""Random values for every tensor of a checkpoint, made as fast as a disk writes.
 
 A true random stream is slower than a disk. So the bits are drawn once, into blocks of some MiB, and the tensors are
 made of pieces of these blocks, each from a random place of its own.
