@@ -8,6 +8,7 @@ from rich.text import Text
 
 from bench.report.comparison.content import ComparisonReport
 from bench.report.comparison.sections import Section
+from bench.report.text.markdown import markdown_table
 
 # GitHub takes comments of 65,536 characters; the tables of all topics, this long, stay below. JSON has everything.
 _MOST_LINES = 30
@@ -51,14 +52,13 @@ def _folded(title: str, lines: list[str]) -> list[str]:
 def _markdown_table(section: Section) -> list[str]:
     marked = any(line.mark for line in section.lines)
     header = [*([""] if marked else []), *section.names, *section.header]
-    rule = ["---:" if name in _NUMBERS else "---" for name in header]
     rows = [
         [_escape(cell) for cell in [*([line.mark] if marked else []), *line.name, *line.cells]]
         for line in section.lines[:_MOST_LINES]
     ]
     cut = len(section.lines) - len(rows)
     more = ["", f"… and {cut:,} more; `--json` has all"] if cut else []
-    return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)] + more
+    return markdown_table(header, rows, set(header) - _NUMBERS) + more
 
 
 def _rich_lines(section: Section, most_lines: int | None) -> Table:

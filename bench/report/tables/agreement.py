@@ -10,6 +10,7 @@ from bench.core.columns import ResultRow
 from bench.core.identity import key_of
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.models import Names
+from bench.report.text.markdown import markdown_table
 from bench.report.text.units import percent_change, size_change, tokens
 from bench.report.text.verdicts import stored
 from bench.store.schema import Kind
@@ -68,16 +69,16 @@ def _summary(compared: Compared, sides: _Sides) -> list[str]:
         f"{number} of {number + len(compared.alone)} {sides.paired} beside them; the verdict is the same in "
         f"{compared.same_verdicts} of {number}.",
         "",
-        f"| figure | equal | of | largest difference, {_less(sides)} | largest share |",
-        "|---|---:|---:|---:|---:|",
     ]
-    return lines + [_tally_line(tally, compared.kind) for tally in compared.tallies() if tally.known]
+    header = ["figure", "equal", "of", f"largest difference, {_less(sides)}", "largest share"]
+    tallies = [_tally_cells(tally, compared.kind) for tally in compared.tallies() if tally.known]
+    return lines + markdown_table(header, tallies, {"figure"})
 
 
-def _tally_line(tally: Tally, kind: Kind) -> str:
+def _tally_cells(tally: Tally, kind: Kind) -> list[str]:
     largest = f"{tally.largest:+,} tokens" if kind is Kind.BOUNDARIES else size_change(tally.largest)
     share = percent_change(1.0, 1.0 + tally.largest_share) if tally.largest else "0"
-    return f"| {_NAMES[tally.figure]} | {tally.equal} | {tally.known} | {largest if tally.largest else '0'} | {share} |"
+    return [_NAMES[tally.figure], str(tally.equal), str(tally.known), largest if tally.largest else "0", share]
 
 
 def _table(compared: Compared, sides: _Sides, titles: _Titles) -> list[str]:
@@ -89,13 +90,13 @@ def _table(compared: Compared, sides: _Sides, titles: _Titles) -> list[str]:
         sides.other,
         *(name for figure in figures for name in (f"{_NAMES[figure]} ({sides.one}), {unit}", _less(sides))),
     ]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * 3}{'---:|' * (len(header) - 3)}"]
+    lines = []
     for agreement in compared.agreements:
         cells = [titles.of(agreement.measured), *(_verdict(row) for row in (agreement.measured, agreement.other))]
         for figure in figures:
             cells += [tokens(key_of(agreement.measured, [figure])[0]), _difference(agreement, figure)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(cells)
+    return markdown_table(header, lines, header[:3])
 
 
 def _less(sides: _Sides) -> str:

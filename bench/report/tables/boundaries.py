@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter
 
 import pandas as pd
 
@@ -11,7 +10,7 @@ from bench.core.case import CACHES
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, cells_of, lines_of
 from bench.report.tables.parts import BoundaryAtFit
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
 from bench.report.text.units import tokens
@@ -101,9 +100,7 @@ def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Name
 def _table(rows: list[BoundaryAtFit], names: Names) -> BoundaryTable:
     lines = lines_of(rows, _LINE)
     caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
-    line_of = itemgetter(*_LINE)
-    found = {(line_of(row), row["cache"]): row for row in rows}
-    cells = [[found.get((tuple(line.values()), cache)) for cache in caches] for line in lines]
+    cells = cells_of(rows, _LINE, lines, "cache", caches)
     return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 
 

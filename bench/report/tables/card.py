@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -188,3 +188,11 @@ def lines_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[Line]:
         return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
 
     return sorted(lines, key=place)
+
+
+def cells_of(
+    rows: Sequence[Row], names: Sequence[str], lines: Iterable[Line], column: str, values: Sequence[Any]
+) -> list[list[Row | None]]:
+    """The row of each of `lines`, by its `names`, at each of `values` of `column`; the last where there are several."""
+    found = dict(zip(map(itemgetter(*names, column), rows), rows, strict=True))
+    return [[found.get((*line.values(), value)) for value in values] for line in lines]

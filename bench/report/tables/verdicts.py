@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from operator import itemgetter
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from bench.core.case import PAGE
 from bench.core.columns import DOCUMENTS
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, TableRow, card_tables, lines_of
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, TableRow, card_tables, cells_of, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
 from bench.report.text.verdicts import short
@@ -110,9 +109,7 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
 def _table(rows: list[ShownCase], names: Names) -> VerdictTable:
     lines = lines_of(rows, _LINE)
     lengths = sorted({row["max_seq_len"] for row in rows})
-    line_of = itemgetter(*_LINE)
-    found = {(line_of(row), row["max_seq_len"]): row for row in rows}
-    cells = [[found.get((tuple(line.values()), n)) for n in lengths] for line in lines]
+    cells = cells_of(rows, _LINE, lines, "max_seq_len", lengths)
     return VerdictTable(names=names, rows=rows, lines=lines, lengths=lengths, cells=cells)
 
 

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from bench.report.text.columns import Column, Columns
+from bench.report.text.markdown import markdown_table
 
 # Their columns are aligned to the left.
 _WORDS = {"cache", "how", "attention", "for", "model", "basis", "saying", "card", "least", "most", "so the saying"}
@@ -50,10 +51,7 @@ class Shown(Protocol):
 
 def as_markdown(table: Shown) -> str:
     """A heading, the table, and its notes."""
-    header = table.header()
-    rule = ["---" if name in _WORDS else "---:" for name in header]
-    lines = [f"### {table.title}", "", table.legend, ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (header, rule, *table.body())]
+    lines = [f"### {table.title}", "", table.legend, "", *markdown_table(table.header(), table.body(), _WORDS)]
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
 
 
