@@ -31,8 +31,8 @@ from bench.report.naming.work import WorkNames
 _ONE_PROCESS = """
 import os, sys, time
 from bench.core.requests import read_request
-from bench.worker import child
-child.preload("simulated")
+from bench.worker import cards, child
+cards.preload("simulated", "exllamav2")
 null = os.open(os.devnull, os.O_WRONLY)
 print("ready", flush=True)
 for line in sys.stdin:

@@ -29,7 +29,7 @@ from bench.launch.launcher import Launcher
 from bench.launch.launchers import make_launcher
 from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.store import read_boundaries, read_cases
-from bench.trace.parametric import NoPrediction
+from bench.trace.passes import NoPrediction
 
 MATRIX = [
     "model=llama_3_1_8b,llama_3_1_70b,mistral_nemo_12b,mixtral_8x7b,phi_3_medium_128k,qwen2_5_32b,gemma_2_27b,command_r_35b",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.trace.schedule import DECODE_TOKENS, PROMPT_TOKENS
+from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS
 from bench.worker.cuda import CudaCard
 from tests.test_wall import imports
 

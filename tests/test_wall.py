@@ -32,7 +32,7 @@ DOORS = {
         "allocator/compiled.py",
         "allocator/flash.py",
         "allocator/sort.py",
-        "trace/schedule.py",
+        "engines/exllamav2/schedule.py",
         "trace/sections.py",
     },
     "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},

@@ -5,3 +5,5 @@ from __future__ import annotations
 from bench.core import columns
 
 PARTS = tuple(name.removesuffix("_bytes") for name in columns.PARTS)
+# The place of each in such a list.
+WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(len(PARTS))

@@ -17,7 +17,7 @@ from bench.config.units import number_in_words, parse_size
 from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, DeviceSpec, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.errors import BadInput
-from bench.trace.schedule import endless
+from bench.engines.exllamav2.schedule import endless
 
 _MAX_EXL2_BPW = 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")

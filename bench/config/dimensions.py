@@ -2,7 +2,7 @@
 
 ExLlamaV2 takes 0 layers, -4096 columns or 10^30 words as they are, `true` as 1, and fails over them later: in a
 division, in an endless loop over layers, or with gigabytes of tensors that it was asked for. What it refuses itself,
-such as a text for a number, is left to it (bench/worker/readable.py). For lengths see lengths.py.
+such as a text for a number, is left to it (`readable.py` in the worker). For lengths see lengths.py.
 """
 
 from __future__ import annotations

@@ -13,12 +13,14 @@ from typing import Any
 
 from bench.core import wire
 
-MAX_ATTENTION_SIZE = 2048**2  # queries times keys: ExLlamaV2Config.max_attention_size unless one sets it
+MAX_ATTENTION_SIZE = 2048**2  # queries times keys, unless one sets it
 MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
 SIMULATED = "simulated"  # the kind of a card that is not there; that of a real one is the name of its back end
 UNQUANTISED_BPW = 16.0
 CACHES = ("FP16", "Q8", "Q6", "Q4")  # from large to small: the finest first
-PAGE = 256  # tokens, as in ExLlamaV2's dynamic generator: the step of a boundary
+PAGE = 256  # tokens, as the engines' own generators count the cache: the step of a boundary
+DEFAULT_ENGINE = "exllamav2"
+DEFAULT_SCENARIO = "fill"
 # What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
 _CARD_IDENTITY = (
     *("kind", "name", "total_memory_bytes", "compute_capability", "multi_processor_count", "context_bytes"),
@@ -110,6 +112,8 @@ class Case:
     vram_limit_by: str | None = None
     repeats: int = 3
     max_attention_size: int = MAX_ATTENTION_SIZE
+    engine: str = DEFAULT_ENGINE
+    scenario: str = DEFAULT_SCENARIO
 
     @property
     def longest(self) -> Case:

@@ -11,12 +11,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
-from bench.core.outcome import Outcome
+from bench.core.outcome import Outcome, Phase
+from bench.engines.registry import engine_of
 from bench.forecast.speed import layers_and_experts
-from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS, Setup, short_schedule
+from bench.scenarios.base import Act
+from bench.scenarios.registry import scenario_of
 
 _START_S = 0.4
 _LOAD_LAYER_S = 0.013
@@ -41,10 +45,14 @@ def probe_seconds(case: Case) -> float | None:
         return None
     layers, experts = found
     attention = "flash" if case.attention == "auto" else case.attention
-    asked = {name: getattr(case, name) for name in Setup._fields if name in vars(case)}
-    setup = Setup(**{**asked, "attention": attention, "native_max_seq_len": case.max_seq_len})
-    chunks = 1 + case.lazy + len(short_schedule(case.max_seq_len, setup).chunks)
-    decoded = WARM_UP_TOKENS + 2 * DECODE_TOKENS
+    schedule = engine_of(case.engine).unread_setup(case, attention).schedule(case.max_seq_len)
+    scenario = scenario_of(case.scenario)
+    steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
+    decoding = [step for step in steps if step.act is Act.DECODE]
+    decoded = sum(step.tokens for step in decoding)
+    filling = [index for index, each in enumerate(schedule.distinct) if each.phase == Phase.PREFILL]
+    chunks = int(np.isin(schedule.which, filling).sum()) + case.lazy
+    chunks -= sum(step.tokens for step in decoding if step.phase is Phase.PREFILL)
     unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
         (_LOAD_UNQUANTISED_LAYER_S if unquantised else _LOAD_LAYER_S)

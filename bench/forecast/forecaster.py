@@ -13,6 +13,7 @@ from typing import Any
 from bench.allocator.limits import Limits
 from bench.core.case import Case, Search
 from bench.core.columns import CaseRow
+from bench.engines.reading import Reading
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
@@ -20,8 +21,7 @@ from bench.forecast.predict import Prediction, predict, predict_boundary, predic
 from bench.forecast.search import grid
 from bench.forecast.speed import estimated_speed, weight_bytes_per_step
 from bench.launch.versions import installed_versions
-from bench.notes.reading import Reading
-from bench.trace.parametric import NoPrediction
+from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
 
 _KEPT_REPLAYERS = 16

@@ -19,12 +19,13 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
+from bench.engines.registry import ENGINES, engine_of
 from bench.forecast.cache import ForecastStore
 from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
-from bench.trace.parametric import NoPrediction, ParametricTrace, load_tensor_bytes
-from bench.trace.quantised_caches import RECORDED, with_cache
+from bench.trace.parametric import ParametricTrace, load_tensor_bytes
+from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer, load_compiled
 
 # A recording is of every setting, but for what a replay can put in its place: bits, and the type of a quantised cache.
@@ -32,7 +33,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     **SETTINGS_OF,
     "bpw": lambda case: case.bpw == UNQUANTISED_BPW,
     "head_bits": lambda case: case.head_bits is None,
-    "cache": lambda case: RECORDED[case.cache],
+    "cache": lambda case: _recorded_cache(case),
 }
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
@@ -49,9 +50,7 @@ class TraceLibrary:
         self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
         # Cells that differ in their tensors alone share a program.
-        self._load = lru_cache(_KEPT_TRACES)(
-            lambda path, cache: with_cache(ParametricTrace.load(path).deepened(), cache)
-        )
+        self._load = lru_cache(_KEPT_TRACES)(_load)
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -75,7 +74,7 @@ class TraceLibrary:
                 made(done, len(missing))
 
         made(done, len(missing))
-        threading.Thread(target=load_compiled).start()  # while the workers record
+        threading.Thread(target=_load_compiled).start()  # while the workers record
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))
@@ -87,7 +86,8 @@ class TraceLibrary:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
-            return Replayer(self._load(paths[Recording.TRACE], case.cache), load_tensor_bytes(paths[Recording.TENSORS]))
+            trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
+            return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
         except NoPrediction:
             raise
         except FileNotFoundError:
@@ -104,9 +104,9 @@ class TraceLibrary:
     def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies."""
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
-        trace = [case.model.fingerprint, supports_flash_attention(case.device), *setting]
-        tensors = [case.model.fingerprint, case.bpw, case.head_bits]
-        recorded = replace(case, cache=RECORDED[case.cache])
+        trace = [case.engine, case.scenario, case.model.fingerprint, supports_flash_attention(case.device), *setting]
+        tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
+        recorded = replace(case, cache=_recorded_cache(case))
         for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
             name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
             yield Wanted(recording, recorded, self._dir / f"{name}{suffix}")
@@ -129,3 +129,20 @@ class TraceLibrary:
             pass
         for _ in range(left):
             one_more()
+
+
+def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
+    """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
+    spec = engine_of(engine)
+    return spec.with_cache(ParametricTrace.load(path, spec.setup).deepened(), cache)
+
+
+def _load_compiled() -> None:
+    for engine in ENGINES.values():
+        engine.load_compiled()
+    load_compiled()
+
+
+def _recorded_cache(case: Case) -> str:
+    """The type of cache that is recorded in the place of the case's."""
+    return engine_of(case.engine).caches[case.cache].recorded_as

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
+from bench.core.case import DEFAULT_ENGINE
 from bench.launch.launcher import LauncherFailed, Started
 
 _SERVER_START_S = 300.0
@@ -28,9 +29,10 @@ def can_fork() -> bool:
 class ForkServer:
     """A server process that has imported the engine and forks for each case. Restarted if it dies."""
 
-    def __init__(self, environment: dict[str, str], device_kind: str) -> None:
+    def __init__(self, environment: dict[str, str], device_kind: str, engine: str = DEFAULT_ENGINE) -> None:
         self._environment = environment
         self._kind = device_kind
+        self._engine = engine
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +66,7 @@ class ForkServer:
     def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", "serve", str(theirs.fileno()), self._kind],
+            [sys.executable, "-m", "bench.worker", "serve", str(theirs.fileno()), self._kind, self._engine],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

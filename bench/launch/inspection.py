@@ -28,7 +28,7 @@ _CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
 
 
 class _Misshapen(TypedDict):
-    """See `bench.worker.shapes.Misshapen`."""
+    """See `bench.worker.interfaces.engine.Misshapen`."""
 
     tensor: str
     found: list[int]

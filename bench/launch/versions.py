@@ -10,7 +10,10 @@ from pathlib import Path
 import bench
 
 # Sources that decide what a case is predicted to allocate.
-_RULES = ("core/case.py", "allocator/*.py", "trace/*.py", "worker/**/*.py", "forecast/predict.py", "forecast/search.py")
+_RULES = (
+    *("core/case.py", "scenarios/*.py", "allocator/*.py", "trace/*.py", "engines/**/*.py", "worker/**/*.py"),
+    *("forecast/predict.py", "forecast/search.py"),
+)
 
 
 def installed_versions() -> dict[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 
 from bench.core.files import replaced
 from bench.trace.layers import Layers, layers_of
+from bench.trace.passes import NoPrediction, Pass, Setup
 from bench.trace.recording import Size
-from bench.trace.schedule import PREFILL, Pass, Setup, schedule, short_schedule
 from bench.trace.template import (
     BATCH,
     BLOCK,
@@ -32,10 +32,6 @@ from bench.trace.template import (
     spans_of_layers,
     terms,
 )
-
-
-class NoPrediction(Exception):
-    """The recordings follow no rule that is known here; the text says what does not."""
 
 
 def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
@@ -81,7 +77,7 @@ class ParametricTrace:
     one does not hold, nothing is known. `refused` has the kinds that were recorded and follow no rule that is known,
     and why. `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers`
     layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`,
-    `reading` what the engine made of config.json (`notes.reading`), in plain values.
+    `reading` what the engine made of config.json (`engines.reading`), in plain values.
     """
 
     templates: dict[str, Array]
@@ -98,50 +94,42 @@ class ParametricTrace:
     def save(self, path: Path) -> None:
         """Writes the trace; it appears whole or not at all."""
         about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
-        about["setup"] = self.setup._asdict()
+        about["setup"] = self.setup.to_plain()
         with replaced(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
 
     @staticmethod
-    def load(path: Path) -> ParametricTrace:
-        """Raises `NoPrediction` where that is what was kept, and OSError where nothing was."""
+    def load(path: Path, make_setup: Callable[..., Setup]) -> ParametricTrace:
+        """`make_setup` is called with what the engine's `Setup.to_plain` gave, by name.
+
+        Raises `NoPrediction` where that is what was kept, and OSError where nothing was.
+        """
         with np.load(path, allow_pickle=False) as file:
             about: dict[str, Any] = json.loads(str(file["about"]))
             templates = {name: file[name] for name in file.files if name != "about"}
         if "reason" in about:
             raise NoPrediction(about["reason"])
-        return ParametricTrace(templates=templates, **{**about, "setup": Setup(**about["setup"])})
+        return ParametricTrace(templates=templates, **{**about, "setup": make_setup(**about["setup"])})
 
     def passes(self, max_seq_len: int) -> list[Pass]:
         """The sections of a case of that length, in order; raises `NoPrediction` where one was never recorded."""
         self.sections(max_seq_len)
-        return schedule(max_seq_len, self.setup)
+        return self.setup.schedule(max_seq_len).passes()
 
     def sections(self, max_seq_len: int) -> Sections:
         """The same in arrays. Raises `NoPrediction`."""
-        before, chunks, after = short_schedule(max_seq_len, self.setup)
-        filled = before[-1].k_len if not len(chunks) else int(chunks[-1, 1])
-        if filled < after[0].k_len - 1:
-            raise NoPrediction(f"with {filled:,} tokens in the cache, ExLlamaV2's chunks are of none: it never ends")
-        # Of a kind are chunks that are as long and on the same side of the sliding window.
-        window = self.setup.cut_window
-        sides = np.zeros(len(chunks), np.int64) if window is None else np.sign(chunks[:, 1] - window)
-        _, firsts, alike = np.unique(chunks[:, 0] * 3 + sides, return_index=True, return_inverse=True)
-        found = [self.setup.make_pass(PREFILL, int(q), int(k)) for q, k in chunks[firsts]]
-        passes = [*before, *found, *after]
+        schedule = self.setup.schedule(max_seq_len)
+        if schedule.endless is not None:
+            raise NoPrediction(schedule.endless)
         names = list(self.templates)
-        for each in passes:
+        for each in schedule.distinct:
             self._require_known(each)
-        kinds = np.array([names.index(each.kind) for each in passes], np.int64)
-        order = np.concatenate(
-            [np.arange(len(before)), len(before) + alike, np.arange(len(before) + len(found), len(passes))]
-        )
-        q_len = np.concatenate([[each.q_len for each in before], chunks[:, 0], [each.q_len for each in after]])
-        k_len = np.concatenate([[each.k_len for each in before], chunks[:, 1], [each.k_len for each in after]])
+        kinds = np.array([names.index(each.kind) for each in schedule.distinct], np.int64)
+        phases = [each.phase for each in schedule.distinct]
         sections = Sections(
-            phases=[*(each.phase for each in before), *[PREFILL] * len(chunks), *(each.phase for each in after)],
-            kinds=kinds[order],
-            terms=terms(q_len, k_len, np.full(len(q_len), max_seq_len)),
+            phases=[phases[index] for index in schedule.which.tolist()],
+            kinds=kinds[schedule.which],
+            terms=terms(schedule.lengths[:, 0], schedule.lengths[:, 1], np.full(len(schedule.which), max_seq_len)),
         )
         self._require_determined(sections)
         return sections
@@ -150,7 +138,7 @@ class ParametricTrace:
         if each.kind in self.refused:
             raise NoPrediction(self.refused[each.kind])
         if each.kind not in self.templates:
-            raise NoPrediction(f"no recording shows {_in_words(each)}")
+            raise NoPrediction(f"no recording shows {self.setup.in_words(each)}")
 
     def _require_determined(self, sections: Sections) -> None:
         """Of lengths for which a relation does not hold, the recordings leave open what is taken."""
@@ -162,11 +150,11 @@ class ParametricTrace:
                     first = int(which[np.flatnonzero(broken)[0]])
                     _, _, k_len, q_len = (int(value) for value in sections.terms[first, :4])
                     each = Pass(sections.phases[first], kind, q_len, k_len)
-                    raise NoPrediction(f"the recordings leave open what is taken by {_in_words(each)}")
+                    raise NoPrediction(f"the recordings leave open what is taken by {self.setup.in_words(each)}")
 
     def scratch_bytes(self, max_seq_len: int) -> int:
-        """The one scratch buffer of the device; lazy loading bounds the chunks by the length of the case."""
-        longest = min(self.setup.max_input_len, max_seq_len) if self.setup.lazy else self.setup.max_input_len
+        """The one scratch buffer of the device."""
+        longest = self.setup.longest_chunk(max_seq_len)
         return max((a + b * longest for a, b in self.scratch), default=0) // 2 * 2
 
     def deepened(self) -> ParametricTrace:
@@ -211,13 +199,6 @@ def _flash_calls(template: Array) -> Array:
     calls = template[template[:, SIZE_RULE] >= Size.FLASH_0]
     shapes = calls[:, [SIZE_RULE, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW, *range(Q_TERMS, NUM_COLUMNS)]]
     return calls[np.unique(shapes, axis=0, return_index=True)[1]]
-
-
-def _in_words(each: Pass) -> str:
-    if "uneven" in each.kind:
-        return f"a chunk of {each.q_len} tokens, of which the experts get unequal shares"
-    after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len else ""
-    return f"a {each.phase}{after} ({each.kind})"
 
 
 def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:

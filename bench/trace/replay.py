@@ -15,13 +15,13 @@ from bench.allocator import state as allocator
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
-from bench.core.case import PAGE
+from bench.core.outcome import Phase
 from bench.trace import sections
 from bench.trace import template as columns
 from bench.trace.layers import Layers
-from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction
 from bench.trace.recording import Size
-from bench.trace.schedule import DECODE, Setup, short_schedule
 from bench.trace.sections import CROWDED, FULL, Card
 from bench.trace.template import DENOMINATOR, Array
 
@@ -140,7 +140,7 @@ class Replayer:
 
     def _plan(self, max_seq_len: int) -> _Plan:
         phases, kinds, lengths = self._trace.sections(max_seq_len)
-        return _Plan(phases, kinds, lengths, self._trace.scratch_bytes(max_seq_len), phases.index(DECODE))
+        return _Plan(phases, kinds, lengths, self._trace.scratch_bytes(max_seq_len), phases.index(Phase.DECODE))
 
     def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
         """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
@@ -171,7 +171,6 @@ class Replayer:
 
 def load_compiled() -> None:
     """Has numba load what replays run, or compile it, by replaying nothing: the first replay need not wait for that."""
-    short_schedule(PAGE, Setup(lazy=False, max_input_len=PAGE, batch_size=1, attention="", native_max_seq_len=PAGE))
     nothing, no_events = np.zeros(0, np.int64), np.zeros((0, columns.NUM_COLUMNS), np.int64)
     layers = Layers(np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), nothing, np.zeros((0, 1), np.int64), 1)
     lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1)
@@ -186,7 +185,7 @@ def _without_middle(plan: _Plan) -> _Plan:
         return plan
     ends = np.r_[:_ENDS, len(plan.kinds) - _ENDS : len(plan.kinds)]
     phases = [plan.phases[index] for index in ends]
-    return _Plan(phases, plan.kinds[ends], plan.lengths[ends], plan.scratch_bytes, phases.index(DECODE))
+    return _Plan(phases, plan.kinds[ends], plan.lengths[ends], plan.scratch_bytes, phases.index(Phase.DECODE))
 
 
 def _card(limits: Limits, scratch_bytes: int) -> Card:

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.core.outcome import Phase
 from bench.trace import template as columns
-from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction, Pass, Setup
 from bench.trace.recording import Op, Recording, Section, Size
-from bench.trace.samples import extra_passes
-from bench.trace.schedule import CACHE, Pass, Setup, schedule, short_schedule
 from bench.trace.template import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, spans_of_layers
 
 
@@ -71,10 +71,11 @@ class _Sample(NamedTuple):
 def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
     """Each section and what it is."""
     max_seq_len = recording.max_seq_len
+    passes = setup.schedule(max_seq_len).passes()
     if len(recording.sections) == 2:
-        passes = short_schedule(max_seq_len, setup).before[:2]
+        passes = passes[:2]
     else:
-        passes = [*schedule(max_seq_len, setup), *extra_passes(max_seq_len, setup)]
+        passes += setup.extra_passes(max_seq_len)
     recorded = [(section.q_len, section.k_len) for section in recording.sections]
     if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
         raise NoPrediction(f"the engine's passes at {max_seq_len} tokens are not the expected ones")
@@ -85,7 +86,7 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
     """The section's events; the first column of each group of coefficients holds a plain value."""
     each, _, section = sample
     rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
-    layers = _layers_of_cache(section, num_layers) if each.phase == CACHE else None
+    layers = _layers_of_cache(section, num_layers) if each.phase == Phase.CACHE else None
     made: dict[int, int] = {}
     for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
         row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part

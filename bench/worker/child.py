@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 from bench.core import wire
-from bench.core.case import Case
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
 from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
-from bench.worker.card import Card
+from bench.worker import cards
+from bench.worker.engines.registry import worker_engine
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Faults, Unsupported
 
 EXIT_DONE, EXIT_FAILED = 0, 3
 
 Emit = Callable[[Message], None]
-
-
-def preload(kind: str) -> None:
-    """Imports what every case of a kind of device needs, as far as that leaves the GPU untouched."""
-    import torch  # noqa: F401
-
-    if kind == "simulated":
-        from bench.worker.simulated import card
-
-        card.preload()
 
 
 def run_request(request: Request, records_fd: int) -> int:
@@ -62,7 +53,7 @@ def _run_case(request: RunCase, emit: Emit) -> int:
         from bench.worker import scenario
 
         emit(Versions(torch.__version__, version("exllamav2")))
-        with _open_card(case) as card:
+        with cards.open_card(case) as card:
             try:
                 scenario.run(case, card, request.layouts, emit)
             except Exception as error:  # while the card is there to be read
@@ -73,14 +64,12 @@ def _run_case(request: RunCase, emit: Emit) -> int:
 
 
 def _lay_out(request: LayOut, emit: Emit) -> int:
-    from bench.worker import checkpoint
-    from bench.worker.readable import read_config
-
     case = request.case
+    engine = worker_engine(case.engine)
     try:
-        with _open_card(case):
-            read_config(case.model.config)
-            layout = checkpoint.lay_out(case.model.config, case.bpw, case.head_bits)
+        with cards.open_card(case):
+            engine.require_readable(case.model.config)
+            layout = engine.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
         return _failed(error, None, emit)
     request.path.write_text(layout.to_json())
@@ -89,16 +78,13 @@ def _lay_out(request: LayOut, emit: Emit) -> int:
 
 def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
     """Of a model that the engine refuses nothing is known to be wrong."""
-    from bench.worker.engine import Unsupported
-    from bench.worker.inspection import Faults, faults
-
     case = request.case
     assert case.model.path is not None
     found = Faults([], [])
     refused: str | None = None
     try:
-        with _open_card(case):
-            found = faults(Path(case.model.path), case.model.config)
+        with cards.open_card(case):
+            found = worker_engine(case.engine).faults(Path(case.model.path), case.model.config)
     except Unsupported as error:
         refused = str(error)
     except Exception as error:
@@ -109,7 +95,7 @@ def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
 
 def _record(request: Record, emit: Emit) -> int:
     from bench.trace.parametric import save_reason
-    from bench.worker.simulated import recorder
+    from bench.worker import recorder
 
     for wanted in request.wanted:
         try:
@@ -124,12 +110,6 @@ def _record(request: Record, emit: Emit) -> int:
             traceback.print_exc()
         emit(Recorded(wanted.path))
     return EXIT_DONE
-
-
-def _open_card(case: Case) -> AbstractContextManager[Card]:
-    module = "bench.worker.simulated.card" if case.device.kind == "simulated" else "bench.worker.cuda"
-    opened: AbstractContextManager[Card] = importlib.import_module(module).open_card(case)
-    return opened
 
 
 def _failed(error: Exception, card: Card | None, emit: Emit) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from bench import nvml
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
 from bench.worker.ballast import Ballast, reserve_all_but
-from bench.worker.card import Card
-from bench.worker.packages import import_engine, switch_off_broken
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Engine
 
 
 class CudaCard:
@@ -26,13 +26,19 @@ class CudaCard:
     and is no part of what the case holds.
     """
 
-    # exllamav2 captures its CUDA graphs at the 205th call of a layer: decode past that before measuring.
+    # What an engine prepares while it runs must be there before anything is measured: ExLlamaV2 captures its CUDA
+    # graphs at the 205th call of a layer.
     warm_up_tokens = 256
     decode_tokens = 32
 
     def __init__(
-        self, case: Case, foreign_processes: nvml.Reading | None = None, ballast: Ballast | None = None
+        self,
+        case: Case,
+        engine: Engine,
+        foreign_processes: nvml.Reading | None = None,
+        ballast: Ballast | None = None,
     ) -> None:
+        self._engine = engine
         self._uuid = case.device.uuid
         self._foreign_processes = foreign_processes
         self._ballast = ballast
@@ -51,7 +57,7 @@ class CudaCard:
         self._workspaces_bytes: list[int] | None = None
         torch.cuda.reset_peak_memory_stats(0)
 
-    # The interface of `bench.worker.card.Card`
+    # The interface of `bench.worker.interfaces.card.Card`
 
     def supports_flash_attention(self) -> bool:
         return torch.cuda.get_device_capability(0)[0] >= 8
@@ -94,22 +100,15 @@ class CudaCard:
             peak_device_bytes=self._peak_device_bytes,
         )
 
-    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
+    def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
         """From the engine's own objects: what lives as long as the model. The transients at the peak are not known.
 
         The cuBLAS workspaces are freed to be counted: this is the last that is asked of a card.
         """
-        contexts = [context for context in model.device_context if context is not None]
-        scratch = _bytes(context.scratch for context in contexts)
-        rope = _bytes(tensor for context in contexts for tensor in [*(context.sin or []), *(context.cos or [])])
-        cached = [*cache.all_tensors(), *(t for pair in getattr(cache, "temp_tensors", {}).values() for t in pair)]
-        cache_bytes = _bytes(cached)
+        sizes: dict[str, int | None] = {f"{part}_bytes": _bytes(tensors) for part, tensors in resident().items()}
         self._workspaces_bytes = _workspaces_bytes()
         return {
-            "weights_bytes": self._after_load_bytes(model),
-            "cache_bytes": cache_bytes,
-            "scratch_bytes": scratch,
-            "rope_bytes": rope,
+            **sizes,
             "workspace_bytes": None if self._workspaces_bytes is None else sum(self._workspaces_bytes),
         }
 
@@ -124,8 +123,7 @@ class CudaCard:
         return samples
 
     def import_engine(self) -> None:
-        self._switched_off = switch_off_broken()
-        import_engine()
+        self._switched_off = self._engine.import_engine()
 
     def notes(self) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
@@ -135,18 +133,6 @@ class CudaCard:
         if self._ballast is not None:
             notes.append(f"vram_limit kept by {self._ballast.held_bytes:,} B that others hold")
         return notes
-
-    @staticmethod
-    def _after_load_bytes(model: Any) -> int:
-        tensors = []
-        for module in model.modules:
-            for part in [module, *module.submodules]:
-                if getattr(part, "q_tensors", None):
-                    tensors += list(part.q_tensors.values())
-                if getattr(part, "linear", None) is not None:
-                    tensors += [part.linear.weight, part.linear.bias]
-                tensors += [getattr(part, "weight", None), getattr(part, "bias", None)]
-        return _bytes(tensor for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cuda)
 
     def _measure_context(self) -> int | None:
         """What the context took: what this process holds beyond PyTorch's own, or else what the GPU lost meanwhile."""
@@ -196,14 +182,14 @@ def _read(uuid: str | None) -> nvml.Reading | None:
 
 
 @contextmanager
-def open_card(case: Case) -> Iterator[Card]:
+def open_card(case: Case, engine: Engine) -> Iterator[Card]:
     """The GPU of `case`; the parent has made it the only visible one."""
     foreign_processes = _read(case.device.uuid)
     ballast = None
     if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
         ballast = reserve_all_but(case.vram_limit_bytes)
     try:
-        yield CudaCard(case, foreign_processes, ballast)
+        yield CudaCard(case, engine, foreign_processes, ballast)
     finally:
         if ballast is not None:
             ballast.release()

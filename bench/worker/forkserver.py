@@ -15,14 +15,14 @@ import socket
 import sys
 import traceback
 
-from bench.worker import child
+from bench.worker import cards, child
 
 _MAX_PACKET_BYTES = 1 << 17
 
 
-def serve(connection: socket.socket, kind: str) -> None:
-    """Serves requests for devices of `kind` until the parent closes the connection."""
-    child.preload(kind)
+def serve(connection: socket.socket, kind: str, engine: str) -> None:
+    """Serves requests for devices of `kind`, mostly of one engine, until the parent closes the connection."""
+    cards.preload(kind, engine)
     gc.freeze()  # what is loaded now is shared with every fork, and never looked at again
     connection.send(json.dumps({"ready": os.getpid()}).encode())
     with selectors.DefaultSelector() as selector:

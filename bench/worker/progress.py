@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 from bench.core.messages import Message, PhaseProgress
 from bench.core.outcome import Phase
@@ -31,20 +29,3 @@ class Teller:
         if now - self._told_at >= INTERVAL_S:
             self._told_at = now
             self._emit(PhaseProgress(self._phase, done, total, self._units))
-
-
-@contextmanager
-def telling_chunks(model: Any, cache: Any, total: int, tell: Teller) -> Iterator[None]:
-    """While it lasts, `model` (an ExLlamaV2) tells after each chunk how many of `total` tokens are in `cache`."""
-    forward_chunk = model.forward_chunk
-
-    def forward_and_tell(**kwargs: Any) -> Any:
-        result = forward_chunk(**kwargs)
-        tell(cache.current_seq_len, total)
-        return result
-
-    model.forward_chunk = forward_and_tell
-    try:
-        yield
-    finally:
-        del model.forward_chunk  # the class's own again, and no cycle keeps the model alive

@@ -1,4 +1,4 @@
-"""The one scenario: load the model, make its cache, fill the context to the end, decode there.
+"""Carries out a scenario: the steps of a case, one after the other, on a session of its engine.
 
 It runs unchanged on a real card and on a simulated one. After each phase it reports the memory and the seconds.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone, Result, Started, Timings
 from bench.core.outcome import Phase
 from bench.notes.rules import notes_of_case
-from bench.trace.schedule import DECODE_TOKENS, PROMPT_TOKENS, endless
-from bench.worker.card import Card
-from bench.worker.engine import Unsupported, cache_class, choose_attention, read_back
-from bench.worker.progress import Teller, telling_chunks
-from bench.worker.readable import read_config, refusals_explained
+from bench.scenarios.base import Act, Pace, Step
+from bench.scenarios.registry import scenario_of
+from bench.worker.engines.registry import worker_engine
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Session, Tell
+from bench.worker.progress import Teller
 
 Emit = Callable[[Message], None]
 
@@ -29,78 +29,48 @@ Emit = Callable[[Message], None]
 def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
     """Measures `case` on `card`. Whatever goes wrong is raised; what was finished has been emitted by then."""
     card.import_engine()
-    from exllamav2.config import ExLlamaV2Config
-    from exllamav2.model import ExLlamaV2
-
-    read_config(case.model.config)
-    with _phase(Phase.LOAD, card, emit) as load:
-        directory = card.model_dir(case, layouts)
-        with refusals_explained():
-            config = ExLlamaV2Config(str(directory))
-        config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
-        config.max_batch_size = case.batch_size
-        config.max_input_len = case.max_input_len
-        config.max_attention_size = case.max_attention_size
-        attention = choose_attention(config, case.attention, card)
-        if reason := endless(case.max_seq_len, case.max_attention_size, attention):
-            raise Unsupported(reason)
-        notes = notes_of_case(case, read_back(config, attention))
-        emit(Started(attention, [*card.notes(), *notes], card.facts()))
-        model = ExLlamaV2(config)
-        make_cache = cache_class(case.cache)
-        sizes = {"batch_size": case.batch_size, "max_seq_len": case.max_seq_len}
-        told = Teller(Phase.LOAD, "modules", emit)
-        if case.lazy:
-            cache = make_cache(model, lazy=True, **sizes)
-            load["load_s"] = _seconds(lambda: model.load_autosplit(cache, callback=told))
-        else:
-            load["load_s"] = _seconds(lambda: model.load(callback=told))
-    with _phase(Phase.CACHE, card, emit):
-        if not case.lazy:
-            cache = make_cache(model, **sizes)
-    context = torch.zeros((case.batch_size, case.max_seq_len), dtype=torch.long)
-    with _phase(Phase.PREFILL, card, emit) as prefill:
-        _restart(model, cache, context[:, :PROMPT_TOKENS])
-        _decode(model, cache, context, min(card.warm_up_tokens, case.max_seq_len - PROMPT_TOKENS))
-        # As far on every card, however many tokens it decodes: what a prefill takes depends on its length.
-        filled = context[:, : case.max_seq_len - DECODE_TOKENS]
-        with telling_chunks(model, cache, filled.shape[1], Teller(Phase.PREFILL, "tokens", emit)):
-            prefill["prefill_s"] = card.time(lambda: _restart(model, cache, filled), case.repeats)
-        prefill["prefill_tokens"] = filled.numel()
-    with _phase(Phase.DECODE, card, emit) as decode:
-        told = Teller(Phase.DECODE, "tokens", emit)
-
-        def decode_from(start: int) -> list[float]:
-            def work() -> None:
-                cache.current_seq_len = start
-                _decode(model, cache, context, card.decode_tokens, told)
-
-            return card.time(work, case.repeats)
-
-        decode["decode_full_s"] = decode_from(case.max_seq_len - card.decode_tokens)
-        decode["decode_s"] = decode_from(PROMPT_TOKENS)
-        decode["decode_tokens"] = card.decode_tokens * case.batch_size
-    parts = card.parts_at_peak(model, cache)
-    emit(Result(parts, [*card.notes(), *notes], card.facts()))  # by now it knows more of itself
+    session = worker_engine(case.engine).session(case, card)
+    pace = Pace(card.warm_up_tokens, card.decode_tokens)
+    notes: list[str] = []
+    for phase, steps in groupby(scenario_of(case.scenario).steps(case.max_seq_len, pace), lambda step: step.phase):
+        with _phase(phase, card, emit) as data:
+            tell = Teller(phase, "modules" if phase is Phase.LOAD else "tokens", emit)
+            for step in steps:
+                if step.act is Act.LOAD:
+                    reading = session.open(card.model_dir(case, layouts))
+                    notes = notes_of_case(case, reading)
+                    emit(Started(reading.attention, [*card.notes(), *notes], card.facts()))
+                    session.build()
+                data.update(_timed(step, session, card, case, tell))
+    parts = card.parts_at_peak(session.resident_tensors)
+    emit(Result(parts, [*card.notes(), *notes], card.facts()))  # by now the card knows more of itself
 
 
-def _restart(model: Any, cache: Any, ids: torch.Tensor) -> None:
-    cache.current_seq_len = 0
-    model.forward(ids, cache, preprocess_only=True)
+def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
+    """Does what a step says with an engine's session; a LOAD expects that it is built."""
+    if step.act is Act.LOAD:
+        session.load(tell)
+    elif step.act is Act.CACHE:
+        session.make_cache()
+    elif step.act is Act.FILL:
+        session.fill(step.tokens, tell)
+    else:
+        session.decode(step.start, step.tokens, tell)
 
 
-def _decode(model: Any, cache: Any, context: torch.Tensor, tokens: int, told: Teller | None = None) -> None:
-    for done in range(tokens):
-        if told is not None:
-            told(done, tokens)
-        # The generators move every token's logits to the host as fp32, and sample there.
-        model.forward(context[:, :1], cache, last_id_only=True).float().cpu()
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def _timed(step: Step, session: Session, card: Card, case: Case, tell: Tell) -> dict[str, Any]:
+    """Carries out a step, as often as it is to be timed; returns what the phase's message says of it."""
+    if step.timed_as is None:
+        perform(step, session)
+        return {}
+    if step.act is Act.LOAD:  # once, and on every card
+        started = time.perf_counter()
+        perform(step, session, tell)
+        return {step.timed_as: time.perf_counter() - started}
+    said: dict[str, Any] = {step.timed_as: card.time(lambda: perform(step, session, tell), case.repeats)}
+    if step.counted_as is not None:
+        said[step.counted_as] = step.tokens * case.batch_size
+    return said
 
 
 @contextmanager

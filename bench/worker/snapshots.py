@@ -12,8 +12,7 @@ import torch
 from bench.allocator.snapshot import Recording
 from bench.core.case import Case
 from bench.core.messages import Entered, Message
-from bench.worker import scenario
-from bench.worker.cuda import open_card
+from bench.worker import cards, scenario
 
 _MAX_ENTRIES = 10_000_000
 
@@ -25,7 +24,7 @@ def record(case: Case, path: Path) -> None:
         if isinstance(message, Entered):
             print(f"  {message.phase}", flush=True)
 
-    with tempfile.TemporaryDirectory() as layouts, open_card(case) as card:
+    with tempfile.TemporaryDirectory() as layouts, cards.open_card(case) as card:
         torch.cuda.memory._record_memory_history("all", context=None, max_entries=_MAX_ENTRIES)
         try:
             scenario.run(case, card, Path(layouts), said)

@@ -52,12 +52,12 @@ _LAY_OUT = """
 import json, sys
 from pathlib import Path
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.worker.checkpoint import write_checkpoint
-from bench.worker.simulated import card
+from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
+from bench.worker import cards
 config = json.loads(sys.argv[2])
 device = DeviceSpec("d", "simulated", "D", 8 << 30, "8.9", 128, 1e12, 0)
 case = Case(ModelSpec("m", config, "f"), device, 4.0, 6, "FP16", False, "auto", 512, 1, 512)
-with card.open_card(case):
+with cards.open_card(case):
     write_checkpoint(Path(sys.argv[1]), config, 4.0, 6)
 """
 

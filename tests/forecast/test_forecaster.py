@@ -18,7 +18,7 @@ from bench.forecast.library import TraceLibrary
 from bench.forecast.speed import weight_bytes_per_step
 from bench.launch.versions import installed_versions
 from bench.run.boundary import find_boundary
-from bench.trace.parametric import NoPrediction
+from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replay
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -23,7 +23,7 @@ from bench.launch.fresh_interpreter import StartedProcess
 from bench.launch.launcher import Launcher, LauncherFailed, Started
 from bench.launch.launchers import make_launcher
 from bench.launch.supervise import run_isolated
-from bench.trace.parametric import NoPrediction
+from bench.trace.passes import NoPrediction
 
 TINY = {
     "architectures": ["LlamaForCausalLM"],

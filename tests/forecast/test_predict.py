@@ -15,7 +15,7 @@ from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
 from bench.forecast.predict import predict, predict_boundary, predict_fits_at
 from bench.forecast.search import grid
-from bench.trace.parametric import NoPrediction
+from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
 from tests.trace.synthetic_recordings import PLAIN, free, malloc, template, trace_of
 from tests.worker.predicted_and_simulated import case_of, little_garbage, tensor_bytes_of

@@ -26,8 +26,8 @@ from bench.forecast.speed import (
     step_of,
     weight_bytes_per_step,
 )
-from bench.worker.checkpoint import write_checkpoint
-from bench.worker.simulated import card
+from bench.worker import cards
+from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
 from tests.worker.conftest import catalogue_case
 
 DATA = Path(__file__).parent / "exllamav2_speeds.csv"
@@ -205,7 +205,7 @@ def test_the_language_model_may_be_nested() -> None:
 @pytest.mark.parametrize("model", ["tinyllama_1_1b", "gemma_2_9b", "mixtral_8x7b"])
 def test_the_layout_of_a_checkpoint_has_as_many_bytes(tmp_path: Path, model: str) -> None:
     case = catalogue_case(f"model={model}", "max_seq_len=512")
-    with card.open_card(case):
+    with cards.open_card(case):
         write_checkpoint(tmp_path / "m", case.model.config, bpw=4.0, head_bits=6)
     with safe_open(tmp_path / "m" / "model.safetensors", framework="numpy") as file:
         slices = [file.get_slice(name) for name in file.keys() if "embed_tokens" not in name]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.notes.positions import positions_note
-from bench.notes.reading import Rope
+from bench.engines.exllamav2.positions import positions_note
+from bench.engines.reading import Rope
 
 PLAIN = Rope(10_000.0, None, "default", {}, 1.0)
 LLAMA_3 = {

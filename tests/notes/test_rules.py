@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.notes.reading import Reading
+from bench.engines.exllamav2.notes import SDPA_NOTE
+from bench.engines.reading import Reading
 from bench.notes.rules import (
     BALANCED_NOTE,
-    SDPA_NOTE,
     SYNTHETIC_LAYOUT_NOTE,
     SYNTHETIC_NOTE,
     notes_of_case,

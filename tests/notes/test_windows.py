@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.notes.windows import windows_note
+from bench.engines.exllamav2.windows import windows_note
 
 EVERY_SECOND = tuple(4096 if layer % 2 == 0 else 0 for layer in range(32))
 EVERY_FOURTH = tuple(4096 if (layer + 1) % 4 else 0 for layer in range(32))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.core.case import Case
-from bench.worker.simulated import card
+from bench.worker import cards
 from tests.oracle.outcome import FIGURES, outcome_of
 
 
@@ -30,7 +30,7 @@ def read(path: Path) -> list[Recorded]:
 
 def differences(recorded: Recorded, layouts: Path) -> list[str]:
     """What the simulated card says otherwise, a line each; nothing where all is equal to the byte."""
-    theirs, ours = recorded.outcome, outcome_of(recorded.case, card.open_card, layouts)
+    theirs, ours = recorded.outcome, outcome_of(recorded.case, cards.open_card, layouts)
     if "phases" not in theirs or "phases" not in ours:
         return [] if ours == theirs else [f"{theirs}, simulated {ours}"]
     lines = []
@@ -54,7 +54,7 @@ def named(case: Case) -> str:
 
 def main(path: Path) -> int:
     """Prints what differs; 1 where something does."""
-    card.preload()
+    cards.preload("simulated", "exllamav2")
     gc.freeze()
     recorded = read(path)
     with tempfile.TemporaryDirectory() as layouts:

@@ -12,8 +12,8 @@ from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.worker import scenario
-from bench.worker.card import Card
-from bench.worker.engine import Unsupported
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Unsupported
 
 # After each phase, and where a case ended: bytes now, and at their highest since the case began.
 FIGURES = (

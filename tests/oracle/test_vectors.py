@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.worker.simulated import card
+from bench.worker import cards
 from tests.oracle import compare
 from tests.oracle.operations import ANSWERS, answers_of_model
 from tests.worker.predicted_and_simulated import little_garbage
@@ -19,8 +19,8 @@ _AT_A_TIME = 40
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cards() -> Iterator[None]:
-    card.preload()
+def preloaded() -> Iterator[None]:
+    cards.preload("simulated", "exllamav2")
     with little_garbage():
         yield
 

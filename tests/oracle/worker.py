@@ -22,10 +22,10 @@ import torch
 from exllamav2 import attn, moe_mlp, stloader
 
 from bench.core.case import Case
-from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
-from bench.worker import checkpoint
-from bench.worker.card import Card
+from bench.scenarios.fill import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker.cuda import CudaCard
+from bench.worker.engines.exllamav2 import checkpoint
+from bench.worker.interfaces.card import Card
 from tests.oracle.null import NullGpu
 from tests.oracle.outcome import outcome_of
 

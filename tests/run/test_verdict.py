@@ -20,7 +20,9 @@ from bench.core.messages import (
 )
 from bench.core.outcome import Outcome, Phase
 from bench.launch.supervise import Ending
-from bench.run.verdict import judge
+from bench.run.verdict import _BEFORE_THE_CASE, judge
+from bench.worker.ballast import CannotReserve
+from bench.worker.interfaces.engine import EngineBroken
 
 GIB, MIB = 1 << 30, 1 << 20
 CARD_BYTES = 24 * GIB
@@ -79,6 +81,11 @@ def _finished(peak_reserved_bytes: int = 8 * GIB, **how: Any) -> Ending:
     result = Result({}, [], CardFacts())
     messages = [*_until(Phase.DONE, _memory(peak_reserved_bytes=peak_reserved_bytes)), result]
     return Ending(messages, **{"exit_code": 0, **how})
+
+
+def test_errors_of_before_the_case_are_called_as_the_worker_calls_them() -> None:
+    """The parent knows the worker's errors by name alone."""
+    assert {CannotReserve.__name__, EngineBroken.__name__} == _BEFORE_THE_CASE
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from bench.allocator import flash, sort
 from bench.allocator.limits import Limits
 from bench.trace import template as columns
 from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import Pass
 from bench.trace.recording import Op, Recording, Section, Size
-from bench.trace.schedule import Pass
 from bench.trace.template import DENOMINATOR, NUM_TERMS, Array, terms
 
 # ("malloc", number in the section, bytes, stream, part), ("free", number) or ("empty_cache",).

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.samples import extra_passes, load_lengths, whole_lengths
+from bench.engines.exllamav2.schedule import schedule
+from bench.engines.exllamav2.setup import Setup
 from bench.trace import template as columns
 from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import Pass
 from bench.trace.recording import Event, Op, Recording, Section
-from bench.trace.samples import extra_passes, load_lengths, whole_lengths
-from bench.trace.schedule import CACHE, Pass, Setup, schedule
 from bench.trace.template import DENOMINATOR, Array
 
 Sizes = Callable[[Pass, int], Sequence[int]]
@@ -42,7 +45,7 @@ def _recording(max_seq_len: int, passes: Sequence[Pass], sizes: Sizes, num_layer
     recording = Recording(max_seq_len, num_layers, period=1)
     for number, each in enumerate(passes):
         section = Section() if number < 2 else Section(each.q_len, each.k_len)
-        section.events = events(sizes(each, max_seq_len), keep=each.phase == CACHE)
+        section.events = events(sizes(each, max_seq_len), keep=each.phase == Phase.CACHE)
         recording.sections.append(section)
     return recording
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 from bench.allocator.limits import limits_of
+from bench.engines.exllamav2.quantised_caches import with_cache
+from bench.engines.exllamav2.setup import Setup
+from bench.engines.exllamav2.spec import EXLLAMAV2
 from bench.trace import parametric as trace
-from bench.trace.parametric import NoPrediction, ParametricTrace
-from bench.trace.quantised_caches import RECORDED, with_cache
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction
 from bench.trace.solve import solve
-from bench.worker.simulated import recorder
+from bench.worker import recorder
 from tests.trace import requests
 from tests.trace import synthetic_recordings as made_up
 from tests.trace.synthetic_recordings import PLAIN
@@ -79,7 +83,7 @@ def test_one_recording_stands_for_all_quantised_caches(layouts: Path, architectu
     case = case_of(architecture, 2, lazy=lazy, max_input_len=256)
     for cache in ("Q8", "Q4", "Q6", "FP16"):
         itself = recorder.make_trace(replace(case, cache=cache), layouts)
-        recorded = recorder.make_trace(replace(case, cache=RECORDED[cache]), layouts)
+        recorded = recorder.make_trace(replace(case, cache=EXLLAMAV2.caches[cache].recorded_as), layouts)
         derived = with_cache(recorded, cache)
         for kind, template in itself.templates.items():
             assert np.array_equal(derived.templates[kind], template), (cache, kind)
@@ -91,7 +95,7 @@ def test_a_program_that_is_deep_enough_is_left_alone(small: ParametricTrace) -> 
 
 def test_a_program_is_read_as_it_was_written(small: ParametricTrace, tmp_path: Path) -> None:
     small.save(tmp_path / "p.npz")
-    read = ParametricTrace.load(tmp_path / "p.npz")
+    read = ParametricTrace.load(tmp_path / "p.npz", Setup)
     assert list(read.templates) == list(small.templates)
     for kind, template in small.templates.items():
         assert np.array_equal(read.templates[kind], template)
@@ -106,20 +110,20 @@ def test_what_was_refused_is_kept_with_its_reason(tmp_path: Path) -> None:
     made = made_up.recordings(PLAIN, lambda each, n: [n + each.q_len // 3])
     solve(made, PLAIN, depth=1).save(tmp_path / "p.npz")
     with pytest.raises(NoPrediction, match="sizes in prefill do not follow the lengths"):
-        ParametricTrace.load(tmp_path / "p.npz").passes(1000)
+        ParametricTrace.load(tmp_path / "p.npz", Setup).passes(1000)
 
 
 def test_relations_of_any_size_survive(small: ParametricTrace, tmp_path: Path) -> None:
     """They are whole numbers, and may be larger than 64 bits."""
     replace(small, null_space={"load": [[10**30, -1, 0, 0, 0, 0]]}).save(tmp_path / "p.npz")
-    assert ParametricTrace.load(tmp_path / "p.npz").null_space == {"load": [[10**30, -1, 0, 0, 0, 0]]}
+    assert ParametricTrace.load(tmp_path / "p.npz", Setup).null_space == {"load": [[10**30, -1, 0, 0, 0, 0]]}
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_a_reason_is_kept_in_the_place_of_what_it_is_about(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"kept{suffix}"
     trace.save_reason(path, "Unsupported: no")
-    load = ParametricTrace.load if suffix == ".npz" else trace.load_tensor_bytes
+    load = partial(ParametricTrace.load, make_setup=Setup) if suffix == ".npz" else trace.load_tensor_bytes
     with pytest.raises(NoPrediction, match="Unsupported: no"):
         load(path)
 
@@ -148,4 +152,4 @@ def test_sizes_that_were_changed_are_not_believed(tmp_path: Path) -> None:
 
 def test_what_was_never_kept_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        ParametricTrace.load(tmp_path / "none.npz")
+        ParametricTrace.load(tmp_path / "none.npz", Setup)

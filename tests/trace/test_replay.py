@@ -16,11 +16,12 @@ from bench.allocator import flash
 from bench.allocator.caching import CachingAllocator, OutOfMemory
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
+from bench.core.outcome import Phase
 from bench.trace import template as columns
-from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction
 from bench.trace.recording import Op, Size
 from bench.trace.replay import Replayer
-from bench.trace.schedule import DECODE, PREFILL
 from bench.trace.template import DENOMINATOR, Array
 from tests.trace import requests
 from tests.trace.synthetic_recordings import PLAIN, free, malloc, template, trace_of
@@ -191,10 +192,10 @@ def test_an_endless_card_is_of_the_same_kind() -> None:
 def test_the_phase_that_fails_is_told() -> None:
     for kind, phase in {
         "cache": "cache",
-        "prompt": PREFILL,
-        "warm_up_1": PREFILL,
-        "prefill": PREFILL,
-        "decode": DECODE,
+        "prompt": Phase.PREFILL,
+        "warm_up_1": Phase.PREFILL,
+        "prefill": Phase.PREFILL,
+        "decode": Phase.DECODE,
     }.items():
         trace = trace_of(**{kind: template([malloc(3 * MIB)])})
         assert Replayer(trace, {}).replay(40, limits(MIB)).failed_in == phase
@@ -322,10 +323,12 @@ def test_ties_are_decided_by_rounding_as_in_the_original(work_items: int, num_sm
 
 def test_what_is_loaded_beforehand_is_all_that_a_replay_runs() -> None:
     script = """
-from bench.trace import replay, sections, schedule
+from bench.engines.exllamav2 import schedule
+from bench.trace import replay, sections
 from tests.trace.test_replay import limits
 from tests.trace.synthetic_recordings import malloc, template, trace_of
 compiled = (sections.replay, sections.all_sizes, schedule._chunks)
+schedule.load_compiled()
 replay.load_compiled()
 before = [each.signatures for each in compiled]
 assert all(len(each) == 1 for each in before), before

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.case import MAX_ATTENTION_SIZE
-from bench.trace.schedule import DECODE_TOKENS, PREFILL, PROMPT_TOKENS, WARM_UP_TOKENS, Setup, endless, schedule
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.schedule import endless, schedule
+from bench.engines.exllamav2.setup import Setup
+from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS, WARM_UP_TOKENS
 from tests.trace.synthetic_recordings import PLAIN
 
 
@@ -48,6 +51,6 @@ def test_chunks_of_no_token_are_told(attention: str) -> None:
 
 def chunks_of(max_seq_len: int, setup: Setup) -> list[tuple[int, int]]:
     """Queries and keys of each chunk that fills the context."""
-    passes = [each for each in schedule(max_seq_len, setup) if each.phase == PREFILL]
+    passes = [each for each in schedule(max_seq_len, setup) if each.phase == Phase.PREFILL]
     assert passes[0].q_len == PROMPT_TOKENS
     return [(each.q_len, each.k_len) for each in passes[1 + WARM_UP_TOKENS :]]

@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.allocator.limits import Limits
-from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.samples import extra_passes, load_lengths, whole_lengths
+from bench.engines.exllamav2.schedule import schedule
+from bench.engines.exllamav2.setup import Setup
+from bench.scenarios.fill import DECODE_TOKENS
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction, Pass
 from bench.trace.recording import Event, Op, Section
-from bench.trace.samples import extra_passes, load_lengths, whole_lengths
-from bench.trace.schedule import DECODE_TOKENS, LOAD, PREFILL, Pass, Setup, schedule
 from bench.trace.solve import _null_space, solve
 from bench.trace.template import terms
 from tests.trace import requests
@@ -209,7 +213,7 @@ def test_every_kind_of_prefill_is_recorded_often_enough_to_tell_all_terms_apart(
         for each in (*schedule(length, setup), *extra_passes(length, setup)):
             samples.setdefault(each.kind, []).append(terms(each.q_len, each.k_len, length))
     for kind, found in samples.items():
-        if kind.startswith(PREFILL) and "of_" not in kind and "uneven" not in kind and "at_window" not in kind:
+        if kind.startswith(Phase.PREFILL) and "of_" not in kind and "uneven" not in kind and "at_window" not in kind:
             assert np.linalg.matrix_rank(np.stack(found).astype(float)) == 6, kind
 
 
@@ -219,7 +223,7 @@ def test_loading_is_recorded_on_both_sides_of_every_edge() -> None:
     for low, high, needed in ((32, 1000, 3), (1000, 2048, 3), (2048, 32768, 2), (32768, 131072, 2)):
         assert len({length for length in lengths if low < length < high}) >= needed
     assert 1000 in lengths
-    assert {each.kind for length in lengths for each in schedule(length, setup) if each.phase == LOAD} == {
+    assert {each.kind for length in lengths for each in schedule(length, setup) if each.phase == Phase.LOAD} == {
         "load",
         "load_at_window",
         "load_beyond_window",

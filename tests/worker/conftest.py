@@ -13,8 +13,7 @@ from bench.config.cases import work_of
 from bench.config.compose import combinations, validate
 from bench.core.case import Case, DeviceSpec, ModelSpec
 from bench.core.messages import Memory, Message
-from bench.worker import scenario
-from bench.worker.simulated import card
+from bench.worker import cards, scenario
 
 M = TypeVar("M")
 
@@ -64,10 +63,10 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(layouts: Path) -> Callable[[Case], Run]:
     def run_case(case: Case) -> Run:
         messages: list[Message] = []
-        with card.open_card(case) as simulated:
+        with cards.open_card(case) as simulated:
             scenario.run(case, simulated, layouts, messages.append)
             memory = simulated.memory()
-            parts = simulated.parts_at_peak(None, None)
+            parts = simulated.parts_at_peak(dict)
         return Run(messages, memory, parts)
 
     return run_case

@@ -12,12 +12,12 @@ from typing import Any
 from bench.allocator.limits import limits_of
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, last
+from bench.engines.exllamav2.quantised_caches import with_cache
+from bench.engines.exllamav2.spec import EXLLAMAV2
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
-from bench.trace.quantised_caches import RECORDED, with_cache
 from bench.trace.replay import Replayer
-from bench.worker import scenario
-from bench.worker.simulated import card, recorder
+from bench.worker import cards, recorder, scenario
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import made_up_case
 
@@ -53,7 +53,7 @@ def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, 
 
 def trace_of(case: Case, layouts: Path) -> ParametricTrace:
     """The program of a search, with every layer, as `bench.forecast.library` has it."""
-    recorded = replace(case, cache=RECORDED[case.cache])
+    recorded = replace(case, cache=EXLLAMAV2.caches[case.cache].recorded_as)
     return with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
 
 
@@ -74,7 +74,7 @@ def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
     """By the engine's own code, and how often the allocator had to give its cached segments back."""
     messages: list[Message] = []
     failed_in: str | None = None
-    with card.open_card(case) as simulated:
+    with cards.open_card(case) as simulated:
         try:
             scenario.run(case, simulated, layouts, messages.append)
         except RuntimeError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case
-from bench.worker.engine import Unsupported
+from bench.worker.interfaces.engine import Unsupported
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 

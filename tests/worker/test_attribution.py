@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.worker.simulated import attribution
-from bench.worker.simulated.attribution import PARTS, part_of
+from bench.allocator.parts import PARTS
+from bench.worker.engines.exllamav2 import attribution, session
+from bench.worker.engines.exllamav2.attribution import part_of
 
 
 def stack(*frames: tuple[str, str]) -> Any:
@@ -42,3 +43,8 @@ def test_the_innermost_known_frame_decides(
     classify = attribution._classify
     monkeypatch.setattr(attribution, "_known", SimpleNamespace(get=classify, __setitem__=None))
     assert PARTS[part_of(stack(*frames))] == part
+
+
+def test_our_own_folder_of_the_same_name_is_not_the_engine() -> None:
+    ours = SimpleNamespace(co_filename=session.__file__, co_name="load")
+    assert attribution._classify(ours) == attribution._UNKNOWN  # type: ignore[arg-type]

@@ -11,12 +11,12 @@ _CASE = """
 import sys, tempfile
 from pathlib import Path
 from bench.worker import scenario
-from bench.worker.simulated import card
+from bench.worker import cards
 from tests.worker.conftest import catalogue_case
-card.preload()
+cards.preload("simulated", "exllamav2")
 loaded = set(sys.modules)
 case = catalogue_case("model=tinyllama_1_1b", "attention=ATTENTION", "max_seq_len=512")
-with tempfile.TemporaryDirectory() as folder, card.open_card(case) as simulated:
+with tempfile.TemporaryDirectory() as folder, cards.open_card(case) as simulated:
     scenario.run(case, simulated, Path(folder), lambda report: None)
 assert not [name for name in sys.modules if name.startswith(("torch._dynamo.", "torch._inductor"))]
 late = {name for name in set(sys.modules) - loaded if name.startswith(("torch", "sympy"))}
@@ -24,8 +24,8 @@ assert not late, late  # a fork would import them for each case
 """
 _ASKED = """
 import sys
-from bench.worker.simulated import card
-card.preload()
+from bench.worker import cards
+cards.preload("simulated", "exllamav2")
 import torch
 twice = torch.compile(lambda x: 2 * x, backend="eager")
 assert twice(torch.ones(2)).tolist() == [2, 2]

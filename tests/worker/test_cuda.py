@@ -15,7 +15,8 @@ import torch
 
 from bench import nvml
 from bench.core.case import Case, DeviceSpec
-from bench.worker import cuda
+from bench.worker import cards, cuda
+from bench.worker.engines.exllamav2.engine import EXLLAMAV2
 from tests.worker.conftest import made_up_case
 
 MIB = 1 << 20
@@ -89,11 +90,11 @@ def real_case(**changes: Any) -> Case:
 @pytest.mark.parametrize("tells_processes", [True, False])
 def test_the_context_is_what_pytorch_did_not_reserve(driver: Driver, tells_processes: bool) -> None:
     driver.tells_processes = tells_processes
-    assert cuda.CudaCard(real_case()).context_bytes == 300 * MIB
+    assert cuda.CudaCard(real_case(), EXLLAMAV2).context_bytes == 300 * MIB
 
 
 def test_device_bytes_never_fall_below_what_was_reserved_at_the_peak(driver: Driver) -> None:
-    card = cuda.CudaCard(real_case())
+    card = cuda.CudaCard(real_case(), EXLLAMAV2)
     driver.reserve(4000)
     driver.reserve(1000)
     memory = card.memory()
@@ -104,12 +105,12 @@ def test_device_bytes_never_fall_below_what_was_reserved_at_the_peak(driver: Dri
 
 
 def test_a_limit_leaves_room_for_the_context(driver: Driver) -> None:
-    cuda.CudaCard(real_case(vram_limit_bytes=12 << 30))
+    cuda.CudaCard(real_case(vram_limit_bytes=12 << 30), EXLLAMAV2)
     assert driver.fraction == pytest.approx(((12 << 30) - 300 * MIB) / (24 << 30))
 
 
 def test_foreign_processes_are_noted(driver: Driver) -> None:
-    assert cuda.CudaCard(real_case(), foreign_processes=driver.read(UUID)).notes() == [
+    assert cuda.CudaCard(real_case(), EXLLAMAV2, foreign_processes=driver.read(UUID)).notes() == [
         "other processes on the GPU: 4711"
     ]
 
@@ -119,7 +120,9 @@ def test_a_card_that_others_keep_small_is_what_they_left(driver: Driver) -> None
     foreign_processes = driver.read(UUID)
     driver.foreign_mib += 15884
     held_bytes = driver.used_bytes
-    card = cuda.CudaCard(real_case(vram_limit_bytes=8 << 30), foreign_processes, cuda.Ballast(held_bytes, 1, 1))
+    card = cuda.CudaCard(
+        real_case(vram_limit_bytes=8 << 30), EXLLAMAV2, foreign_processes, cuda.Ballast(held_bytes, 1, 1)
+    )
     assert driver.fraction is None  # nobody caps PyTorch
     assert card.context_bytes == 300 * MIB
     assert card.facts().held_bytes == held_bytes
@@ -138,11 +141,11 @@ def test_the_rest_is_held_as_long_as_the_card_is_open(driver: Driver, failing: b
     ballast = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
     with mock.patch.object(cuda, "reserve_all_but", side_effect=lambda left: held.append(left) or ballast):
         case = real_case(vram_limit_bytes=8 << 30, vram_limit_by="process")
-        with suppress(ZeroDivisionError), cuda.open_card(case):
+        with suppress(ZeroDivisionError), cards.open_card(case):
             assert held == [8 << 30]
             assert 1 / (not failing)
         assert held == [8 << 30, None]
-        with cuda.open_card(real_case(vram_limit_bytes=8 << 30, vram_limit_by="allocator")):
+        with cards.open_card(real_case(vram_limit_bytes=8 << 30, vram_limit_by="allocator")):
             assert driver.fraction is not None
         assert len(held) == 2
 
@@ -157,17 +160,16 @@ def test_the_cublas_workspaces_are_what_pytorch_lets_go_of(driver: Driver) -> No
         mock.patch.object(torch.cuda, "memory_snapshot", side_effect=[before, after]),
         mock.patch.object(torch._C, "_cuda_clearCublasWorkspaces", create=True),
     ):
-        model = SimpleNamespace(device_context=[], modules=[])
-        card = cuda.CudaCard(real_case())
+        card = cuda.CudaCard(real_case(), EXLLAMAV2)
         assert (card.facts().properties or {})["workspaces_bytes"] is None
-        parts = card.parts_at_peak(model, SimpleNamespace(all_tensors=list))
-    assert parts["workspace_bytes"] == 64 * MIB
+        parts = card.parts_at_peak(lambda: {"weights": [], "cache": [None]})
+    assert parts == {"weights_bytes": 0, "cache_bytes": 0, "workspace_bytes": 64 * MIB}
     assert (card.facts().properties or {})["workspaces_bytes"] == [32 * MIB, 32 * MIB]
 
 
 def test_every_repeat_is_timed(driver: Driver) -> None:
     done: list[int] = []
-    samples = cuda.CudaCard(real_case()).time(lambda: done.append(1), 3)
+    samples = cuda.CudaCard(real_case(), EXLLAMAV2).time(lambda: done.append(1), 3)
     assert len(samples) == len(done) == 3
     assert all(sample >= 0 for sample in samples)
 
@@ -176,7 +178,7 @@ def test_every_repeat_is_timed(driver: Driver) -> None:
 def test_a_real_gpu_counts_what_pytorch_takes(gpu: nvml.Gpu) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
     device = DeviceSpec(gpu.name, "cuda", gpu.name, gpu.total_bytes, uuid=gpu.uuid)
-    with cuda.open_card(replace(real_case(), device=device)) as card:
+    with cards.open_card(replace(real_case(), device=device)) as card:
         before = card.memory()
         held = torch.empty(64 * MIB, dtype=torch.uint8, device="cuda:0")
         after = card.memory()

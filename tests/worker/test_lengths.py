@@ -13,16 +13,16 @@ from bench.allocator.limits import limits_of
 from bench.config.lengths import ENGINE_DEFAULT, lengths_of
 from bench.forecast.predict import predict
 from bench.trace.replay import Replayer
-from bench.worker.checkpoint import lay_out
-from bench.worker.engine import Unsupported
-from bench.worker.readable import read_config
-from bench.worker.simulated import card
+from bench.worker import cards
+from bench.worker.engines.exllamav2.checkpoint import lay_out
+from bench.worker.engines.exllamav2.readable import read_config
+from bench.worker.interfaces.engine import Unsupported
 from tests.config.any_config import LENGTH_KEYS, configs
 from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import tensor_bytes_of, trace_of
 
-card.preload()
+cards.preload("simulated", "exllamav2")
 
 
 @given(configs)

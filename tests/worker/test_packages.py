@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.worker.packages import EngineBroken, remedy
+from bench.worker.engines.exllamav2.packages import EngineBroken, remedy
 
 BROKEN = 'raise ImportError("flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda")'
 # As the engine's extension, for its import alone.
 EXTENSION = "def __getattr__(name):\n    return None\n"
 ENGINE = (
-    "from bench.worker.packages import import_engine, switch_off_broken\n"
+    "from bench.worker.engines.exllamav2.packages import import_engine, switch_off_broken\n"
     "print(switch_off_broken())\nimport_engine()\n"
     "from exllamav2 import attn\nprint(attn.has_flash_attn, attn.has_xformers)\n"
 )

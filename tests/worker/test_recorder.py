@@ -15,13 +15,13 @@ from bench.allocator.limits import limits_of
 from bench.allocator.parts import PARTS
 from bench.core.case import Case
 from bench.core.requests import Record, Recording, Wanted
-from bench.trace.parametric import NoPrediction
+from bench.engines.exllamav2.schedule import schedule
+from bench.engines.exllamav2.setup import Setup
+from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
-from bench.trace.schedule import Setup, schedule
-from bench.worker import child
-from bench.worker.checkpoint import write_checkpoint
-from bench.worker.engine import Unsupported
-from bench.worker.simulated import card, recorder
+from bench.worker import cards, child, recorder
+from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
+from bench.worker.interfaces.engine import Unsupported
 from tests.trace import requests
 from tests.worker.architectures import ARCHITECTURES
 from tests.worker.predicted_and_simulated import (
@@ -255,7 +255,7 @@ def test_models_that_are_shallower_than_a_recording(layouts: Path, architecture:
 
 def test_weights_that_are_there_are_recorded_in_full_and_predict_the_same(layouts: Path, tmp_path: Path) -> None:
     search = case_of("LlamaForCausalLM", 8, cache="Q6", lazy=True)
-    with card.open_card(search):
+    with cards.open_card(search):
         write_checkpoint(tmp_path / "weights", search.model.config, search.bpw, search.head_bits)
     model = replace(search.model, path=str(tmp_path / "weights"), bpw=search.bpw, fingerprint="weights")
     there = replace(search, model=model)

@@ -15,9 +15,10 @@ import torch
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone, Result, Started, last
 from bench.notes.rules import SYNTHETIC_LAYOUT_NOTE
-from bench.worker import scenario
-from bench.worker.engine import Unsupported
-from bench.worker.simulated import card
+from bench.scenarios.base import Pace
+from bench.scenarios.fill import FILL
+from bench.worker import cards, scenario
+from bench.worker.interfaces.engine import Unsupported
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
 Runner = Callable[[Case], Run]
@@ -112,7 +113,7 @@ def test_a_full_card_stops_the_engine_where_a_real_one_would(layouts: Path, spar
     overrides = ("model=llama_3_8b", "max_seq_len=8192", "attention=flash")
     case = catalogue_case(*overrides, f"vram_limit={5876 + 430 + spare_mib}MiB")
     messages: list[Message] = []
-    with card.open_card(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+    with cards.open_card(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         scenario.run(case, simulated, layouts, messages.append)
     assert last(messages, Entered) == Entered(phase)
 
@@ -180,8 +181,8 @@ def test_a_cuda_build_of_torch_simulates_without_a_device(tmp_path: Path) -> Non
     script = """
 import ctypes, os, torch
 torch.version.cuda = "13.0"
-from bench.worker.simulated import card
-card.preload()
+from bench.worker import cards
+cards.preload("simulated", "exllamav2")
 library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", "libc10.so"))
 guards = (ctypes.c_void_p * 32).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
 assert guards[1] == guards[14] is not None
@@ -192,8 +193,7 @@ assert guards[1] == guards[14] is not None
 def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real card decodes more tokens, for its timings: what it allocates at its peak is the same."""
     few = run(made_up_case(TINY, max_seq_len=512))
-    monkeypatch.setattr(card.SimulatedCard, "warm_up_tokens", 40)
-    monkeypatch.setattr(card.SimulatedCard, "decode_tokens", 32)
+    monkeypatch.setattr(type(FILL), "simulated_pace", Pace(40, 32))
     many = run(made_up_case(TINY, max_seq_len=512))
     assert [done.timings.prefill_tokens for done in few.of(PhaseDone)] == [None, None, 508, None]
     assert [done.timings.prefill_tokens for done in many.of(PhaseDone)] == [None, None, 508, None]
@@ -206,9 +206,9 @@ from pathlib import Path
 from numba.core import event
 from bench.core.case import Case
 from bench.core.requests import RunCase
-from bench.worker import child
+from bench.worker import cards, child
 
-child.preload("simulated")
+cards.preload("simulated", "exllamav2")
 compiled = event.RecordingListener()
 event.register("numba:compile", compiled)
 request = RunCase(Case.from_json(sys.argv[1]), Path(sys.argv[2]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.worker.simulated import card
+from bench.worker.engines.exllamav2.engine import EXLLAMAV2
 from tests.worker.predicted_and_simulated import case_of, little_garbage, simulate
 
 # Layers and experts enough that most are left out.
@@ -20,7 +20,7 @@ EXPERTS = {
 
 
 def _run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card, "shortcuts", lambda cuda: contextlib.nullcontext())
+    monkeypatch.setattr(type(EXLLAMAV2), "shortcuts", lambda engine, cuda: contextlib.nullcontext())
 
 
 @pytest.mark.parametrize("architecture", [*EXPERTS, "LlamaForCausalLM"])

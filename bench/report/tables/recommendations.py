@@ -14,15 +14,18 @@ from bench.analysis.claims import SOURCE, Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
 from bench.analysis.quality import QualityRow, with_quality
 from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
+from bench.core.case import DEFAULT_ENGINE
 from bench.core.columns import CARD, LIMIT, MODEL, BoundaryRow, IdentityColumns
 from bench.core.identity import key_of
+from bench.engines.base import Snippet
+from bench.engines.registry import engine_of
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import WANTED_TOKENS, best_answer
 from bench.report.tables.card import OPTIONAL
-from bench.report.tables.snippets import check_command, exllamav2, tabbyapi, weights
+from bench.report.tables.snippets import check_command, chosen
 from bench.report.text.ends import at_least, reach
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
@@ -85,8 +88,7 @@ class Copyable:
     title: str
     asks: list[Ask]
     weights: str
-    python: str
-    yaml: str
+    snippets: list[Snippet]
     shorter: str
 
 
@@ -310,8 +312,7 @@ def _copyable(alike: list[Recommendation], naming: Naming) -> str:
             f"- check it on your card, DIR being {told.weights}: " + ", ".join(f"`{ask.check}`" for ask in told.asks),
             "",
             f"<details><summary>to copy{told.shorter}</summary>\n",
-            f"```python\n{told.python}\n```\n",
-            f"```yaml\n{told.yaml}\n```\n",
+            *(f"```{each.language}\n{each.text}\n```\n" for each in told.snippets),
             "</details>\n",
         ]
     )
@@ -331,9 +332,8 @@ def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
     return Copyable(
         title=f"{_model_name(answer, naming)}: {', '.join(told)}, {' and '.join(lengths)} tokens",
         asks=[_ask(length, of) for length, of in by_length.items()],
-        weights=weights(answer),
-        python=exllamav2(answer),
-        yaml=tabbyapi(answer),
+        weights=chosen(answer).weights,
+        snippets=engine_of(DEFAULT_ENGINE).snippets(chosen(answer)),
         shorter=f", with {lengths[0]} tokens{shorter}" if shorter else "",
     )
 

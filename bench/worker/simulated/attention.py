@@ -87,7 +87,7 @@ def _unsupported(*_: Any, **__: Any) -> Any:
 
 
 def modules(flash: FlashAttention) -> dict[str, ModuleType]:
-    """Stand-ins to put in `sys.modules` before exllamav2 is imported."""
+    """Stand-ins to put in `sys.modules` before an engine is imported."""
     flash_attn = ModuleType("flash_attn")
     vars(flash_attn).update(
         __version__="2.8.3",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,33 +19,31 @@ from bench.allocator.requests import NotingAllocator
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
 from bench.notes.rules import notes_of_card
-from bench.trace.schedule import DECODE_TOKENS, WARM_UP_TOKENS
-from bench.worker import checkpoint
+from bench.scenarios.registry import scenario_of
 from bench.worker.simulated import attention, cuda_api, operators
 from bench.worker.simulated.compiler import keep_out_compiler
-from bench.worker.simulated.extension import Extension
-from bench.worker.simulated.shortcuts import shortcuts
+from bench.worker.simulated.engine import SimulatedEngine
 from bench.worker.simulated.tensor import Observer, SimulatedCuda
 
 _CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
+_preloaded: set[str] = set()  # names of engines
 
 
 class SimulatedCard:
     """One case's card. `Case.device` says how large it is and what a CUDA context takes of it."""
 
-    warm_up_tokens = WARM_UP_TOKENS
-    decode_tokens = DECODE_TOKENS
-
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, engine: SimulatedEngine) -> None:
         device = case.device
+        self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
+        self._engine = engine
         self._device = device
         self.limits = limits_of(device, case.vram_limit_bytes)
         self.allocator: CachingAllocator = NotingAllocator(self.limits.torch_bytes, len(PARTS))
 
-    # The interface of `bench.worker.card.Card`
+    # The interface of `bench.worker.interfaces.card.Card`
 
     def import_engine(self) -> None:
-        preload()
+        preload(self._engine)
 
     def supports_flash_attention(self) -> bool:
         return supports_flash_attention(self._device)
@@ -54,7 +51,7 @@ class SimulatedCard:
     def model_dir(self, case: Case, layouts: Path) -> Path:
         if case.model.has_weights and case.model.path is not None:
             return Path(case.model.path)
-        return checkpoint.layout_of(case, layouts)
+        return self._engine.layout_of(case, layouts)
 
     def facts(self) -> CardFacts:
         return CardFacts(context_bytes=self.limits.context_bytes)
@@ -71,7 +68,7 @@ class SimulatedCard:
             peak_device_bytes=stats.peak_reserved_bytes + self.limits.context_bytes,
         )
 
-    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
+    def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
         return {f"{part}_bytes": size for part, size in zip(PARTS, self.allocator.parts_at_peak, strict=True)}
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
@@ -90,18 +87,21 @@ class SimulatedCard:
         return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self.limits.total_bytes
 
 
-def preload() -> None:
-    """Imports the engine over its stand-ins, once for all cards that this process and its forks will simulate."""
-    if "exllamav2" in sys.modules:
+def preload(engine: SimulatedEngine) -> None:
+    """Imports an engine over its stand-ins, once for all cards that this process and its forks will simulate."""
+    if engine.name in _preloaded:
         return
-    keep_out_compiler()
-    cuda_api.allow_cuda_devices()
-    sys.modules["exllamav2_ext"] = Extension(_CUDA).module()
-    sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
+    if not _preloaded:
+        keep_out_compiler()
+        cuda_api.allow_cuda_devices()
+        sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
+    sys.modules.update(engine.stand_ins(_CUDA))
     ampere = SimpleNamespace(name="", major=8, minor=0, total_memory=0, multi_processor_count=1)
     with cuda_api.patched(_CUDA, ampere, lambda: (0, 0)):
-        importlib.import_module("exllamav2.conversion.qparams")
-    _compile()
+        engine.import_simulated()
+    if not _preloaded:
+        _compile()
+    _preloaded.add(engine.name)
 
 
 def _compile() -> None:
@@ -121,12 +121,11 @@ def _compile() -> None:
 
 
 @contextmanager
-def open_card(case: Case) -> Iterator[SimulatedCard]:
+def open_card(case: Case, engine: SimulatedEngine) -> Iterator[SimulatedCard]:
     """The card of `case`, in force until the block ends."""
-    preload()
-    # The engine keeps its streams for the life of a process, and a second model in it would load on them.
-    importlib.import_module("exllamav2.device").global_streams.clear()
-    card = SimulatedCard(case)
+    preload(engine)
+    engine.start_card()
+    card = SimulatedCard(case, engine)
     device = case.device
     major, minor = compute_capability(device)
     properties = SimpleNamespace(
@@ -136,6 +135,6 @@ def open_card(case: Case) -> Iterator[SimulatedCard]:
         total_memory=device.total_memory_bytes,
         multi_processor_count=card.limits.num_sms,
     )
-    _CUDA.start(card.allocator, card.limits)
-    with cuda_api.patched(_CUDA, properties, card.mem_get_info), shortcuts(_CUDA), _CUDA:
+    _CUDA.start(card.allocator, card.limits, engine.part_of)
+    with cuda_api.patched(_CUDA, properties, card.mem_get_info), engine.shortcuts(_CUDA), _CUDA:
         yield card

@@ -1,4 +1,4 @@
-"""Stand-ins for what exllamav2 calls of `torch.cuda`, and the hooks that let a process without a GPU name `cuda:0`."""
+"""Stand-ins for what an engine calls of `torch.cuda`, and the hooks that let a process without a GPU name `cuda:0`."""
 
 from __future__ import annotations
 

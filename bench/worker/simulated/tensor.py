@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from bench.allocator.caching import CachingAllocator, OutOfMemory
 from bench.allocator.flash import Call
 from bench.allocator.limits import Limits
 from bench.allocator.oom_text import oom_text
-from bench.worker.simulated.attribution import WORKSPACE, part_of
+from bench.allocator.parts import WORKSPACE
 
 DEVICE = torch.device("cuda", 0)
 _META = torch.device("meta")
@@ -105,13 +106,14 @@ class UnknownValue(RuntimeError):
 
 
 Rule = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+PartOf = Callable[[FrameType | None], int]
 
 
 class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every operator on simulated tensors as PyTorch's CUDA back end would allocate for it.
 
     `special` holds the operators whose CUDA kernels allocate more than their outputs, or whose outputs depend on
-    data; each is called as `rule(cuda, func, args, kwargs)`. A process has one, because exllamav2 imports its extension
+    data; each is called as `rule(cuda, func, args, kwargs)`. A process has one, because an engine imports its extension
     once; `start` puts it on another card.
     """
 
@@ -121,6 +123,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     allocator: CachingAllocator
     limits: Limits
+    _part_of: PartOf
 
     def __init__(self, special: dict[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -130,10 +133,11 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._workspaces: dict[int, Claim] = {}
         self._rules: dict[Any, Rule] = {}
 
-    def start(self, allocator: CachingAllocator, limits: Limits) -> None:
-        """A new card."""
+    def start(self, allocator: CachingAllocator, limits: Limits, part_of: PartOf) -> None:
+        """A new card. `part_of` tells which part the code that runs in a frame allocates for."""
         self.allocator = allocator
         self.limits = limits
+        self._part_of = part_of
         self.stream = 0
         self.observer = Observer()
         self._workspaces.clear()
@@ -150,7 +154,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Memory for `size_bytes` on the current stream; none for nothing. Raises torch.OutOfMemoryError."""
         if size_bytes == 0:
             return None
-        return self._claim(size_bytes, part_of(sys._getframe(1)))
+        return self._claim(size_bytes, self._part_of(sys._getframe(1)))
 
     def _claim(self, size_bytes: int, part: int) -> Claim:
         try:
@@ -165,7 +169,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def fresh(self, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
         """A new tensor with memory of its own, in the shape of `meta`."""
         size_bytes = meta.untyped_storage().nbytes()
-        claim = self._claim(size_bytes, part_of(sys._getframe(1))) if size_bytes else None
+        claim = self._claim(size_bytes, self._part_of(sys._getframe(1))) if size_bytes else None
         return SimulatedTensor(meta, claim, values)
 
     def empty(self, shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> SimulatedTensor:

@@ -7,12 +7,9 @@ import io
 from importlib.metadata import version
 from typing import Any
 
-from bench.notes.reading import Reading, Rope
-from bench.worker.card import Card
-
-
-class Unsupported(Exception):
-    """The engine, as installed, cannot run this case on any card of any size."""
+from bench.engines.reading import Reading, Rope
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Unsupported
 
 
 def require_known_architecture(config: dict[str, Any]) -> None:

@@ -8,20 +8,11 @@ change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-Shape = tuple[int, ...]
+from bench.worker.interfaces.engine import Misshapen, Shape
+
 _PADDING = 1024  # words to whose multiple a vocabulary is padded, at most: 128 for each of 8 GPUs (Megatron-LM)
-
-
-@dataclass(frozen=True)
-class Misshapen:
-    """A tensor that is of no use to the module that would load it. `expected` is None where it takes no such tensor."""
-
-    tensor: str
-    found: Shape
-    expected: Shape | None
 
 
 def misshapen(modules: Iterable[Any], shapes: Mapping[str, Shape]) -> list[Misshapen]:

@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.worker.readable import read_config, refusals_explained
-from bench.worker.shapes import Misshapen, Shape, misshapen
+from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
+from bench.worker.engines.exllamav2.shapes import misshapen
+from bench.worker.interfaces.engine import Faults, Misshapen, Shape
 
 _NOT_FOUND = re.compile(r"Could not find (.*)\.\* in model")
 _MOST = 64  # that the engine's own check is asked for, one after the other, beyond what its modules name
 _EXL2_PARTS = ("q_invperm", "q_scale", "q_scale_max", "q_groups")
 _FUSED_MLP = "model.layers.0.mlp.swiglu.w12.weight"
-
-
-@dataclass(frozen=True)
-class Faults:
-    """`missing` are names of what no safetensors file has, as the engine calls them; `NAME.*` for a whole layer."""
-
-    missing: list[str]
-    misshapen: list[Misshapen]
 
 
 def faults(directory: Path, config: dict[str, Any]) -> Faults:

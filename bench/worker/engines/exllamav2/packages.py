@@ -11,11 +11,9 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 
+from bench.worker.interfaces.engine import EngineBroken
+
 _UNDEFINED = "undefined symbol"
-
-
-class EngineBroken(Exception):
-    """The engine cannot be imported. Says nothing of any case; the text says what to do."""
 
 
 def switch_off_broken() -> list[str]:

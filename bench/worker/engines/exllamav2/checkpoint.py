@@ -22,7 +22,7 @@ from bench.core.case import Case
 from bench.core.files import made_directory
 from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.synth.shards import tables_only, write_shard
-from bench.worker.engine import Unsupported
+from bench.worker.interfaces.engine import Unsupported
 
 _FP16_BPW = 16.0
 _UNIT_ROWS = 32  # a whole number of words for each number of bits: the kernels' step

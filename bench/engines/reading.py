@@ -1,12 +1,10 @@
-"""What ExLlamaV2 made of a config.json: read off the engine by a worker, and judged here without the engine."""
+"""What an engine made of a config.json: read off the engine by a worker, and judged here without the engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-ENGINE = "ExLlamaV2 0.3.2"  # the version that the notes are about
 
 
 @dataclass(frozen=True)

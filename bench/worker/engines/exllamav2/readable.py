@@ -12,7 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.worker.engine import Unsupported, require_known_architecture
+from bench.worker.engines.exllamav2.choices import require_known_architecture
+from bench.worker.interfaces.engine import Unsupported
 
 _ABOUT_TENSORS = re.compile(r"Could not find .* in model|No \.safetensors files found")
 _COLUMNS = 32  # ExLlamaV2Linear pads to a multiple of them

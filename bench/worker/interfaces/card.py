@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ class Card(Protocol):
     decode_tokens: int
 
     def import_engine(self) -> None:
-        """Imports exllamav2. Raises `packages.EngineBroken` where a package here stands in the way."""
+        """Imports the engine. Raises `EngineBroken` where a package here stands in the way."""
 
     def supports_flash_attention(self) -> bool:
         """flash-attn 2 runs on Ampere (compute capability 8.0) or newer."""
@@ -32,8 +32,11 @@ class Card(Protocol):
     def memory(self) -> Memory:
         """Bytes now and at peak, after all work on the card is finished."""
 
-    def parts_at_peak(self, model: Any, cache: Any) -> dict[str, int | None]:
-        """The bytes of each part that were alive when allocated bytes were at their highest."""
+    def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
+        """The bytes of each part that were alive when allocated bytes were at their highest.
+
+        `resident` gives the tensors that live as long as the model, by part.
+        """
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
         """Does the work and returns its seconds, once for each repeat; none where time means nothing."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.notes.reading import ENGINE, find, find_number
+from bench.engines.exllamav2.version import ENGINE
+from bench.engines.reading import find, find_number
 
 # Models whose layers all have the window that config.json names (transformers 5.24.0, their configurations).
 _ALL_WINDOWED = ("mistral", "mixtral", "phi3", "starcoder2")

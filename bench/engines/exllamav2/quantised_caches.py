@@ -11,16 +11,16 @@ from dataclasses import replace
 import numpy as np
 
 from bench.allocator.parts import PARTS
-from bench.trace.parametric import NoPrediction, ParametricTrace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import NoPrediction
 from bench.trace.recording import Op
 from bench.trace.template import NUM_TERMS, OP, PART, SIZE_TERMS, Array
 
-RECORDED = {"FP16": "FP16", "Q8": "Q6", "Q6": "Q6", "Q4": "Q6"}
 _SIZES = slice(SIZE_TERMS, SIZE_TERMS + NUM_TERMS)
 
 
 def with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
-    """The trace of a search with `cache`, from that of the same search with `RECORDED[cache]`."""
+    """The trace of a search with `cache`, from that of the same search with the cache that it is `recorded_as`."""
     if cache in ("FP16", "Q6"):
         return trace
     made = [template[_makes_cache(template), _SIZES] for template in trace.templates.values()]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import os
 from types import CodeType, FrameType
 
-from bench.allocator.parts import PARTS
-
-WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(len(PARTS))
+from bench.allocator.parts import (
+    ACTIVATIONS,
+    ATTENTION,
+    CACHE,
+    LOGITS,
+    OTHER,
+    RESERVE,
+    ROPE,
+    SCRATCH,
+    WEIGHTS,
+)
 
 _HEAD = -1  # ExLlamaV2Linear.forward is the output layer when model.py calls it, else part of its caller
 _MOVED = -2  # a tensor that changes device belongs to whoever moves it; the model itself moves hidden states
@@ -40,12 +48,13 @@ _BY_FILE = {
     "layernorm.py": ACTIVATIONS,
     "pos_embedding.py": ACTIVATIONS,
 }
+_OUR_OWN = os.path.dirname(__file__)  # of the same name
 _known: dict[CodeType, int] = {}
 
 
 def _classify(code: CodeType) -> int:
     folder, file = os.path.split(code.co_filename)
-    if os.path.basename(folder) != "exllamav2":
+    if os.path.basename(folder) != "exllamav2" or folder == _OUR_OWN:
         return _UNKNOWN
     if code.co_name == "load":
         return WEIGHTS

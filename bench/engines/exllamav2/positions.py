@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.notes.reading import ENGINE, Rope, as_number, find, find_number
+from bench.engines.exllamav2.version import ENGINE
+from bench.engines.reading import Rope, as_number, find, find_number
 
 # The numbers of a scaling that decide, and what is taken where one is not told.
 _NUMBERS: dict[str, dict[str, float | None]] = {

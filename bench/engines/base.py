@@ -1,0 +1,109 @@
+"""What is said of an engine without importing it. A second engine is one more of these, and a folder in `worker/`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bench.core.case import Case
+from bench.core.columns import SettingColumns
+from bench.engines.reading import Reading
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import Setup
+
+
+@dataclass(frozen=True)
+class CacheType:
+    """A way of keeping keys and values: the bits of an element of each, and the type in whose place it is recorded.
+
+    Types that differ in these bytes alone share a recording.
+    """
+
+    key_bits: int
+    value_bits: int
+    recorded_as: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What an engine loads: `quantised` names its own format, of `formats.py`, and `plain_types` are safetensors'.
+
+    `in_words` says both; `why_not` has formats that are not measured for another reason than that it cannot load them.
+    """
+
+    quantised: str
+    plain_types: tuple[str, ...]
+    in_words: str
+    why_not: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A module beside the engine: what helps where it is installed and broken, and what cannot be done meanwhile."""
+
+    remedy: str
+    blocks: str | None = None
+
+
+class Snippet(NamedTuple):
+    """A text to copy: what it is for, its language, and itself."""
+
+    title: str
+    language: str
+    text: str
+
+
+class Chosen(NamedTuple):
+    """A setting that somebody chose: what snippets are written for. `weights` says in words which ones it takes."""
+
+    weights: str
+    setting: SettingColumns
+    max_seq_len: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that the parent knows of an engine.
+
+    `name` is that of its package, `title` what people call it, `extension` its compiled module. `caches` begin with the
+    most precise, `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are
+    what others call them. `length_keys` are those of config.json in which it looks for a length, in its order, and
+    `default_length` is what it takes where there is none. `decode_efficiency` is the share of a card's bandwidth that
+    decoding reaches. `oom_texts` are regular expressions of its own errors where memory runs out.
+    """
+
+    name: str
+    title: str
+    extension: str
+    caches: Mapping[str, CacheType]
+    attentions: tuple[str, ...]
+    attention_synonyms: Mapping[str, str]
+    head_bits: tuple[int, ...]
+    default_head_bits: int
+    length_keys: tuple[str, ...]
+    default_length: int
+    learned_positions: frozenset[str]
+    weights: Weights
+    decode_efficiency: float
+    oom_texts: tuple[str, ...]
+    packages: Mapping[str, Package]
+    # Why a case of `max_seq_len`, `max_attention_size` and an attention would never end; None where it does.
+    endless: Callable[[int, int, str], str | None]
+    # The rules for a search: from what was kept with a trace, and of a case that nobody has recorded.
+    setup: Callable[..., Setup]
+    unread_setup: Callable[[Case, str], Setup]
+    # Has numba load, or compile, what schedules are made with.
+    load_compiled: Callable[[], None]
+    # The trace with another type of cache, of one with the type in whose place it was recorded.
+    with_cache: Callable[[ParametricTrace, str], ParametricTrace]
+    # What it will get wrong of a case, or not run as it is run here.
+    notes: Callable[[Case, Reading], Iterable[str]]
+    # What to copy to run a chosen setting.
+    snippets: Callable[[Chosen], list[Snippet]]
+
+    @property
+    def version_column(self) -> str:
+        """Where rows keep its version."""
+        return f"{self.name}_version"

@@ -1,0 +1,70 @@
+"""What ExLlamaV2 0.3.2 will get wrong of a case, and what its own generators would not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.core.case import PAGE, Case
+from bench.engines.exllamav2.positions import positions_note
+from bench.engines.exllamav2.version import ENGINE
+from bench.engines.exllamav2.windows import windows_note
+from bench.engines.reading import Reading
+
+SDPA_NOTE = (
+    f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
+    "install flash-attn or use attention=matmul"
+)
+_SCALED = 32  # values that share a scale in a quantised cache (ExLlamaV2's cache.py, cache_q.cuh)
+# Keys that the engine reads at the top level alone, and what each does.
+_TOP_LEVEL = {
+    "attn_logit_softcapping": "soft caps",
+    "final_logit_softcapping": "soft caps",
+    "logit_scale": "the scale of the logits",
+}
+
+
+def notes(case: Case, reading: Reading) -> Iterator[str]:
+    """One line each, the gravest first."""
+    if reading.attention == "sdpa":
+        yield SDPA_NOTE
+    for note in (
+        positions_note(case.model.config, reading.rope, case.max_seq_len),
+        windows_note(case.model.config, reading.windows, case.max_seq_len),
+        _unread_note(case),
+        _cache_note(case.cache, reading.head_dim),
+        _length_note(case.max_seq_len),
+    ):
+        if note is not None:
+            yield note
+
+
+def _unread_note(case: Case) -> str | None:
+    """Of a config.json whose text model has a scope of its own: what stands there and is looked for elsewhere."""
+    config = case.model.config
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        return None
+    unread = [key for key in _TOP_LEVEL if text.get(key) is not None and config.get(key) is None]
+    if not unread:
+        return None
+    return (
+        f"{ENGINE} reads {' and '.join(unread)} at the top level of config.json alone, not in text_config: "
+        "memory is right, outputs are not"
+    )
+
+
+def _cache_note(cache: str, head_dim: int) -> str | None:
+    if cache == "FP16" or head_dim % _SCALED == 0:
+        return None
+    return (
+        f"{ENGINE} writes past the end of the scales of a quantised cache where head_dim ({head_dim}) is no multiple "
+        f"of {_SCALED} (read from its source): memory is right, outputs may not be; use cache=FP16"
+    )
+
+
+def _length_note(max_seq_len: int) -> str | None:
+    """Of a length that can be run, as it is here, but not by a generator."""
+    if max_seq_len % PAGE == 0:
+        return None
+    whole = max_seq_len // PAGE * PAGE or PAGE
+    return f"{ENGINE}'s dynamic generator takes multiples of {PAGE} tokens: {whole:,} for {max_seq_len:,}"

@@ -1,0 +1,79 @@
+"""At which lengths the engine is recorded, so that every way in which sizes may follow from the lengths is told apart.
+
+Too few samples lead to no wrong prediction: the solver knows what its recordings leave open (bench.trace.solve).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.traits import Traits
+from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS
+from bench.trace.passes import Pass
+
+_SHORTEST = 2 * PROMPT_TOKENS
+
+
+def whole_lengths(traits: Traits) -> list[int]:
+    """The lengths at which a case is recorded from its beginning to its end."""
+    reach = min(traits.max_input_len, traits.native_max_seq_len // 4)
+    filled = [2 * reach + 5 * reach // 8, 3 * reach + reach // 4]
+    return [max(tokens, _SHORTEST) + DECODE_TOKENS + (traits.cut_window or 0) for tokens in filled]
+
+
+def load_lengths(traits: Traits) -> list[int]:
+    """The lengths at which no more is recorded than loading and the making of the cache.
+
+    With `whole_lengths` there are two on each side of every length at which loading becomes another, and three where a
+    chunk as long as the case is forwarded; two are enough for a line, and three for a parabola.
+    """
+    edges = {traits.rope_limit}
+    if traits.lazy:
+        edges |= {traits.max_input_len, traits.cut_window}
+    whole = whole_lengths(traits)
+    longest = max(traits.native_max_seq_len, *whole)
+    bounds = [_SHORTEST, *sorted(edge for edge in edges if edge and _SHORTEST < edge < longest), longest]
+    lengths = [] if traits.lazy else [longest]  # one to spare
+    for low, high in pairwise(bounds):
+        quarters = (1, 2, 3) if traits.lazy and high <= traits.max_input_len else (1, 3)
+        there = sum(low < length <= high for length in whole)
+        lengths += [low + (high - low) * quarter // 4 for quarter in quarters][there:]
+    if traits.lazy:
+        lengths = [max(1, length // traits.even_tokens) * traits.even_tokens for length in lengths]
+        if traits.cut_window in bounds:
+            lengths.append(traits.cut_window)  # the keys are cut there, but nothing is cut off
+    return [length for length in lengths if length not in whole]
+
+
+def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:
+    """What is recorded after the scenario: passes that it comes to at other lengths.
+
+    All that there are at the first of `whole_lengths`; one of each kind at others shows what `max_seq_len` has to do
+    with it.
+    """
+    window = traits.cut_window
+    if window is None:
+        passes = _prefills(traits, 0, max_seq_len)
+    else:
+        below, beyond = _prefills(traits, 0, window - 1), _prefills(traits, window, max_seq_len - window)
+        fitting = sorted({each.q_len for each in (*below, *beyond) if each.q_len <= window})
+        at = [traits.make_pass(Phase.PREFILL, q_len, window) for q_len in fitting]
+        passes = [*below, *at, *beyond, traits.make_pass(Phase.DECODE, 1, window)]
+    if max_seq_len == whole_lengths(traits)[0]:
+        return passes
+    return list({each.kind: each for each in passes}.values())
+
+
+def _prefills(traits: Traits, past: int, room: int) -> list[Pass]:
+    """Chunks of several lengths after `past` tokens, and again half of `room` later; none goes beyond it."""
+    unit = max(1, min(room // 8, traits.max_input_len // 4) // traits.even_tokens) * traits.even_tokens
+    lengths = {unit, 2 * unit, 3 * unit, *range(1, traits.special_tokens + 1)}
+    if traits.num_experts > 1:  # as the last chunk of whole pages
+        lengths |= {2 * unit - DECODE_TOKENS, 3 * unit - DECODE_TOKENS, 4 * unit - DECODE_TOKENS}
+    return [
+        traits.make_pass(Phase.PREFILL, q_len, before + q_len)
+        for before in (past, past + room // 2)
+        for q_len in sorted(lengths)
+        if 0 < q_len <= traits.max_input_len and before + q_len <= past + room
+    ]

@@ -1,0 +1,106 @@
+"""The passes that ExLlamaV2 makes of a scenario's steps, at any length; prompts are split as in model.py, `forward`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.traits import HOLDS_SCORES, Traits
+from bench.scenarios.base import Act, Step
+from bench.scenarios.registry import scenario_of
+from bench.trace.passes import Pass, Schedule
+
+
+def endless(max_seq_len: int, max_attention_size: int, attention: str) -> str | None:
+    """Why the engine would never end, whatever the card: for the last tokens it forwards chunks of none.
+
+    ExLlamaV2.forward makes a chunk so short that queries times keys stay within `max_attention_size`, down to nothing.
+    """
+    if attention not in HOLDS_SCORES or max_seq_len <= max_attention_size:
+        return None
+    return (
+        f"max_attention_size={max_attention_size} is less than max_seq_len={max_seq_len}: with attention={attention} "
+        "ExLlamaV2 would forward chunks of no token for ever"
+    )
+
+
+def schedule(max_seq_len: int, traits: Traits) -> list[Pass]:
+    """Every section of a case as a pass."""
+    return schedule_of(max_seq_len, traits).passes()
+
+
+def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
+    """Every section of a case in arrays."""
+    scenario = scenario_of(traits.scenario)
+    distinct: list[Pass] = []
+    which: list[NDArray[np.int64]] = []
+    lengths: list[NDArray[np.int64]] = []
+    never_ends = None
+    for step in scenario.steps(max_seq_len, scenario.simulated_pace):
+        if step.act is Act.FILL and step.name is None:
+            chunks = _chunks(step.tokens, traits.max_input_len, traits.max_attention_size if traits.is_chunked else 0)
+            filled = int(chunks[-1, 1]) if len(chunks) else 0
+            if filled < step.tokens and never_ends is None:
+                never_ends = f"with {filled:,} tokens in the cache, ExLlamaV2's chunks are of none: it never ends"
+            # Of a kind are chunks that are as long and on the same side of the sliding window.
+            window = traits.cut_window
+            sides = np.zeros(len(chunks), np.int64) if window is None else np.sign(chunks[:, 1] - window)
+            _, firsts, alike = np.unique(chunks[:, 0] * 3 + sides, return_index=True, return_inverse=True)
+            which.append(len(distinct) + alike)
+            lengths.append(chunks)
+            distinct += [traits.make_pass(step.phase, int(q), int(k)) for q, k in chunks[firsts]]
+        else:
+            passes = list(_passes(step, max_seq_len, traits))
+            which.append(np.arange(len(distinct), len(distinct) + len(passes)))
+            lengths.append(np.array([(each.q_len, each.k_len) for each in passes], np.int64).reshape(-1, 2))
+            distinct += passes
+    return Schedule(distinct, np.concatenate(which), np.concatenate(lengths), never_ends)
+
+
+def _passes(step: Step, max_seq_len: int, traits: Traits) -> Iterable[Pass]:
+    """What the engine makes of a step that is no prompt of any length. Lazy loading forwards a chunk as it goes."""
+    if step.act is Act.LOAD:
+        loading = min(traits.max_input_len, max_seq_len) if traits.lazy else 0
+        load = traits.make_pass(Phase.LOAD, loading, loading)
+        if traits.rope_limit is not None and max_seq_len > traits.rope_limit:
+            load = load._replace(kind=f"{load.kind}_extended")
+        yield load
+    elif step.act is Act.CACHE:
+        yield Pass(Phase.CACHE, Phase.CACHE)
+    elif step.act is Act.FILL:
+        yield traits.make_pass(step.phase, step.tokens, step.tokens, step.name)
+    else:
+        for done in range(step.tokens):
+            name = None if step.name is None else f"{step.name}_{done}"
+            yield traits.make_pass(step.phase, 1, step.start + done + 1, name)
+
+
+def load_compiled() -> None:
+    """Has numba load what splits a prefill, or compile it."""
+    _chunks(1, 1, 0)
+
+
+@njit(cache=True, nogil=True)
+def _chunks(tokens: int, max_input_len: int, max_attention_size: int) -> NDArray[np.int64]:
+    """How the engine splits so many tokens; `max_attention_size` is 0 where it bounds nothing.
+
+    After that many tokens the engine's chunks are of none, and it comes to no end: there these do end.
+    """
+    chunks = np.zeros((tokens, 2), np.int64)
+    past = count = 0
+    while past < tokens:
+        remaining = tokens - past
+        size = min(remaining, max_input_len)
+        if max_attention_size and (past + remaining) * remaining > max_attention_size:
+            size = min(size, math.floor((math.sqrt(past**2 + 4 * max_attention_size) - past) / 2))
+            if size == 0:
+                break
+        past += size
+        chunks[count, 0], chunks[count, 1] = size, past
+        count += 1
+    return chunks[:count].copy()

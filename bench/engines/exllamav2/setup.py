@@ -1,0 +1,59 @@
+"""ExLlamaV2's rules for one search, as a trace asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.core.case import Case
+from bench.engines.exllamav2 import samples
+from bench.engines.exllamav2.schedule import schedule_of
+from bench.engines.exllamav2.traits import Traits
+from bench.trace.passes import Pass, Schedule
+
+
+class Setup(Traits):
+    """See `bench.trace.passes.Setup`."""
+
+    def schedule(self, max_seq_len: int) -> Schedule:
+        """Every section of a case of that length in tokens."""
+        return schedule_of(max_seq_len, self)
+
+    def whole_lengths(self) -> list[int]:
+        """The lengths in tokens at which a case is recorded to its end."""
+        return samples.whole_lengths(self)
+
+    def load_lengths(self) -> list[int]:
+        """The lengths in tokens at which only loading is recorded."""
+        return samples.load_lengths(self)
+
+    def extra_passes(self, max_seq_len: int) -> list[Pass]:
+        """What is recorded after a whole case of that length in tokens."""
+        return samples.extra_passes(max_seq_len, self)
+
+    def longest_chunk(self, max_seq_len: int) -> int:
+        """Tokens that scratch must do for: lazy loading bounds the chunks by the length of the case."""
+        return min(self.max_input_len, max_seq_len) if self.lazy else self.max_input_len
+
+    def in_words(self, each: Pass) -> str:
+        """A pass, for people."""
+        if "uneven" in each.kind:
+            return f"a chunk of {each.q_len} tokens, of which the experts get unequal shares"
+        after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len else ""
+        return f"a {each.phase}{after} ({each.kind})"
+
+    def to_plain(self) -> dict[str, Any]:
+        """The fields by name, as a trace keeps them."""
+        return self._asdict()
+
+
+def unread_setup(case: Case, attention: str) -> Setup:
+    """The rules for `case` as far as they are known without the engine: of a dense model, without windows."""
+    return Setup(
+        lazy=case.lazy,
+        max_input_len=case.max_input_len,
+        batch_size=case.batch_size,
+        attention=attention,
+        native_max_seq_len=case.max_seq_len,
+        max_attention_size=case.max_attention_size,
+        scenario=case.scenario,
+    )

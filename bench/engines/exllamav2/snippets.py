@@ -1,0 +1,81 @@
+"""A setting as something to copy: ExLlamaV2's Python and TabbyAPI's config.yml."""
+
+from __future__ import annotations
+
+from bench.core.case import MAX_ATTENTION_SIZE, PAGE
+from bench.engines.base import Chosen, Snippet
+
+# What ExLlamaV2 must be told not to use, so that it uses the one that was asked for.
+_SWITCHES = {
+    "flash": (),
+    "xformers": ("no_flash_attn",),
+    "sdpa": ("no_flash_attn", "no_xformers"),
+    "matmul": ("no_flash_attn", "no_xformers", "no_sdpa"),
+}
+
+
+def snippets(chosen: Chosen) -> list[Snippet]:
+    """The engine by itself, and the server that used it."""
+    return [
+        Snippet("ExLlamaV2", "python", exllamav2(chosen)),
+        Snippet("TabbyAPI's config.yml", "yaml", tabbyapi(chosen)),
+    ]
+
+
+def exllamav2(chosen: Chosen) -> str:
+    """Python for ExLlamaV2 0.3, as the scenario does it (docs/architecture.md); `DIR` is for the reader to replace."""
+    setting = chosen.setting
+    cache = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
+    chunk = setting["max_input_len"]
+    sizes = f"batch_size={chosen.batch_size}, max_seq_len={chosen.max_seq_len}"
+    lines = [
+        f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config",
+        "",
+        f'config = ExLlamaV2Config("DIR")  # {chosen.weights}',
+        f"config.max_seq_len = {chosen.max_seq_len}",
+        f"config.max_batch_size = {chosen.batch_size}",
+        *([] if chunk is None else [f"config.max_input_len = {chunk}"]),
+        *(_other("config.max_attention_size = {}", setting["max_attention_size"])),
+        *(f"config.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
+        "model = ExLlamaV2(config)",
+    ]
+    if setting["lazy"]:
+        return "\n".join([*lines, f"cache = {cache}(model, {sizes}, lazy=True)", "model.load_autosplit(cache)"])
+    return "\n".join([*lines, "model.load()", f"cache = {cache}(model, {sizes})"])
+
+
+def tabbyapi(chosen: Chosen) -> str:
+    """Lines for config.yml. The keys are those of commit 79126f9 (2026-06-27), one of the last TabbyAPI with ExLlamaV2.
+
+    Its cache has whole pages. On one GPU it loads plainly and then makes the cache, whatever `gpu_split_auto` says. By
+    default it switches PyTorch to CUDA's own allocator, which no row here was run with.
+    """
+    setting = chosen.setting
+    whole = chosen.max_seq_len // PAGE * PAGE
+    remarks = ["TabbyAPI until June 2026: later versions have no ExLlamaV2 backend"]
+    remarks += ["on one GPU it loads plainly, as with lazy=false"] if setting["lazy"] else []
+    if setting["attention_requested"] not in (None, "auto", "flash"):
+        remarks.append(f"it has no key for attention={setting['attention_requested']}")
+    chunk = setting["max_input_len"]
+    if chunk is not None and (setting["max_attention_size"] or MAX_ATTENTION_SIZE) != chunk**2:
+        remarks.append("it also sets max_attention_size to chunk_size squared, unlike the rows")
+    return "\n".join(
+        [
+            *(f"# {remark}" for remark in remarks),
+            "model:",
+            f"  model_name: DIR  # {chosen.weights}, below model_dir",
+            "  backend: exllamav2",
+            f"  max_seq_len: {whole}",
+            f"  cache_size: {whole * chosen.batch_size}",
+            f"  cache_mode: {setting['cache']}",
+            *([] if chunk is None else [f"  chunk_size: {chunk}"]),
+            f"  max_batch_size: {chosen.batch_size}",
+            "memory:",
+            "  cuda_malloc_async: false",
+        ]
+    )
+
+
+def _other(line: str, size: int | None) -> list[str]:
+    """A line for a `max_attention_size` that is not the engine's own."""
+    return [] if size in (None, MAX_ATTENTION_SIZE) else [line.format(size)]

@@ -1,0 +1,71 @@
+"""All that the parent knows of ExLlamaV2 0.3."""
+
+from __future__ import annotations
+
+from bench.engines.base import CacheType, EngineSpec, Package, Weights
+from bench.engines.exllamav2.notes import notes
+from bench.engines.exllamav2.quantised_caches import with_cache
+from bench.engines.exllamav2.schedule import endless, load_compiled
+from bench.engines.exllamav2.setup import Setup, unread_setup
+from bench.engines.exllamav2.snippets import snippets
+
+EXLLAMAV2 = EngineSpec(
+    name="exllamav2",
+    title="ExLlamaV2",
+    extension="exllamav2_ext",
+    # exllamav2/cache.py, and cache.cu for Q6; quantised_caches.py says why they share a recording.
+    caches={
+        "FP16": CacheType(16, 16, "FP16"),
+        "Q8": CacheType(8, 8, "Q6"),
+        "Q6": CacheType(8, 4, "Q6"),
+        "Q4": CacheType(4, 4, "Q6"),
+    },
+    attentions=("flash", "xformers", "sdpa", "matmul"),
+    # Of packages, of transformers' attn_implementation, of PyTorch.
+    attention_synonyms={
+        **dict.fromkeys(("flash_attn", "flash_attn_2", "flash_attention", "flash_attention_2", "fa2"), "flash"),
+        **dict.fromkeys(("torch_sdpa", "scaled_dot_product_attention"), "sdpa"),
+        "eager": "matmul",
+    },
+    head_bits=(2, 3, 4, 5, 6, 8),  # exllamav2/conversion/qparams.py, qparams_headoptions
+    default_head_bits=6,  # exllamav2/conversion/convert_exl2.py, -hb
+    # Where ExLlamaV2Config.prepare looks, in its order: all of them at the top, then all of them in text_config.
+    length_keys=("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions"),
+    default_length=2048,
+    # A position that was learned is a row of a table: there is none beyond (exllamav2/pos_embedding.py).
+    learned_positions=frozenset({"GPT2LMHeadModel", "GPTBigCodeForCausalLM"}),
+    weights=Weights(
+        quantised="EXL2",
+        plain_types=("F16", "BF16", "F32"),  # read as they are, and cast to FP16: exllamav2/stloader.py, convert_dtype
+        in_words="ExLlamaV2 loads EXL2 weights, and unquantised ones of F16, BF16 or F32",
+        why_not={
+            "GPTQ": "ExLlamaV2 loads those of 4 bits, but may take memory for them beside PyTorch's allocator "
+            "(act-order), which vram-bench does not see"
+        },
+    ),
+    # The median over the ten EXL2 rows of at least 3B parameters in ExLlamaV2's README (373bcc1 of 2024-08-17, version
+    # 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
+    decode_efficiency=0.71,
+    oom_texts=(
+        r"Insufficient VRAM for model and cache",  # ExLlamaV2.load_autosplit
+        r"Insufficient space in device allocation",  # ExLlamaV2.load
+    ),
+    packages={
+        "flash_attn": Package(
+            "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_FLASH_ATTN=1). Install flash-attn "
+            "2 for this torch, or uninstall it (flash-attn-4 alone has no version to read)"
+        ),
+        "xformers": Package(
+            "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_XFORMERS=1). Install one for this "
+            "torch, or uninstall it"
+        ),
+        "exllamav2_ext": Package("install the wheel of exllamav2 that is for this torch and Python", "measuring"),
+    },
+    endless=endless,
+    setup=Setup,
+    unread_setup=unread_setup,
+    load_compiled=load_compiled,
+    with_cache=with_cache,
+    notes=notes,
+    snippets=snippets,
+)

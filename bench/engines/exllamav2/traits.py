@@ -1,0 +1,78 @@
+"""What decides, with the length of a case, which passes ExLlamaV2 makes and which of them allocate alike."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from bench.core.case import DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
+from bench.core.outcome import Phase
+from bench.trace.passes import Pass
+
+HOLDS_SCORES = ("sdpa", "matmul")  # the back ends for which the engine bounds queries times keys
+_KERNEL_ROWS = 4  # ExLlamaV2MoEMLP.forward: up to so many rows are routed by a kernel, without copies
+
+
+class Traits(NamedTuple):
+    """What decides, with the length of a case, which passes the engine makes and which of them are alike.
+
+    `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
+    the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
+    the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
+    """
+
+    lazy: bool
+    max_input_len: int
+    batch_size: int
+    attention: str
+    native_max_seq_len: int
+    window: int | None = None
+    rope_limit: int | None = None
+    num_experts: int = 1
+    experts_per_token: int = 1
+    max_attention_size: int = MAX_ATTENTION_SIZE
+    scenario: str = DEFAULT_SCENARIO
+
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the engine bounds queries times keys, as it does where it must hold all scores."""
+        return self.attention in HOLDS_SCORES
+
+    @property
+    def cut_window(self) -> int | None:
+        """The sliding window where the engine cuts the keys to it, and not the attention kernel."""
+        return self.window if self.is_chunked else None
+
+    @property
+    def even_tokens(self) -> int:
+        """Chunks of a multiple of so many tokens give every expert the same share."""
+        return self.num_experts // math.gcd(self.num_experts, self._choices)
+
+    @property
+    def short_tokens(self) -> int:
+        """Chunks of 1, 2, ... up to so many tokens are unlike longer ones, and unlike each other."""
+        idle = (self.num_experts - 1) // self._choices  # some expert gets no token at all
+        return max(self.special_tokens, idle)
+
+    @property
+    def special_tokens(self) -> int:
+        """The same, as far as other code of the engine runs for them."""
+        unmasked = 2 if self.attention == "matmul" else 0  # no mask, or nothing in it to mask (attn_params.py)
+        return max(unmasked, _KERNEL_ROWS // self.batch_size if self.num_experts > 1 else 0)
+
+    @property
+    def _choices(self) -> int:
+        """How many experts are chosen for one position of all sequences."""
+        return self.batch_size * self.experts_per_token
+
+    def make_pass(self, phase: str, q_len: int, k_len: int, name: str | None = None) -> Pass:
+        """A pass with its kind; one with a `name` happens once in a case, always at the same `q_len`."""
+        traits = [name or phase]
+        if name is None and phase != Phase.DECODE and q_len:
+            if q_len <= self.short_tokens:
+                traits.append(f"of_{q_len}")
+            elif q_len % self.even_tokens:
+                traits.append(f"uneven_{q_len * self._choices % self.num_experts}")
+        if self.cut_window is not None and k_len >= self.cut_window:
+            traits.append("at_window" if k_len == self.cut_window else "beyond_window")
+        return Pass(phase, "_".join(traits), q_len, k_len)

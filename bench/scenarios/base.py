@@ -1,0 +1,57 @@
+"""What a scenario is: a list of steps, which are run, recorded and predicted alike.
+
+The run carries each step out on a session of an engine (`bench.worker.scenario`). So does the recorder, which writes
+down what is allocated meanwhile (`bench.worker.recorder`). The prediction asks the engine's rules which passes it would
+make of each step (`bench.trace.rules`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from bench.core.outcome import Phase
+
+
+class Act(StrEnum):
+    """What a step does with the engine."""
+
+    LOAD = "load"  # puts the weights on the card
+    CACHE = "cache"  # makes the cache, where loading has not made it
+    FILL = "fill"  # empties the cache and fills it with a prompt
+    DECODE = "decode"  # decodes tokens one by one
+
+
+class Step(NamedTuple):
+    """One step of a case, in its `phase`.
+
+    A FILL puts `tokens` into an empty cache, a DECODE adds `tokens` after the first `start` that it holds; of each
+    sequence of the batch. A step with a `name` is the only one of its kind, with the same tokens in every case.
+    `timed_as` is the field of the phase's message that has the seconds: such a step is repeated where time means
+    something. It comes with the number of tokens in a field called `counted_as`.
+    """
+
+    phase: Phase
+    act: Act
+    start: int = 0
+    tokens: int = 0
+    name: str | None = None
+    timed_as: str | None = None
+    counted_as: str | None = None
+
+
+class Pace(NamedTuple):
+    """How many tokens are decoded before anything is measured, and in each measurement."""
+
+    warm_up_tokens: int
+    decode_tokens: int
+
+
+class Scenario(Protocol):
+    """A way to use an engine. `simulated_pace` shows all allocations that more tokens would show."""
+
+    name: str
+    simulated_pace: Pace
+
+    def steps(self, max_seq_len: int, pace: Pace) -> list[Step]:
+        """Every step of a case with a context of `max_seq_len` tokens, phase by phase."""

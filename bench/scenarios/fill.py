@@ -1,0 +1,37 @@
+"""The first scenario: load the model, make its cache, fill the context to the end, decode there and near its start."""
+
+from __future__ import annotations
+
+from bench.core.outcome import Phase
+from bench.scenarios.base import Act, Pace, Step
+
+PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
+WARM_UP_TOKENS = 2
+DECODE_TOKENS = 4
+
+
+class Fill:
+    """See `bench.scenarios.base.Scenario`."""
+
+    name = "fill"
+    # Every decoded token allocates the same: a few show what a thousand would.
+    simulated_pace = Pace(WARM_UP_TOKENS, DECODE_TOKENS)
+
+    def steps(self, max_seq_len: int, pace: Pace) -> list[Step]:
+        """`max_seq_len` must be more than `PROMPT_TOKENS`."""
+        warm_up_tokens = min(pace.warm_up_tokens, max_seq_len - PROMPT_TOKENS)
+        # As far on every card, however many tokens it decodes: what a prefill takes depends on its length.
+        filled = max_seq_len - DECODE_TOKENS
+        decoded = pace.decode_tokens
+        return [
+            Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
+            Step(Phase.CACHE, Act.CACHE),
+            Step(Phase.PREFILL, Act.FILL, 0, PROMPT_TOKENS, name="prompt"),
+            Step(Phase.PREFILL, Act.DECODE, PROMPT_TOKENS, warm_up_tokens, name="warm_up"),
+            Step(Phase.PREFILL, Act.FILL, 0, filled, timed_as="prefill_s", counted_as="prefill_tokens"),
+            Step(Phase.DECODE, Act.DECODE, max_seq_len - decoded, decoded, timed_as="decode_full_s"),
+            Step(Phase.DECODE, Act.DECODE, PROMPT_TOKENS, decoded, None, "decode_s", "decode_tokens"),
+        ]
+
+
+FILL = Fill()

@@ -1,0 +1,86 @@
+"""ExLlamaV2 as the worker knows it: every way in, each to its own file. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+from bench.core.case import Case
+from bench.synth.layout import Layout
+from bench.trace.passes import Pass
+from bench.worker.engines.base import Listener, Recordable
+from bench.worker.engines.exllamav2 import attribution, checkpoint, inspection, packages, readable, recording
+from bench.worker.engines.exllamav2.extension import Extension
+from bench.worker.engines.exllamav2.session import ExLlamaV2Session
+from bench.worker.engines.exllamav2.shortcuts import shortcuts
+from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.engine import Faults, Session
+from bench.worker.simulated.tensor import SimulatedCuda
+
+
+class ExLlamaV2Engine:
+    """See `bench.worker.engines.base.WorkerEngine`."""
+
+    name = "exllamav2"
+
+    # To be run
+
+    def import_engine(self) -> list[str]:
+        notes = packages.switch_off_broken()
+        packages.import_engine()
+        return notes
+
+    def broken_packages(self) -> dict[str, str]:
+        extension = packages.broken_extension()
+        return {**packages.broken_back_ends(), **({} if extension is None else {"exllamav2_ext": extension})}
+
+    def session(self, case: Case, card: Card) -> ExLlamaV2Session:
+        return ExLlamaV2Session(case, card)
+
+    def require_readable(self, config: dict[str, Any]) -> None:
+        readable.read_config(config)
+
+    def lay_out(self, config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout:
+        return checkpoint.lay_out(config, bpw, head_bits)
+
+    def layout_of(self, case: Case, layouts: Path) -> Path:
+        return checkpoint.layout_of(case, layouts)
+
+    def faults(self, directory: Path, config: dict[str, Any]) -> Faults:
+        return inspection.faults(directory, config)
+
+    # To be simulated
+
+    def stand_ins(self, cuda: SimulatedCuda) -> dict[str, ModuleType]:
+        return {"exllamav2_ext": Extension(cuda).module()}
+
+    def import_simulated(self) -> None:
+        importlib.import_module("exllamav2.conversion.qparams")
+
+    def part_of(self, frame: FrameType | None) -> int:
+        return attribution.part_of(frame)
+
+    def start_card(self) -> None:
+        # The engine keeps its streams for the life of a process, and a second model in it would load on them.
+        importlib.import_module("exllamav2.device").global_streams.clear()
+
+    def shortcuts(self, cuda: SimulatedCuda) -> AbstractContextManager[None]:
+        return shortcuts(cuda)
+
+    # To be recorded
+
+    def recordable(self, case: Case, card: Card) -> Recordable:
+        return recording.recordable(case, card)
+
+    def marked(self, listener: Listener) -> AbstractContextManager[None]:
+        return recording.marked(listener)
+
+    def forward(self, session: Session, each: Pass) -> None:
+        assert isinstance(session, ExLlamaV2Session)
+        session.forward(each)
+
+
+EXLLAMAV2 = ExLlamaV2Engine()

@@ -1,0 +1,99 @@
+"""What the worker asks of an engine: a session with one model, and what can be read without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.core.case import Case
+from bench.engines.reading import Reading
+from bench.synth.layout import Layout
+from bench.worker.interfaces.card import Card
+
+Tell = Callable[[int, int], None]  # how many of how many are done
+
+
+class Unsupported(Exception):
+    """The engine, as installed, cannot run this case on any card of any size."""
+
+
+class EngineBroken(Exception):
+    """The engine cannot be imported. Says nothing of any case; the text says what to do."""
+
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Misshapen:
+    """A tensor that is of no use to the module that would load it. `expected` is None where it takes no such tensor."""
+
+    tensor: str
+    found: Shape
+    expected: Shape | None
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong with a checkpoint.
+
+    `missing` are names of what no safetensors file has, as the engine calls them; `NAME.*` for a whole layer.
+    """
+
+    missing: list[str]
+    misshapen: list[Misshapen]
+
+
+class Session(Protocol):
+    """One model of an engine, for one case on one card. The methods are called in this order."""
+
+    def open(self, directory: Path) -> Reading:
+        """Reads the model in `directory` and decides how it is run; takes nothing of the card. Raises `Unsupported`."""
+
+    def build(self) -> None:
+        """Makes the model's modules, without weights; and its cache, where that is filled as the weights are loaded."""
+
+    def load(self, tell: Tell | None = None) -> None:
+        """Puts the weights on the card; tells how many modules are there."""
+
+    def make_cache(self) -> None:
+        """Makes the cache, unless loading has made it."""
+
+    def fill(self, tokens: int, tell: Tell | None = None) -> None:
+        """Empties the cache and works off a prompt of `tokens` tokens a sequence; tells how many are in the cache."""
+
+    def decode(self, start: int, tokens: int, tell: Tell | None = None) -> None:
+        """Decodes `tokens` tokens, one after the other, from where the cache holds `start`; logits go to the host."""
+
+    def resident_tensors(self) -> dict[str, Iterable[Any]]:
+        """The tensors on the card that live as long as the model, by part: weights, cache, scratch and rope."""
+
+
+class Engine(Protocol):
+    """An engine, installed here."""
+
+    def import_engine(self) -> list[str]:
+        """Imports it; returns notes on what was switched off for that.
+
+        Raises `EngineBroken` where a package here stands in the way.
+        """
+
+    def broken_packages(self) -> dict[str, str]:
+        """What is installed beside the engine and cannot be imported, with the error of each in a line."""
+
+    def session(self, case: Case, card: Card) -> Session:
+        """Raises `Unsupported` for a config.json that the engine refuses."""
+
+    def require_readable(self, config: dict[str, Any]) -> None:
+        """Raises `Unsupported` for a config.json (parsed) that the engine refuses."""
+
+    def lay_out(self, config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout:
+        """The checkpoint of `config` (a parsed config.json) at `bpw` bits per weight, in the engine's own format."""
+
+    def layout_of(self, case: Case, layouts: Path) -> Path:
+        """The model directory of `case` below `layouts`, without weights, written at the first call."""
+
+    def faults(self, directory: Path, config: dict[str, Any]) -> Faults:
+        """What is wrong with the checkpoint in `directory`, whose config.json is `config`. Raises `Unsupported`."""

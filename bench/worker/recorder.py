@@ -1,0 +1,190 @@
+"""Writes down every allocation of a case while the engine runs it on a simulated card of endless size.
+
+Recordings at different lengths are solved for the lengths (bench.trace.solve), so that any other length, bit width or
+card can be answered by a replay. A deep model is recorded with a few layers: they all do the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.allocator.caching import CachingAllocator
+from bench.allocator.flash import Call
+from bench.allocator.parts import PARTS, SCRATCH, WORKSPACE
+from bench.core.case import Case
+from bench.scenarios.base import Act, Pace
+from bench.scenarios.registry import scenario_of
+from bench.trace import parametric as trace
+from bench.trace.parametric import ParametricTrace
+from bench.trace.passes import Pass
+from bench.trace.recording import Event, Op, Recording, Section, Size
+from bench.trace.solve import solve
+from bench.worker.engines.registry import worker_engine
+from bench.worker.scenario import perform
+from bench.worker.simulated.card import SimulatedCard, open_card
+from bench.worker.simulated.tensor import Observer, SimulatedTensor
+
+_ENDLESS_BYTES = 1 << 60
+_OF_LOADING = (Act.LOAD, Act.CACHE)
+_BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
+
+
+class Recorder(CachingAllocator, Observer):
+    """An allocator that never runs out, and notes everything."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(_ENDLESS_BYTES, len(PARTS))
+        self.recording = recording
+        self._events: list[Event] = []
+        self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
+        self._count = 0
+        # What the next allocations are for, and the numbers that are sorted in them.
+        self._expected: list[tuple[Size, Call | None, int | None]] = []
+        self._tensors: dict[str, dict[int, str]] = {}
+        self._on_host: dict[
+            int, tuple[torch.Tensor, str]
+        ] = {}  # what was read to the host, kept so that it stays itself
+        self.layer = -1
+
+    def enter(self, q_len: int = 0, k_len: int = 0) -> None:
+        """A new section begins."""
+        self.recording.sections.append(Section(q_len, k_len))
+        self._events = self.recording.sections[-1].events
+        self.layer = -1
+
+    def scratch(self, lines: list[tuple[int, int]]) -> None:
+        """What the model wants of scratch."""
+        self.recording.scratch = lines
+
+    def stop(self) -> None:
+        """What is still freed, now or much later, is no part of the recording any more."""
+        self._events = []
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        row = super().malloc(size_bytes, stream, part)
+        self._numbers[row] = self._count
+        size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
+        if self._expected:
+            size, call, length = self._expected.pop(0)
+        asked = size_bytes if length is None else length
+        self._events.append(Event(Op.MALLOC, self._count, asked, stream, part, self.layer, size, None, call))
+        self._count += 1
+        return row
+
+    def free(self, row: int) -> None:
+        super().free(row)
+        self._events.append(Event(Op.FREE, self._numbers.pop(row), layer=self.layer))
+
+    def empty_cache(self) -> None:
+        super().empty_cache()
+        self._events.append(Event(Op.EMPTY_CACHE, layer=self.layer))
+
+    def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        self._expected = [(size, call, None) for size in (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)]
+        return tuple(max(1, size) for size in sizes)  # on another card all three may be there: keep their places
+
+    def sort(self, length: int) -> None:
+        self._expected = [(Size.SORT, None, length)]
+
+    def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
+        if filename not in self._tensors:
+            self._tensors[filename] = _tensors_by_offset(Path(filename))
+        name = self._tensors[filename][offset]
+        if isinstance(target, SimulatedTensor):
+            self._name(target, name)
+        else:
+            self._on_host[target.data_ptr()] = (target, name)
+
+    def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
+        read = self._on_host.pop(source.data_ptr(), None)
+        # A slice of it, or a cast one, is of a size of its own.
+        if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
+            self._name(target, read[1])
+
+    def _name(self, target: SimulatedTensor, name: str) -> None:
+        """The last allocation, which `target` has just been given, holds the tensor `name`."""
+        if target.claim is not None:
+            last = self._events[-1]
+            assert last.block == self._numbers[target.claim.block]
+            self._events[-1] = last._replace(size=Size.TENSOR, tensor=name)
+
+
+def make_trace(case: Case, layouts: Path) -> ParametricTrace:
+    """The program of `case`'s search; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
+    with _open_card(case) as simulated:
+        how = worker_engine(case.engine).recordable(case, simulated)
+
+    def record_at(max_seq_len: int, extra: Sequence[Pass] | None) -> Recording:
+        shallow = dataclasses.replace(how.case, max_seq_len=max_seq_len)
+        return record(shallow, layouts, extra, how.num_layers, how.period)
+
+    recordings = [record_at(length, how.setup.extra_passes(length)) for length in how.setup.whole_lengths()]
+    recordings += [record_at(length, None) for length in how.setup.load_lengths()]
+    return dataclasses.replace(solve(recordings, how.setup, how.depth), reading=how.reading.to_plain())
+
+
+def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
+    """Writes the size of every tensor of `case`'s checkpoint."""
+    with _open_card(case) as simulated:
+        directory = simulated.model_dir(case, layouts)
+    sizes: dict[str, int] = {}
+    for file in directory.glob("*.safetensors"):
+        for name, entry in _header(file)[1].items():
+            first, end = entry["data_offsets"]
+            sizes[name] = end - first
+    trace.save_tensor_bytes(path, sizes)
+
+
+def record(
+    case: Case, layouts: Path, extra: Sequence[Pass] | None = (), num_layers: int = 0, period: int = 1
+) -> Recording:
+    """Carries out the steps of `case` and then the `extra` passes; where they are None, only those of loading.
+
+    `num_layers` and `period` are put into the recording as they are.
+    """
+    engine = worker_engine(case.engine)
+    recording = Recording(case.max_seq_len, num_layers, period)
+    with _open_card(case) as simulated:
+        recorder = Recorder(recording)
+        simulated.use(recorder, recorder)
+        with engine.marked(recorder):
+            session = engine.session(case, simulated)
+            session.open(simulated.model_dir(case, layouts))
+            session.build()
+            pace = Pace(simulated.warm_up_tokens, simulated.decode_tokens)
+            for step in scenario_of(case.scenario).steps(case.max_seq_len, pace):
+                if step.act in _OF_LOADING:
+                    recorder.enter()
+                elif extra is None:
+                    break
+                perform(step, session)
+            for each in extra or ():
+                engine.forward(session, each)
+            recorder.stop()
+    return recording
+
+
+def _open_card(case: Case) -> AbstractContextManager[SimulatedCard]:
+    return open_card(case, worker_engine(case.engine))
+
+
+def _tensors_by_offset(path: Path) -> dict[int, str]:
+    """The tensors of a safetensors file by where they begin in it."""
+    body, header = _header(path)
+    return {body + entry["data_offsets"][0]: name for name, entry in header.items()}
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the body of a safetensors file begins, and what is in it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return 8 + length, header
