@@ -1,4 +1,4 @@
-"""Rows on disk: a journal that survives a power cut, and the parquet that it becomes. The only door to pyarrow.
+"""Rows on disk: a journal that survives a power cut, and the parquet that it becomes. schema.py too uses pyarrow.
 
 A run is a folder. While it goes on, each process appends its rows to a journal of its own for each kind of row (one
 JSON document a line, synced before the next case starts); when it ends they become `cases.parquet` and

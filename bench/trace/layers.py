@@ -1,7 +1,7 @@
-"""Which layers of a section do the same as those before them.
+"""Which layers of a section allocate the same as those before them.
 
-Replaying a chunk, the allocator soon meets a layer that leaves it as the one before did. All layers that follow would
-do so, too, and need not be replayed (`bench.trace.sections`).
+In the replay of a chunk, a layer soon leaves the allocator in the state in which the one before has left it. Then all
+alike layers that follow would do so, too, and are not replayed (`bench.trace.sections`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def layers_of(templates: Iterable[Array], depth: int, period: int) -> Layers:
 
 
 def _longest_run(same: list[bool]) -> tuple[int, int]:
-    """The longest stretch of layers for which it holds; the last frees what all have used, and is mostly unlike."""
+    """The longest run of true values, first and end; the last layer is mostly other: it frees what all have used."""
     found = (len(same), len(same))
     first = 0
     for holds, run in groupby(same):
@@ -97,7 +97,7 @@ def _is_alike(template: Array, spans: list[tuple[int, int]], left: list[Array], 
 
     about = relatively(events[:, columns.BLOCK], layer)
     return (
-        bool(np.all(about[0] <= 2 * period))  # what was made long before is freed but once
+        bool(np.all(about[0] <= 2 * period))  # an older block is freed by one layer alone, so that no other is like it
         and np.array_equal(about, relatively(others[:, columns.BLOCK], layer - period))
         and np.array_equal(relatively(left[layer], layer), relatively(left[layer - period], layer - period))
     )

@@ -1,4 +1,20 @@
-"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept."""
+"""A case's allocations for any length, bit width and depth: what recordings are solved to, and how it is kept.
+
+An example. A model was recorded with five layers, each of which allocates its output and frees that of the one before:
+
+>>> recorded = np.zeros((10, NUM_COLUMNS), np.int64)  # two events a layer, here with their layer and block alone
+>>> recorded[:, LAYER] = np.repeat(range(5), 2)
+>>> recorded[::2, BLOCK] = range(0, 10, 2)  # the event that allocates a block gives it its number
+>>> recorded[3::2, BLOCK] = range(0, 8, 2)  # the second event of layer i frees the block of layer i - 1
+>>> deep = _deepen(recorded, num_layers=5, period=1, depth=7)
+
+The model has seven: a layer is repeated twice, and each layer still frees the block of the one before it.
+
+>>> deep[:, LAYER].tolist()
+[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+>>> deep[1::2, BLOCK].tolist()
+[0, 0, 2, 4, 6, 8, 10]
+"""
 
 from __future__ import annotations
 
@@ -35,7 +51,7 @@ from bench.trace.template import (
 
 
 def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
-    """Keeps the sizes of a checkpoint's tensors by name, and their sum: what has been changed will not be believed."""
+    """Writes the sizes of a checkpoint's tensors by name, and their sum, by which a changed file is refused."""
     with replaced(path) as partial:
         partial.write_text(json.dumps({"tensors": sizes, "total_bytes": sum(sizes.values())}))
 
@@ -213,7 +229,7 @@ def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
         part = template[slice(*spans[source + 1])].copy()
         part[:, LAYER] = layer
         maker = template[part[:, BLOCK], LAYER]  # the recorded layer whose allocation each event is about
-        # What a layer frees of its neighbours moves with it; what the first layers made for all stays where it is.
+        # Blocks made up to two periods back are shifted along with the layer; older ones are shared by all layers.
         near = (maker >= 0) & (source - maker <= 2 * period)
         first = np.array([span[0] for span in spans])[maker + 1]
         part[:, BLOCK] += starts[np.where(near, maker + layer - source, maker) + 1] - first

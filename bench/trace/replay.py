@@ -1,6 +1,26 @@
 """Replays a trace through the allocator: does a case fit a card of this size, and what does it take at its peak?
 
 This is the allocator that the simulated card uses, fed with the events that the engine would have caused there.
+
+An example: one layer's cache takes 1 KiB for each token of `max_seq_len`, then a chunk allocates 20 KiB for each token
+in it. At 2,048 tokens, of which 1,024 are there, that is 2 and 20 MiB.
+
+>>> from bench.trace.layers import layers_of
+>>> templates = [np.zeros((1, columns.NUM_COLUMNS), np.int64) for _ in range(2)]  # one allocation each
+>>> templates[0][0, columns.SIZE_TERMS + 1] = 1024 * DENOMINATOR  # the second term is max_seq_len
+>>> templates[1][0, columns.SIZE_TERMS + 2] = 20480 * DENOMINATOR  # the third is k_len
+>>> layers, events = layers_of(templates, depth=1, period=1), np.concatenate(templates)
+>>> lengths = np.stack([columns.terms(0, 0, 2048), columns.terms(256, 1024, 2048)])
+>>> def replay(card_bytes):
+...     state, rows = allocator.new_state(card_bytes, len(PARTS), max_blocks=8, num_streams=1), np.full(2, -1)
+...     ended = sections.replay(events, layers, np.array([0, 1]), lengths, (0, 2), (1, 0, 0, 1), state, rows)
+...     return ended, int(state.counters[allocator.PEAK_ALLOCATED]) >> 20
+
+On 40 MiB both sections go through (0 is `DONE`), with 22 MiB in use at the peak. On 32 MiB the card is full in section
+1 (1 is `FULL`): the cache's 2 MiB have taken a segment of 20, and the 18 that are left of it are too few.
+
+>>> replay(40 << 20), replay(32 << 20)
+(((1, 0), 22), ((1, 1), 2))
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Replays the sections of a case through the allocator, and no more of them than is needed to know the rest.
+"""Replays the sections of a case through the allocator, without those that would change nothing.
 
-What is left out was shown to repeat: the same requests, of an allocator that was found as before. A section is left out
-when it asks for what the last one asked, which left the allocator as it was; a layer when the last ones did so.
+A section is skipped if it asks for the same as the one before, and that one left the allocator in the state in which it
+found it. Layers of a section are skipped by the same rule (`bench.trace.layers`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.trace.recording import Op, Size
 from bench.trace.template import DENOMINATOR, NUM_TERMS, Array
 
 _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
-_LAGS = 2  # after so many periods of layers a state may return: what they hand on may change places
+_LAGS = 2  # periods of layers after which a state may return: blocks that layers hand on may swap places
 
 _MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
 _TENSOR, _WORKSPACE, _SCRATCH, _SORT, _FLASH_0 = (

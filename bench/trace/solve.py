@@ -1,8 +1,26 @@
 """From recordings at different lengths to a trace: each allocation's size as a polynomial in the lengths.
 
-Nothing is fitted. Every coefficient is exact, every recorded size is reproduced to the byte, and sections of one kind
+Nothing is fitted: every coefficient is exact, and every recorded size is reproduced to the byte. Sections of one kind
 must hold the same events; a kind that does not is `refused`. What the recorded lengths of a kind leave open goes into
-the trace as `null_space`, and no length that breaks one is ever predicted.
+the trace as `null_space`: a length is predicted only if its terms are orthogonal to all of it.
+
+An example. Three chunks of 256 tokens were recorded; each allocated 32 KiB and 4 bytes for each token in the cache:
+
+>>> recorded = [(256, 256, 1024), (256, 512, 1024), (256, 512, 2048)]  # q_len, k_len, max_seq_len
+>>> terms = np.stack([columns.terms(*lengths) for lengths in recorded])  # 1, max_seq_len, k_len, q_len, q·k, q·q
+>>> sizes = np.array([[32768 + 4 * k_len] for _, k_len, _ in recorded])
+>>> (_coefficients("prefill", terms, sizes) // DENOMINATOR).tolist()
+[[32768, 0, 4, 0, 0, 0]]
+
+The 32 KiB may be 128 bytes for each token of the chunk: with q_len = 256 throughout, three terms depend on the others.
+
+>>> null_space = np.array(_null_space(terms))
+>>> null_space.tolist()
+[[-256, 0, 0, 1, 0, 0], [0, 0, -256, 0, 1, 0], [-65536, 0, 0, 0, 0, 1]]
+>>> null_space @ columns.terms(256, 7936, 8192)  # a chunk of 256 anywhere can be predicted
+array([0, 0, 0])
+>>> null_space @ columns.terms(128, 7936, 8192)  # of one of 128 the size is unknown
+array([    -128, -1015808,   -49152])
 """
 
 from __future__ import annotations
@@ -61,7 +79,7 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int) -> Parametr
 
 
 class _Sample(NamedTuple):
-    """One section that was recorded, and what sizes are made of there."""
+    """One section that was recorded, with the values of the terms there."""
 
     each: Pass
     terms: Array
@@ -69,7 +87,7 @@ class _Sample(NamedTuple):
 
 
 def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
-    """Each section and what it is."""
+    """Each section with its pass. Raises `NoPrediction` where the engine made other passes than expected."""
     max_seq_len = recording.max_seq_len
     passes = setup.schedule(max_seq_len).passes()
     if len(recording.sections) == 2:
@@ -166,9 +184,9 @@ def _coefficients(kind: str, terms: Array, values: Array) -> Array:
 
 
 def _null_space(samples: Sequence[Array]) -> list[list[int]]:
-    """Whole rows r with `r · terms == 0` for every sample: all others with `r · terms == 0` are sums of these.
+    """An integer basis of the null space of the samples' terms: `r · terms == 0` for each row r and each sample.
 
-    Exactly what holds for the samples' terms holds for the terms that are sums of theirs, where sizes are determined.
+    Sizes are determined at exactly those lengths whose terms are sums of the samples': they are orthogonal to all rows.
     """
     reduced: list[list[Fraction]] = []  # Gauss and Jordan: each row has a 1 where all others have 0
     pivots: list[int] = []
@@ -194,7 +212,7 @@ def _null_space(samples: Sequence[Array]) -> list[list[int]]:
 
 
 def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:
-    """The last two periods that were recorded must do the same, each with what is its own."""
+    """Raises `NoPrediction` unless the last two periods that were recorded are equal, relative to their own layers."""
     spans = spans_of_layers(template, num_layers)
     last_of_layer = np.array([last for _, last in spans])
 

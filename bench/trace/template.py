@@ -16,7 +16,7 @@ Array = NDArray[np.int64]
 DENOMINATOR = 64
 NUM_TERMS = 6
 
-# A recording shows this many periods of layers: two in which the beginning may still be felt, and two that are alike.
+# The periods of layers in a recording: two that the first events may still affect, and two that must be equal.
 SHOWN_PERIODS = 4
 # The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
 OP, BLOCK, STREAM, PART, LAYER, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(12)

@@ -1,6 +1,7 @@
-"""At which lengths the engine is recorded, so that every way in which sizes may follow from the lengths is told apart.
+"""The lengths at which the engine is recorded: enough to determine how sizes depend on the lengths.
 
-Too few samples lead to no wrong prediction: the solver knows what its recordings leave open (bench.trace.solve).
+With too few there are fewer predictions, not wrong ones: the solver refuses lengths that are undetermined
+(`bench.trace.solve`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def whole_lengths(traits: Traits) -> list[int]:
 def load_lengths(traits: Traits) -> list[int]:
     """The lengths at which no more is recorded than loading and the making of the cache.
 
-    With `whole_lengths` there are two on each side of every length at which loading becomes another, and three where a
-    chunk as long as the case is forwarded; two are enough for a line, and three for a parabola.
+    With `whole_lengths` there are at least two in each range of lengths in which loading is the same (sizes are linear
+    there), and three where a chunk as long as the case is forwarded (sizes are quadratic).
     """
     edges = {traits.rope_limit}
     if traits.lazy:
