@@ -22,6 +22,7 @@ ALLOWED = {room.removesuffix(".py"): set(filter(None, others.strip().split(", ")
 # Packages with one door each.
 DOORS = {
     "pynvml": {"nvml.py"},
+    "safetensors": {"tensor_files.py"},
     "pyarrow": {"store/schema.py", "store/store.py"},
     "scipy": {"comparison/speeds.py"},
     "matplotlib": {f"report/plots/{name}.py" for name in ("boundary", "grid", "memory", "peaks", "style", "write")},

@@ -9,19 +9,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from bench.config import formats
 from bench.config.dimensions import absurdity
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
 from bench.core.case import UNQUANTISED_BPW, ModelSpec
 from bench.core.errors import BadInput
+from bench.tensor_files import BrokenHeader, Entry, read_header
 
-_ITEM_BYTES = {"I32": 4, "I16": 2, "F16": 2}
 # What conf calls a model that has a name of its own, where it lies.
 _UNNAMED = ("local", "hub")
-_Tensor = tuple[list[int], str]
 
 
 def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW) -> ModelSpec:
@@ -81,9 +78,10 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
         raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
     if not isinstance(config, dict):
         raise BadInput(f"{config_path}: not a JSON object")
-    tensors: dict[str, _Tensor] = {}
+    entries: dict[str, Entry] = {}
     for file in sorted(path.glob("*.safetensors")):
-        tensors.update(_read_header(file))
+        entries.update(_read_header(file))
+    tensors = {name: (list(entry.shape), entry.dtype) for name, entry in entries.items()}
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
     if reason := formats.refusal(tensors, config, foreign):
         raise BadInput(f"{source}: {reason}")
@@ -91,23 +89,24 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
         raise BadInput(f"{source}: config.json: {reason}")
     text = json.dumps([config, tensors], sort_keys=True)
     return ModelSpec(
-        name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(tensors)
+        name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(entries)
     )
 
 
-def _bits_per_weight(tensors: dict[str, _Tensor]) -> float | None:
+def _bits_per_weight(entries: dict[str, Entry]) -> float | None:
     """The bpw that ExLlamaV2's converter would print: all bits of the quantised layers, the head left out."""
     bits = weights = 0
-    for name in tensors:
+    for name, entry in entries.items():
         layer, _, part = name.rpartition(".")
         if part != "q_weight" or _is_head(layer):
             continue
-        parts = [tensors.get(f"{layer}.{part}") for part in formats.EXL2_PARTS]
-        bits += sum(8 * math.prod(shape) * _ITEM_BYTES.get(dtype, 4) for shape, dtype in filter(None, parts))
-        weights += math.prod(tensors.get(f"{layer}.q_invperm", ([0], ""))[0]) * tensors[name][0][1]
+        parts = [entries.get(f"{layer}.{part}") for part in formats.EXL2_PARTS]
+        bits += sum(8 * part.size_bytes for part in parts if part is not None)
+        order = entries.get(f"{layer}.q_invperm")
+        weights += math.prod(order.shape) * entry.shape[1] if order is not None else 0
     if weights:
         return round(bits / weights, 2)
-    return UNQUANTISED_BPW if tensors else None
+    return UNQUANTISED_BPW if entries else None
 
 
 def _is_head(layer: str) -> bool:
@@ -118,12 +117,10 @@ def _is_head(layer: str) -> bool:
     return layer.rpartition(".")[2] == "lm_head" or layer == "output"
 
 
-def _read_header(path: Path) -> dict[str, _Tensor]:
-    """Shape and type of every tensor of a safetensors file."""
+def _read_header(path: Path) -> dict[str, Entry]:
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: (s.get_shape(), s.get_dtype()) for name in file.keys() for s in [file.get_slice(name)]}
-    except (SafetensorError, OSError) as error:
+        return read_header(path)
+    except (BrokenHeader, OSError) as error:
         raise BadInput(f"{path}: broken safetensors header ({error}); download the file again") from None
 
 

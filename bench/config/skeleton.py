@@ -7,18 +7,15 @@ tables a layer really has makes no difference to memory.
 from __future__ import annotations
 
 import itertools
-import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import BadInput
 from bench.core.files import made_directory
+from bench.tensor_files import BrokenHeader, Entry, read_header
 
 _BITS = (2, 3, 4, 5, 6, 8)
 _UNIT_ROWS = 32  # the kernels' step: a group has a multiple of it
@@ -33,16 +30,6 @@ class Beginning:
     size_bytes: int
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A tensor of a safetensors file, and where in it its body begins."""
-
-    file: Path
-    shape: list[int]
-    dtype: str
-    start: int
-
-
 def is_complete(directory: Path) -> bool:
     """Whether `write` has made `directory`."""
     return (directory / "config.json").is_file()
@@ -54,44 +41,39 @@ def write(directory: Path, files: Mapping[str, Beginning], source: str) -> None:
     Raises `BadInput`, which calls the model `source`, for headers that are none and layers that cannot be EXL2.
     """
     with made_directory(directory, is_complete) as made:
-        tensors: dict[str, _Entry] = {}
+        tensors: dict[str, tuple[Path, Entry]] = {}
         for name, beginning in files.items():
             with (made / name).open("wb") as file:
                 file.write(beginning.data)
                 file.truncate(beginning.size_bytes)
             if name.endswith(".safetensors"):
-                tensors.update(_read_header(made / name, beginning.data, source))
+                tensors.update(_read_header(made / name, source))
         for name in tensors:
             if name.endswith(".q_weight"):
                 _write_groups(name.removesuffix(".q_weight"), tensors, source)
 
 
-def _read_header(path: Path, header: bytes, source: str) -> dict[str, _Entry]:
+def _read_header(path: Path, source: str) -> dict[str, tuple[Path, Entry]]:
     try:
-        with safe_open(path, framework="numpy"):  # checks all that the format promises, the file's size included
-            document: dict[str, Any] = json.loads(header[8:])
-    except SafetensorError as error:
+        return {name: (path, entry) for name, entry in read_header(path).items()}
+    except BrokenHeader as error:
         raise BadInput(f"{source}: {path.name} has a broken safetensors header ({error})") from None
-    return {
-        name: _Entry(path, entry["shape"], entry["dtype"], len(header) + entry["data_offsets"][0])
-        for name, entry in document.items()
-        if name != "__metadata__"
-    }
 
 
-def _write_groups(layer: str, tensors: Mapping[str, _Entry], source: str) -> None:
+def _write_groups(layer: str, tensors: Mapping[str, tuple[Path, Entry]], source: str) -> None:
     weight, order, table = (tensors.get(f"{layer}.{part}") for part in ("q_weight", "q_invperm", "q_groups"))
-    if weight is None or order is None or table is None or table.dtype != "I16":
+    if weight is None or order is None or table is None or table[1].dtype != "I16":
         raise BadInput(f"{source}: {layer} is no EXL2 layer: it needs q_weight, q_invperm, and q_groups of int16")
-    rows, packed_rows, numbers = (entry.shape[0] if entry.shape else 0 for entry in (order, weight, table))
+    rows, packed_rows, numbers = (entry.shape[0] if entry.shape else 0 for _, entry in (order, weight, table))
     data = group_table(rows, packed_rows, numbers // 2)
     if data is None or len(data) != 2 * numbers:
         raise BadInput(
             f"{source}: {layer} is no EXL2 layer: no mix of 2 to 8 bits packs {rows} rows, "
             f"in {numbers / 2:g} groups of {_UNIT_ROWS} or a multiple, into {packed_rows}"
         )
-    with table.file.open("r+b") as file:
-        file.seek(table.start)
+    path, entry = table
+    with path.open("r+b") as file:
+        file.seek(entry.start)
         file.write(data)
 
 

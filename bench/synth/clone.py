@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
+from bench.tensor_files import Entry, read_header
 
 _DOCUMENTS = ("config.json", "preprocessor_config.json")  # all that the engine reads without a tokenizer
 _FILLED = ("F16", "BF16", "F32")  # the unquantised types that there are random values of
@@ -37,23 +37,26 @@ def lay_out_like(directory: Path) -> Layout:
         for name in _DOCUMENTS
         if (directory / name).exists()
     }
-    headers: dict[str, tuple[str, tuple[int, ...]]] = {}
+    headers: dict[str, Entry] = {}
     tables: dict[str, tuple[int, ...]] = {}
     for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():
-                part = file.get_slice(name)
-                headers[name] = (part.get_dtype(), tuple(part.get_shape()))
+        entries = read_header(path)
+        headers.update(entries)
+        with path.open("rb") as file:
+            for name, entry in entries.items():
                 if name.endswith(".q_groups"):
-                    tables[name.removesuffix(".q_groups")] = tuple(file.get_tensor(name).view("<u2").tolist())
+                    file.seek(entry.start)
+                    numbers = entry.size_bytes // 2
+                    tables[name.removesuffix(".q_groups")] = struct.unpack(f"<{numbers}H", file.read(2 * numbers))
     return Layout(documents, list(_tensors(headers, tables)))
 
 
-def _tensors(headers: dict[str, tuple[str, tuple[int, ...]]], tables: dict[str, tuple[int, ...]]) -> Iterator[Tensor]:
-    for name, (dtype, shape) in headers.items():
+def _tensors(headers: dict[str, Entry], tables: dict[str, tuple[int, ...]]) -> Iterator[Tensor]:
+    for name, entry in headers.items():
+        dtype, shape = entry.dtype, entry.shape
         layer, _, part = name.rpartition(".")
         if layer in tables and part in _PARTS:
-            rows = headers[f"{layer}.q_invperm"][1][0]
+            rows = headers[f"{layer}.q_invperm"].shape[0]
             yield Tensor(name, dtype, shape, _PARTS[part], tables[layer], 1 / math.sqrt(rows))
         else:
             yield Tensor(name, dtype, shape, **_unquantised(name, dtype, shape))
