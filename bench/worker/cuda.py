@@ -60,14 +60,17 @@ class CudaCard:
     # The interface of `bench.worker.interfaces.card.Card`
 
     def supports_flash_attention(self) -> bool:
+        """By the compute capability that CUDA reports."""
         return torch.cuda.get_device_capability(0)[0] >= 8
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
+        """The checkpoint's own. Raises `FileNotFoundError` where there are no weights."""
         if not case.model.has_weights or case.model.path is None:
             raise FileNotFoundError(f"{case.model.name}: a real GPU needs EXL2 weights (model=local model.path=DIR)")
         return Path(case.model.path)
 
     def facts(self) -> CardFacts:
+        """As CUDA reports them; `held_bytes` is what was used before this process had a context."""
         return CardFacts(
             context_bytes=self.context_bytes,
             cuda_version=torch.version.cuda,
@@ -80,6 +83,7 @@ class CudaCard:
         )
 
     def memory(self) -> Memory:
+        """PyTorch's statistics, and what the driver says is used, less the ballast."""
         torch.cuda.synchronize()
         stats = torch.cuda.memory_stats(0)
         free_bytes, total_bytes = torch.cuda.mem_get_info(0)
@@ -113,6 +117,7 @@ class CudaCard:
         }
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        """Seconds of each repeat, with the card synchronised before and after."""
         samples = []
         for _ in range(repeats):
             torch.cuda.synchronize()
@@ -123,10 +128,12 @@ class CudaCard:
         return samples
 
     def import_engine(self) -> None:
+        """Imports it; what was switched off for that is noted."""
         self._switched_off = self._engine.import_engine()
 
     def notes(self) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
+        """Other processes on the GPU, switched-off packages, and the ballast."""
         others = [process.pid for process in self._foreign_processes.processes] if self._foreign_processes else []
         notes = [f"other processes on the GPU: {', '.join(map(str, others))}"] if others else []
         notes += self._switched_off

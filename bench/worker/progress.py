@@ -25,6 +25,7 @@ class Teller:
         self._told_at = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        """Reports that `done` of `total` units are done, if the last report is old enough."""
         now = time.monotonic()
         if now - self._told_at >= INTERVAL_S:
             self._told_at = now

@@ -7,11 +7,9 @@ card can be answered by a replay. A deep model is recorded with a few layers: th
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +19,7 @@ from bench.allocator.parts import PARTS, SCRATCH, WORKSPACE
 from bench.core.case import Case
 from bench.scenarios.base import Act, Pace
 from bench.scenarios.registry import scenario_of
+from bench.tensor_files import read_header
 from bench.trace import parametric as trace
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import Pass
@@ -68,6 +67,7 @@ class Recorder(CachingAllocator, Observer):
         self._events = []
 
     def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        """Allocates, and records the event with what decides its size."""
         row = super().malloc(size_bytes, stream, part)
         self._numbers[row] = self._count
         size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
@@ -79,23 +79,29 @@ class Recorder(CachingAllocator, Observer):
         return row
 
     def free(self, row: int) -> None:
+        """Frees, and records the event."""
         super().free(row)
         self._events.append(Event(Op.FREE, self._numbers.pop(row), layer=self.layer))
 
     def empty_cache(self) -> None:
+        """Empties the cache, and records the event."""
         super().empty_cache()
         self._events.append(Event(Op.EMPTY_CACHE, layer=self.layer))
 
     def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """The next three allocations are the temporaries of this call."""
         self._expected = [(size, call, None) for size in (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)]
         return tuple(max(1, size) for size in sizes)  # on another card all three may be there: keep their places
 
     def sort(self, length: int) -> None:
+        """The next allocation is the workspace to sort `length` numbers."""
         self._expected = [(Size.SORT, None, length)]
 
     def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
+        """`target` is read from `offset` in the file: names the tensor, on the card or on the host."""
         if filename not in self._tensors:
-            self._tensors[filename] = _tensors_by_offset(Path(filename))
+            entries = read_header(Path(filename))
+            self._tensors[filename] = {entry.start: name for name, entry in entries.items()}
         name = self._tensors[filename][offset]
         if isinstance(target, SimulatedTensor):
             self._name(target, name)
@@ -103,6 +109,7 @@ class Recorder(CachingAllocator, Observer):
             self._on_host[target.data_ptr()] = (target, name)
 
     def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
+        """A tensor that was read on the host is copied to the card as it is: names its allocation."""
         read = self._on_host.pop(source.data_ptr(), None)
         # A slice of it, or a cast one, is of a size of its own.
         if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
@@ -117,7 +124,7 @@ class Recorder(CachingAllocator, Observer):
 
 
 def make_trace(case: Case, layouts: Path) -> ParametricTrace:
-    """The program of `case`'s search; its own `max_seq_len` doesn't matter. Raises whatever stands in the way."""
+    """The parametric trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
     with _open_card(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
 
@@ -136,9 +143,7 @@ def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
         directory = simulated.model_dir(case, layouts)
     sizes: dict[str, int] = {}
     for file in directory.glob("*.safetensors"):
-        for name, entry in _header(file)[1].items():
-            first, end = entry["data_offsets"]
-            sizes[name] = end - first
+        sizes.update({name: entry.size_bytes for name, entry in read_header(file).items()})
     trace.save_tensor_bytes(path, sizes)
 
 
@@ -173,18 +178,3 @@ def record(
 
 def _open_card(case: Case) -> AbstractContextManager[SimulatedCard]:
     return open_card(case, worker_engine(case.engine))
-
-
-def _tensors_by_offset(path: Path) -> dict[int, str]:
-    """The tensors of a safetensors file by where they begin in it."""
-    body, header = _header(path)
-    return {body + entry["data_offsets"][0]: name for name, entry in header.items()}
-
-
-def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the body of a safetensors file begins, and what is in it."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    return 8 + length, header

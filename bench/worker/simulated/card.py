@@ -43,20 +43,25 @@ class SimulatedCard:
     # The interface of `bench.worker.interfaces.card.Card`
 
     def import_engine(self) -> None:
+        """Imports it over its stand-ins, where that is not done yet."""
         preload(self._engine)
 
     def supports_flash_attention(self) -> bool:
+        """By the compute capability of the catalogue."""
         return supports_flash_attention(self._device)
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
+        """The checkpoint's own, or a layout without weights."""
         if case.model.has_weights and case.model.path is not None:
             return Path(case.model.path)
         return self._engine.layout_of(case, layouts)
 
     def facts(self) -> CardFacts:
+        """The context alone: all else is in the catalogue."""
         return CardFacts(context_bytes=self.limits.context_bytes)
 
     def memory(self) -> Memory:
+        """As the model of the allocator counts it."""
         stats = self.allocator.stats
         return Memory(
             allocated_bytes=stats.allocated_bytes,
@@ -69,13 +74,16 @@ class SimulatedCard:
         )
 
     def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
+        """By the labels that allocations were given."""
         return {f"{part}_bytes": size for part, size in zip(PARTS, self.allocator.parts_at_peak, strict=True)}
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        """Does the work once; a simulated card has no times."""
         work()
         return []
 
     def notes(self) -> list[str]:
+        """What the catalogue assumes of the card."""
         return notes_of_card(self._device)
 
     def use(self, allocator: CachingAllocator, observer: Observer) -> None:
@@ -84,6 +92,7 @@ class SimulatedCard:
         _CUDA.observer = observer
 
     def mem_get_info(self) -> tuple[int, int]:
+        """Free and total bytes, as `torch.cuda.mem_get_info`."""
         return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self.limits.total_bytes
 
 

@@ -42,6 +42,7 @@ class Device(metaclass=_DeviceType):
     """`torch.device`, of which a build without an accelerator refuses a bare index."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A bare index is a CUDA device."""
         if len(args) == 1 and isinstance(args[0], int):
             args = ("cuda", args[0])
         return _real_device(*args, **kwargs)

@@ -76,6 +76,7 @@ class SimulatedTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, meta: torch.Tensor, claim: Claim | None, values: torch.Tensor | None = None) -> SimulatedTensor:
         # Always an inference tensor: autograd's bookkeeping of views and versions then stays out of the way.
+        """A tensor with the shape of `meta`, whose memory is `claim`."""
         with torch._C._InferenceMode(True):
             self: SimulatedTensor = torch.Tensor._make_wrapper_subclass(
                 cls,
@@ -95,6 +96,7 @@ class SimulatedTensor(torch.Tensor):
         raise RuntimeError(f"{func} on a simulated tensor outside of its card")
 
     def tolist(self) -> Any:
+        """The values, if they are known; raises `UnknownValue` where they are not."""
         return self.cpu().tolist()  # PyTorch's own reads the bytes
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -273,6 +275,7 @@ _UNINITIALISED = {
 
 
 def is_cuda_device(device: Any) -> bool:
+    """Whether `device` is a CUDA device."""
     return isinstance(device, torch.device) and device.type == "cuda"
 
 

@@ -73,6 +73,7 @@ def remedy(error: Exception) -> str:
 
 
 def one_line(error: Exception) -> str:
+    """Type and text of an error, cut to 200 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 

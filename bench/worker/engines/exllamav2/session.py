@@ -36,6 +36,7 @@ class ExLlamaV2Session:
         self._ids = torch.zeros((case.batch_size, case.max_seq_len), dtype=torch.long)
 
     def open(self, directory: Path) -> Reading:
+        """Reads ExLlamaV2Config and sets the lengths and the attention switches of the case."""
         from exllamav2.config import ExLlamaV2Config
 
         case = self._case
@@ -51,6 +52,7 @@ class ExLlamaV2Session:
         return read_back(config, attention)
 
     def build(self) -> None:
+        """Makes ExLlamaV2, and with `lazy` the lazy cache."""
         from exllamav2.model import ExLlamaV2
 
         self._model = ExLlamaV2(self._config)
@@ -58,21 +60,25 @@ class ExLlamaV2Session:
             self._cache = self._new_cache(lazy=True)
 
     def load(self, tell: Tell | None = None) -> None:
+        """`load()`, or with `lazy` `load_autosplit(cache)` with its defaults."""
         if self._case.lazy:
             self._model.load_autosplit(self._cache, callback=tell)
         else:
             self._model.load(callback=tell)
 
     def make_cache(self) -> None:
+        """Makes the cache where it is not lazy."""
         if not self._case.lazy:
             self._cache = self._new_cache()
 
     def fill(self, tokens: int, tell: Tell | None = None) -> None:
+        """`forward(..., preprocess_only=True)`, which splits the prompt into chunks itself."""
         self._cache.current_seq_len = 0
         with self._telling(tokens, tell):
             self._model.forward(self._ids[:, :tokens], self._cache, preprocess_only=True)
 
     def decode(self, start: int, tokens: int, tell: Tell | None = None) -> None:
+        """`forward(..., last_id_only=True)` token by token; logits go to the host as fp32."""
         self._cache.current_seq_len = start
         for done in range(tokens):
             if tell is not None:
@@ -80,6 +86,7 @@ class ExLlamaV2Session:
             self._decode_one()
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
+        """From the model's and the cache's own objects."""
         contexts = [context for context in self._model.device_context if context is not None]
         temporary = getattr(self._cache, "temp_tensors", {}).values()
         return {
