@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.engines.registry import NAMES
+
 ROOT = Path(__file__).parent.parent / "bench"
 FILES = sorted(ROOT.rglob("*.py"))
 TABLE = re.findall(
@@ -39,6 +41,16 @@ DOORS = {
     "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
     "huggingface_hub": {"config/hub.py"},
     "shtab": {"commands/completion.py"},
+}
+
+
+# Files that name an engine, and why.
+NAMING = {
+    "engines/registry.py": "the list of engines",
+    "worker/engines/registry.py": "the same in the worker",
+    "analysis/claims.py": "where people said what is held against rows: a link",
+    "core/case.py": "the engine of a case that names none",
+    "core/columns.py": "a column of stored rows has its name",
 }
 
 
@@ -86,6 +98,15 @@ def test_there_is_no_cycle() -> None:
         arrows = {name: others for name, others in arrows.items() if name not in leaves}
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    re.findall(r"`([\w/]+\.py)` `(\w+)`", (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")),
+)
+def test_what_the_docs_name_is_there(file: str, name: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
@@ -94,6 +115,15 @@ def module_of(path: Path) -> str:
 def test_the_parent_imports_no_engine(path: Path) -> None:
     if room_of(path) != "worker":
         assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "exllamav2")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_names_an_engine_but_its_own(path: Path) -> None:
+    """What is said of one engine stands in its folders, so that a second one comes in by one door."""
+    place = path.relative_to(ROOT)
+    own = [name for name in NAMES if f"engines/{name}/" in str(place)]
+    found = [name for name in NAMES if name not in own and name in path.read_text(encoding="utf-8").lower()]
+    assert not found or str(place) in NAMING
 
 
 @pytest.mark.parametrize("package", DOORS)

@@ -2,7 +2,7 @@
 
 Source of every rule: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h of PyTorch 2.11 to 2.13 with
 the default settings (no expandable segments, no max_split_size_mb, no roundup_power2_divisions, no garbage
-collection threshold). Not modelled, because ExLlamaV2 uses none of it: record_stream, memory pools, graph capture.
+collection threshold). Not modelled, because the engines use none of it: record_stream, memory pools, graph capture.
 
 Free of torch, and compiled by numba: the simulated card calls it through `CachingAllocator`, one request at a time; a
 recorded trace is replayed through the same functions in a millisecond (replay.py).

@@ -1,7 +1,7 @@
 """The type of a model's unquantised weights, as config.json has it: what `bpw=16` means.
 
-ExLlamaV2 computes in FP16. What is kept in another type is read onto the card as it is and cast there, tensor by tensor
-(exllamav2/module.py, load_weight): for a moment there are two copies, and the first leaves a hole.
+The engine computes in FP16. What is kept in another type is read onto the card as it is and cast there, tensor by
+tensor (module.py of the engine, load_weight): for a moment there are two copies, and the first leaves a hole.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How good a model's output is at a setting: figures of others, joined to rows and never made up. Pure but for reading.
 
-`published_quality.csv` holds the perplexities that ExLlamaV2 has published for FP16 and Q4 caches.
+`published_quality.csv` holds the perplexities that the engine's author has published for FP16 and Q4 caches.
 """
 
 from __future__ import annotations

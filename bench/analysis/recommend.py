@@ -38,7 +38,7 @@ _WHOLE = ("native_max_seq_len", "batch_size", "device_multi_processor_count")
 # (docs/speed.md), and for measured ones what `compare` takes for noise by default.
 ESTIMATE_ERROR = 0.29
 MEASURED_ERROR = 0.05
-# Which attention is taken of settings that are as good: flash copies nothing and pages, SDPA of exllamav2 0.3.2 has no
+# Which attention is taken of settings that are as good: flash copies nothing and pages, the engine's SDPA has no
 # causal mask.
 _ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
 

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench.commands import help_texts as texts
+from bench.engines.registry import titles
 
 _NO_CONF = "the configuration is the program's own; files of yours are added by --config-dir DIR"
 # Options of Hydra's that mean nothing here, and what to do instead.
@@ -56,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole program."""
     parser = argparse.ArgumentParser(
         prog="vram-bench",
-        description="What fits on a GPU with ExLlamaV2: measured on a real card, or computed on a simulated one.",
+        description=f"What fits on a GPU with {titles()}: measured on a real card, or computed on a simulated one.",
         epilog=f"example: {texts.EXAMPLES['sweep']}",
         formatter_class=texts.Formatter,
     )
@@ -125,7 +126,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--headroom", metavar="SIZE", help="what a card should have to spare; default: 512MiB")
     parser.add_argument(
-        "--quality", type=Path, metavar="FILE", help="CSV: model,bpw,cache,quality; default: ExLlamaV2's own"
+        "--quality", type=Path, metavar="FILE", help="CSV: model,bpw,cache,quality; default: published ones"
     )
     _add_json(parser)
 

@@ -18,26 +18,14 @@ from rich.text import Text
 
 from bench import nvml
 from bench.config.devices import DEFAULT_SIMULATED
+from bench.engines.base import EngineSpec
+from bench.engines.registry import engines, titles
 from bench.launch.fork_server import can_fork
 from bench.launch.packages import broken_packages
 from bench.report.text.console import console_for
 from bench.report.text.units import size
 
 _MIN_FLASH_ATTN = (2, 5, 7)
-# What helps where a module is installed and cannot be imported, and what cannot be done meanwhile.
-_REMEDIES: dict[str, tuple[str, str | None]] = {
-    "flash_attn": (
-        "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_FLASH_ATTN=1). Install flash-attn 2 "
-        "for this torch, or uninstall it (flash-attn-4 alone has no version to read)",
-        None,
-    ),
-    "xformers": (
-        "ExLlamaV2 by itself ends over it; cases here switch it off (EXLLAMA_NO_XFORMERS=1). Install one for this "
-        "torch, or uninstall it",
-        None,
-    ),
-    "exllamav2_ext": ("install the wheel of exllamav2 that is for this torch and Python", "measuring"),
-}
 
 
 @dataclass(frozen=True)
@@ -79,9 +67,8 @@ def examine() -> list[Finding]:
     """Every finding, in the order in which they matter."""
     gpus, findings = _gpus()
     broken = _broken()
-    findings += [*_nvml(), _torch(bool(gpus)), _exllamav2()]
-    if "exllamav2_ext" not in broken:
-        findings.append(_extension(bool(gpus)))
+    findings += [*_nvml(), _torch(bool(gpus)), *map(_engine, engines())]
+    findings += [_extension(engine, bool(gpus)) for engine in engines() if engine.extension not in broken]
     findings += [finding for finding in _attention(gpus) if finding.what.replace("-", "_") not in broken]
     findings += [*broken.values(), *_environment(gpus)]
     findings += [_processes(gpu) for gpu in gpus]
@@ -118,11 +105,16 @@ def _nvml() -> list[Finding]:
 
 def _broken() -> dict[str, Finding]:
     """What is installed and cannot be imported, by the name of its module."""
-    if not any(_is_there(module) for module in _REMEDIES):
+    packages = {module: package for engine in engines() for module, package in engine.packages.items()}
+    if not any(_is_there(module) for module in packages):
         return {}  # and no worker needs to import torch
+    extensions = {engine.extension for engine in engines()}
     return {
         module: Finding(
-            module.replace("_", "-") if module != "exllamav2_ext" else "extension", error, *_REMEDIES[module]
+            "extension" if module in extensions else module.replace("_", "-"),
+            error,
+            packages[module].remedy,
+            packages[module].blocks,
         )
         for module, error in broken_packages().items()
     }
@@ -144,7 +136,7 @@ def _environment(gpus: list[nvml.Gpu]) -> list[Finding]:
         findings.append(Finding("environment", f"CUDA_VISIBLE_DEVICES={visible} is set", remedy))
     built_for = os.environ.get("TORCH_CUDA_ARCH_LIST")
     missed = [gpu for gpu in gpus if built_for and gpu.compute_capability not in built_for]
-    if missed and not _is_there("exllamav2_ext"):
+    if missed and not any(_is_there(engine.extension) for engine in engines()):
         remedy = f"add {missed[0].compute_capability}, or unset it: the extension is built for what it lists"
         findings.append(Finding("environment", f"TORCH_CUDA_ARCH_LIST={built_for} is set", remedy, "measuring"))
     return findings
@@ -172,30 +164,30 @@ def _torch_cuda() -> str | None:
     return None if cuda is None else str(cuda)
 
 
-def _exllamav2() -> Finding:
-    installed = _version("exllamav2")
+def _engine(engine: EngineSpec) -> Finding:
+    installed = _version(engine.name)
     if installed is None:
-        return Finding("exllamav2", "not installed", "run scripts/quickstart.sh", "everything")
-    return Finding("exllamav2", installed)
+        return Finding(engine.name, "not installed", "run scripts/quickstart.sh", "everything")
+    return Finding(engine.name, installed)
 
 
-def _extension(has_gpu: bool) -> Finding:
-    if _is_there("exllamav2_ext"):
-        return Finding("extension", "exllamav2_ext is built and importable")
+def _extension(engine: EngineSpec, has_gpu: bool) -> Finding:
+    if _is_there(engine.extension):
+        return Finding("extension", f"{engine.extension} is built and importable")
     if not has_gpu:
         return Finding("extension", "not built; simulated cards do not use it")
     missing = [tool for tool in ("nvcc", "ninja", "c++") if shutil.which(tool) is None]
     if missing:
-        remedy = f"install {', '.join(missing)}, or a wheel of exllamav2 that has the extension built in"
+        remedy = f"install {', '.join(missing)}, or a wheel of {engine.name} that has the extension built in"
         return Finding("extension", "not built, and cannot be built here", remedy, "measuring")
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
-    locks = [str(path) for path in cache.glob("**/exllamav2_ext/lock")]
+    locks = [str(path) for path in cache.glob(f"**/{engine.extension}/lock")]
     if locks:
         remedy = "if no build is running, one was cut off and every import waits for it for ever: delete the file"
         return Finding("extension", f"being built: {', '.join(locks)}", remedy, "measuring")
-    if list(cache.glob("**/exllamav2_ext.so")):
+    if list(cache.glob(f"**/{engine.extension}.so")):
         return Finding("extension", f"built, in {cache}")
-    remedy = 'build it before the first sweep, or raise timeout_s: python -c "import torch, exllamav2.ext"'
+    remedy = f'build it before the first sweep, or raise timeout_s: python -c "import torch, {engine.name}.ext"'
     return Finding("extension", "not built yet: the first import takes minutes", remedy)
 
 
@@ -209,13 +201,13 @@ def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
     elif tuple(int(n) for n in flash.split(".")[:3] if n.isdigit()) < _MIN_FLASH_ATTN:
         findings.append(Finding("flash-attn", flash, "paged attention needs 2.5.7 or newer: pip install -U flash-attn"))
     elif old:
-        remedy = f"ExLlamaV2 by itself would pick it on {', '.join(old)} and fail; cases here switch it off there"
+        remedy = f"{titles()} by itself would pick it on {', '.join(old)} and fail; cases here switch it off there"
         findings.append(Finding("flash-attn", flash, remedy))
     else:
         findings.append(Finding("flash-attn", flash))
     findings.append(Finding("xformers", xformers or "not installed"))
     if gpus and flash is None and xformers is None:
-        remedy = "use attention=matmul, or install flash-attn: exllamav2 0.3.2's SDPA path applies no causal mask"
+        remedy = "use attention=matmul, or install flash-attn: the engine's SDPA path applies no causal mask"
         findings.append(Finding("attention", "auto would choose SDPA, whose outputs are wrong", remedy))
     return findings
 

@@ -7,6 +7,7 @@ import re
 import textwrap
 
 from bench.core.case import Case
+from bench.engines.registry import titles
 
 # A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
 _LINES = """
@@ -34,8 +35,8 @@ PLAN = f"""\
 Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and \
 nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
 {KEYS}"""
-SYNTH = """\
-Writes an EXL2 checkpoint with random weights that ExLlamaV2 loads and runs, so that the memory and the speed of a \
+SYNTH = f"""\
+Writes an EXL2 checkpoint with random weights that {titles()} loads and runs, so that the memory and the speed of a \
 model can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
 
   model: a name of `vram-bench list models`; local with model.path=DIR, where a config.json is enough; or hub with \
@@ -61,7 +62,7 @@ The models and cards that can be named, with what is known of them: model=NAME, 
 ~/.config/vram-bench/model and …/device, or in --config-dir DIR, are among them.
 """
 DOCTOR = """\
-GPU, driver, torch, exllamav2 and its extension, attention back ends, foreign processes on the GPU: each problem with \
+GPU, driver, torch, the engine and its extension, attention back ends, foreign processes on the GPU: each problem with \
 its remedy.
 """
 VALIDATE = """\

@@ -134,7 +134,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
     is_search = isinstance(work, Search)
     length = None if is_search else case.max_seq_len
-    lengths = lengths_of(case.model.config)
+    lengths = lengths_of(case.model.config, case.engine)
     return ForecastRow(
         identity=identity_of(case),
         native_max_seq_len=lengths.limit,

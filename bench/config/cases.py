@@ -10,14 +10,14 @@ from typing import Any
 
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
-from bench.config.lengths import ENGINE_DEFAULT, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.config.models import resolve_model
-from bench.config.settings import AUTO, HEAD_BITS, Settings
+from bench.config.settings import AUTO, Settings
 from bench.config.units import number_in_words, parse_size
 from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, DeviceSpec, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.errors import BadInput
-from bench.engines.exllamav2.schedule import endless
+from bench.engines.registry import engine_of, rules_of
 
 _MAX_EXL2_BPW = 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
@@ -101,13 +101,19 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
     bpw = settings.bpw if model.bpw is None else model.bpw  # a checkpoint's own bits
     if model.bpw is None and _MAX_EXL2_BPW < bpw < UNQUANTISED_BPW:
         raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
-    if settings.head_bits not in HEAD_BITS:
-        raise BadInput(f"head_bits={settings.head_bits}: allowed are {', '.join(map(str, HEAD_BITS))}")
+    engine = engine_of(settings.engine.name)
+    for key, value, allowed in (
+        ("head_bits", settings.head_bits, engine.head_bits),
+        ("cache", settings.cache.name, tuple(engine.caches)),
+        ("attention", settings.attention.name, (AUTO, *engine.attentions)),
+    ):
+        if value not in allowed:
+            raise BadInput(f"{key}={value}: allowed are {', '.join(map(str, allowed))}")
     vram_limit_bytes = _vram_limit(settings.vram_limit, device)
     limited = vram_limit_bytes is not None
-    known = lengths_of(model.config)
+    known = lengths_of(model.config, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
-    end = _search_end(settings.auto_up_to, known, model.name) if AUTO in lengths else None
+    end = _search_end(settings.auto_up_to, known, model.name, engine.default_length) if AUTO in lengths else None
     if end is None and settings.auto_up_to is not None:
         raise BadInput(
             f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
@@ -134,7 +140,7 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
             f"learned position for each of them; write {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} there"
         )
     longest = max((end or 0) if length == AUTO else length for length in lengths)
-    if reason := endless(longest, settings.max_attention_size, settings.attention.name):
+    if reason := rules_of(engine.name).endless(longest, settings.max_attention_size, settings.attention.name):
         raise BadInput(f"{reason}; give at least max_attention_size={longest}")
     return [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
 
@@ -154,7 +160,7 @@ def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
     ]
 
 
-def _search_end(value: Any, known: Lengths, model: str) -> int:
+def _search_end(value: Any, known: Lengths, model: str, default: int) -> int:
     """The longest length of a search: the model's own limit, or `auto_up_to`, in whole pages."""
     if value is None:
         if known.engine_default is not None and not is_plausible(known.engine_default):
@@ -163,7 +169,7 @@ def _search_end(value: Any, known: Lengths, model: str) -> int:
                 f"{number_in_words(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
                 "give max_seq_len=N, or auto_up_to=N to search up to there"
             )
-        return known.limit or ENGINE_DEFAULT  # where the engine refuses config.json, the first case reports it
+        return known.limit or default  # where the engine refuses config.json, the first case reports it
     end = _tokens("auto_up_to", value, replace(known, is_hard=False), model)
     if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
         return known.limit

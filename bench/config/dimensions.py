@@ -1,8 +1,8 @@
 """Refuses absurd numbers in a config.json, by their key, before they are used.
 
-ExLlamaV2 takes 0 layers, -4096 columns or 10^30 words as they are, `true` as 1, and fails over them later: in a
+An engine takes 0 layers, -4096 columns or 10^30 words as they are, `true` as 1, and fails over them later: in a
 division, in an endless loop over layers, or with gigabytes of tensors that it was asked for. What it refuses itself,
-such as a text for a number, is left to it (`readable.py` in the worker). For lengths see lengths.py.
+such as a text for a number, is left to it (bench/worker/readable.py). For lengths see lengths.py.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _Range:
 
 _POSITIVE = (0, math.inf, True)
 _ANY = (-math.inf, math.inf)
-# In the order of ExLlamaV2Config.prepare. No published model comes near to what is the most: the deepest has some 200
-# layers, the widest 20,480 columns, Kimi-K2 384 experts in each of 61 layers.
+# In the order in which the engine reads them. No published model comes near to what is the most: the deepest has some
+# 200 layers, the widest 20,480 columns, Kimi-K2 384 experts in each of 61 layers.
 _RANGES = (
     _Range(("bos_token_id", "eos_token_id", "pad_token_id"), -(1 << 22), 1 << 22),
     _Range(("vocab_size",), 1, 1 << 22),

@@ -8,32 +8,27 @@ libraries that write them, values of `quant_method` those of transformers' Quant
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from bench.engines.base import EngineSpec
 
 Shape = list[int]
 Tensors = Mapping[str, tuple[Shape, str]]  # shape and safetensors type, by name
 
 EXL2_PARTS = ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")
-# What ExLlamaV2 reads as it is, and casts to FP16: exllamav2/stloader.py, convert_dtype.
-PLAIN_TYPES = ("F16", "BF16", "F32")
 _PLAIN_PARTS = frozenset({"weight", "bias", *EXL2_PARTS})
-_LOADED = "ExLlamaV2 loads EXL2 weights, and unquantised ones of F16, BF16 or F32"
 _REMEDY = "give a model of these, or a directory with its config.json alone to choose the bits with bpw"
 
 
 @dataclass(frozen=True)
 class Format:
-    """One way of keeping quantised weights. `methods` are what config.json may call it, `engine` what loads it.
-
-    `why` is why it is not measured, where that is not that ExLlamaV2 cannot load it.
-    """
+    """One way of keeping quantised weights. `methods` are what config.json may call it, `loaded_by` what loads it."""
 
     name: str
     methods: tuple[str, ...]
-    engine: str | None = None
-    why: str | None = None
+    loaded_by: str | None = None
 
 
 EXL2 = Format("EXL2", ("exl2",))
@@ -41,8 +36,6 @@ _EXL3 = Format("EXL3", ("exl3",), "exllamav3")
 _GPTQ = Format(
     "GPTQ",
     ("gptq", "gptqmodel"),
-    why="ExLlamaV2 loads those of 4 bits, but may take memory for them beside PyTorch's allocator (act-order), which "
-    "vram-bench does not see",
 )
 _AWQ = Format("AWQ", ("awq",))
 _AUTO_ROUND = Format("AutoRound", ("auto-round", "intel/auto-round", "autoround"))
@@ -126,7 +119,7 @@ _SIGNS = (
         (_COMPRESSED, _BITSANDBYTES, _TORCHAO, _QUARK, _QUANTO, *_OTHERS),
     ),
 )
-# Files of weights that ExLlamaV2 does not look at, by what they are named.
+# Files of weights that no engine here looks at, by what they are named.
 _FOREIGN_FILES = ((re.compile(r".*\.gguf$"), _GGUF), (re.compile(r".*\.npz$"), _MLX))
 _PICKLES = re.compile(r"((pytorch_)?model|gptq_model|awq_model|qmodel|consolidated)[\w.-]*\.(bin|pt|pth|ckpt)$")
 
@@ -136,29 +129,32 @@ def is_weights_file(name: str) -> bool:
     return any(pattern.match(name) for pattern, _ in _FOREIGN_FILES) or _PICKLES.match(name) is not None
 
 
-def refusal(tensors: Tensors, config: Mapping[str, Any], foreign_files: list[str]) -> str | None:
-    """Why these weights are not measured: which format they are in; None for EXL2, unquantised ones, and none at all.
+def refusal(tensors: Tensors, config: Mapping[str, Any], foreign_files: list[str], engine: EngineSpec) -> str | None:
+    """Why these weights are not measured with `engine`: which format they are in.
+
+    None for its own format, unquantised ones, and where there are none at all.
 
     `foreign_files` are weights beside the tensors, in files of other kinds; they count where there are no tensors.
     """
     said = _method(config)
-    found = _recognise(tensors, said) if tensors else _recognise_files(foreign_files, said)
+    loads = engine.weights
+    found = _recognise(tensors, said, loads.plain_types) if tensors else _recognise_files(foreign_files, said)
     if found is None:
         return None
     if isinstance(found, str):
-        return f"{found}; {_LOADED}; {_REMEDY}"
-    if found.why is not None:
-        return f"{found.name} weights; {found.why}; {_REMEDY}"
-    engine = f", {found.name} needs {found.engine}" if found.engine else ""
-    return f"{found.name} weights; {_LOADED}{engine}; {_REMEDY}"
+        return f"{found}; {loads.in_words}; {_REMEDY}"
+    if why := loads.why_not.get(found.name):
+        return f"{found.name} weights; {why}; {_REMEDY}"
+    needs = f", {found.name} needs {found.loaded_by}" if found.loaded_by else ""
+    return f"{found.name} weights; {loads.in_words}{needs}; {_REMEDY}"
 
 
-def _recognise(tensors: Tensors, said: str | None) -> Format | str | None:
+def _recognise(tensors: Tensors, said: str | None, plain_types: Sequence[str]) -> Format | str | None:
     """The format of weights that are not measured, or in words what is not understood of them."""
     seen = _Seen()
     for name, tensor in tensors.items():
         layer, _, part = name.rpartition(".")
-        # What ExLlamaV2 finds first in a layer is EXL2; whatever else lies beside it is never read.
+        # What the engine finds first in a layer is EXL2; whatever else lies beside it is never read.
         if f"{layer}.q_weight" not in tensors:
             seen.parts.setdefault(part, []).append(tensor)
             if layer.endswith((".centroids", ".indices")):  # VPTQ's are embeddings
@@ -167,9 +163,9 @@ def _recognise(tensors: Tensors, said: str | None) -> Format | str | None:
     for manifest in _SIGNS:
         if manifest.shown_by(seen):
             return told if told in manifest.others else manifest.format
-    odd = sorted(seen.types_of("weight") - set(PLAIN_TYPES))
+    odd = sorted(seen.types_of("weight") - set(plain_types))
     packed = any(  # buffers of a plain model may be whole numbers, too; but then config.json speaks of no quantisation
-        len(shape) > 1 and part not in _PLAIN_PARTS and kind not in PLAIN_TYPES
+        len(shape) > 1 and part not in _PLAIN_PARTS and kind not in plain_types
         for part, tensors_of in seen.parts.items()
         for shape, kind in tensors_of
     )

@@ -13,8 +13,9 @@ from bench.config import formats
 from bench.config.dimensions import absurdity
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
-from bench.core.case import UNQUANTISED_BPW, ModelSpec
+from bench.core.case import DEFAULT_ENGINE, UNQUANTISED_BPW, ModelSpec
 from bench.core.errors import BadInput
+from bench.engines.registry import engine_of
 from bench.tensor_files import BrokenHeader, Entry, read_header
 
 # What conf calls a model that has a name of its own, where it lies.
@@ -83,7 +84,7 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
         entries.update(_read_header(file))
     tensors = {name: (list(entry.shape), entry.dtype) for name, entry in entries.items()}
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
-    if reason := formats.refusal(tensors, config, foreign):
+    if reason := formats.refusal(tensors, config, foreign, engine_of(DEFAULT_ENGINE)):
         raise BadInput(f"{source}: {reason}")
     if reason := absurdity(config):
         raise BadInput(f"{source}: config.json: {reason}")
@@ -94,7 +95,7 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
 
 
 def _bits_per_weight(entries: dict[str, Entry]) -> float | None:
-    """The bpw that ExLlamaV2's converter would print: all bits of the quantised layers, the head left out."""
+    """The bpw that the engine's converter would print: all bits of the quantised layers, the head left out."""
     bits = weights = 0
     for name, entry in entries.items():
         layer, _, part = name.rpartition(".")
@@ -110,9 +111,9 @@ def _bits_per_weight(entries: dict[str, Entry]) -> float | None:
 
 
 def _is_head(layer: str) -> bool:
-    """Whether a layer is the output layer: ExLlamaV2 calls it lm_head, below the prefix of the language model.
+    """Whether a layer is the output layer: engines call it lm_head, below the prefix of the language model.
 
-    InternLM2's own name for it is mapped to that (exllamav2/architecture.py, internlm2_keymap).
+    InternLM2's own name for it is mapped to that (architecture.py of the engine, internlm2_keymap).
     """
     return layer.rpartition(".")[2] == "lm_head" or layer == "output"
 

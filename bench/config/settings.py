@@ -10,32 +10,36 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.units import parse_rate, parse_size, parse_tokens
-from bench.core.case import MAX_ATTENTION_SIZE
+from bench.core.case import DEFAULT_ENGINE, MAX_ATTENTION_SIZE
+from bench.engines.registry import NAMES, engine_of, engines
+
+if TYPE_CHECKING:
+    Engine = Enum
+    Cache = Enum
+    Attention = Enum
+else:
+    Engine = Enum("Engine", {name: name for name in NAMES})
+    # What one of the engines has; cases.py knows which of them takes it.
+    Cache = Enum("Cache", {name: name for engine in engines() for name in engine.caches})
+    # `auto` leaves the choice to the engine.
+    Attention = Enum(
+        "Attention", {"auto": "auto", **{name: name for engine in engines() for name in engine.attentions}}
+    )
 
 
-class Cache(Enum):
-    """ExLlamaV2's cache classes."""
-
-    FP16 = "FP16"
-    Q8 = "Q8"
-    Q6 = "Q6"
-    Q4 = "Q4"
+def _named(choices: type[Enum], name: str) -> Any:
+    return choices[name]
 
 
-class Attention(Enum):
-    """ExLlamaV2's attention back ends; `auto` leaves the choice to it."""
-
-    auto = "auto"
-    flash = "flash"
-    xformers = "xformers"
-    sdpa = "sdpa"
-    matmul = "matmul"
+_ENGINE = _named(Engine, DEFAULT_ENGINE)
+_CACHE = _named(Cache, "FP16")
+_ATTENTION = _named(Attention, "auto")
 
 
 class LimitBy(Enum):
@@ -45,15 +49,10 @@ class LimitBy(Enum):
     allocator = "allocator"
 
 
-HEAD_BITS = (2, 3, 4, 5, 6, 8)  # exllamav2/conversion/qparams.py, qparams_headoptions
 AUTO = "auto"  # the length for which the boundary is to be found
 
-# Other names of ExLlamaV2's attention back ends: of packages, of transformers' attn_implementation, of PyTorch.
-_ATTENTION_SYNONYMS = {
-    **dict.fromkeys(("flash_attn", "flash_attn_2", "flash_attention", "flash_attention_2", "fa2"), "flash"),
-    **dict.fromkeys(("torch_sdpa", "scaled_dot_product_attention"), "sdpa"),
-    "eager": "matmul",
-}
+# What others call the engines' attention back ends.
+_ATTENTION_SYNONYMS = {word: name for engine in engines() for word, name in engine.attention_synonyms.items()}
 _STRICT = ConfigDict(extra="forbid")
 _MAX_COUNT = 1 << 20
 _MAX_SCORES = 1 << 40
@@ -65,6 +64,10 @@ class Allowed:
     """What a key takes, for the message about a value that it does not take."""
 
     words: str
+
+
+def _names_of(choices: type[Enum]) -> str:
+    return ", ".join(member.name for member in choices)
 
 
 def _no_flag(value: Any) -> Any:
@@ -181,16 +184,17 @@ class Settings:
         Field(ge=2.0, le=16.0),
         Allowed("2.0 to 8.0 bits per weight, or 16 for unquantised weights"),
     ] = 4.0
-    head_bits: Annotated[int, BeforeValidator(_no_flag), Allowed(", ".join(map(str, HEAD_BITS)))] = 6
+    engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(", ".join(NAMES))] = _ENGINE
+    head_bits: Annotated[int, BeforeValidator(_no_flag)] = engine_of(DEFAULT_ENGINE).default_head_bits
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
-    cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed("FP16, Q8, Q6, Q4")] = Cache.FP16
+    cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed(_names_of(Cache))] = _CACHE
     lazy: Annotated[bool, Allowed("true or false")] = False
     attention: Annotated[
         Attention,
         BeforeValidator(_member_of(Attention, _ATTENTION_SYNONYMS)),
-        Allowed("auto, flash, xformers, sdpa, matmul"),
-    ] = Attention.auto
+        Allowed(_names_of(Attention)),
+    ] = _ATTENTION
     batch_size: Count = 1
     max_input_len: Length = 2048
     max_attention_size: Annotated[

@@ -125,6 +125,11 @@ class Case:
         """The cards that it runs on."""
         return (self.device,)
 
+    @property
+    def _software(self) -> tuple[str, ...]:
+        """The versions that it depends on: another engine that is installed beside its own changes nothing."""
+        return ("harness_version", "torch_version", f"{self.engine}_version")
+
     def case_id(self, versions: dict[str, str | None]) -> str:
         """A hash of the configuration, the card and the versions: the same case is found again on resume.
 
@@ -134,7 +139,7 @@ class Case:
             **_told(self),
             "model": [self.model.name, self.model.fingerprint],
             "device": {name: value for name, value in _told(self.device).items() if name in _CARD_IDENTITY},
-            "versions": versions,
+            "versions": {name: versions[name] for name in versions if name in self._software},
         }
         text = _SORTED_JSON.encode(determining)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, NamedTuple, TypedDict, get_args, get_type_hints
 
-from bench.core.case import MAX_ATTENTION_SIZE, Case
+from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, Case
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
@@ -55,7 +55,7 @@ class Column:
     label: str = ""
     simulated_only: bool = False
     later: bool = False
-    before: int | None = None
+    before: int | str | None = None
     usual: str | int | None = None
 
 
@@ -133,7 +133,8 @@ class _Software(TypedDict):
     driver_version: Annotated[str | None, Column(Role.MACHINE, "null on a simulated card")]
     cuda_version: Annotated[str | None, Column(Role.MACHINE, "null on a simulated card")]
     torch_version: Annotated[str | None, Column(Role.MACHINE, "PyTorch's")]
-    exllamav2_version: Annotated[str | None, Column(Role.MACHINE, "ExLlamaV2's")]
+    exllamav2_version: Annotated[str | None, Column(Role.MACHINE, "ExLlamaV2's, where it is the engine")]
+    engine_version: Annotated[str | None, Column(Role.MACHINE, "the engine's", later=True)]
     harness_version: Annotated[str | None, Column(Role.MACHINE, "vram-bench's")]
 
 
@@ -193,7 +194,28 @@ class RanAttention(TypedDict):
     attention: Annotated[str | None, Column(Role.OUTCOME, "the attention that ran")]
 
 
+class _Way(TypedDict):
+    """What runs the model, and what is done with it."""
+
+    engine: Annotated[
+        str | None,
+        Column(Role.SETTING, "what loads and runs the model", of="engine", later=True, before=DEFAULT_ENGINE),
+    ]
+    scenario: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "what is done with it: `fill` fills the context by the engine's own forward pass and decodes",
+            of="scenario",
+            later=True,
+            before=DEFAULT_SCENARIO,
+        ),
+    ]
+
+
 class _AskedAttention(TypedDict):
+    """The attention back end that was asked for."""
+
     attention_requested: Annotated[
         str | None,
         Column(
@@ -225,7 +247,7 @@ class _Sizes(TypedDict):
     ]
 
 
-class SettingColumns(_Weights, _AskedAttention, _Sizes):
+class SettingColumns(_Weights, _Way, _AskedAttention, _Sizes):
     """How the model is run: `SETTING`."""
 
 
@@ -251,6 +273,7 @@ class _Run(
     NativeLength,
     _Weights,
     RanAttention,
+    _Way,
     _AskedAttention,
 ):
     """Where something was run, and what."""
@@ -500,6 +523,8 @@ SETTING = _of(CaseRow, Role.SETTING)
 WEIGHTS = ("bpw", "head_bits")
 # All that a row is about, but for the length.
 IDENTITY = (*CARD, *LIMIT, *MODEL, *SETTING)
+# Where a row was made, and with which software.
+MACHINE = _of(CaseRow, Role.MACHINE)
 # What was in use at the peak, part by part.
 PARTS = _of(CaseRow, Role.PART)
 # By far the most bytes of a row; no table shows them.

@@ -63,7 +63,7 @@ class Versions:
     """What the child has imported; the first message of a case."""
 
     torch_version: str
-    exllamav2_version: str
+    engine_version: str
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bench.core.case import Case
-from bench.core.columns import SettingColumns
-from bench.engines.reading import Reading
-from bench.trace.parametric import ParametricTrace
-from bench.trace.passes import Setup
+if TYPE_CHECKING:
+    from bench.core.case import Case
+    from bench.core.columns import SettingColumns
+    from bench.engines.reading import Reading
+    from bench.trace.parametric import ParametricTrace
+    from bench.trace.passes import Setup
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class Snippet(NamedTuple):
     text: str
 
 
-class Chosen(NamedTuple):
-    """A setting that somebody chose: what snippets are written for. `weights` says in words which ones it takes."""
+@dataclass(frozen=True)
+class Chosen:
+    """A setting that was chosen, for `max_seq_len` tokens of each of `batch_size` sequences: what snippets are for."""
 
-    weights: str
+    model: str
     setting: SettingColumns
-    max_seq_len: int
     batch_size: int
+    max_seq_len: int
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,17 @@ class EngineSpec:
     decode_efficiency: float
     oom_texts: tuple[str, ...]
     packages: Mapping[str, Package]
+
+    @property
+    def version_column(self) -> str:
+        """Where rows keep its version."""
+        return f"{self.name}_version"
+
+
+@dataclass(frozen=True)
+class EngineRules:
+    """What the parent computes of an engine. Kept apart from its `EngineSpec`, as it takes NumPy and numba."""
+
     # Why a case of `max_seq_len`, `max_attention_size` and an attention would never end; None where it does.
     endless: Callable[[int, int, str], str | None]
     # The rules for a search: from what was kept with a trace, and of a case that nobody has recorded.
@@ -103,7 +116,9 @@ class EngineSpec:
     # What to copy to run a chosen setting.
     snippets: Callable[[Chosen], list[Snippet]]
 
-    @property
-    def version_column(self) -> str:
-        """Where rows keep its version."""
-        return f"{self.name}_version"
+
+def wanted_weights(chosen: Chosen) -> str:
+    """Which weights a reader should have for a setting."""
+    head_bits = chosen.setting["head_bits"]
+    head = "" if head_bits is None else f", head_bits {head_bits}"
+    return f"{chosen.model} at {chosen.setting['bpw']:g} bpw{head}"

@@ -1,18 +1,34 @@
-"""The engines there are, by name."""
+"""The engines there are, by name: each is a folder here, and one in `worker/engines`."""
 
 from __future__ import annotations
 
-from bench.engines.base import EngineSpec
-from bench.engines.exllamav2.spec import EXLLAMAV2
+from functools import cache
+from importlib import import_module
 
-ENGINES: dict[str, EngineSpec] = {engine.name: engine for engine in (EXLLAMAV2,)}
+from bench.engines.base import EngineRules, EngineSpec
+
+NAMES = ("exllamav2",)
 
 
+@cache
 def engine_of(name: str) -> EngineSpec:
-    """Raises KeyError for a name that is none."""
-    return ENGINES[name]
+    """What is said of an engine."""
+    spec: EngineSpec = import_module(f"bench.engines.{name}.spec").SPEC
+    return spec
+
+
+@cache
+def rules_of(name: str) -> EngineRules:
+    """What is computed of an engine. Imports NumPy and numba."""
+    rules: EngineRules = import_module(f"bench.engines.{name}.rules").RULES
+    return rules
+
+
+def engines() -> list[EngineSpec]:
+    """All that there are."""
+    return [engine_of(name) for name in NAMES]
 
 
 def titles() -> str:
     """What people call the engines."""
-    return " and ".join(engine.title for engine in ENGINES.values())
+    return " and ".join(engine.title for engine in engines())

@@ -17,7 +17,7 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
 from bench.core.outcome import Outcome, Phase
-from bench.engines.registry import engine_of
+from bench.engines.registry import rules_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
 from bench.scenarios.registry import scenario_of
@@ -45,7 +45,7 @@ def probe_seconds(case: Case) -> float | None:
         return None
     layers, experts = found
     attention = "flash" if case.attention == "auto" else case.attention
-    schedule = engine_of(case.engine).unread_setup(case, attention).schedule(case.max_seq_len)
+    schedule = rules_of(case.engine).unread_setup(case, attention).schedule(case.max_seq_len)
     scenario = scenario_of(case.scenario)
     steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
     decoding = [step for step in steps if step.act is Act.DECODE]

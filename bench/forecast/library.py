@@ -19,7 +19,7 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
-from bench.engines.registry import ENGINES, engine_of
+from bench.engines.registry import NAMES, engine_of, rules_of
 from bench.forecast.cache import ForecastStore
 from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
@@ -28,12 +28,17 @@ from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer, load_compiled
 
+
+def _recorded_cache(case: Case) -> str:
+    return engine_of(case.engine).caches[case.cache].recorded_as
+
+
 # A recording is of every setting, but for what a replay can put in its place: bits, and the type of a quantised cache.
 _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     **SETTINGS_OF,
     "bpw": lambda case: case.bpw == UNQUANTISED_BPW,
     "head_bits": lambda case: case.head_bits is None,
-    "cache": lambda case: _recorded_cache(case),
+    "cache": _recorded_cache,
 }
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
@@ -74,13 +79,15 @@ class TraceLibrary:
                 made(done, len(missing))
 
         made(done, len(missing))
-        threading.Thread(target=_load_compiled).start()  # while the workers record
+        loading = threading.Thread(target=_load_compiled)
+        loading.start()  # while the workers record
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))
             except BaseException:
                 stop.set()
                 raise
+        loading.join()  # every replay needs it
 
     def replayer(self, case: Case) -> Replayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
@@ -104,7 +111,7 @@ class TraceLibrary:
     def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies."""
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
-        trace = [case.engine, case.scenario, case.model.fingerprint, supports_flash_attention(case.device), *setting]
+        trace = [case.model.fingerprint, supports_flash_attention(case.device), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
         recorded = replace(case, cache=_recorded_cache(case))
         for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
@@ -133,16 +140,11 @@ class TraceLibrary:
 
 def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
-    spec = engine_of(engine)
-    return spec.with_cache(ParametricTrace.load(path, spec.setup).deepened(), cache)
+    rules = rules_of(engine)
+    return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
 
 
 def _load_compiled() -> None:
-    for engine in ENGINES.values():
-        engine.load_compiled()
+    for name in NAMES:
+        rules_of(name).load_compiled()
     load_compiled()
-
-
-def _recorded_cache(case: Case) -> str:
-    """The type of cache that is recorded in the place of the case's."""
-    return engine_of(case.engine).caches[case.cache].recorded_as

@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.allocator.limits import supports_flash_attention
-from bench.core.case import Case
+from bench.core.case import DEFAULT_ENGINE, Case
+from bench.engines.registry import engine_of
 
-# The share of a card's bandwidth that decoding reaches: the median over the ten EXL2 rows of at least 3B parameters in
-# ExLlamaV2's README (373bcc1 of 2024-08-17, version 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
-EFFICIENCY = 0.71
-
+_ENGINE = engine_of(DEFAULT_ENGINE)  # the one whose steps are counted here
+EFFICIENCY = _ENGINE.decode_efficiency
 _FP16_BITS = 16
-_DEFAULT_HEAD_BITS = 6  # exllamav2/conversion/convert_exl2.py, -hb
-_CACHE_BITS = {"Q8": (8, 8), "Q6": (8, 4), "Q4": (4, 4)}  # keys, values: exllamav2/cache.py, and cache.cu for Q6
 _CACHE_GROUP = 32  # elements that share an FP16 scale
 
-# The one architecture with the usual keys whose MLP has no gate: two matrices, not three (exllamav2/architecture.py).
+# The one architecture with the usual keys whose MLP has no gate: two matrices, not three (architecture.py there).
 _UNGATED = "Starcoder2ForCausalLM"
-# Keys of layers that are built otherwise: latent attention, shared experts. ExLlamaV2 runs none of them.
+# Keys of layers that are built otherwise: latent attention, shared experts. They are not estimated.
 _OTHER_LAYERS = ("kv_lora_rank", "n_routed_experts", "shared_expert_intermediate_size")
 
 
@@ -119,7 +116,7 @@ def weight_bytes_per_step(
 ) -> float | None:
     """Bytes of weights that a step of decoding (a token of each sequence) reads; None where `config` lacks a size.
 
-    All linear layers at `bpw` (which includes scales and permutations, as ExLlamaV2's converter counts it), the output
+    All linear layers at `bpw` (which includes scales and permutations, as the engine's converter counts it), the output
     layer at `head_bits`, and the routers of experts in FP16. Of the experts those that a step of `batch_size` tokens
     is expected to choose if each token chooses at random. The embeddings stay on the host. `head_bits` None means
     FP16 in a model of 16 bpw, and the converter's default in any other.
@@ -133,7 +130,7 @@ def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: flo
     mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * experts
     router_bytes = 2 * shape.hidden * shape.experts if shape.experts > 1 else 0
     if head_bits is None:
-        head_bits = _FP16_BITS if bpw == _FP16_BITS else _DEFAULT_HEAD_BITS
+        head_bits = _FP16_BITS if bpw == _FP16_BITS else _ENGINE.default_head_bits
     head_bytes = shape.hidden * shape.vocab * head_bits / 8
     return shape.layers * ((attention + mlp) * bpw / 8 + router_bytes) + head_bytes
 
@@ -147,9 +144,9 @@ def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: b
     """Bytes that attention moves for one token of one sequence.
 
     FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
-    tensors, and those are read (exllamav2/attn.py, forward; cache.py, get_kv_state): more than FP16, not less. Writing
-    the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that several
-    heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
+    tensors, and those are read (attn.py of the engine, forward; cache.py, get_kv_state): more than FP16, not less.
+    Writing the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that
+    several heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
     """
     elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
     fp16_bytes = 2 * elements * 2
@@ -158,7 +155,8 @@ def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: b
         copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
     if cache == "FP16":
         return fp16_bytes + copied_bytes
-    packed_bytes = elements * sum(_CACHE_BITS[cache]) / 8
+    kind = _ENGINE.caches[cache]
+    packed_bytes = elements * (kind.key_bits + kind.value_bits) / 8
     scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
 
@@ -199,7 +197,7 @@ def layers_and_experts(config: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _lookup(config: dict[str, Any], key: str) -> Any:
-    """A value of config.json or of its `text_config`, in the order in which ExLlamaV2 looks."""
+    """A value of config.json or of its `text_config`, in the order in which the engine looks."""
     nested = config.get("text_config")
     value = config.get(key)
     return nested.get(key) if value is None and isinstance(nested, dict) else value

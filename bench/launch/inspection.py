@@ -12,11 +12,12 @@ from typing import TypedDict
 
 from platformdirs import user_cache_path
 
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import DEFAULT_ENGINE, Case, DeviceSpec, ModelSpec
 from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
 from bench.core.requests import InspectCheckpoint
+from bench.engines.registry import engine_of
 from bench.launch.launcher import Launcher
 from bench.launch.launchers import make_launcher
 from bench.launch.supervise import run_isolated
@@ -28,7 +29,7 @@ _CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
 
 
 class _Misshapen(TypedDict):
-    """See `bench.worker.interfaces.engine.Misshapen`."""
+    """See `bench.worker.shapes.Misshapen`."""
 
     tensor: str
     found: list[int]
@@ -99,8 +100,9 @@ def _misshapen(model: ModelSpec, tensors: list[_Misshapen]) -> str:
     first = tensors[0]
     expected = "no such tensor" if first["expected"] is None else f"{first['expected']}"
     more = f" ({len(tensors) - 1} more differ)" if len(tensors) > 1 else ""
+    engine = engine_of(DEFAULT_ENGINE).title
     return (
-        f"{_source(model)}: {first['tensor']} has the shape {first['found']}, and ExLlamaV2 takes {expected} for its "
+        f"{_source(model)}: {first['tensor']} has the shape {first['found']}, and {engine} takes {expected} for its "
         f"config.json{more}; give weights and config.json of one model"
     )
 

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import bench
+from bench.engines.registry import engines
 
 # Sources that decide what a case is predicted to allocate.
 _RULES = (
@@ -21,7 +22,7 @@ def installed_versions() -> dict[str, str | None]:
     return {
         "harness_version": version("vram-bench"),
         "torch_version": version("torch"),
-        "exllamav2_version": version("exllamav2"),
+        **{engine.version_column: version(engine.name) for engine in engines()},
     }
 
 

@@ -8,7 +8,7 @@ from bench.allocator import dtypes
 from bench.allocator.limits import attention_assumptions, origins
 from bench.core.case import UNQUANTISED_BPW, Case, DeviceSpec
 from bench.engines.reading import Reading
-from bench.engines.registry import engine_of
+from bench.engines.registry import rules_of
 from bench.synth.layout import SYNTHETIC
 
 SYNTHETIC_NOTE = "weights made up by vram-bench synth"
@@ -40,4 +40,4 @@ def _notes(case: Case, reading: Reading) -> Iterator[str]:
         yield SYNTHETIC_LAYOUT_NOTE
     if SYNTHETIC in config:
         yield SYNTHETIC_NOTE
-    yield from engine_of(case.engine).notes(case, reading)
+    yield from rules_of(case.engine).notes(case, reading)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from bench.config.lengths import Lengths, lengths_of
 from bench.core.case import Case, Search
-from bench.core.columns import IDENTITY, SCHEMA_VERSION, BoundaryRow, CaseRow
+from bench.core.columns import IDENTITY, MACHINE, SCHEMA_VERSION, BoundaryRow, CaseRow
 from bench.core.outcome import Outcome
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import Bracket, Observation, found, next_probe
@@ -19,8 +19,8 @@ _ANSWERS = (Outcome.FITS, Outcome.OOM, Outcome.DEGRADED)
 # Columns that a boundary has from its cases, and from the one at `fits_at`.
 _SHARED = (
     *IDENTITY,
-    *("run_id", "host", "driver_version", "cuda_version", "torch_version", "exllamav2_version", "harness_version"),
-    *("architecture", "attention", "native_max_seq_len", "native_max_seq_len_basis"),
+    *MACHINE,
+    *("run_id", "attention", "native_max_seq_len", "native_max_seq_len_basis"),
 )
 _AT_THE_BOUNDARY = (
     *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
@@ -54,7 +54,7 @@ def find_boundary(
         observations.append(_observation(row))
         predicted = forecaster.fits_at(search)
     bracket = found(search.search_end, observations)
-    lengths = lengths_of(search.longest.model.config)
+    lengths = lengths_of(search.longest.model.config, search.longest.engine)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS

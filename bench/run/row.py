@@ -16,6 +16,7 @@ from bench.core.columns import SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
 from bench.core.messages import Timings
 from bench.core.outcome import Outcome
+from bench.engines.registry import engine_of
 from bench.forecast.forecaster import Forecast
 from bench.forecast.speed import step_of
 from bench.launch.supervise import Ending
@@ -49,7 +50,9 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     listed_bytes = None if is_real else case.device.total_memory_bytes
     telemetry = measured.telemetry[0] if measured.telemetry else None  # a case has one card
     step = step_of(case) if fits else None
-    lengths = lengths_of(case.model.config)
+    engine = engine_of(case.engine)
+    engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]
+    lengths = lengths_of(case.model.config, case.engine)
     notes = [*(told.notes or []), *lengths.notes(case.max_seq_len)]
     row = {
         **dict.fromkeys(CaseRow.__annotations__),
@@ -64,7 +67,8 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "driver_version": case.device.driver_version,
         "cuda_version": facts.cuda_version,
         "torch_version": told.versions.torch_version if told.versions else versions["torch_version"],
-        "exllamav2_version": versions["exllamav2_version"],
+        engine.version_column: engine_version,
+        "engine_version": engine_version,
         "harness_version": versions["harness_version"],
         "architecture": case.model.architecture,
         "native_max_seq_len": lengths.limit,

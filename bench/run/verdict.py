@@ -11,20 +11,24 @@ from dataclasses import dataclass
 
 from bench.core.messages import Failure
 from bench.core.outcome import Outcome, Phase
+from bench.engines.registry import engines
 from bench.launch.supervise import Ending
 from bench.run.told import Told
 
 # All messages that were seen when VRAM ran out.
 OUT_OF_MEMORY = re.compile(
-    r"CUDA out of memory"
-    r"|HIP out of memory"
-    r"|(CUDA|HIP) (driver )?error: out of memory"
-    r"|cudaErrorMemoryAllocation"
-    r"|Insufficient VRAM for model and cache"  # ExLlamaV2.load_autosplit
-    r"|Insufficient space in device allocation"  # ExLlamaV2.load
-    r"|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|CUDNN_STATUS_ALLOC_FAILED"
-    r"|c10::(cuda::)?OutOfMemoryError"  # an abort out of C++
+    "|".join(
+        (
+            r"CUDA out of memory",
+            r"HIP out of memory",
+            r"(CUDA|HIP) (driver )?error: out of memory",
+            r"cudaErrorMemoryAllocation",
+            r"CUBLAS_STATUS_ALLOC_FAILED",
+            r"CUDNN_STATUS_ALLOC_FAILED",
+            r"c10::(cuda::)?OutOfMemoryError",  # an abort out of C++
+            *(text for engine in engines() for text in engine.oom_texts),
+        )
+    )
 )
 _OOM_TYPES = frozenset({"OutOfMemoryError"})
 # Errors of the harness: the smaller card could not be made, or the engine not be imported (worker/).

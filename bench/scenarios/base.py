@@ -2,7 +2,7 @@
 
 The run carries each step out on a session of an engine (`bench.worker.scenario`). So does the recorder, which writes
 down what is allocated meanwhile (`bench.worker.recorder`). The prediction asks the engine's rules which passes it would
-make of each step (`bench.trace.rules`).
+make of each step (`bench.trace.passes`).
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ def is_later(column: pa.Field[Any]) -> bool:
     return _LATER in (column.metadata or {})
 
 
-def value_before(column: pa.Field[Any]) -> int | None:
+def value_before(column: pa.Field[Any]) -> int | str | None:
     """The value of a column for rows of older programs, which lack it."""
-    value: int | None = json.loads((column.metadata or {}).get(_LATER, b"null"))
+    value: int | str | None = json.loads((column.metadata or {}).get(_LATER, b"null"))
     return value
 
 

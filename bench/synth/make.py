@@ -19,6 +19,7 @@ from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
 from bench.core.requests import LayOut
+from bench.engines.registry import engine_of
 from bench.launch.inspection import require_whole
 from bench.launch.launchers import make_launcher
 from bench.launch.supervise import run_isolated
@@ -50,6 +51,7 @@ class Recipe:
     def manifest(self, layout: Layout) -> dict[str, Any]:
         """The content of `MANIFEST`, which marks the directory as synthetic."""
         versions = installed_versions()
+        column = engine_of(self.case.engine).version_column
         what = "all zeros" if self.sparse else "random"
         return {
             "weights": f"made up ({what}): for measuring memory and speed; what the model says means nothing",
@@ -63,7 +65,7 @@ class Recipe:
             "shard_bytes": self.shard_bytes,
             "layout_sha256": hashlib.sha256(layout.to_json().encode()).hexdigest(),
             "harness_version": versions["harness_version"],
-            "exllamav2_version": versions["exllamav2_version"],
+            column: versions[column],
         }
 
 

@@ -3,7 +3,7 @@
 A true random stream is slower than a disk. So the bits are drawn once, into blocks of some MiB, and the tensors are
 made of pieces of these blocks, each from a random place of its own.
 
-The packed weights are what the quantiser makes of normally distributed ones (exllamav2/conversion/adaptivegptq.py):
+The packed weights are what the quantiser makes of normally distributed ones (conversion/adaptivegptq.py of the engine):
 a weight is (q - 2^(bits-1)) * (s + 1)^2 / 256 * q_scale_max, with q of `bits` bits and s of 4. Their mean is zero:
 levels drawn evenly would have a mean of half a level, which all outputs share, and which grows from layer to layer.
 """

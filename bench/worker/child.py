@@ -52,7 +52,7 @@ def _run_case(request: RunCase, emit: Emit) -> int:
 
         from bench.worker import scenario
 
-        emit(Versions(torch.__version__, version("exllamav2")))
+        emit(Versions(torch.__version__, version(case.engine)))
         with cards.open_card(case) as card:
             try:
                 scenario.run(case, card, request.layouts, emit)

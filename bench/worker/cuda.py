@@ -26,7 +26,7 @@ class CudaCard:
     and is no part of what the case holds.
     """
 
-    # What an engine prepares while it runs must be there before anything is measured: ExLlamaV2 captures its CUDA
+    # What an engine prepares while it runs must be there before anything is measured: one captures its CUDA
     # graphs at the 205th call of a layer.
     warm_up_tokens = 256
     decode_tokens = 32

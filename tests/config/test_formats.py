@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config import formats
+from bench.engines.exllamav2.spec import SPEC
 from tests.config.conftest import CONFIG
 from tests.conftest import Program
 from tests.synth import headers
@@ -138,20 +139,20 @@ def test_the_engine_of_exl3_is_named_and_of_gptq_the_reason(in_process: Program,
 @pytest.mark.parametrize(("tensors", "said"), ACCEPTED)
 def test_unquantised_weights_are_no_format_of_their_own(tensors: Any, said: dict[str, Any]) -> None:
     headers_of = {name: (list(shape), kind) for name, (kind, shape) in {**NORM, **tensors}.items()}
-    assert formats.refusal(headers_of, said, []) is None
+    assert formats.refusal(headers_of, said, [], SPEC) is None
 
 
 def test_exl2_is_read_first_whatever_lies_beside_it() -> None:
     """As ExLlamaV2 does: a layer that has q_weight is EXL2."""
     exl2 = {f"{X}.{part}": ([64, 64], "I32") for part in formats.EXL2_PARTS}
-    assert formats.refusal({**exl2, f"{X}.weight": ([64, 64], "F8_E4M3")}, {}, []) is None
+    assert formats.refusal({**exl2, f"{X}.weight": ([64, 64], "F8_E4M3")}, {}, [], SPEC) is None
     other = {X.replace("q_proj", "k_proj") + ".weight": ([64, 64], "F8_E4M3")}
-    assert str(formats.refusal({**exl2, **other}, {}, [])).startswith("FP8 weights")
+    assert str(formats.refusal({**exl2, **other}, {}, [], SPEC)).startswith("FP8 weights")
 
 
 @pytest.mark.parametrize("method", ["fp8", "exl3", "awq", "bitsandbytes", "newfangled"])
 def test_a_config_alone_is_what_a_quantised_model_is_made_of(method: str) -> None:
-    assert formats.refusal({}, _says(method), []) is None
+    assert formats.refusal({}, _says(method), [], SPEC) is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_quantised_weights_in_files_of_other_kinds_are_refused(
 
 
 def test_pickled_weights_that_nobody_quantised_and_other_files_stand_for_a_config_alone() -> None:
-    assert formats.refusal({}, {}, ["pytorch_model.bin"]) is None
+    assert formats.refusal({}, {}, ["pytorch_model.bin"], SPEC) is None
     assert not formats.is_weights_file("training_args.bin")
     assert not formats.is_weights_file("tokenizer.model")
 
@@ -185,4 +186,4 @@ def test_whatever_config_json_says_no_quantised_tensors_pass_for_others(kind: An
     tensors = {name: (list(shape), dtype) for name, (dtype, shape) in kind[0].items()}
     if method == "exl2" and kind[2].startswith("weights of quant_method"):
         return  # of these nothing but config.json speaks
-    assert formats.refusal(tensors, _says(method), []) is not None
+    assert formats.refusal(tensors, _says(method), [], SPEC) is not None

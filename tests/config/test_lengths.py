@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config.lengths import ENGINE_DEFAULT, MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.core.case import MAX_SEQ_LEN
 from bench.core.outcome import LimitBasis
+from bench.engines.exllamav2.spec import SPEC
 from tests.config.any_config import configs
 
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
@@ -129,11 +130,12 @@ def test_no_config_json_ends_in_a_length_that_is_none(config: dict[str, Any], ma
     if lengths.limit is not None and max_seq_len > lengths.limit:
         assert lengths.notes(max_seq_len), "a length beyond it goes without a word"
     if lengths.basis is LimitBasis.ENGINE_DEFAULT:
-        assert lengths.limit == lengths.engine_default == ENGINE_DEFAULT
+        assert lengths.limit == lengths.engine_default == SPEC.default_length
 
 
 @given(st.integers(MIN_SEQ_LEN, 2**20), st.floats(1, 16), st.sampled_from(["linear", "dynamic", "yarn", "ntk"]))
 def test_scaling_never_makes_a_model_shorter(length: int, factor: float, kind: str) -> None:
     lengths = lengths_of({"max_position_embeddings": length, "rope_scaling": {"type": kind, "factor": factor}})
-    assert lengths == Lengths(length, "max_position_embeddings", lengths.limit, lengths.basis, lengths.derivation)
+    said = (lengths.limit, lengths.basis, lengths.derivation)
+    assert lengths == Lengths(length, "max_position_embeddings", *said, engine=SPEC.title)
     assert lengths.limit == min(int(length * factor), MAX_SEQ_LEN) or int(length * factor) > MAX_SEQ_LEN

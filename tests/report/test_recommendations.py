@@ -19,7 +19,7 @@ from bench.config.cases import plan_sweep
 from bench.engines.exllamav2.snippets import exllamav2, tabbyapi
 from bench.report.publish import ReportOptions, publish
 from bench.report.tables.recommendations import recommendation_tables
-from bench.report.tables.snippets import check_command, chosen
+from bench.report.tables.snippets import check_command
 from bench.report.text.render import as_rich
 from tests.analysis.rows_as_read import GIB, boundaries_of, boundary, cases_of, fits, oom
 from tests.report.conftest import FrameOf
@@ -146,7 +146,7 @@ def answer_of(**values: Any) -> Recommendation:
 )
 def test_the_python_to_copy_is_what_the_scenario_does(values: dict[str, Any]) -> None:
     answer = answer_of(**values)
-    text, setting = exllamav2(chosen(answer)), answer.as_row()
+    text, setting = exllamav2(answer), answer.as_row()
     ast.parse(text)
     name = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
     assert f"cache = {name}(model, batch_size={answer.batch_size}, max_seq_len=8192" in text
@@ -159,9 +159,7 @@ def test_the_python_to_copy_is_what_the_scenario_does(values: dict[str, Any]) ->
 
 
 def test_the_lines_for_tabbyapi_are_its_keys() -> None:
-    lines = OmegaConf.to_container(
-        OmegaConf.create(tabbyapi(chosen(answer_of(cache="Q6", batch_size=2, max_input_len=1024))))
-    )
+    lines = OmegaConf.to_container(OmegaConf.create(tabbyapi(answer_of(cache="Q6", batch_size=2, max_input_len=1024))))
     assert lines == {
         "model": {
             "model_name": "DIR",
@@ -180,7 +178,7 @@ def test_tabbyapis_cache_has_whole_pages() -> None:
     rows = cases_of(fits(2000, native_max_seq_len=2000))
     answer = recommend(evidence(rows, boundaries_of()), rows, (2000,), 0)[0]
     assert answer.max_seq_len == 2000
-    assert OmegaConf.create(tabbyapi(chosen(answer))).model.cache_size == 1792
+    assert OmegaConf.create(tabbyapi(answer)).model.cache_size == 1792
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from bench.allocator.limits import limits_of
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.setup import Setup
-from bench.engines.exllamav2.spec import EXLLAMAV2
+from bench.engines.exllamav2.spec import SPEC
 from bench.trace import parametric as trace
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction
@@ -83,7 +83,7 @@ def test_one_recording_stands_for_all_quantised_caches(layouts: Path, architectu
     case = case_of(architecture, 2, lazy=lazy, max_input_len=256)
     for cache in ("Q8", "Q4", "Q6", "FP16"):
         itself = recorder.make_trace(replace(case, cache=cache), layouts)
-        recorded = recorder.make_trace(replace(case, cache=EXLLAMAV2.caches[cache].recorded_as), layouts)
+        recorded = recorder.make_trace(replace(case, cache=SPEC.caches[cache].recorded_as), layouts)
         derived = with_cache(recorded, cache)
         for kind, template in itself.templates.items():
             assert np.array_equal(derived.templates[kind], template), (cache, kind)

@@ -13,7 +13,7 @@ from bench.allocator.limits import limits_of
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, last
 from bench.engines.exllamav2.quantised_caches import with_cache
-from bench.engines.exllamav2.spec import EXLLAMAV2
+from bench.engines.exllamav2.spec import SPEC
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.replay import Replayer
@@ -53,7 +53,7 @@ def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, 
 
 def trace_of(case: Case, layouts: Path) -> ParametricTrace:
     """The program of a search, with every layer, as `bench.forecast.library` has it."""
-    recorded = replace(case, cache=EXLLAMAV2.caches[case.cache].recorded_as)
+    recorded = replace(case, cache=SPEC.caches[case.cache].recorded_as)
     return with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
 
 

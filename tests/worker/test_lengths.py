@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 
 from bench.allocator.limits import limits_of
-from bench.config.lengths import ENGINE_DEFAULT, lengths_of
+from bench.config.lengths import lengths_of
+from bench.engines.exllamav2.spec import SPEC
 from bench.forecast.predict import predict
 from bench.trace.replay import Replayer
 from bench.worker import cards
@@ -34,7 +35,7 @@ def test_the_engines_own_reader_takes_the_same(config: dict[str, Any]) -> None:
     from exllamav2.config import read
 
     try:
-        value: int | None = read(config, int, list(LENGTH_KEYS), ENGINE_DEFAULT, opt_subkey="text_config")
+        value: int | None = read(config, int, list(LENGTH_KEYS), SPEC.default_length, opt_subkey="text_config")
     except (TypeError, ValueError, OverflowError, AttributeError):
         value = None
     assert lengths_of(config).engine_default == value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.core.case import MAX_ATTENTION_SIZE, PAGE
-from bench.engines.base import Chosen, Snippet
+from bench.engines.base import Chosen, Snippet, wanted_weights
 
 # What ExLlamaV2 must be told not to use, so that it uses the one that was asked for.
 _SWITCHES = {
@@ -26,15 +26,14 @@ def exllamav2(chosen: Chosen) -> str:
     """Python for ExLlamaV2 0.3, as the scenario does it (docs/architecture.md); `DIR` is for the reader to replace."""
     setting = chosen.setting
     cache = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
-    chunk = setting["max_input_len"]
     sizes = f"batch_size={chosen.batch_size}, max_seq_len={chosen.max_seq_len}"
     lines = [
         f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config",
         "",
-        f'config = ExLlamaV2Config("DIR")  # {chosen.weights}',
+        f'config = ExLlamaV2Config("DIR")  # {wanted_weights(chosen)}',
         f"config.max_seq_len = {chosen.max_seq_len}",
         f"config.max_batch_size = {chosen.batch_size}",
-        *([] if chunk is None else [f"config.max_input_len = {chunk}"]),
+        *([] if setting["max_input_len"] is None else [f"config.max_input_len = {setting['max_input_len']}"]),
         *(_other("config.max_attention_size = {}", setting["max_attention_size"])),
         *(f"config.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
         "model = ExLlamaV2(config)",
@@ -63,12 +62,12 @@ def tabbyapi(chosen: Chosen) -> str:
         [
             *(f"# {remark}" for remark in remarks),
             "model:",
-            f"  model_name: DIR  # {chosen.weights}, below model_dir",
+            f"  model_name: DIR  # {wanted_weights(chosen)}, below model_dir",
             "  backend: exllamav2",
             f"  max_seq_len: {whole}",
             f"  cache_size: {whole * chosen.batch_size}",
             f"  cache_mode: {setting['cache']}",
-            *([] if chunk is None else [f"  chunk_size: {chunk}"]),
+            *([] if setting["max_input_len"] is None else [f"  chunk_size: {setting['max_input_len']}"]),
             f"  max_batch_size: {chosen.batch_size}",
             "memory:",
             "  cuda_malloc_async: false",

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from bench.engines.base import CacheType, EngineSpec, Package, Weights
-from bench.engines.exllamav2.notes import notes
-from bench.engines.exllamav2.quantised_caches import with_cache
-from bench.engines.exllamav2.schedule import endless, load_compiled
-from bench.engines.exllamav2.setup import Setup, unread_setup
-from bench.engines.exllamav2.snippets import snippets
 
-EXLLAMAV2 = EngineSpec(
+SPEC = EngineSpec(
     name="exllamav2",
     title="ExLlamaV2",
     extension="exllamav2_ext",
@@ -61,11 +56,4 @@ EXLLAMAV2 = EngineSpec(
         ),
         "exllamav2_ext": Package("install the wheel of exllamav2 that is for this torch and Python", "measuring"),
     },
-    endless=endless,
-    setup=Setup,
-    unread_setup=unread_setup,
-    load_compiled=load_compiled,
-    with_cache=with_cache,
-    notes=notes,
-    snippets=snippets,
 )

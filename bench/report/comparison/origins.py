@@ -8,13 +8,14 @@ from typing import Any
 from bench.comparison.pairing import AnyPair
 from bench.core.columns import ResultRow
 from bench.core.identity import is_simulated, key_of
+from bench.engines.registry import engines
 from bench.report.text.units import exact_size
 
 # What may differ on purpose: it is told, and not refused.
 VERSIONS = {
     "host": "host",
     "harness_version": "vram-bench",
-    "exllamav2_version": "exllamav2",
+    **{engine.version_column: engine.name for engine in engines()},
     "torch_version": "torch",
     "cuda_version": "CUDA",
     "driver_version": "driver",

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from bench.analysis.claims import Answer
 from bench.analysis.recommend import Recommendation
+from bench.engines.registry import titles
 from bench.report.html import cases as page_cases
 from bench.report.html import figures as page_figures
 from bench.report.html.summary import cards, environments
@@ -80,6 +81,7 @@ def as_html(content: Content) -> str:
     script, style = page_cases.library() if case_table.rows else ("", "")
     return _template().render(
         policy=_POLICY,
+        engines=titles(),
         made_at=datetime.now(UTC),
         cards=cards(content.cases, content.boundaries, content.naming.names),
         ways=ways,

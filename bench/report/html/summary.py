@@ -10,11 +10,13 @@ import pandas as pd
 
 from bench.core.columns import CARD, LIMIT, MODEL, CardColumns, MachineColumns, NamedColumns
 from bench.core.identity import is_simulated, key_of
+from bench.engines.registry import engines
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of
 from bench.report.text.plain_table import CardKey, card_key
 
-_SOFTWARE = ["exllamav2_version", "torch_version", "cuda_version", "driver_version", "harness_version"]
+_ENGINES = [engine.version_column for engine in engines()]
+_SOFTWARE = [*_ENGINES, "torch_version", "cuda_version", "driver_version", "harness_version"]
 _CARD = [*CARD, *LIMIT]
 _NAMES = [name.removesuffix("_version") for name in _SOFTWARE]
 _MACHINE = ["host", *CARD, *_SOFTWARE]

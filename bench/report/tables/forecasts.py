@@ -14,6 +14,7 @@ from rich.text import Text
 from bench.core.case import CACHES
 from bench.core.columns import label
 from bench.core.identity import key_of
+from bench.engines.registry import titles
 from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.models import Names
@@ -182,7 +183,8 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
     """How to read the tables."""
     cells = " cell: a setting of which the longest is searched." if any(row.is_search for row in rows) else ""
     text = (
-        "Predicted from what ExLlamaV2 was recorded to allocate: nothing here is measured, nothing was run on a card. "
+        f"Predicted from what {titles()} was recorded to allocate: nothing here is measured, nothing was run on a "
+        "card. "
         "peak: the most that the card would hold, and where it does not fit, what would be in use; left: what stays "
         "free, negative where it is over. rest: scratch, attention, logits and the like; kept: by PyTorch, for later. "
         "probe: a run that finds an answer. "

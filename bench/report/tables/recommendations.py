@@ -17,15 +17,15 @@ from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Re
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.columns import CARD, LIMIT, MODEL, BoundaryRow, IdentityColumns
 from bench.core.identity import key_of
-from bench.engines.base import Snippet
-from bench.engines.registry import engine_of
+from bench.engines.base import Chosen, Snippet, wanted_weights
+from bench.engines.registry import rules_of
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import WANTED_TOKENS, best_answer
 from bench.report.tables.card import OPTIONAL
-from bench.report.tables.snippets import check_command, chosen
+from bench.report.tables.snippets import check_command
 from bench.report.text.ends import at_least, reach
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
@@ -327,13 +327,14 @@ def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
     axes, setting = naming.axes([answer]), answer.setting
     assert setting is not None  # only what is recommended can be copied
     told = [f"{axes.bits(setting)} bpw", f"{setting['cache']} cache", how(setting), *axes.others(_row(answer))]
+    chosen = Chosen(answer.identity["model"], setting, answer.batch_size or 1, answer.max_seq_len or 0)
     lengths = [tokens(length) for length in by_length]
     shorter = f"; for {' or '.join(lengths[1:])} tokens write that length" if lengths[1:] else ""
     return Copyable(
         title=f"{_model_name(answer, naming)}: {', '.join(told)}, {' and '.join(lengths)} tokens",
         asks=[_ask(length, of) for length, of in by_length.items()],
-        weights=chosen(answer).weights,
-        snippets=engine_of(DEFAULT_ENGINE).snippets(chosen(answer)),
+        weights=wanted_weights(chosen),
+        snippets=rules_of(setting["engine"] or DEFAULT_ENGINE).snippets(chosen),
         shorter=f", with {lengths[0]} tokens{shorter}" if shorter else "",
     )
 

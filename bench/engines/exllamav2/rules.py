@@ -1,0 +1,20 @@
+"""What the parent computes of ExLlamaV2: which passes it makes, what it will get wrong, what to copy."""
+
+from __future__ import annotations
+
+from bench.engines.base import EngineRules
+from bench.engines.exllamav2.notes import notes
+from bench.engines.exllamav2.quantised_caches import with_cache
+from bench.engines.exllamav2.schedule import endless, load_compiled
+from bench.engines.exllamav2.setup import Setup, unread_setup
+from bench.engines.exllamav2.snippets import snippets
+
+RULES = EngineRules(
+    endless=endless,
+    setup=Setup,
+    unread_setup=unread_setup,
+    load_compiled=load_compiled,
+    with_cache=with_cache,
+    notes=notes,
+    snippets=snippets,
+)
