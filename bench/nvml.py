@@ -111,6 +111,7 @@ def read(uuid: str) -> Reading:
 
 
 def _start() -> None:
+    """Starts NVML, which counts its starts: all but the first are cheap, and the end of the process ends it."""
     if pynvml is None:
         raise NoDriver(_WHY_NOT)
     try:
