@@ -1,4 +1,4 @@
-"""Writes the tables of docs/results.md from bench/core/columns.py; with --check only says whether they differ.
+"""Writes the tables of docs/results.md from the columns of bench/core; with --check only says whether they differ.
 
 .venv/bin/python scripts/document_columns.py [--check]
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.core.columns import BoundaryRow, CaseRow, Declared, declared
+from bench.core.column import Declared, declared
+from bench.core.columns import BoundaryRow, CaseRow
 
 DOCS = Path(__file__).parent.parent / "docs" / "results.md"
 WORDS = {int: "integer", float: "float", str: "text", bool: "bool", list[str]: "texts", list[float]: "floats"}
@@ -42,7 +43,7 @@ def main(check: bool) -> int:
     if new == text:
         return 0
     if check:
-        print(f"{DOCS}: the tables of columns are not those of bench/core/columns.py; run {__file__}", file=sys.stderr)
+        print(f"{DOCS}: the tables of columns are not those of bench/core; run {__file__}", file=sys.stderr)
         return 1
     DOCS.write_text(new, encoding="utf-8")
     return 0

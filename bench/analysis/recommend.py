@@ -26,8 +26,8 @@ from bench.analysis.evidence import (
 )
 from bench.core import columns
 from bench.core.case import CACHES
-from bench.core.columns import CardColumns, IdentityColumns, NamedColumns, RanAttention, SettingColumns
 from bench.core.identity import is_simulated
+from bench.core.identity_columns import CardColumns, IdentityColumns, NamedColumns, RanAttention, SettingColumns
 
 # What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
 # and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.

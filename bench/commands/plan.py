@@ -19,9 +19,10 @@ from bench.commands.display import Display, display_for
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, MODEL, CaseRow, NamedColumns
+from bench.core.columns import CARD, MODEL, CaseRow
 from bench.core.errors import ExitCode
 from bench.core.identity import identity_of, is_simulated, key_of
+from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster

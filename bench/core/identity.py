@@ -7,7 +7,9 @@ from operator import attrgetter
 from typing import Any, cast
 
 from bench.core.case import SIMULATED, Case
-from bench.core.columns import CARD, IDENTITY, SETTING, CardColumns, CaseRow, IdentityColumns, SettingColumns, declared
+from bench.core.column import declared
+from bench.core.columns import CARD, IDENTITY, SETTING, CaseRow
+from bench.core.identity_columns import CardColumns, IdentityColumns, SettingColumns
 
 # Whose rows told no more of a simulated card than its name and its memory.
 _FIRST_TO_TELL_CARDS = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from bench.core.case import Case
-    from bench.core.columns import SettingColumns
+    from bench.core.identity_columns import SettingColumns
     from bench.engines.reading import Reading
     from bench.trace.parametric import ParametricTrace
     from bench.trace.passes import Setup

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.core.columns import IdentityColumns
 from bench.core.identity import limit_of
+from bench.core.identity_columns import IdentityColumns
 from bench.core.outcome import LimitBasis
 
 

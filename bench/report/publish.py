@@ -17,8 +17,8 @@ from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence, untried
 from bench.analysis.quality import PUBLISHED, read_quality, with_quality
 from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
 from bench.analysis.tradeoffs import tradeoffs
-from bench.core.columns import IdentityColumns, RanAttention
 from bench.core.errors import BadInput
+from bench.core.identity_columns import IdentityColumns, RanAttention
 from bench.report.html import page
 from bench.report.naming.models import Names, distinct
 from bench.report.plots.write import Pictures, drawing
@@ -30,6 +30,7 @@ from bench.report.tables import verdicts as verdict_report
 from bench.report.tables.best import WANTED_TOKENS, rule
 from bench.report.tables.card import CardTable, card_table_count
 from bench.report.tables.cards import cards_frame, cards_tables
+from bench.report.tables.claims import claims_frame
 from bench.report.tables.parts import with_parts
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
@@ -179,7 +180,7 @@ def _advice(
         _write(out_dir / "recommendations.csv", advice.as_frame(advised, quality).to_csv(index=False)),
     ]
     if said:
-        told.append(_write(out_dir / "folklore.csv", advice.folklore_frame(said).to_csv(index=False)))
+        told.append(_write(out_dir / "folklore.csv", claims_frame(said).to_csv(index=False)))
     return _Advice([*told, *files], advised, naming, said, fronts)
 
 

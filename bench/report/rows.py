@@ -11,7 +11,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pandas as pd
 
-from bench.core.columns import BoundaryRow, CaseRow, declared
+from bench.core.column import declared
+from bench.core.columns import BoundaryRow, CaseRow
 
 _COLUMNS = (*declared(CaseRow), *declared(BoundaryRow))
 _WHOLE = {column.name for column in _COLUMNS if column.type is int}

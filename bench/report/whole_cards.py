@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.core.columns import CARD, CardColumns
+from bench.core.columns import CARD
 from bench.core.identity import completed
+from bench.core.identity_columns import CardColumns
 from bench.report.naming.models import distinct
 
 _TOLD = (*CARD, "schema_version")

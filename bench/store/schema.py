@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.core.columns import SCHEMA_VERSION, BoundaryRow, CaseRow, Declared, declared
+from bench.core.column import Declared, declared
+from bench.core.columns import SCHEMA_VERSION, BoundaryRow, CaseRow
 
 
 class Kind(StrEnum):

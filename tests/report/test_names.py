@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
-from bench.core.columns import IdentityColumns
+from bench.core.identity_columns import IdentityColumns
 from bench.report.naming.axes import Axes, telling
 from bench.report.naming.models import Names
 from bench.report.naming.work import WorkNames

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.core.columns import CaseRow, declared
+from bench.core.column import declared
+from bench.core.columns import CaseRow
 from bench.core.messages import (
     CardFacts,
     Entered,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.core.case import Case, DeviceSpec, ModelSpec
-from bench.core.columns import IDENTITY, SETTING, BoundaryRow, CaseRow, declared
+from bench.core.column import declared
+from bench.core.columns import IDENTITY, SETTING, BoundaryRow, CaseRow
 from bench.store.schema import BOUNDARIES, CASES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "document_columns.py"

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-from bench.core.columns import LIMIT, SETTING, CardColumns, ResultRow, label, usual
+from bench.core.columns import LIMIT, SETTING, ResultRow, label, usual
 from bench.core.identity import key_of
+from bench.core.identity_columns import CardColumns
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word, texts_of
 from bench.report.naming.models import Names as RowNames

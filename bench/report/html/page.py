@@ -21,6 +21,7 @@ from bench.report.html import figures as page_figures
 from bench.report.html.summary import cards, environments
 from bench.report.tables import recommendations as advice
 from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.claims import claims_table
 from bench.report.tables.verdicts import VerdictTable
 from bench.report.text.plain_table import CardKey, HasCard, PlainTable
 from bench.report.text.render import Shown, left_aligned
@@ -95,7 +96,7 @@ def as_html(content: Content) -> str:
         advised=list(zip(advised, advice.copyables(content.advised, content.naming), strict=True))[:MOST_TABLES],
         advised_total=len(advised),
         advised_legend=advised[-1].legend if advised else "",
-        folklore=advice.folklore_table(content.folklore, content.naming.names) if content.folklore else None,
+        folklore=claims_table(content.folklore, content.naming.names) if content.folklore else None,
         fronts=content.fronts[:MOST_TABLES],
         fronts_total=len(content.fronts),
         case_table=case_table,

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL, CardColumns, MachineColumns, NamedColumns
+from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import is_simulated, key_of
+from bench.core.identity_columns import CardColumns, MachineColumns, NamedColumns
 from bench.engines.registry import engines
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.columns import SETTING, SettingColumns, label
+from bench.core.columns import SETTING, label
 from bench.core.identity import key_of, known
+from bench.core.identity_columns import SettingColumns
 from bench.report.naming.cards import texts_of
 
 # What every line shows. The others are shown where they differ.

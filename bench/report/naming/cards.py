@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core.case import SIMULATED
-from bench.core.columns import CARD, LIMIT, CardColumns
+from bench.core.columns import CARD, LIMIT
 from bench.core.identity import is_simulated, key_of, known
+from bench.core.identity_columns import CardColumns
 from bench.report.text.units import exact_size, size, size_in_mib
 
 _UUID_DIGITS = 6

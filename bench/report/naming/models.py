@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from bench.core.columns import CardColumns, ModelColumns, NamedColumns
 from bench.core.identity import known
+from bench.core.identity_columns import CardColumns, ModelColumns, NamedColumns
 from bench.report.naming.cards import CardNames, texts_of
 from bench.report.rows import rows_of
 

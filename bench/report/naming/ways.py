@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.columns import SettingColumns
 from bench.core.identity import known
+from bench.core.identity_columns import SettingColumns
 from bench.report.naming.axes import OPTIONAL, Axes
 
 # Pictures have a panel for each attention.

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import cast
 
 from bench.core.case import Case, Search
-from bench.core.columns import CARD, LIMIT, MODEL, IdentityColumns
+from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import identity_of
+from bench.core.identity_columns import IdentityColumns
 from bench.report.naming.axes import OPTIONAL, Axes
 from bench.report.naming.models import Names
 

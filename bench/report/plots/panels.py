@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from bench.core.columns import CARD, LIMIT, MODEL, NamedColumns
+from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.identity_columns import NamedColumns
 from bench.report.naming.models import Names
 from bench.report.rows import memory_of, rows_of
 from bench.report.tables.card import CARD_AND_MODEL, CardTable

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.analysis.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation
 from bench.core.case import CACHES
-from bench.core.columns import SettingColumns
+from bench.core.identity_columns import SettingColumns
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word

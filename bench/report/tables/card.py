@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar, cast
 import pandas as pd
 
 from bench.core.case import CACHES
-from bench.core.columns import CARD, LIMIT, MODEL, IdentityColumns, NativeLength, RanAttention, SettingColumns
+from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import is_simulated
+from bench.core.identity_columns import IdentityColumns, NativeLength, RanAttention, SettingColumns
 from bench.report.naming import axes
 from bench.report.naming.axes import Axes
 from bench.report.naming.models import Names

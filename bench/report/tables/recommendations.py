@@ -1,4 +1,4 @@
-"""Recommendations and what people say, as tables, Markdown and CSV."""
+"""Recommendations as tables, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, cast
 
 import pandas as pd
 
-from bench.analysis.claims import MODEL as SAID_OF
-from bench.analysis.claims import SOURCE, Answer, is_about
+from bench.analysis.claims import Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
 from bench.analysis.quality import QualityRow, with_quality
 from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
 from bench.core.case import DEFAULT_ENGINE
-from bench.core.columns import CARD, LIMIT, MODEL, BoundaryRow, IdentityColumns
+from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import key_of
+from bench.core.identity_columns import IdentityColumns
 from bench.engines.base import Chosen, Snippet, wanted_weights
 from bench.engines.registry import rules_of
 from bench.report.naming.axes import Axes, how
-from bench.report.naming.cards import kind_word
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import WANTED_TOKENS, best_answer
 from bench.report.tables.card import OPTIONAL
+from bench.report.tables.claims import claims_section
 from bench.report.tables.snippets import check_command
-from bench.report.text.ends import at_least, reach
+from bench.report.text.ends import at_least
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
 from bench.report.text.units import gib, rate, size, tokens
@@ -147,7 +147,7 @@ def as_markdown_page(
     known = _known_quality(answers, quality)
     parts = ["# What to run on each card\n"]
     if any(is_about(answer.identity["model"]) for answer in answers):
-        parts.append(folklore_section(folklore, naming.names))
+        parts.append(claims_section(folklore, naming.names))
     for group in _groups(answers, _card):
         has_quality = any(known[id(answer)] for answer in group)
         axes = naming.axes(group)
@@ -186,61 +186,6 @@ def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.Dat
     whole = [name for name in COLUMNS if name.endswith(("_bytes", "_len", "_at", "_context"))]
     whole += ["batch_size", "head_bits"]
     return with_quality(frame.astype(dict.fromkeys(whole, "Int64")), quality)
-
-
-def folklore_section(answers: Sequence[Answer], names: Names | None = None) -> str:
-    """What people say of one model on 24 GB and 40 GB cards, answered by its certified boundaries; or why it is not."""
-    if not answers:
-        return (
-            f"## What people say\n\nOf {SAID_OF}: 24 GB: 2,048? 40 GB: 4,096 or more? Only certified boundaries on "
-            "such cards answer; there are none among these rows: use max_seq_len=auto.\n"
-        )
-    table = folklore_table(answers, names)
-    return as_markdown(table).replace("### ", "## ", 1)
-
-
-def folklore_table(answers: Sequence[Answer], names: Names | None = None) -> PlainTable:
-    """What rows say of common claims, a line for each answer; `names` are those of the document around it."""
-    names = names or Names(answer.least for answer in answers)
-    axes = Axes((end for answer in answers for end in (answer.least, answer.most)), OPTIONAL)
-    lines = [
-        [
-            str(answer.saying),
-            f"{names.card(answer.least)} ({kind_word(answer.least)})",
-            names.model(answer.least),
-            _end(answer.least, axes),
-            _end(answer.most, axes),
-            answer.verdict,
-        ]
-        for answer in answers
-    ]
-    return PlainTable(
-        title="What people say",
-        legend=f"Of {SAID_OF} alone, after {SOURCE}. The largest max_seq_len of the settings that were searched, each "
-        "certified: the least and the most.",
-        columns=["saying", "card", "model", "least", "most", "so the saying"],
-        lines=lines,
-    )
-
-
-def folklore_frame(answers: Sequence[Answer]) -> pd.DataFrame:
-    """The same for CSV, raw, with the rows that it rests on."""
-    ends = ("fits_at", *SETTING, "run_id", "boundary_id")
-    records = [
-        {
-            "saying": str(answer.saying),
-            **dict(zip(QUESTION, key_of(answer.least, QUESTION), strict=True)),
-            "settings": answer.settings,
-            "reaching": answer.reaching,
-            "verdict": answer.verdict,
-            **{f"least_{name}": value for name, value in zip(ends, key_of(answer.least, ends), strict=True)},
-            **{f"most_{name}": value for name, value in zip(ends, key_of(answer.most, ends), strict=True)},
-        }
-        for answer in answers
-    ]
-    frame = pd.DataFrame(records)
-    whole = [name for name in map(str, frame.columns) if name.endswith(("_bytes", "fits_at"))]
-    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 def _legend(answers: Sequence[Recommendation]) -> str:
@@ -394,10 +339,3 @@ def _model(answer: Recommendation) -> tuple[Any, ...]:
 def _model_name(answer: Recommendation, naming: Naming) -> str:
     batch = "" if answer.batch_size in (None, 1) else f" (batch of {answer.batch_size})"
     return naming.names.model(answer.identity) + batch
-
-
-def _end(row: BoundaryRow, axes: Axes) -> str:
-    setting = ", ".join([f"{axes.bits(row)} bpw", row["cache"], how(row), *axes.others(row)])
-    if row["fits_at"] is None:
-        return f"none ({setting})"
-    return f"{reach(row)} ({setting})"

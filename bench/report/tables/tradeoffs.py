@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis.evidence import QUESTION
-from bench.core.columns import IdentityColumns, RanAttention
+from bench.core.identity_columns import IdentityColumns, RanAttention
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
 from bench.report.rows import groups_of, memory_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.core.columns import BoundaryRow, NativeLength
+from bench.core.columns import BoundaryRow
+from bench.core.identity_columns import NativeLength
 from bench.core.outcome import LimitBasis
 from bench.report.text.units import tokens
 

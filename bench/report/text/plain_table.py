@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bench.core.columns import CARD, LIMIT, CardColumns
+from bench.core.columns import CARD, LIMIT
 from bench.core.identity import key_of
+from bench.core.identity_columns import CardColumns
 
 CardKey = tuple[Any, ...]
 
