@@ -50,7 +50,7 @@ NAMING = {
     "worker/engines/registry.py": "the same in the worker",
     "analysis/claims.py": "where people said what is held against rows: a link",
     "core/case.py": "the engine of a case that names none",
-    "core/columns.py": "a column of stored rows has its name",
+    "core/identity_columns.py": "a column of stored rows has its name",
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.allocator.caching import CachingAllocator
+from bench.core.files import replaced
 
 # The actions of TraceEntry that move anything; `free_requested` is followed by `free_completed` on one stream.
 ACTIONS = ("alloc", "free_completed", "segment_alloc", "segment_free")
@@ -54,8 +55,9 @@ class Recording:
         return Recording(np.array(events, np.int64).reshape(-1, 4))
 
     def save(self, path: Path) -> None:
-        """Writes the events as a compressed .npz."""
-        np.savez_compressed(path, events=self.events)
+        """Writes the events as a compressed .npz, which appears whole or not at all."""
+        with replaced(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, events=self.events)
 
     @staticmethod
     def load(path: Path) -> Recording:

@@ -46,7 +46,7 @@ def record(folder: Path, overrides: Sequence[str]) -> int:
 
 def replay_all(directory: Path) -> int:
     """Says of each recording whether the model of the allocator put every block where the real one did."""
-    paths = sorted(path for path in directory.glob("*.npz") if not path.stem.endswith(".partial"))
+    paths = sorted(directory.glob("*.npz"))
     if not paths:
         raise BadInput(f"{directory}: no recordings in it")
     print("| recording | events | requests | segments | peak reserved, B | model of the allocator |")

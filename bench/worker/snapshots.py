@@ -31,8 +31,6 @@ def record(case: Case, path: Path) -> None:
         except torch.OutOfMemoryError as error:  # how it came to that is worth as much
             print(f"  {str(error).splitlines()[0]}", flush=True)
         (trace, *_) = torch.cuda.memory._snapshot()["device_traces"]
-        partial = path.with_suffix(".partial.npz")
-        Recording.of_trace(trace).save(partial)
-        partial.rename(path)
+        Recording.of_trace(trace).save(path)
     sys.stdout.flush()
     os._exit(0)
