@@ -16,6 +16,7 @@ from rich.console import Console
 from bench.analysis.evidence import evidence
 from bench.analysis.recommend import Recommendation, recommend
 from bench.config.cases import plan_sweep
+from bench.engines.base import Chosen
 from bench.engines.exllamav2.snippets import exllamav2, tabbyapi
 from bench.report.publish import ReportOptions, publish
 from bench.report.tables.recommendations import recommendation_tables
@@ -135,6 +136,12 @@ def test_the_terminal_holds_every_number(width: int) -> None:
     assert text.count("quality: the highest") == 1
 
 
+def chosen_of(answer: Recommendation) -> Chosen:
+    assert answer.setting is not None
+    assert answer.max_seq_len is not None
+    return Chosen(answer.identity["model"], answer.setting, answer.batch_size or 1, answer.max_seq_len)
+
+
 def answer_of(**values: Any) -> Recommendation:
     rows = cases_of(fits(8192, **values))
     return recommend(evidence(rows, boundaries_of()), rows, (8192,), 0)[0]
@@ -146,7 +153,7 @@ def answer_of(**values: Any) -> Recommendation:
 )
 def test_the_python_to_copy_is_what_the_scenario_does(values: dict[str, Any]) -> None:
     answer = answer_of(**values)
-    text, setting = exllamav2(answer), answer.as_row()
+    text, setting = exllamav2(chosen_of(answer)), answer.as_row()
     ast.parse(text)
     name = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
     assert f"cache = {name}(model, batch_size={answer.batch_size}, max_seq_len=8192" in text
@@ -159,7 +166,9 @@ def test_the_python_to_copy_is_what_the_scenario_does(values: dict[str, Any]) ->
 
 
 def test_the_lines_for_tabbyapi_are_its_keys() -> None:
-    lines = OmegaConf.to_container(OmegaConf.create(tabbyapi(answer_of(cache="Q6", batch_size=2, max_input_len=1024))))
+    lines = OmegaConf.to_container(
+        OmegaConf.create(tabbyapi(chosen_of(answer_of(cache="Q6", batch_size=2, max_input_len=1024))))
+    )
     assert lines == {
         "model": {
             "model_name": "DIR",
@@ -178,7 +187,7 @@ def test_tabbyapis_cache_has_whole_pages() -> None:
     rows = cases_of(fits(2000, native_max_seq_len=2000))
     answer = recommend(evidence(rows, boundaries_of()), rows, (2000,), 0)[0]
     assert answer.max_seq_len == 2000
-    assert OmegaConf.create(tabbyapi(answer)).model.cache_size == 1792
+    assert OmegaConf.create(tabbyapi(chosen_of(answer))).model.cache_size == 1792
 
 
 @pytest.mark.parametrize(
