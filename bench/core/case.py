@@ -85,6 +85,11 @@ class DeviceSpec:
         return self.kind == SIMULATED
 
 
+def version_column(engine: str) -> str:
+    """Where rows keep the version of an engine of that name, and of no other."""
+    return f"{engine}_version"
+
+
 def _told(record: Case | DeviceSpec) -> dict[str, Any]:
     """The fields of a record that differ from their defaults."""
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if getattr(record, f.name) != f.default}
@@ -128,7 +133,7 @@ class Case:
     @property
     def _software(self) -> tuple[str, ...]:
         """The versions that it depends on: another engine that is installed beside its own changes nothing."""
-        return ("harness_version", "torch_version", f"{self.engine}_version")
+        return ("harness_version", "torch_version", version_column(self.engine))
 
     def case_id(self, versions: dict[str, str | None]) -> str:
         """A hash of the configuration, the card and the versions: the same case is found again on resume.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from bench.core.case import version_column
+
 if TYPE_CHECKING:
     from bench.core.case import Case
     from bench.core.identity_columns import SettingColumns
@@ -95,7 +97,7 @@ class EngineSpec:
     @property
     def version_column(self) -> str:
         """Where rows keep its version."""
-        return f"{self.name}_version"
+        return version_column(self.name)
 
 
 @dataclass(frozen=True)

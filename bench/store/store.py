@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pyarrow as pa
+import pyarrow.compute as pac
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
+from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.files import replaced
 from bench.store.schema import SCHEMAS, Kind, is_later, value_before
@@ -163,7 +165,7 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     moments = [column.name for column in schema if pa.types.is_timestamp(column.type)]
     prepared = []
     for row in rows:
-        row = {name: row.get(name) for name in schema.names}
+        row = {column.name: row.get(column.name, value_before(column)) for column in schema}
         for name in moments:
             if isinstance(row[name], str):
                 row[name] = datetime.fromisoformat(row[name])
@@ -173,7 +175,7 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     for column in schema:
         if not column.nullable and table.column(column.name).null_count:
             raise ValueError(f"{column.name} is missing")
-    return table
+    return _with_engine_versions(table)
 
 
 def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -242,7 +244,7 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
         known = [name for name in wanted.names if name in schema.names]
         table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
         table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
-        return table
+        return _with_engine_versions(table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
 
@@ -256,6 +258,20 @@ def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
             value = pa.scalar(value_before(column), column.type)
             table = table.append_column(column.name, pa.repeat(value, table.num_rows))
     return table.select(schema.names)
+
+
+def _with_engine_versions(table: pa.Table) -> pa.Table:
+    """A table that tells `engine_version`: older programs kept it only in the column called after the engine."""
+    if not {"engine", "engine_version"} <= set(table.column_names):
+        return table
+    engines, versions = table.column("engine"), table.column("engine_version")
+    if not versions.null_count:
+        return table
+    for engine in engines.unique().to_pylist():
+        if engine is not None and (own := version_column(engine)) in table.column_names:
+            is_its = pac.fill_null(pac.equal(engines, engine), False)
+            versions = pac.if_else(is_its, pac.coalesce(versions, table.column(own)), versions)
+    return table.set_column(table.column_names.index("engine_version"), table.schema.field("engine_version"), versions)
 
 
 def _writer(path: Path, schema: pa.Schema) -> str:

@@ -24,7 +24,10 @@ def test_every_row_of_an_older_version_is_read(version: str) -> None:
         assert table.schema.equals(SCHEMAS[kind])
         assert table.num_rows == stored.num_rows > 0
         assert table.select(stored.column_names).to_pylist() == stored.to_pylist()
-        for name in set(table.column_names) - set(stored.column_names):  # what it did not know yet
+        # It kept the version under the engine's own name.
+        assert table.column("engine_version").equals(table.column("exllamav2_version"))
+        assert table.column("engine_version").null_count == 0
+        for name in {*table.column_names} - {*stored.column_names, "engine_version"}:  # what it did not know yet
             assert set(table.column(name).to_pylist()) == {value_before(SCHEMAS[kind].field(name))}
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from bench.core.columns import SCHEMA_VERSION
 from bench.store.schema import BOUNDARIES, CASES, SCHEMAS, Kind
 from bench.store.store import Journal, UnreadableFile, compact, read_boundaries, read_cases
-from tests.store.any_values import values_of
+from tests.store.any_values import as_read, values_of
 
 MOMENT = "2026-02-03T04:05:06.789012+00:00"
 SHARED: dict[str, Any] = {
@@ -90,7 +90,7 @@ def test_both_kinds_share_the_columns_that_say_what_was_run_and_where() -> None:
 def test_boundaries_read_the_same_from_the_journal_and_from_the_parquet(rows: list[dict[str, Any]]) -> None:
     stored = [_row(Kind.BOUNDARIES, str(i), **row) for i, row in enumerate(rows)]
     moment = {"finished_at": datetime.fromisoformat(MOMENT)}
-    expected = [dict.fromkeys(BOUNDARIES.names) | row | moment for row in stored]
+    expected = [as_read(BOUNDARIES, row | moment) for row in stored]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder)
         _write(run_dir, Kind.BOUNDARIES, *stored)

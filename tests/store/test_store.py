@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.outcome import Outcome, Phase
-from bench.store.schema import CASES
+from bench.store.schema import CASES, value_before
 from bench.store.store import Journal, compact, read_cases
-from tests.store.any_values import values_of
+from tests.store.any_values import as_read, values_of
 
 STARTED = "2026-02-03T04:05:06.789012+00:00"
 REQUIRED: dict[str, Any] = {
@@ -102,7 +102,7 @@ def test_every_column_survives_the_journal_and_the_parquet(tmp_path: Path) -> No
 @settings(max_examples=20, deadline=None)
 def test_rows_read_the_same_from_the_journal_and_from_the_parquet(rows: list[dict[str, Any]]) -> None:
     expected = [
-        dict.fromkeys(CASES.names) | _row(str(i), **row) | {"started_at": datetime.fromisoformat(STARTED)}
+        as_read(CASES, _row(str(i), **row) | {"started_at": datetime.fromisoformat(STARTED)})
         for i, row in enumerate(rows)
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -113,11 +113,12 @@ def test_rows_read_the_same_from_the_journal_and_from_the_parquet(rows: list[dic
         assert read_cases(run_dir)[0].to_pylist() == expected
 
 
-def test_what_a_row_lacks_is_null_and_never_zero(tmp_path: Path) -> None:
+def test_what_a_row_lacks_is_null_and_never_zero_unless_all_had_one_value(tmp_path: Path) -> None:
     _write(tmp_path, _row())
     compact(tmp_path)
     stored = read_cases(tmp_path)[0].to_pylist()[0]
-    assert {name for name, value in stored.items() if value is not None} == set(REQUIRED)
+    before = {column.name: value for column in CASES if (value := value_before(column)) is not None}
+    assert {name: value for name, value in stored.items() if name not in REQUIRED and value is not None} == before
 
 
 def test_a_zero_stays_a_zero(tmp_path: Path) -> None:
@@ -398,3 +399,12 @@ def test_a_file_of_an_older_schema_that_lacks_what_every_row_needs_is_a_problem(
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"schema_version": b"0"}), path)
     read, problems = read_cases(path)
     assert (read.num_rows, len(problems)) == (0, 1)
+
+
+def test_a_journal_of_an_older_program_is_read_as_its_parquet_would_be(tmp_path: Path) -> None:
+    _write(tmp_path / "run", _row("old", exllamav2_version="0.3.1"), _row("none", engine="another"))
+    for _ in range(2):
+        old, none = read_cases(tmp_path)[0].sort_by("case_id").to_pylist()[::-1]
+        assert (old["engine"], old["scenario"], old["max_attention_size"]) == ("exllamav2", "fill", 2048**2)
+        assert (old["engine_version"], none["engine_version"]) == ("0.3.1", None)
+        compact(tmp_path / "run")
