@@ -24,12 +24,7 @@ hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
 """
 # Keys that no case has; those that a case has and no line tells come before them.
 _OF_A_SWEEP = ("auto_up_to", "results_dir", "run_id", "timeout_s", "jobs", "rerun", "experiment", "hydra/launcher")
-_NO_KEYS = ("scenario",)  # there is one
-_OTHERS = [
-    name
-    for name in Case.__dataclass_fields__
-    if name not in _NO_KEYS and not re.search(rf"\b{name.removesuffix('_bytes')}[:=]", _LINES)
-]
+_OTHERS = [name for name in Case.__dataclass_fields__ if not re.search(rf"\b{name.removesuffix('_bytes')}[:=]", _LINES)]
 KEYS = f"{_LINES}  others: {', '.join([*_OTHERS, *_OF_A_SWEEP])}\n"
 _AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
 SWEEP = f"""\

@@ -16,15 +16,19 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.units import parse_rate, parse_size, parse_tokens
-from bench.core.case import DEFAULT_ENGINE, MAX_ATTENTION_SIZE
-from bench.engines.registry import NAMES, engine_of, engines
+from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
+from bench.engines.registry import NAMES as ENGINES
+from bench.engines.registry import engine_of, engines
+from bench.scenarios.registry import NAMES as SCENARIOS
 
 if TYPE_CHECKING:
     Engine = Enum
+    Scenario = Enum
     Cache = Enum
     Attention = Enum
 else:
-    Engine = Enum("Engine", {name: name for name in NAMES})
+    Engine = Enum("Engine", {name: name for name in ENGINES})
+    Scenario = Enum("Scenario", {name: name for name in SCENARIOS})
     # What one of the engines has; cases.py knows which of them takes it.
     Cache = Enum("Cache", {name: name for engine in engines() for name in engine.caches})
     # `auto` leaves the choice to the engine.
@@ -38,6 +42,7 @@ def _named(choices: type[Enum], name: str) -> Any:
 
 
 _ENGINE = _named(Engine, DEFAULT_ENGINE)
+_SCENARIO = _named(Scenario, DEFAULT_SCENARIO)
 _CACHE = _named(Cache, "FP16")
 _ATTENTION = _named(Attention, "auto")
 
@@ -184,7 +189,8 @@ class Settings:
         Field(ge=2.0, le=16.0),
         Allowed("2.0 to 8.0 bits per weight, or 16 for unquantised weights"),
     ] = 4.0
-    engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(", ".join(NAMES))] = _ENGINE
+    engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(_names_of(Engine))] = _ENGINE
+    scenario: Annotated[Scenario, BeforeValidator(_member_of(Scenario)), Allowed(_names_of(Scenario))] = _SCENARIO
     head_bits: Annotated[int, BeforeValidator(_no_flag)] = engine_of(DEFAULT_ENGINE).default_head_bits
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None

@@ -6,6 +6,7 @@ from bench.scenarios.base import Scenario
 from bench.scenarios.fill import FILL
 
 _SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (FILL,)}
+NAMES = tuple(_SCENARIOS)
 
 
 def scenario_of(name: str) -> Scenario:

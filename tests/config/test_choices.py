@@ -208,6 +208,8 @@ def test_sizes_lengths_and_names_are_read_as_people_type_them() -> None:
         ("bpw=x", "bpw=x: allowed are 2.0 to 8.0 bits per weight, or 16"),
         ("bpw=null", "bpw=null: allowed are"),
         ("cache=Q5", "cache=Q5: allowed are FP16, Q8, Q6, Q4"),
+        ("engine=vllm", "engine=vllm: allowed are exllamav2"),
+        ("scenario=paged", "scenario=paged: allowed are fill"),
         ("batch_size=true", "batch_size=true: allowed are a whole number from 1 on"),
         ("max_input_len=4x", "max_input_len: '4x' is not a number of tokens; write it as 8192 or 8k (k is 1,024)"),
         ("device.memory_bandwidth_bytes_per_s=fast", "'fast' is not a bandwidth"),

@@ -595,6 +595,15 @@ def test_a_field_that_is_added_later_changes_no_id_but_where_it_is_used() -> Non
     assert grown(**values, added=8).case_id(VERSIONS) != CASE.case_id(VERSIONS)
 
 
+def test_a_key_with_its_usual_value_changes_no_id() -> None:
+    (plain,), (told,) = (
+        plan_sweep(["device=t4", "max_seq_len=512", *more]).cases
+        for more in ([], ["engine=exllamav2", "scenario=Fill"])
+    )
+    assert told == plain
+    assert told.case_id(VERSIONS) == plain.case_id(VERSIONS)
+
+
 def test_a_remark_on_a_card_or_its_place_among_others_is_no_part_of_the_id() -> None:
     for remark in ({"context_basis": "x"}, {"workspace_basis": "x"}, {"index": 3}, {"full_name": "x"}):
         told = dataclasses.replace(MEASURED, device=dataclasses.replace(MEASURED.device, **remark))  # type: ignore[arg-type]

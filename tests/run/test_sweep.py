@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -265,6 +266,24 @@ def test_the_last_word_counts(tmp_path: Path, run: Run) -> None:
     run(card, "max_seq_len=512")
     assert card.lengths == [512]
     assert [row["outcome"] for row in cases(tmp_path)] == ["fits", "crash", "fits"]
+
+
+def test_a_model_that_is_published_in_another_type_is_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = FakeCard(1000)
+    monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: card)
+    config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "max_position_embeddings": 4096}
+    for number, dtype in enumerate(("bfloat16", "float16", "bfloat16")):
+        folder = tmp_path / f"{number}" / "tiny"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": dtype}))
+        sweep = plan_sweep([f"model.path={folder}", "device=t4", "bpw=16", "max_seq_len=512"])
+        run_sweep(sweep.cases, [], SweepOptions(tmp_path / "results", f"run-{number}", timeout_s=20))
+    bfloat16, float16 = cases(tmp_path)
+    assert bfloat16["model"] == float16["model"]
+    assert bfloat16["model_fingerprint"] != float16["model_fingerprint"]
+    assert card.lengths == [512, 512]
 
 
 # Weights
