@@ -15,7 +15,7 @@ from typing import cast
 from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
 from bench.comparison.compare import compare as compare_rows
 from bench.comparison.matching import family
-from bench.config.units import parse_size
+from bench.config.units import MissingUnit, parse_size
 from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, ResultRow
 from bench.core.errors import BadInput, ExitCode
 from bench.core.identity import key_of
@@ -113,7 +113,9 @@ def _slack(option: str, text: str, allowed: str, is_size: bool = False) -> Slack
     try:
         if text.endswith("%"):
             return Slack(percent=_not_negative(text.removesuffix("%")))
-        return Slack(parse_size(text) if is_size and text.strip("0 ") else _not_negative(text))
+        return Slack(parse_size(text, is_small=True) if is_size and text.strip("0 ") else _not_negative(text))
+    except MissingUnit as error:
+        raise BadInput(f"{option} {error}") from None
     except ValueError:
         raise BadInput(f"{option} {text}: not an amount; allowed are {allowed}") from None
 

@@ -96,7 +96,11 @@ def _member_of(enum: type[Enum], synonyms: dict[str, str] | None = None) -> Call
 
 
 def _size(value: Any) -> Any:
-    return value if value == 0 and not isinstance(value, bool) else parse_size(value)
+    return parse_size(value)
+
+
+def _small_size(value: Any) -> Any:
+    return value if value in (0, "0") and not isinstance(value, bool) else parse_size(value, is_small=True)
 
 
 def _bits(value: Any) -> Any:
@@ -130,7 +134,9 @@ def _capability(value: Any) -> Any:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-Size = Annotated[int, BeforeValidator(_size), Allowed("a size: 24GiB, 512MiB or in bytes")]
+_SIZE_IN_WORDS = Allowed("a size: 24GiB, 512MiB or in bytes")
+Size = Annotated[int, BeforeValidator(_size), Field(lt=_MAX_BYTES), _SIZE_IN_WORDS]
+SmallSize = Annotated[int, BeforeValidator(_small_size), Field(lt=_MAX_BYTES), _SIZE_IN_WORDS]
 Count = Annotated[int, BeforeValidator(_no_flag), Field(ge=1, le=_MAX_COUNT), Allowed("a whole number from 1 on")]
 Length = Annotated[
     int, BeforeValidator(_tokens), Field(ge=1, le=_MAX_COUNT), Allowed(f"tokens from 1 to {_MAX_COUNT}: 2048, or 2k")
@@ -161,16 +167,16 @@ class DeviceSettings:
     kind: Text = MISSING
     index: Annotated[int, BeforeValidator(_no_flag), Field(ge=0), Allowed("a GPU's number from 0 on")] = 0
     full_name: Text | None = None
-    total_memory_bytes: Annotated[Size, Field(gt=0, lt=_MAX_BYTES)] | None = None
+    total_memory_bytes: Size | None = None
     compute_capability: (
         Annotated[str, Field(pattern=r"^\d+\.\d$"), BeforeValidator(_capability), Allowed("major.minor, as in 8.6")]
         | None
     ) = None
     multi_processor_count: Count | None = None
     memory_bandwidth_bytes_per_s: Annotated[float, BeforeValidator(parse_rate)] | None = None
-    context_bytes: Annotated[Size, Field(ge=0, lt=_MAX_BYTES)] | None = None
+    context_bytes: SmallSize | None = None
     context_basis: Text | None = None
-    workspace_bytes: Annotated[Size, Field(ge=0, lt=_MAX_BYTES)] | None = None
+    workspace_bytes: SmallSize | None = None
     workspace_basis: Text | None = None
     sources: dict[str, Annotated[str, BeforeValidator(str)]] = field(default_factory=dict)
 

@@ -10,7 +10,14 @@ _RATE_UNITS = {**_UNITS, "tb": 10**12, "tib": 1 << 40}
 _COUNTS = {"": 1, "k": 1 << 10, "ki": 1 << 10, "m": 1 << 20, "mi": 1 << 20}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 _MAX_BYTES = 1 << 50
+_FEWEST_BARE_BYTES = 1 << 20  # nobody means fewer; a number without a unit that is smaller is one of another unit
+_FEWEST_BARE_RATE = 1e6
+_MOST_GIB = 256  # what is more, and has no unit, is rather MiB
 _MAX_TOKENS = 1 << 50
+
+
+class MissingUnit(ValueError):
+    """A number that is too small, or not whole, for the unit that it would have by itself."""
 
 
 def number_in_words(value: float) -> str:
@@ -20,19 +27,35 @@ def number_in_words(value: float) -> str:
     return f"{value:,}"
 
 
-def parse_size(text: str | int) -> int:
-    """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed."""
+def parse_size(text: str | float, is_small: bool = False) -> int:
+    """Bytes of `24GiB`, `512MiB` or a plain number; raises ValueError with what is allowed.
+
+    A plain number that can be no bytes is refused; one that `is_small` is rather meant in MiB than in GiB.
+    """
     size_bytes = _amount(text, _UNITS)
-    if size_bytes is None or not 1 <= size_bytes < _MAX_BYTES:
+    if size_bytes is None or not 0 < size_bytes < _MAX_BYTES:
         raise ValueError(f"{text!r} is not a size; write it as 24GiB, 512MiB or in bytes")
+    if _is_bare(text) and (size_bytes < _FEWEST_BARE_BYTES or size_bytes.denominator != 1):
+        meant = "MiB" if is_small or size_bytes >= _MOST_GIB else "GiB"
+        raise MissingUnit(f"{text} has no unit and can be no bytes; did you mean {str(text).strip()}{meant}?")
+    if size_bytes < 1:
+        raise ValueError(f"{text!r} is less than a byte; write it as 24GiB, 512MiB or in bytes")
     return int(size_bytes)
 
 
 def parse_rate(text: str | float) -> float:
-    """Bytes a second of `936GB/s`, `3.35TB/s` or a plain number; raises ValueError with what is allowed."""
+    """Bytes a second of `936GB/s`, `3.35TB/s` or a plain number; raises ValueError with what is allowed.
+
+    A plain number that can be no bytes per second is refused.
+    """
     rate = text if isinstance(text, int | float) else _amount(str(text).strip().removesuffix("/s"), _RATE_UNITS)
     if isinstance(rate, bool) or rate is None or not 0 < rate < _MAX_BYTES:
         raise ValueError(f"{text!r} is not a bandwidth; write it as 936GB/s or in bytes per second")
+    if _is_bare(text) and rate < _FEWEST_BARE_RATE:
+        meant = "TB/s" if rate < 10 else "GB/s"
+        raise MissingUnit(
+            f"{text} has no unit and can be no bytes per second; did you mean {str(text).strip()}{meant}?"
+        )
     return float(rate)
 
 
@@ -44,7 +67,11 @@ def parse_tokens(text: str | int) -> int:
     return int(tokens)
 
 
-def _amount(text: str | int, units: dict[str, int]) -> Fraction | None:
+def _is_bare(text: str | float) -> bool:
+    return str(text).strip()[-1:].isdigit()
+
+
+def _amount(text: str | float, units: dict[str, int]) -> Fraction | None:
     """The exact amount that `text` names in one of `units`; None where it names none."""
     match = _AMOUNT.fullmatch(str(text))
     if match is None or match[2].lower() not in units:

@@ -92,7 +92,7 @@ def test_a_failing_gate_is_exit_code_1_and_is_written(program: Program, tmp_path
     ("gates", "code"),
     [
         (["--max-vram-growth", "1MiB"], 0),
-        (["--max-vram-growth", "1048575"], 1),
+        (["--max-vram-growth", "1048575B"], 1),
         (["--max-vram-growth", "1%"], 0),
         (["--max-vram-growth=0.001%"], 1),
     ],
@@ -230,6 +230,7 @@ def test_rows_of_nulls_and_a_single_row(program: Program, tmp_path: Path) -> Non
         (["empty", "base"], "BASE empty: no rows in it"),
         (["text.parquet", "base"], "text.parquet: not a readable parquet file"),
         (["base", "base", "--max-vram-growth", "much"], "--max-vram-growth much"),
+        (["base", "base", "--max-vram-growth", "16"], "did you mean 16MiB?"),
         (["base", "base", "--max-vram-growth", "inf%"], "--max-vram-growth inf%"),
         (["base", "base", "--max-boundary-loss=-1"], "--max-boundary-loss -1"),
         (["base", "base", "--max-slowdown", "nan"], "--max-slowdown nan"),

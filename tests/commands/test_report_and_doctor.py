@@ -184,6 +184,7 @@ def test_a_report_recommends_what_was_wished_for(in_process: Program, tmp_path: 
         ("--context", "8kB", "lengths in tokens"),
         ("--context", "0", "lengths in tokens"),
         ("--headroom", "some", "not a size"),
+        ("--headroom", "1", "did you mean 1GiB?"),
         ("--quality", "nowhere.csv", "no such file"),
     ],
 )

@@ -147,6 +147,7 @@ def test_a_sparse_one_takes_no_disk(in_process: Program, tmp_path: Path) -> None
         (["--out", "new", "bpw=12"], "EXL2 weights have 2.0 to 8.0 bits"),
         (["--out", "new", "cache=Q4"], "depends on model, bpw and head_bits alone"),
         (["--out", "new", "--shard-size", "many"], "is not a size"),
+        (["--out", "new", "--shard-size", "4"], "did you mean 4GiB?"),
         (["--out", "new", "--seed", "-1"], "give a number from 0"),
         (["--out", "there/file/new"], "cannot be made"),
         (["--out", "new", "model=llama_3_1_70"], "Did you mean llama_3_1_70b"),

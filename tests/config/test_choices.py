@@ -127,6 +127,13 @@ def test_a_card_of_one_s_own_is_a_file(tmp_path: Path) -> None:
     [
         ("total_memory: 10GiB", "unknown key 'device.total_memory'. Known: device.name"),
         ("total_memory_bytes: 10GiX", "device.total_memory_bytes: '10GiX' is not a size"),
+        (
+            "total_memory_bytes: 9.78",
+            "device.total_memory_bytes: 9.78 has no unit and can be no bytes; did you mean 9.78GiB?",
+        ),
+        ("total_memory_bytes: 10GiB\ncontext_bytes: 300", "did you mean 300MiB?"),
+        ("total_memory_bytes: 10GiB\nworkspace_bytes: 8.1", "did you mean 8.1MiB?"),
+        ("total_memory_bytes: 10GiB\nmemory_bandwidth_bytes_per_s: 760", "did you mean 760GB/s?"),
         ("full_name: mine", "total_memory_bytes"),
         ("name: 3080\ntotal_memory_bytes: 1GiB", "device.name=3080: it is text; put it in quotes"),
         ("- a\n- b", "not a list of keys and values"),
@@ -200,6 +207,15 @@ def test_sizes_lengths_and_names_are_read_as_people_type_them() -> None:
         "flash",
         5.0,
     )
+
+
+@pytest.mark.parametrize("override", ["vram_limit=24", "vram_limit=8GiB,24", "device.total_memory_bytes=24"])
+def test_a_size_without_a_unit_is_no_number_of_bytes_wherever_it_stands(override: str, tmp_path: Path) -> None:
+    assert "24GiB?" in _refusal("device=l40s", override)
+    key, _, value = override.partition("=")
+    nested = f"device: {{{key.removeprefix('device.')}: {value}}}" if "device" in key else f"{key}: {value}"
+    if "," not in value:
+        assert "24GiB?" in _refusal(*_experiment(tmp_path, f"{nested}\n"), "device=l40s")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from bench.config.cases import plan_sweep, work_of
 from bench.config.lengths import lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings, Settings
-from bench.config.units import parse_size
+from bench.config.units import parse_rate, parse_size
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search
 from bench.core.errors import BadInput
 from bench.nvml import Gpu
@@ -662,6 +662,7 @@ def test_a_cell_is_told_by_all_but_its_length() -> None:
         ("100B", 100),
         ("25250627584", 25250627584),
         (25250627584, 25250627584),
+        ("1048576", 1 << 20),
     ],
 )
 def test_sizes_are_read_as_people_type_them(text: str | int, size_bytes: int) -> None:
@@ -671,6 +672,22 @@ def test_sizes_are_read_as_people_type_them(text: str | int, size_bytes: int) ->
 @given(count=st.integers(1, 1 << 20))
 def test_whole_units_are_exact(count: int) -> None:
     assert parse_size(f"{count}MiB") == count << 20
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("24", "24GiB"), (24, "24GiB"), (9.78, "9.78GiB"), ("1048575", "1048575MiB"), (11910, "11910MiB")],
+)
+def test_a_number_without_a_unit_that_can_be_no_bytes_is_refused(text: str | float, meant: str) -> None:
+    with pytest.raises(ValueError, match=meant):
+        parse_size(text)
+
+
+def test_a_bandwidth_without_a_unit_that_can_be_no_bytes_per_second_is_refused() -> None:
+    assert parse_rate(936e9) == parse_rate("936GB/s") == parse_rate("936000000000")
+    for rate, meant in ((936, "936GB/s"), ("3.35", "3.35TB/s"), (0.936, "0.936TB/s")):
+        with pytest.raises(ValueError, match=meant):
+            parse_rate(rate)
 
 
 @pytest.mark.parametrize("text", ["abc", "", "GiB", "-5GiB", "0", "0GiB", "24XiB", "24GiB/s", "1,5GiB", "1e9", "0.4B"])
