@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bench.commands.completion import _words
 from tests.conftest import Program
 
 COMMANDS = ["plan", "sweep", "synth", "report", "compare", "list", "doctor", "completion"]
@@ -87,20 +85,6 @@ def test_lists_say_what_is_known(in_process: Program, tmp_path: Path) -> None:
     text = in_process("list", "devices").stdout
     assert max(map(len, text.splitlines())) <= 80
     assert "936 GB/s" in text
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_accepts_its_completion(in_process: Program, shell: str, tmp_path: Path) -> None:
-    done = in_process("completion", shell)
-    assert done.returncode == 0
-    assert "device=rtx_3090" in done.stdout
-    if shutil.which(shell):
-        (tmp_path / "script").write_text(done.stdout)
-        subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
-
-
-def test_completions_are_keys_and_names() -> None:
-    assert {"bpw=", "model.path=", "model=llama_3_8b", "cache=Q4", "lazy=true"} <= set(_words())
 
 
 def test_synth_wants_a_model(in_process: Program, tmp_path: Path) -> None:
