@@ -19,7 +19,7 @@ from statistics import median
 
 from bench.config.cases import plan_sweep
 from bench.core import wire
-from bench.core.case import Case
+from bench.core.case import DEFAULT_ENGINE, Case
 from bench.core.requests import RunCase
 from bench.launch.environment import child_environment
 from bench.launch.fork_server import ForkServer
@@ -88,7 +88,11 @@ def main() -> None:
     arguments = parser.parse_args()
     case = plan_sweep(arguments.overrides).cases[0]
     environment = child_environment("simulated")
-    one, fork, fresh = OneProcess(environment), ForkServer(environment, "simulated"), FreshInterpreter(environment)
+    one, fork, fresh = (
+        OneProcess(environment),
+        ForkServer(environment, "simulated", DEFAULT_ENGINE),
+        FreshInterpreter(environment),
+    )
     times: dict[str, list[float]] = {"one process": [], "fork server": [], "fresh interpreter": []}
     with tempfile.TemporaryDirectory() as folder:
         layouts = Path(folder)

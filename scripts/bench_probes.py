@@ -25,8 +25,7 @@ from bench.core.case import PAGE, Search
 from bench.forecast.library import TraceLibrary
 from bench.forecast.predict import predict_fits_at
 from bench.forecast.search import Observation, next_probe
-from bench.launch.launcher import Launcher
-from bench.launch.launchers import make_launcher
+from bench.launch.launchers import Launchers
 from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.store import read_boundaries, read_cases
 from bench.trace.passes import NoPrediction
@@ -157,14 +156,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     inside, outside = plan_sweep(MATRIX).searches, plan_sweep(OUTSIDE).searches
-    launchers: list[Launcher] = []
-
-    def launcher() -> Launcher:
-        launchers.append(make_launcher("simulated"))
-        return launchers[0]
-
+    launchers = Launchers()
     with tempfile.TemporaryDirectory() as folder:
-        programs = TraceLibrary(launcher, Path(folder), os.cpu_count())
+        programs = TraceLibrary(launchers.simulated, Path(folder), os.cpu_count())
         try:
             if arguments.run:
                 chosen = random.Random(arguments.seed)
@@ -174,8 +168,7 @@ def main() -> None:
             programs.prepare([search.longest for search in inside])
             count(inside, programs)
         finally:
-            for started in launchers:
-                started.close()
+            launchers.close()
 
 
 if __name__ == "__main__":

@@ -22,17 +22,17 @@ class KeptServer(ForkServer):
 
 
 class KeptServers:
-    """Stands where `ForkServer` does: one server for each environment and kind of device."""
+    """Stands where `ForkServer` does: one server for each environment, kind of device and engine."""
 
     def __init__(self) -> None:
         self._servers: dict[str, KeptServer] = {}
 
-    def __call__(self, environment: dict[str, str], device_kind: str) -> KeptServer:
+    def __call__(self, environment: dict[str, str], device_kind: str, engine: str) -> KeptServer:
         # The cache is the parent's: a worker writes where it is told.
         mine = {name: value for name, value in environment.items() if name != "XDG_CACHE_HOME"}
-        key = json.dumps([mine, device_kind], sort_keys=True)
+        key = json.dumps([mine, device_kind, engine], sort_keys=True)
         if key not in self._servers:
-            self._servers[key] = KeptServer(environment, device_kind)
+            self._servers[key] = KeptServer(environment, device_kind, engine)
         return self._servers[key]
 
     def end(self) -> None:

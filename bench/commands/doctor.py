@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from bench.engines.base import EngineSpec
 from bench.engines.registry import engines, titles
 from bench.launch.fork_server import can_fork
 from bench.launch.packages import broken_packages
+from bench.launch.versions import installed_version
 from bench.report.text.console import console_for
 from bench.report.text.units import size
 
@@ -96,7 +96,7 @@ def _gpus() -> tuple[list[nvml.Gpu], list[Finding]]:
 
 def _nvml() -> list[Finding]:
     """The old package of NVML has a module of the same name, which hides the one that is used here."""
-    installed = _version("pynvml")
+    installed = installed_version("pynvml")
     if installed is None or int(installed.split(".")[0]) >= 12:  # from then on it is no more than a name
         return []
     remedy = "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py: it hides that package's module"
@@ -143,7 +143,7 @@ def _environment(gpus: list[nvml.Gpu]) -> list[Finding]:
 
 
 def _torch(has_gpu: bool) -> Finding:
-    installed = _version("torch")
+    installed = installed_version("torch")
     if installed is None:
         return Finding("torch", "not installed", "run scripts/quickstart.sh", "everything")
     # The version file is read, not imported: importing torch takes seconds.
@@ -165,7 +165,7 @@ def _torch_cuda() -> str | None:
 
 
 def _engine(engine: EngineSpec) -> Finding:
-    installed = _version(engine.name)
+    installed = installed_version(engine.name)
     if installed is None:
         return Finding(engine.name, "not installed", "run scripts/quickstart.sh", "everything")
     return Finding(engine.name, installed)
@@ -192,7 +192,7 @@ def _extension(engine: EngineSpec, has_gpu: bool) -> Finding:
 
 
 def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
-    flash, xformers = _version("flash-attn"), _version("xformers")
+    flash, xformers = installed_version("flash-attn"), installed_version("xformers")
     old = [gpu.name for gpu in gpus if float(gpu.compute_capability) < 8.0]
     findings = []
     if flash is None:
@@ -242,10 +242,3 @@ def _disk() -> Finding:
     free_bytes = shutil.disk_usage(".").free
     remedy = "results are small, but checkpoints are not: free some" if free_bytes < 1 << 30 else None
     return Finding("disk", f"{size(free_bytes)} free here", remedy)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -29,8 +29,7 @@ from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.forecast.predict import Prediction
 from bench.launch.inspection import require_whole
-from bench.launch.launcher import Launcher
-from bench.launch.launchers import make_launcher
+from bench.launch.launchers import Launchers
 from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_card, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
@@ -217,9 +216,6 @@ def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
         folder = tempfile.TemporaryDirectory(prefix="vram-bench-", ignore_cleanup_errors=True)
         scratch = Path(stack.enter_context(folder))
 
-        def start() -> Launcher:
-            launcher = make_launcher("simulated")
-            stack.callback(launcher.close)
-            return launcher
-
-        yield Forecaster(TraceLibrary(start, scratch, jobs), stored.rows)
+        launchers = Launchers()
+        stack.callback(launchers.close)
+        yield Forecaster(TraceLibrary(launchers.simulated, scratch, jobs), stored.rows)

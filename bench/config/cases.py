@@ -45,13 +45,13 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         if len(values) > 1:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
     # Combinations of one model or device share its settings: each is looked up once, found by their identity.
-    models: dict[tuple[int, float], ModelSpec] = {}
+    models: dict[tuple[int, float, str], ModelSpec] = {}
     devices: dict[int, DeviceSpec] = {}
     asked: dict[Case | Search, None] = {}  # in order, each once
     for settings in combinations:
-        model_key, device_key = (id(settings.model), settings.bpw), id(settings.device)
+        model_key, device_key = (id(settings.model), settings.bpw, settings.engine.name), id(settings.device)
         if model_key not in models:
-            models[model_key] = resolve_model(settings.model, settings.bpw)
+            models[model_key] = _model_of(settings)
         if device_key not in devices:
             devices[device_key] = resolve_device(settings.device)
             if settings.device.kind == AUTO and devices[device_key].is_simulated:
@@ -81,7 +81,7 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
-    model = resolve_model(settings.model, settings.bpw)
+    model = _model_of(settings)
     (case,) = _work_on(settings, model, resolve_device(settings.device))
     assert isinstance(case, Case)
     return case
@@ -89,7 +89,11 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
 
 def work_of(settings: Settings) -> list[Case | Search]:
     """What one combination asks for: a case for each of its lengths, the search for `auto`. Raises `BadInput`."""
-    return _work_on(settings, resolve_model(settings.model, settings.bpw), resolve_device(settings.device))
+    return _work_on(settings, _model_of(settings), resolve_device(settings.device))
+
+
+def _model_of(settings: Settings) -> ModelSpec:
+    return resolve_model(settings.model, settings.bpw, settings.engine.name)
 
 
 def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[Case | Search]:

@@ -22,19 +22,19 @@ from bench.tensor_files import BrokenHeader, Entry, read_header
 _UNNAMED = ("local", "hub")
 
 
-def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW) -> ModelSpec:
+def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW, engine: str = DEFAULT_ENGINE) -> ModelSpec:
     """The model that `settings` name; `bpw` is what `{bpw}` in a revision stands for.
 
-    Raises `BadInput` for a directory or a repository that is no model.
+    Raises `BadInput` for a directory or a repository that is no model, or has weights that `engine` does not load.
     """
     if settings.path is not None:
-        model = _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}")
+        model = _read_directory(Path(settings.path).expanduser(), f"model.path={settings.path}", engine)
     elif settings.name == "local":
         raise BadInput("model=local needs model.path=DIR, a directory with a config.json")
     elif settings.config:
         return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
     elif settings.repo:
-        model = _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)))
+        model = _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)), engine)
     else:
         raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
     return model if settings.name in _UNNAMED else replace(model, name=settings.name)
@@ -49,11 +49,11 @@ def _from_catalogue(name: str, config_text: str) -> ModelSpec:
 
 
 @cache
-def _from_hub(repo: str, revision: str) -> ModelSpec:
+def _from_hub(repo: str, revision: str, engine: str) -> ModelSpec:
     from bench.config import hub
 
     resolved = hub.resolve(repo, revision)
-    model = _read_directory(resolved.directory, f"model.repo={repo}")
+    model = _read_directory(resolved.directory, f"model.repo={repo}", engine)
     mark = revision[:8] if revision == resolved.commit else revision.replace("/", "-")
     return replace(
         model,
@@ -66,8 +66,8 @@ def _from_hub(repo: str, revision: str) -> ModelSpec:
 
 
 @cache
-def _read_directory(path: Path, source: str) -> ModelSpec:
-    """The model in `path`; errors call it `source`."""
+def _read_directory(path: Path, source: str, engine: str) -> ModelSpec:
+    """The model in `path`, to be loaded by `engine`; errors call it `source`."""
     config_path = path / "config.json"
     if not path.is_dir():
         raise BadInput(f"{source}: no such directory")
@@ -84,7 +84,7 @@ def _read_directory(path: Path, source: str) -> ModelSpec:
         entries.update(_read_header(file))
     tensors = {name: (list(entry.shape), entry.dtype) for name, entry in entries.items()}
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
-    if reason := formats.refusal(tensors, config, foreign, engine_of(DEFAULT_ENGINE)):
+    if reason := formats.refusal(tensors, config, foreign, engine_of(engine)):
         raise BadInput(f"{source}: {reason}")
     if reason := absurdity(config):
         raise BadInput(f"{source}: config.json: {reason}")

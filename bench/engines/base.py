@@ -75,7 +75,8 @@ class EngineSpec:
     most precise, `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are
     what others call them. `length_keys` are those of config.json in which it looks for a length, in its order, and
     `default_length` is what it takes where there is none. `decode_efficiency` is the share of a card's bandwidth that
-    decoding reaches. `oom_texts` are regular expressions of its own errors where memory runs out.
+    decoding reaches. `warm_up_tokens` are decoded on a real card before anything is measured. `oom_texts` are regular
+    expressions of its own errors where memory runs out.
     """
 
     name: str
@@ -91,6 +92,7 @@ class EngineSpec:
     learned_positions: frozenset[str]
     weights: Weights
     decode_efficiency: float
+    warm_up_tokens: int
     oom_texts: tuple[str, ...]
     packages: Mapping[str, Package]
 

@@ -16,7 +16,7 @@ from typing import Any
 from bench.allocator.limits import Limits, limits_of
 from bench.config import compose as config
 from bench.config.settings import DeviceSettings
-from bench.core.case import Case, DeviceSpec
+from bench.core.case import Case, DeviceSpec, version_column
 from bench.core.columns import SETTING, WEIGHTS, CaseRow
 from bench.core.identity import identity_of, is_measured, key_of
 from bench.core.outcome import Outcome
@@ -27,6 +27,8 @@ ASSUMED_CONTEXT_BYTES = 450 << 20
 
 # What other programs hold counts as context, and it changes: older rows than this many are not asked.
 _RECENT = 5
+# Samples of one list: a card under one driver, with the kernels that one engine loads.
+_SAME = ("device_uuid", "driver_version", "engine")
 # CUDA sees up to 5 % less of a card than the driver lists; cards of one name differ by far more.
 _SAME_CARD = 0.06
 # What a prediction may have missed depends on the model and on every setting: the most telling first, bits last.
@@ -62,7 +64,7 @@ class Calibration:
 
     def __init__(self, versions: Mapping[str, str | None], rows: Iterable[CaseRow] = ()) -> None:
         self._versions = versions
-        self._lessons: dict[tuple[Any, Any], list[_Sample]] = {}
+        self._lessons: dict[tuple[Any, ...], list[_Sample]] = {}
         for row in rows:
             self.learn(row)
 
@@ -84,13 +86,13 @@ class Calibration:
             workspace_bytes=next(iter(workspaces_bytes(row)), None),
             features=key_of(row, _SIMILARITY),
         )
-        self._lessons.setdefault((row["device_uuid"], row["driver_version"]), []).append(sample)
+        self._lessons.setdefault(key_of(row, _SAME), []).append(sample)
 
     def limits(self, case: Case) -> Limits:
         """The card of `case` as the allocator will see it; what was missed is taken off as if it were context."""
         if case.device.is_simulated:
             return limits_of(case.device, case.vram_limit_bytes)
-        samples = self._lessons.get((case.device.uuid, case.device.driver_version), [])
+        samples = self._lessons.get((case.device.uuid, case.device.driver_version, case.engine), [])
         device = _with_catalogue_figures(case.device)
         total = next((sample.total_bytes for sample in reversed(samples) if sample.total_bytes), None)
         context = _context_bytes(samples)
@@ -118,12 +120,11 @@ class Calibration:
 
     def _of_this_software(self, row: CaseRow) -> bool:
         installed = self._versions.get("torch_version") or ""
-        torch, told = str(row["torch_version"]), dict[str, object](row)
+        torch = str(row["torch_version"])
         # The package of PyPI leaves out the build (+cu130) that torch itself tells.
         same_torch = installed in (torch, torch.partition("+")[0])
-        return same_torch and all(
-            told.get(name) == version for name, version in self._versions.items() if name != "torch_version"
-        )
+        same_engine = row["engine_version"] == self._versions.get(version_column(row["engine"] or ""))
+        return same_torch and same_engine and row["harness_version"] == self._versions.get("harness_version")
 
 
 def _difference(size_bytes: int | None, less_bytes: int | None) -> int | None:

@@ -14,6 +14,7 @@ from bench.allocator.limits import Limits
 from bench.core.case import Case, Search
 from bench.core.columns import CaseRow
 from bench.engines.reading import Reading
+from bench.engines.registry import engine_of
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
@@ -222,7 +223,7 @@ def _shortest(case: Case) -> Case:
 
 def _weights_lack(case: Case, limits: Limits) -> float:
     """What is missing for the weights alone, as far as it is known without a recording; 0 where they may fit."""
-    weights_bytes = weight_bytes_per_step(case.model.config, case.bpw, case.head_bits) or 0
+    weights_bytes = weight_bytes_per_step(engine_of(case.engine), case.model.config, case.bpw, case.head_bits) or 0
     return max(0, weights_bytes - limits.torch_bytes)
 
 

@@ -46,11 +46,10 @@ _TIMEOUT_S = 600.0
 
 
 class TraceLibrary:
-    """`make_launcher` starts workers for simulated cards; it is called when the first program is missing."""
+    """`launcher_of` has the launcher for simulated cards of an engine; it is called when a recording is missing."""
 
-    def __init__(self, make_launcher: Callable[[], Launcher], scratch: Path, jobs: int | None = None) -> None:
-        self._make_launcher = make_launcher
-        self._launcher: Launcher | None = None
+    def __init__(self, launcher_of: Callable[[str], Launcher], scratch: Path, jobs: int | None = None) -> None:
+        self._launcher_of = launcher_of
         self._scratch = scratch
         self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
@@ -66,10 +65,15 @@ class TraceLibrary:
             return
         self._dir.mkdir(parents=True, exist_ok=True)
         # What is alike is made by one child, and what takes longer comes first.
-        missing.sort(key=lambda wanted: (wanted.case.model.fingerprint, wanted.recording is Recording.TENSORS))
+        missing.sort(
+            key=lambda wanted: (
+                wanted.case.engine,
+                wanted.case.model.fingerprint,
+                wanted.recording is Recording.TENSORS,
+            )
+        )
         each = min(_PER_REQUEST, -(-len(missing) // self.jobs))  # of few, every core gets some
         batches = [missing[i : i + each] for i in range(0, len(missing), each)]
-        self._launcher = self._launcher or self._make_launcher()
         done, lock, stop = 0, threading.Lock(), threading.Event()
 
         def one_more() -> None:
@@ -79,15 +83,14 @@ class TraceLibrary:
                 made(done, len(missing))
 
         made(done, len(missing))
-        loading = threading.Thread(target=_load_compiled)
-        loading.start()  # while the workers record
-        with ThreadPoolExecutor(self.jobs) as pool:
+        with ThreadPoolExecutor(1) as aside, ThreadPoolExecutor(self.jobs) as pool:
+            loading = aside.submit(_load_compiled)  # every replay needs it
             try:
                 list(pool.map(lambda number: self._make(number, batches[number], one_more, stop), range(len(batches))))
             except BaseException:
                 stop.set()
                 raise
-        loading.join()  # every replay needs it
+        loading.result()
 
     def replayer(self, case: Case) -> Replayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
@@ -128,10 +131,10 @@ class TraceLibrary:
                 left -= 1
                 one_more()
 
-        assert self._launcher is not None
+        launcher = self._launcher_of(batch[0].case.engine)
         log_path = self._scratch / f"recording-{number}.log"
         try:
-            run_isolated(self._launcher, Record(batch, self._scratch), log_path, _TIMEOUT_S, on_message, stop)
+            run_isolated(launcher, Record(batch, self._scratch), log_path, _TIMEOUT_S, on_message, stop)
         except LauncherFailed:
             pass
         for _ in range(left):

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.allocator.limits import supports_flash_attention
-from bench.core.case import DEFAULT_ENGINE, Case
+from bench.core.case import Case
+from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of
 
-_ENGINE = engine_of(DEFAULT_ENGINE)  # the one whose steps are counted here
-EFFICIENCY = _ENGINE.decode_efficiency
 _FP16_BITS = 16
 _CACHE_GROUP = 32  # elements that share an FP16 scale
 
@@ -54,8 +53,9 @@ def step_of(case: Case) -> Step | None:
     shape = _read_shape(case.model.config)
     if shape is None:
         return None
-    weights_bytes = _weight_bytes(shape, case.bpw, case.head_bits, _experts_read(shape, case.batch_size))
-    cache_bytes = _cache_bytes(shape, case.cache, case.max_seq_len, _copies_for_each_head(case))
+    engine = engine_of(case.engine)
+    weights_bytes = _weight_bytes(engine, shape, case.bpw, case.head_bits, _experts_read(shape, case.batch_size))
+    cache_bytes = _cache_bytes(engine, shape, case.cache, case.max_seq_len, _copies_for_each_head(case))
     return Step(weights_bytes, case.batch_size * cache_bytes)
 
 
@@ -64,6 +64,7 @@ def estimated_speed(case: Case) -> float | None:
     if not case.device.is_simulated:
         return None
     return estimate(
+        engine_of(case.engine),
         case.model.config,
         case.bpw,
         case.head_bits,
@@ -81,6 +82,7 @@ def _copies_for_each_head(case: Case) -> bool:
 
 
 def estimate(
+    engine: EngineSpec,
     config: dict[str, Any],
     bpw: float,
     head_bits: int | None,
@@ -91,28 +93,29 @@ def estimate(
     *,
     weight_bytes: float | None = None,
     copies_for_each_head: bool = False,
-    efficiency: float = EFFICIENCY,
+    efficiency: float | None = None,
 ) -> float | None:
     """Tokens per second of all sequences of a batch together, each with `tokens_in_context` tokens in its cache.
 
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
     (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
     the card where a checkpoint's header tells them (without the embeddings; with all experts); `copies_for_each_head`
-    as in `_cache_bytes`. With an efficiency of 1 it is the ideal that measured speeds are compared with. None
-    where bandwidth is unknown or `config` lacks a size.
+    as in `_cache_bytes`. The efficiency is the engine's where none is given; with 1 it is the ideal
+    that measured speeds are compared with. None where bandwidth is unknown or `config` lacks a size.
     """
     shape = _read_shape(config)
     if shape is None or not memory_bandwidth_bytes_per_s:
         return None
-    read_bytes = _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
+    read_bytes = _weight_bytes(engine, shape, bpw, head_bits, _experts_read(shape, batch_size))
     if weight_bytes is not None:
-        read_bytes *= weight_bytes / _weight_bytes(shape, bpw, head_bits, shape.experts)
-    step_bytes = read_bytes + batch_size * _cache_bytes(shape, cache, tokens_in_context, copies_for_each_head)
+        read_bytes *= weight_bytes / _weight_bytes(engine, shape, bpw, head_bits, shape.experts)
+    step_bytes = read_bytes + batch_size * _cache_bytes(engine, shape, cache, tokens_in_context, copies_for_each_head)
+    efficiency = engine.decode_efficiency if efficiency is None else efficiency
     return batch_size * efficiency * memory_bandwidth_bytes_per_s / step_bytes
 
 
 def weight_bytes_per_step(
-    config: dict[str, Any], bpw: float, head_bits: int | None, batch_size: int = 1
+    engine: EngineSpec, config: dict[str, Any], bpw: float, head_bits: int | None, batch_size: int = 1
 ) -> float | None:
     """Bytes of weights that a step of decoding (a token of each sequence) reads; None where `config` lacks a size.
 
@@ -122,15 +125,15 @@ def weight_bytes_per_step(
     FP16 in a model of 16 bpw, and the converter's default in any other.
     """
     shape = _read_shape(config)
-    return None if shape is None else _weight_bytes(shape, bpw, head_bits, _experts_read(shape, batch_size))
+    return None if shape is None else _weight_bytes(engine, shape, bpw, head_bits, _experts_read(shape, batch_size))
 
 
-def _weight_bytes(shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
+def _weight_bytes(engine: EngineSpec, shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
     attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)  # q and o; k and v
     mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * experts
     router_bytes = 2 * shape.hidden * shape.experts if shape.experts > 1 else 0
     if head_bits is None:
-        head_bits = _FP16_BITS if bpw == _FP16_BITS else _ENGINE.default_head_bits
+        head_bits = _FP16_BITS if bpw == _FP16_BITS else engine.default_head_bits
     head_bytes = shape.hidden * shape.vocab * head_bits / 8
     return shape.layers * ((attention + mlp) * bpw / 8 + router_bytes) + head_bytes
 
@@ -140,7 +143,7 @@ def _experts_read(shape: _Shape, batch_size: int) -> float:
     return shape.experts * (1 - (1 - shape.active_experts / shape.experts) ** batch_size)
 
 
-def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
+def _cache_bytes(engine: EngineSpec, shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
     """Bytes that attention moves for one token of one sequence.
 
     FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
@@ -155,7 +158,7 @@ def _cache_bytes(shape: _Shape, cache: str, tokens: int, copies_for_each_head: b
         copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
     if cache == "FP16":
         return fp16_bytes + copied_bytes
-    kind = _ENGINE.caches[cache]
+    kind = engine.caches[cache]
     packed_bytes = elements * (kind.key_bits + kind.value_bits) / 8
     scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read

@@ -11,7 +11,6 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from bench.core.case import DEFAULT_ENGINE
 from bench.launch.launcher import LauncherFailed, Started
 
 _SERVER_START_S = 300.0
@@ -29,13 +28,14 @@ def can_fork() -> bool:
 class ForkServer:
     """A server process that has imported the engine and forks for each case. Restarted if it dies."""
 
-    def __init__(self, environment: dict[str, str], device_kind: str, engine: str = DEFAULT_ENGINE) -> None:
+    def __init__(self, environment: dict[str, str], device_kind: str, engine: str) -> None:
         self._environment = environment
         self._kind = device_kind
         self._engine = engine
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._listener: threading.Thread | None = None
         self._starting: list[Future[_Forked]] = []
         self._statuses: dict[int, Future[int]] = {}
 
@@ -62,6 +62,9 @@ class ForkServer:
             if self._process is not None:
                 self._process.wait()
                 self._process = None
+            listener = self._listener
+        if listener is not None:
+            listener.join()  # it takes the lock once more
 
     def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -91,7 +94,8 @@ class ForkServer:
             raise LauncherFailed(f"the worker could not start ({last}); vram-bench doctor looks for the cause")
         ours.settimeout(None)
         self._connection = ours
-        threading.Thread(target=self._listen, args=(ours, self._process), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(ours, self._process), daemon=True)
+        self._listener.start()
         return ours
 
     def _listen(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:

@@ -12,20 +12,20 @@ from typing import TypedDict
 
 from platformdirs import user_cache_path
 
-from bench.core.case import DEFAULT_ENGINE, Case, DeviceSpec, ModelSpec
+from bench.core.case import SIMULATED, Case, DeviceSpec, ModelSpec
 from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
 from bench.core.requests import InspectCheckpoint
 from bench.engines.registry import engine_of
 from bench.launch.launcher import Launcher
-from bench.launch.launchers import make_launcher
+from bench.launch.launchers import Launchers
 from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
 
 _TIMEOUT_S = 300.0
 # Where a checkpoint's headers are read: it needs no size.
-_CARD = DeviceSpec("inspection", "simulated", "", 1 << 30)
+_CARD = DeviceSpec("inspection", SIMULATED, "", 1 << 30)
 
 
 class _Misshapen(TypedDict):
@@ -51,26 +51,24 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
     A model that the engine refuses for another reason is let through, because its cases will say so; `to_be_read` ones
     have no cases, and are refused with that reason.
     """
-    asked = {case.model.fingerprint: case for case in cases}  # of thousands of cases, few are of different models
+    asked = {(case.model.fingerprint, case.engine): case for case in cases}  # thousands of cases are of few models
     models = [case for case in asked.values() if _has_tensors(case.model)]
     folder = user_cache_path("vram-bench") / "whole" / engine_digest() if models else Path()
-    launcher: Launcher | None = None
+    launchers = Launchers()
     try:
         for case in models:
-            path = folder / f"{_key(case.model)}.json"
+            path = folder / f"{case.engine}-{_key(case.model)}.json"
             if not path.exists():
-                launcher = launcher or make_launcher("simulated")
-                _ask_worker(launcher, case, path)
+                _ask_worker(launchers.simulated(case.engine), case, path)
             found: _Inspected = json.loads(path.read_text())
             if found["misshapen"]:
-                raise BadInput(_misshapen(case.model, found["misshapen"]))
+                raise BadInput(_misshapen(case, found["misshapen"]))
             if found["missing"]:
                 raise BadInput(_lacking(case.model, found["missing"]))
             if to_be_read and found["refused"]:
                 raise BadInput(f"{_source(case.model)}: {found['refused']}")
     finally:
-        if launcher is not None:
-            launcher.close()
+        launchers.close()
 
 
 def _has_tensors(model: ModelSpec) -> bool:
@@ -96,14 +94,14 @@ def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
             raise RuntimeError(f"the worker that reads the headers died: {said or 'no word'}")
 
 
-def _misshapen(model: ModelSpec, tensors: list[_Misshapen]) -> str:
+def _misshapen(case: Case, tensors: list[_Misshapen]) -> str:
     first = tensors[0]
     expected = "no such tensor" if first["expected"] is None else f"{first['expected']}"
     more = f" ({len(tensors) - 1} more differ)" if len(tensors) > 1 else ""
-    engine = engine_of(DEFAULT_ENGINE).title
+    engine = engine_of(case.engine).title
     return (
-        f"{_source(model)}: {first['tensor']} has the shape {first['found']}, and {engine} takes {expected} for its "
-        f"config.json{more}; give weights and config.json of one model"
+        f"{_source(case.model)}: {first['tensor']} has the shape {first['found']}, and {engine} takes {expected} for "
+        f"its config.json{more}; give weights and config.json of one model"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import bench
@@ -18,12 +18,20 @@ _RULES = (
 
 
 def installed_versions() -> dict[str, str | None]:
-    """The versions that a measurement depends on, without importing any of them."""
+    """The versions that a measurement depends on, without importing any of them; None for what is not installed."""
     return {
-        "harness_version": version("vram-bench"),
-        "torch_version": version("torch"),
-        **{engine.version_column: version(engine.name) for engine in engines()},
+        "harness_version": installed_version("vram-bench"),
+        "torch_version": installed_version("torch"),
+        **{engine.version_column: installed_version(engine.name) for engine in engines()},
     }
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of a package as pip names it; None where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def engine_digest() -> str:

@@ -65,7 +65,7 @@ class Measurer:
                 case PhaseProgress():
                     self.notify(self.progress.advance, case, message)
 
-        launcher, failure = self.launchers.of(case.devices), ""
+        launcher, failure = self.launchers.of(case), ""
         request = RunCase(case, self.layouts)
         for _ in range(2):
             try:

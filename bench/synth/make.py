@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.core.case import Case
+from bench.core.case import SIMULATED, Case
 from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
@@ -86,7 +86,7 @@ def lay_out(case: Case) -> Layout:
 def _ask_worker(case: Case) -> Layout:
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         path = Path(folder) / "layout.json"
-        launcher = make_launcher("simulated")
+        launcher = make_launcher(SIMULATED, case.engine)
         try:
             ending = run_isolated(launcher, LayOut(case, path), Path(folder) / "log", _TIMEOUT_S)
         finally:

@@ -14,6 +14,7 @@ import torch
 from bench import nvml
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
+from bench.engines.registry import engine_of
 from bench.worker.ballast import Ballast, reserve_all_but
 from bench.worker.interfaces.card import Card
 from bench.worker.interfaces.engine import Engine
@@ -26,9 +27,6 @@ class CudaCard:
     and is no part of what the case holds.
     """
 
-    # What an engine prepares while it runs must be there before anything is measured: one captures its CUDA
-    # graphs at the 205th call of a layer.
-    warm_up_tokens = 256
     decode_tokens = 32
 
     def __init__(
@@ -39,6 +37,7 @@ class CudaCard:
         ballast: Ballast | None = None,
     ) -> None:
         self._engine = engine
+        self.warm_up_tokens = engine_of(case.engine).warm_up_tokens
         self._uuid = case.device.uuid
         self._foreign_processes = foreign_processes
         self._ballast = ballast

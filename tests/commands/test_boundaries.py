@@ -210,13 +210,13 @@ def test_a_crash_ends_the_search_with_its_verdict_and_nothing_is_lost(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     command = ["sweep", "model=tinyllama_1_1b", "device=t4", "max_seq_len=auto,256", "jobs=1"]
-    monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: FakeCard(1500, ends={1536: "crash"}))
+    monkeypatch.setattr(launchers, "make_launcher", lambda *of: FakeCard(1500, ends={1536: "crash"}))
     assert main(command) == 1
     (row,) = boundaries(tmp_path / "results")
     assert (row["outcome"], row["certified"], row["fits_at"]) == ("crash", False, 1024)
     assert {found["max_seq_len"] for found in rows(tmp_path / "results")} == {256, 1024, 1536}
     assert "crash: died of SIGSEGV; 1,024 fits" in capsys.readouterr().err
-    monkeypatch.setattr(launchers, "make_launcher", lambda kind, uuids: FakeCard(1500))
+    monkeypatch.setattr(launchers, "make_launcher", lambda *of: FakeCard(1500))
     assert main(command) == 0
     assert "1 boundary to find, 1 case to measure, 1 of them stored already" in capsys.readouterr().err
     assert boundaries(tmp_path / "results")[-1]["fits_at"] == 1280

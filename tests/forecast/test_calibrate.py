@@ -50,7 +50,8 @@ def row(case: Case = CASE, context: int = 500 * MIB, missed: int = 0, **changed:
         "vram_limit_bytes": case.vram_limit_bytes,
         "harness_version": "1.0",
         "torch_version": "2.13.0+cu130",
-        "exllamav2_version": "0.3.2",
+        "engine": case.engine,
+        "engine_version": "0.3.2",
         "model_fingerprint": case.model.fingerprint,
         "attention_requested": case.attention,
         "lazy": case.lazy,
@@ -159,7 +160,7 @@ def test_a_case_that_ran_out_tells_the_context_until_one_fits() -> None:
         {"driver_version": "590.1"},  # another driver or torch has another context
         {"torch_version": "2.14.0+cu130"},
         {"torch_version": None},
-        {"exllamav2_version": "0.3.3"},  # another engine allocates something else
+        {"engine_version": "0.3.3"},  # another version engine allocates something else
         {"harness_version": "1.1"},  # another harness predicts something else
         {"outcome": "degraded"},
         {"outcome": "crash"},
@@ -168,6 +169,15 @@ def test_a_case_that_ran_out_tells_the_context_until_one_fits() -> None:
 )
 def test_other_rows_teach_nothing(changed: dict[str, Any]) -> None:
     assert for_torch(row(context=5 * GIB, **changed)) == UNTAUGHT
+
+
+def test_each_engine_is_calibrated_by_its_own_rows_whatever_else_is_installed() -> None:
+    versions = {**VERSIONS, "another_version": "1.0"}
+    other = replace(CASE, engine="another")
+    rows = [row(context=700 * MIB), row(other, context=900 * MIB, engine_version="1.0")]
+    assert for_torch(*rows, versions=versions) == SEEN - 700 * MIB
+    assert for_torch(*rows, case=other, versions=versions) == SEEN - 900 * MIB
+    assert for_torch(rows[0], case=other, versions=versions) == UNTAUGHT
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import Case, DeviceSpec, ModelSpec, Search, version_column
 from bench.core.columns import CaseRow
+from bench.engines.exllamav2.spec import SPEC
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.forecast.speed import weight_bytes_per_step
@@ -73,7 +74,7 @@ class Line:
         return self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes
 
     def _weights(self) -> int:
-        return round(weight_bytes_per_step(self.case.model.config, self.case.bpw, self.case.head_bits) or 0)
+        return round(weight_bytes_per_step(SPEC, self.case.model.config, self.case.bpw, self.case.head_bits) or 0)
 
 
 @dataclass
@@ -265,7 +266,9 @@ class RealCard:
         predicted = self.made.predict(case)
         row = {
             **dict.fromkeys(CaseRow.__annotations__),
-            **installed_versions(),
+            **(versions := installed_versions()),
+            "engine": case.engine,
+            "engine_version": versions[version_column(case.engine)],
             "case_id": str(case.max_seq_len),
             "device_kind": "cuda",
             "device_uuid": "GPU-1",

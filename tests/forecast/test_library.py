@@ -53,7 +53,7 @@ UNKNOWN = replace(CASE, model=ModelSpec("odd", {**TINY, "architectures": ["NoSuc
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Launcher]:
-    launcher = make_launcher("simulated")
+    launcher = make_launcher("simulated", CASE.engine)
     yield launcher
     launcher.close()
 
@@ -68,7 +68,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def made_by(tmp_path: Path) -> Callable[[Launcher], TraceLibrary]:
     def make(launcher: Launcher) -> TraceLibrary:
-        return TraceLibrary(lambda: launcher, tmp_path, jobs=2)
+        return TraceLibrary(lambda engine: launcher, tmp_path, jobs=2)
 
     return make
 
@@ -77,7 +77,7 @@ def made_by(tmp_path: Path) -> Callable[[Launcher], TraceLibrary]:
 def of_cache(tmp_path: Path) -> TraceLibrary:
     """TraceLibrary that may start nothing."""
 
-    def refuse() -> Launcher:
+    def refuse(engine: str) -> Launcher:
         raise AssertionError("a worker was started")
 
     return TraceLibrary(refuse, tmp_path)
@@ -289,6 +289,6 @@ def test_without_workers_there_are_no_programs_and_no_crash(made_by: Callable[[L
 def test_other_rules_are_another_cache(of_cache: TraceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The versions of PyTorch and ExLlamaV2, and the source of what decides: nothing old is ever looked at."""
     monkeypatch.setattr(versions, "installed_versions", lambda: {"torch": "0.0"})
-    other = TraceLibrary(lambda: make_launcher("simulated"), tmp_path)
+    other = TraceLibrary(lambda engine: make_launcher("simulated", CASE.engine), tmp_path)
     assert other._dir != of_cache._dir
     assert os.path.commonpath([other._dir, of_cache._dir]) == str(of_cache._dir.parent)

@@ -41,6 +41,8 @@ SPEC = EngineSpec(
     # The median over the ten EXL2 rows of at least 3B parameters in ExLlamaV2's README (373bcc1 of 2024-08-17, version
     # 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
     decode_efficiency=0.71,
+    # What an engine prepares while it runs must be there before: here, CUDA graphs at the 205th call of a layer.
+    warm_up_tokens=256,
     oom_texts=(
         r"Insufficient VRAM for model and cache",  # ExLlamaV2.load_autosplit
         r"Insufficient space in device allocation",  # ExLlamaV2.load
