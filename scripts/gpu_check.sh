@@ -195,7 +195,7 @@ for checkpoint in "${checkpoints[@]}"; do
     # At the boundary of the smallest card: without flash-attn a whole large one takes thousands of chunks.
     sweep "attention-boundary-$name" model.path="$models/$name" attention="flash,$attentions" repeats=1 \
         ${limits:+vram_limit="${limits%%,*}"}
-    step "cost-$name" "$python" scripts/own_cost.py "$out/cost" device=cuda model=local model.path="$models/$name" \
+    step "cost-$name" "$python" scripts/cost/own_cost.py "$out/cost" device=cuda model=local model.path="$models/$name" \
         max_seq_len="${lengths##*,}" repeats=10
 done
 step pack bash -c pack

@@ -102,9 +102,9 @@ INSTEAD: dict[str, Instead] = {
     },
     "./scripts/quickstart.sh": parsed("./scripts/quickstart.sh", "installs, and sweeps for minutes"),
     "./scripts/test.sh": parsed("./scripts/test.sh", "runs this test"),
-    ".venv/bin/python scripts/update_baseline.py": Instead(
+    ".venv/bin/python scripts/renew/update_baseline.py": Instead(
         "overwrites the baseline after minutes",
-        """.venv/bin/python -c 'compile(open("scripts/update_baseline.py").read(), "update_baseline.py", "exec")'""",
+        """.venv/bin/python -c 'compile(open("scripts/renew/update_baseline.py").read(), "baseline", "exec")'""",
     ),
     f"{_WHEEL} .": Instead("needs packages of a registry", ".venv/bin/python -m pip wheel --help"),
     f"{_FREEZE}/tmp/others.txt": Instead("writes outside of the folder", f"{_FREEZE}others.txt"),

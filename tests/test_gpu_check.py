@@ -144,8 +144,8 @@ def test_xformers_is_measured_where_it_is_installed(tmp_path: Path, tools: str) 
 
 
 def test_the_calls_without_the_harness_are_without_the_harness() -> None:
-    source = (ROOT / "scripts" / "plain_speed.py").read_text(encoding="utf-8")
-    assert "bench" not in {name.split(".")[0] for name in imports(ROOT / "scripts" / "plain_speed.py")}
+    source = (ROOT / "scripts" / "cost" / "plain_speed.py").read_text(encoding="utf-8")
+    assert "bench" not in {name.split(".")[0] for name in imports(ROOT / "scripts" / "cost" / "plain_speed.py")}
     lengths = f"PROMPT, LAST, WARM_UP, DECODED = {PROMPT_TOKENS}, {DECODE_TOKENS}, "
     assert f"{lengths}{SPEC.warm_up_tokens}, {CudaCard.decode_tokens} " in source
 
@@ -160,7 +160,7 @@ def test_the_calls_without_the_harness_are_without_the_harness() -> None:
 )
 def test_the_harness_s_own_cost_is_of_a_real_gpu(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "own_cost.py"), *arguments],
+        [sys.executable, str(ROOT / "scripts" / "cost" / "own_cost.py"), *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,

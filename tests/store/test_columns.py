@@ -15,7 +15,7 @@ from bench.core.column import declared
 from bench.core.columns import IDENTITY, SETTING, BoundaryRow, CaseRow
 from bench.store.schema import BOUNDARIES, CASES
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "document_columns.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "renew" / "document_columns.py"
 
 
 def test_the_docs_tell_every_column() -> None:

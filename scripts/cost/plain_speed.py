@@ -1,6 +1,6 @@
 """ExLlamaV2 without the harness: one model, one cache, the same calls in the same order. Imports nothing of bench.
 
-    python scripts/plain_speed.py MODEL_DIR FP16|Q8|Q6|Q4 load|lazy MAX_SEQ_LEN MAX_INPUT_LEN BATCH REPEATS
+    python scripts/cost/plain_speed.py MODEL_DIR FP16|Q8|Q6|Q4 load|lazy MAX_SEQ_LEN MAX_INPUT_LEN BATCH REPEATS
 
 Prints one line of JSON. Its partner is own_cost.py, which runs it beside the harness. The last loop is that of
 ExLlamaV2's own test script, test_inference.py --speed; it comes last, when all else has been read.

@@ -1,9 +1,9 @@
 """What the harness itself costs: one case measured by it, and the same calls of ExLlamaV2 without it, in one run.
 
-    .venv/bin/python scripts/own_cost.py DIR model=local model.path=MODEL max_seq_len=4096 device=cuda
-    .venv/bin/python scripts/own_cost.py DIR model=local model.path=MODEL max_seq_len=4096 device=cuda attention=sdpa
+    .venv/bin/python scripts/cost/own_cost.py DIR model=local model.path=MODEL max_seq_len=4096 device=cuda
+    .venv/bin/python scripts/cost/own_cost.py DIR model=local model.path=MODEL max_seq_len=4096 device=cuda lazy=true
 
-The other side is scripts/plain_speed.py, which imports nothing of this program: the same calls in the same order, and
+The other side is plain_speed.py beside it, which imports nothing of this program: the same calls in the same order, and
 the loop of ExLlamaV2's own test script (test_inference.py --speed, which is in its repository and not in its wheel).
 Both are run three times in turn, in processes of their own; rows of the harness and a Markdown table go to DIR. Fails
 (1) where the harness decodes at less than 99 % of the plain calls' tokens/s, or where the bytes on the card differ.

@@ -5,7 +5,7 @@ The rows are made up, in a folder that is removed again: no such card or model e
 the longest of its cases that fits. CPU seconds are those of the command and of the process that draws its pictures.
 Memory is their PSS together (a page that both have counts once), read twice a second.
 
-    .venv/bin/python scripts/bench_report.py [ROWS …]
+    .venv/bin/python scripts/benchmarks/report.py [ROWS …]
 """
 
 from __future__ import annotations

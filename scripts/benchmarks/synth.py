@@ -1,8 +1,8 @@
 """How fast `vram-bench synth` writes, beside plain writes of as many bytes to the same disk.
 
 Both take turns in one run, and each ends with fsync, so that a disk whose speed drifts slows both. Run it with
-`.venv/bin/python scripts/bench_synth.py --dir DISK`; it prints medians and the ratio, and how fast the values alone are
-made, which is what a faster disk would be held up by.
+`.venv/bin/python scripts/benchmarks/synth.py --dir DISK`; it prints medians and the ratio, and how fast the values
+alone are made, which is what a faster disk would be held up by.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes the tables of docs/results.md from the columns of bench/core; with --check only says whether they differ.
 
-.venv/bin/python scripts/document_columns.py [--check]
+.venv/bin/python scripts/renew/document_columns.py [--check]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.core.column import Declared, declared
 from bench.core.columns import BoundaryRow, CaseRow
 
-DOCS = Path(__file__).parent.parent / "docs" / "results.md"
+DOCS = Path(__file__).parents[2] / "docs" / "results.md"
 WORDS = {int: "integer", float: "float", str: "text", bool: "bool", list[str]: "texts", list[float]: "floats"}
 
 

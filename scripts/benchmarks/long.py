@@ -7,7 +7,7 @@ The older build is unpacked from git into a temporary folder and run by the same
 its own, empty at each run of it. What numba compiles is made beforehand, once a build, by a small plan. A build that
 does not end within `--limit-s` is stopped there, and its ratio is a lower bound.
 
-    .venv/bin/python scripts/bench_long.py --pairs 3
+    .venv/bin/python scripts/benchmarks/long.py --pairs 3
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from statistics import median
 
 from bench.store.store import read_cases
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OLD = "ac6bec7"  # of 2026-11-23: before matrices, experts and long replays were made short
 WARM_UP = ["plan", "model=tinyllama_1_1b", "device=rtx_3090", "max_seq_len=512"]
 PLAN = ["plan", "model=mistral_nemo_12b", "max_seq_len=1024000", "attention=matmul", "device=a100_80gb"]

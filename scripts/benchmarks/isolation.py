@@ -1,7 +1,7 @@
 """What isolation costs: the same simulated case in one process, in forks of a server, and in fresh interpreters.
 
 All three ways take turns in one run, so that a machine whose speed drifts slows all of them. Run it with
-`.venv/bin/python scripts/bench_isolation.py`; it prints medians, the overhead, and simulated cases a second.
+`.venv/bin/python scripts/benchmarks/isolation.py`; it prints medians, the overhead, and simulated cases a second.
 """
 
 from __future__ import annotations

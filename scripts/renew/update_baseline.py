@@ -1,6 +1,6 @@
 """Runs the sweep that pull requests are checked with, and keeps its rows as the baseline, in `.github/baseline`.
 
-    .venv/bin/python scripts/update_baseline.py
+    .venv/bin/python scripts/renew/update_baseline.py
 
 For a change that is meant to take more memory, or less: the new baseline is part of the same pull request, and its
 report says what changed. Takes about two minutes on two cores. Where the sweep was run is left out of the rows.
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from bench.store.store import read_boundaries, read_cases
 
-BASELINE = Path(__file__).parent.parent / ".github" / "baseline"
+BASELINE = Path(__file__).parents[2] / ".github" / "baseline"
 # Of this machine, or of this minute.
 LEFT_OUT = ("host", "environment", "telemetry", "phases")
 

@@ -4,7 +4,7 @@ First a sample of the matrix is really run on simulated cards: is the predicted 
 predicted peaks those of the runs, to the byte? Then the probes of each strategy are counted over the whole matrix,
 where replays answer in place of runs.
 
-    .venv/bin/python scripts/bench_probes.py --run 120
+    .venv/bin/python scripts/benchmarks/probes.py --run 120
 """
 
 from __future__ import annotations

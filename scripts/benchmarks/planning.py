@@ -2,7 +2,7 @@
 
 Runs `vram-bench plan` twice over the same sweep, on as many cores as there are.
 
-    .venv/bin/python scripts/bench_planning.py
+    .venv/bin/python scripts/benchmarks/planning.py
 """
 
 from __future__ import annotations
