@@ -20,7 +20,7 @@ from bench.core.case import Case, DeviceSpec, version_column
 from bench.core.columns import SETTING, WEIGHTS, CaseRow
 from bench.core.identity import identity_of, is_measured, key_of
 from bench.core.outcome import Outcome
-from bench.forecast.measured_cards import multi_processor_count, workspaces_bytes
+from bench.forecast.measured_cards import difference, multi_processor_count, workspaces_bytes
 
 # Between the 386 MB (RTX 4090) and the 500 MB (data centre cards) that people report; only until a case was measured.
 ASSUMED_CONTEXT_BYTES = 450 << 20
@@ -78,10 +78,10 @@ class Calibration:
         sample = _Sample(
             fits=fits,
             total_bytes=row["device_total_bytes"],
-            non_torch_bytes=_difference(row["peak_device_bytes"], row["peak_reserved_bytes"]),
+            non_torch_bytes=difference(row["peak_device_bytes"], row["peak_reserved_bytes"]),
             initial_context_bytes=row["context_bytes"],
             # What ran out never came to its peak.
-            residual_bytes=_difference(row["peak_allocated_bytes"], row["predicted_peak_bytes"]) if fits else None,
+            residual_bytes=difference(row["peak_allocated_bytes"], row["predicted_peak_bytes"]) if fits else None,
             num_sms=multi_processor_count(row),
             workspace_bytes=next(iter(workspaces_bytes(row)), None),
             features=key_of(row, _SIMILARITY),
@@ -125,10 +125,6 @@ class Calibration:
         same_torch = installed in (torch, torch.partition("+")[0])
         same_engine = row["engine_version"] == self._versions.get(version_column(row["engine"] or ""))
         return same_torch and same_engine and row["harness_version"] == self._versions.get("harness_version")
-
-
-def _difference(size_bytes: int | None, less_bytes: int | None) -> int | None:
-    return None if size_bytes is None or less_bytes is None else size_bytes - less_bytes
 
 
 def _context_bytes(samples: list[_Sample]) -> int | None:

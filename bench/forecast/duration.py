@@ -35,7 +35,6 @@ _EXPERT_S = 0.0022
 _REPEATED_EXPERT_S = 0.000011
 _LAYERS_RUN = 2  # of every length of chunks, before the rest is known to repeat
 _LENGTHS = 3  # of chunks in a case: a short prompt, whole ones, the last
-_FEW_TOKENS = 4  # are routed by a kernel, all experts at once
 
 
 def probe_seconds(case: Case) -> float | None:

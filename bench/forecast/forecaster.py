@@ -14,13 +14,12 @@ from bench.allocator.limits import Limits
 from bench.core.case import Case, Search
 from bench.core.columns import CaseRow
 from bench.engines.reading import Reading
-from bench.engines.registry import engine_of
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
 from bench.forecast.predict import Prediction, predict, predict_boundary, predict_fits_at
 from bench.forecast.search import grid
-from bench.forecast.speed import estimated_speed, weight_bytes_per_step
+from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.versions import installed_versions
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
@@ -223,8 +222,8 @@ def _shortest(case: Case) -> Case:
 
 def _weights_lack(case: Case, limits: Limits) -> float:
     """What is missing for the weights alone, as far as it is known without a recording; 0 where they may fit."""
-    weights_bytes = weight_bytes_per_step(engine_of(case.engine), case.model.config, case.bpw, case.head_bits) or 0
-    return max(0, weights_bytes - limits.torch_bytes)
+    step = step_of(replace(case, batch_size=1))
+    return max(0, step.weights_bytes - limits.torch_bytes) if step else 0
 
 
 def _needed_bytes(prediction: Prediction) -> int:

@@ -96,7 +96,7 @@ def measured_cards(rows: Iterable[CaseRow]) -> dict[tuple[Any, ...], MeasuredCar
 
 def _card(key: tuple[Any, ...], rows: list[CaseRow]) -> MeasuredCard:
     fits = [row for row in rows if row["outcome"] == Outcome.FITS]
-    besides = [_difference(row["peak_device_bytes"], row["peak_reserved_bytes"]) for row in fits]
+    besides = [difference(row["peak_device_bytes"], row["peak_reserved_bytes"]) for row in fits]
     name, total_bytes, compute_capability, driver_version, torch_version = key
     return MeasuredCard(
         name=name,
@@ -135,7 +135,8 @@ def _properties(row: CaseRow) -> dict[str, Any]:
     return properties
 
 
-def _difference(size_bytes: int | None, less_bytes: int | None) -> int | None:
+def difference(size_bytes: int | None, less_bytes: int | None) -> int | None:
+    """What is left of a size; None where either is unknown."""
     return None if size_bytes is None or less_bytes is None else size_bytes - less_bytes
 
 

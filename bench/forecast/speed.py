@@ -12,7 +12,6 @@ from typing import Any
 
 from bench.allocator.limits import supports_flash_attention
 from bench.core.case import Case
-from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of
 
 _FP16_BITS = 16
@@ -53,27 +52,20 @@ def step_of(case: Case) -> Step | None:
     shape = _read_shape(case.model.config)
     if shape is None:
         return None
-    engine = engine_of(case.engine)
-    weights_bytes = _weight_bytes(engine, shape, case.bpw, case.head_bits, _experts_read(shape, case.batch_size))
-    cache_bytes = _cache_bytes(engine, shape, case.cache, case.max_seq_len, _copies_for_each_head(case))
-    return Step(weights_bytes, case.batch_size * cache_bytes)
+    return Step(_weight_bytes(case, shape), case.batch_size * _cache_bytes(case, shape))
 
 
 def estimated_speed(case: Case) -> float | None:
-    """Tokens a second of a simulated card with its context full, estimated; None for a real one, which is measured."""
-    if not case.device.is_simulated:
+    """Tokens a second of all sequences together on a simulated card with the context full, estimated.
+
+    A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth / bytes moved.
+    None for a real card, which is measured, and where bandwidth is unknown or config.json lacks a size.
+    """
+    step, bandwidth = step_of(case), case.device.memory_bandwidth_bytes_per_s
+    if step is None or not bandwidth or not case.device.is_simulated:
         return None
-    return estimate(
-        engine_of(case.engine),
-        case.model.config,
-        case.bpw,
-        case.head_bits,
-        case.cache,
-        case.max_seq_len,
-        case.batch_size,
-        case.device.memory_bandwidth_bytes_per_s,
-        copies_for_each_head=_copies_for_each_head(case),
-    )
+    moved_bytes = step.weights_bytes + step.cache_bytes
+    return case.batch_size * engine_of(case.engine).decode_efficiency * bandwidth / moved_bytes
 
 
 def _copies_for_each_head(case: Case) -> bool:
@@ -81,59 +73,20 @@ def _copies_for_each_head(case: Case) -> bool:
     return case.attention != "flash" and not (case.attention == "auto" and supports_flash_attention(case.device))
 
 
-def estimate(
-    engine: EngineSpec,
-    config: dict[str, Any],
-    bpw: float,
-    head_bits: int | None,
-    cache: str,
-    tokens_in_context: int,
-    batch_size: int,
-    memory_bandwidth_bytes_per_s: float | None,
-    *,
-    weight_bytes: float | None = None,
-    copies_for_each_head: bool = False,
-    efficiency: float | None = None,
-) -> float | None:
-    """Tokens per second of all sequences of a batch together, each with `tokens_in_context` tokens in its cache.
-
-    A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth /
-    (weights + batch_size * cache). `config` is a parsed config.json; `weight_bytes` are the bytes of all weights on
-    the card where a checkpoint's header tells them (without the embeddings; with all experts); `copies_for_each_head`
-    as in `_cache_bytes`. The efficiency is the engine's where none is given; with 1 it is the ideal
-    that measured speeds are compared with. None where bandwidth is unknown or `config` lacks a size.
-    """
-    shape = _read_shape(config)
-    if shape is None or not memory_bandwidth_bytes_per_s:
-        return None
-    read_bytes = _weight_bytes(engine, shape, bpw, head_bits, _experts_read(shape, batch_size))
-    if weight_bytes is not None:
-        read_bytes *= weight_bytes / _weight_bytes(engine, shape, bpw, head_bits, shape.experts)
-    step_bytes = read_bytes + batch_size * _cache_bytes(engine, shape, cache, tokens_in_context, copies_for_each_head)
-    efficiency = engine.decode_efficiency if efficiency is None else efficiency
-    return batch_size * efficiency * memory_bandwidth_bytes_per_s / step_bytes
-
-
-def weight_bytes_per_step(
-    engine: EngineSpec, config: dict[str, Any], bpw: float, head_bits: int | None, batch_size: int = 1
-) -> float | None:
-    """Bytes of weights that a step of decoding (a token of each sequence) reads; None where `config` lacks a size.
+def _weight_bytes(case: Case, shape: _Shape) -> float:
+    """Bytes of weights that a step reads.
 
     All linear layers at `bpw` (which includes scales and permutations, as the engine's converter counts it), the output
     layer at `head_bits`, and the routers of experts in FP16. Of the experts those that a step of `batch_size` tokens
     is expected to choose if each token chooses at random. The embeddings stay on the host. `head_bits` None means
     FP16 in a model of 16 bpw, and the converter's default in any other.
     """
-    shape = _read_shape(config)
-    return None if shape is None else _weight_bytes(engine, shape, bpw, head_bits, _experts_read(shape, batch_size))
-
-
-def _weight_bytes(engine: EngineSpec, shape: _Shape, bpw: float, head_bits: int | None, experts: float) -> float:
+    bpw, head_bits = case.bpw, case.head_bits
     attention = 2 * shape.hidden * shape.head_dim * (shape.heads + shape.kv_heads)  # q and o; k and v
-    mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * experts
+    mlp = shape.mlp_matrices * shape.hidden * shape.intermediate * _experts_read(shape, case.batch_size)
     router_bytes = 2 * shape.hidden * shape.experts if shape.experts > 1 else 0
     if head_bits is None:
-        head_bits = _FP16_BITS if bpw == _FP16_BITS else engine.default_head_bits
+        head_bits = _FP16_BITS if bpw == _FP16_BITS else engine_of(case.engine).default_head_bits
     head_bytes = shape.hidden * shape.vocab * head_bits / 8
     return shape.layers * ((attention + mlp) * bpw / 8 + router_bytes) + head_bytes
 
@@ -143,24 +96,24 @@ def _experts_read(shape: _Shape, batch_size: int) -> float:
     return shape.experts * (1 - (1 - shape.active_experts / shape.experts) ** batch_size)
 
 
-def _cache_bytes(engine: EngineSpec, shape: _Shape, cache: str, tokens: int, copies_for_each_head: bool) -> float:
+def _cache_bytes(case: Case, shape: _Shape) -> float:
     """Bytes that attention moves for one token of one sequence.
 
     FP16: keys and values, read once. Q8, Q6 and Q4: packed elements and scales are read, unpacked to FP16 in a pair of
     tensors, and those are read (attn.py of the engine, forward; cache.py, get_kv_state): more than FP16, not less.
-    Writing the token's own entry is left out. With `copies_for_each_head` (xformers, SDPA, matmul) keys and values that
-    several heads share are first written once for each of them (attn.py, repeat_kv) and then read so.
+    Writing the token's own entry is left out. With xformers, SDPA and matmul keys and values that several heads share
+    are first written once for each of them (attn.py, repeat_kv) and then read so.
     """
-    elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
+    elements = shape.layers * shape.kv_heads * shape.head_dim * case.max_seq_len  # keys; and as many values
     fp16_bytes = 2 * elements * 2
     copied_bytes = 0.0
-    if copies_for_each_head and shape.heads > shape.kv_heads:
+    if _copies_for_each_head(case) and shape.heads > shape.kv_heads:
         copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
-    if cache == "FP16":
+    if case.cache == "FP16":
         return fp16_bytes + copied_bytes
-    kind = engine.caches[cache]
+    kind = engine_of(case.engine).caches[case.cache]
     packed_bytes = elements * (kind.key_bits + kind.value_bits) / 8
-    scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
+    scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * case.max_seq_len * 2
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
 
 

@@ -13,10 +13,9 @@ from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
 from bench.core.case import Case, DeviceSpec, ModelSpec, Search, version_column
 from bench.core.columns import CaseRow
-from bench.engines.exllamav2.spec import SPEC
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
-from bench.forecast.speed import weight_bytes_per_step
+from bench.forecast.speed import step_of
 from bench.launch.versions import installed_versions
 from bench.run.boundary import find_boundary
 from bench.trace.passes import NoPrediction
@@ -74,7 +73,8 @@ class Line:
         return self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes
 
     def _weights(self) -> int:
-        return round(weight_bytes_per_step(SPEC, self.case.model.config, self.case.bpw, self.case.head_bits) or 0)
+        step = step_of(self.case)
+        return round(step.weights_bytes) if step else 0
 
 
 @dataclass

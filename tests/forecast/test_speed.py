@@ -20,12 +20,8 @@ from bench.analysis.recommend import ESTIMATE_ERROR
 from bench.config import compose as catalogue
 from bench.core.case import Case
 from bench.engines.exllamav2.spec import SPEC
-from bench.forecast.speed import (
-    estimate,
-    estimated_speed,
-    step_of,
-    weight_bytes_per_step,
-)
+from bench.forecast import speed
+from bench.forecast.speed import estimated_speed, step_of
 from bench.worker import cards
 from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
 from tests.worker.conftest import catalogue_case
@@ -77,20 +73,12 @@ class Published:
     def tiny(self) -> bool:
         return self.model == "TinyLlama 1.1B"
 
-    def estimate(self, efficiency: float | None = None) -> float:
+    def estimate(self, efficiency: float = SPEC.decode_efficiency) -> float:
         tokens_per_s = estimate(
-            SPEC,
-            PUBLISHED[self.model],
-            self.bpw,
-            6,
-            self.cache,
-            self.tokens_in_context,
-            1,
-            self.bandwidth,
-            efficiency=efficiency,
+            PUBLISHED[self.model], self.bpw, 6, self.cache, self.tokens_in_context, 1, self.bandwidth
         )
         assert tokens_per_s is not None
-        return tokens_per_s
+        return tokens_per_s * efficiency / SPEC.decode_efficiency
 
     @property
     def error(self) -> float:
@@ -126,27 +114,55 @@ CALIBRATION = [row for row in ROWS if row.source == "readme" and not row.tiny]
 TINY = [row for row in ROWS if row.source == "readme" and row.tiny]
 
 
+@functools.cache
+def _case(*keys: str) -> Case:
+    return catalogue_case(*keys)
+
+
+def _of(
+    config: dict[str, Any],
+    bpw: float,
+    head_bits: int | None,
+    cache: str = "FP16",
+    tokens: int = 0,
+    batch_size: int = 1,
+    bandwidth: float | None = None,
+) -> Case:
+    """A case of a model with `config` and flash attention, on a simulated card."""
+    case = _case("model=llama_3_1_8b", "device=rtx_4090", "attention=flash")
+    model, device = replace(case.model, config=config), replace(case.device, memory_bandwidth_bytes_per_s=bandwidth)
+    changed = {"bpw": bpw, "head_bits": head_bits, "cache": cache, "max_seq_len": tokens, "batch_size": batch_size}
+    return replace(case, model=model, device=device, **changed)
+
+
+def estimate(*of: Any) -> float | None:
+    return estimated_speed(_of(*of))
+
+
+def weights_of(config: dict[str, Any], bpw: float, head_bits: int | None, batch_size: int = 1) -> float | None:
+    step = step_of(_of(config, bpw, head_bits, batch_size=batch_size))
+    return step and step.weights_bytes
+
+
 # Bytes, by hand
 
 
 def test_the_weights_of_llama_2_7b() -> None:
     layer = 4 * 4096 * 4096 + 3 * 4096 * 11008
     assert 32 * layer == 6_476_005_376
-    assert (
-        weight_bytes_per_step(SPEC, LLAMA_2_7B, 4.0, 6) == 6_476_005_376 * 4 / 8 + 131_072_000 * 6 / 8 == 3_336_306_688
-    )
-    assert weight_bytes_per_step(SPEC, LLAMA_2_7B, 16.0, None) == 2 * (6_476_005_376 + 131_072_000)
+    assert weights_of(LLAMA_2_7B, 4.0, 6) == 6_476_005_376 * 4 / 8 + 131_072_000 * 6 / 8 == 3_336_306_688
+    assert weights_of(LLAMA_2_7B, 16.0, None) == 2 * (6_476_005_376 + 131_072_000)
 
 
 def test_the_weights_of_llama_3_8b() -> None:
     layer = 2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336
     assert 32 * layer == 6_979_321_856
-    assert weight_bytes_per_step(SPEC, LLAMA_3_8B, 4.0, 6) == 6_979_321_856 / 2 + 525_336_576 * 6 / 8 == 3_883_663_360
-    assert weight_bytes_per_step(SPEC, LLAMA_3_8B, 4.0, 8) == 6_979_321_856 / 2 + 525_336_576
+    assert weights_of(LLAMA_3_8B, 4.0, 6) == 6_979_321_856 / 2 + 525_336_576 * 6 / 8 == 3_883_663_360
+    assert weights_of(LLAMA_3_8B, 4.0, 8) == 6_979_321_856 / 2 + 525_336_576
 
 
 def test_weights_with_a_head_of_their_own_are_taken_to_have_the_converters_default() -> None:
-    assert weight_bytes_per_step(SPEC, LLAMA_3_8B, 4.0, None) == weight_bytes_per_step(SPEC, LLAMA_3_8B, 4.0, 6)
+    assert weights_of(LLAMA_3_8B, 4.0, None) == weights_of(LLAMA_3_8B, 4.0, 6)
 
 
 def test_a_token_reads_its_experts_and_no_others() -> None:
@@ -154,18 +170,18 @@ def test_a_token_reads_its_experts_and_no_others() -> None:
     head = 131_072_000 * 6 / 8
     for batch_size, experts in ((1, 2.0), (2, 3.5), (1000, 8.0)):
         expected = 32 * ((attention + experts * expert) * 4 / 8 + router) + head
-        assert weight_bytes_per_step(SPEC, MIXTRAL, 4.0, 6, batch_size) == pytest.approx(expected)
+        assert weights_of(MIXTRAL, 4.0, 6, batch_size) == pytest.approx(expected)
 
 
 def test_experts_may_have_a_size_and_a_key_of_their_own() -> None:
     renamed = {**MIXTRAL, "intermediate_size": 1, "moe_intermediate_size": 14336, "num_experts": 8}
     del renamed["num_local_experts"]
-    assert weight_bytes_per_step(SPEC, renamed, 4.0, 6) == weight_bytes_per_step(SPEC, MIXTRAL, 4.0, 6)
+    assert weights_of(renamed, 4.0, 6) == weights_of(MIXTRAL, 4.0, 6)
 
 
 def test_an_mlp_without_a_gate_has_two_matrices() -> None:
     ungated = {**LLAMA_3_8B, "architectures": ["Starcoder2ForCausalLM"]}
-    assert weight_bytes_per_step(SPEC, ungated, 8.0, 8) == 32 * (41_943_040 + 2 * 4096 * 14336) + 525_336_576
+    assert weights_of(ungated, 8.0, 8) == 32 * (41_943_040 + 2 * 4096 * 14336) + 525_336_576
 
 
 def _cache_bytes(config: dict[str, Any], cache: str, tokens: int, attention: str = "flash") -> float | None:
@@ -175,15 +191,17 @@ def _cache_bytes(config: dict[str, Any], cache: str, tokens: int, attention: str
     return None if step is None else step.cache_bytes
 
 
-def test_another_engine_has_an_efficiency_a_head_and_caches_of_its_own() -> None:
+def test_another_engine_has_an_efficiency_a_head_and_caches_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     other = replace(SPEC, decode_efficiency=0.5, default_head_bits=8, caches={"Q4": SPEC.caches["Q8"]})
-    own, its = (estimate(spec, LLAMA_3_8B, 4.0, None, "FP16", 0, 1, RTX_4090) or 0 for spec in (SPEC, other))
-    moved = [weight_bytes_per_step(spec, LLAMA_3_8B, 4.0, None) or 0 for spec in (SPEC, other)]
-    assert moved[1] - moved[0] == 525_336_576 * 2 / 8
-    assert its / own == pytest.approx(0.5 / 0.71 * moved[0] / moved[1])
-    assert estimate(other, LLAMA_3_8B, 4.0, 8, "Q4", 8192, 1, RTX_4090, efficiency=0.71) == pytest.approx(
-        estimate(SPEC, LLAMA_3_8B, 4.0, 8, "Q8", 8192, 1, RTX_4090)
-    )
+    monkeypatch.setattr(speed, "engine_of", lambda name: other if name == "another" else SPEC)
+    case = _of(LLAMA_3_8B, 4.0, None, "Q8", 8192, 1, RTX_4090)
+    its = replace(case, engine="another", cache="Q4")
+    step, its_step = step_of(case), step_of(its)
+    assert step is not None
+    assert its_step is not None
+    assert its_step.weights_bytes - step.weights_bytes == 525_336_576 * 2 / 8
+    assert its_step.cache_bytes == step.cache_bytes
+    assert estimated_speed(its) == pytest.approx(0.5 * RTX_4090 / (its_step.weights_bytes + its_step.cache_bytes))
 
 
 @pytest.mark.parametrize(
@@ -208,12 +226,12 @@ def test_the_cache_of_llama_2_7b() -> None:
 def test_heads_may_have_a_size_of_their_own() -> None:
     narrow = {**LLAMA_3_8B, "head_dim": 64}
     assert _cache_bytes(narrow, "FP16", 1) == 131_072 / 2
-    assert weight_bytes_per_step(SPEC, narrow, 8.0, 8) == 6_979_321_856 - 32 * 41_943_040 / 2 + 525_336_576
+    assert weights_of(narrow, 8.0, 8) == 6_979_321_856 - 32 * 41_943_040 / 2 + 525_336_576
 
 
 def test_the_language_model_may_be_nested() -> None:
     nested = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": LLAMA_3_8B}
-    assert weight_bytes_per_step(SPEC, nested, 4.0, 6) == weight_bytes_per_step(SPEC, LLAMA_3_8B, 4.0, 6)
+    assert weights_of(nested, 4.0, 6) == weights_of(LLAMA_3_8B, 4.0, 6)
 
 
 @pytest.mark.parametrize("model", ["tinyllama_1_1b", "gemma_2_9b", "mixtral_8x7b"])
@@ -224,32 +242,20 @@ def test_the_layout_of_a_checkpoint_has_as_many_bytes(tmp_path: Path, model: str
     with safe_open(tmp_path / "m" / "model.safetensors", framework="numpy") as file:
         slices = [file.get_slice(name) for name in file.keys() if "embed_tokens" not in name]
         laid_out = sum(math.prod(s.get_shape()) * {"I32": 4}.get(s.get_dtype(), 2) for s in slices)
-    assert weight_bytes_per_step(SPEC, case.model.config, 4.0, 6, batch_size=1000) == pytest.approx(laid_out, rel=0.01)
+    assert weights_of(case.model.config, 4.0, 6, batch_size=1000) == pytest.approx(laid_out, rel=0.01)
 
 
 # The estimate
 
 
 def test_the_estimate_of_llama_3_8b_on_an_rtx_4090() -> None:
-    tokens_per_s = estimate(SPEC, LLAMA_3_8B, 4.0, 6, "FP16", 8192, 1, RTX_4090)
+    tokens_per_s = estimate(LLAMA_3_8B, 4.0, 6, "FP16", 8192, 1, RTX_4090)
     assert tokens_per_s == pytest.approx(0.71 * 1008e9 / (3_883_663_360 + 8192 * 131_072))
 
 
 def test_a_batch_reads_the_weights_once_and_each_cache() -> None:
-    tokens_per_s = estimate(SPEC, LLAMA_3_8B, 4.0, 6, "FP16", 8192, 3, RTX_4090)
+    tokens_per_s = estimate(LLAMA_3_8B, 4.0, 6, "FP16", 8192, 3, RTX_4090)
     assert tokens_per_s == pytest.approx(3 * 0.71 * 1008e9 / (3_883_663_360 + 3 * 8192 * 131_072))
-
-
-def test_bytes_from_a_checkpoints_header_take_the_place_of_counted_ones() -> None:
-    tokens_per_s = estimate(SPEC, LLAMA_3_8B, 4.0, None, "FP16", 0, 1, RTX_4090, weight_bytes=4e9)
-    assert tokens_per_s == pytest.approx(0.71 * 1008e9 / 4e9)
-
-
-def test_bytes_from_a_header_count_only_the_active_experts() -> None:
-    whole = weight_bytes_per_step(SPEC, MIXTRAL, 4.0, 6, batch_size=1000)
-    assert whole is not None
-    from_header = estimate(SPEC, MIXTRAL, 4.0, 6, "FP16", 64, 1, RTX_4090, weight_bytes=whole)
-    assert from_header == pytest.approx(estimate(SPEC, MIXTRAL, 4.0, 6, "FP16", 64, 1, RTX_4090))
 
 
 @given(
@@ -263,7 +269,7 @@ def test_more_context_and_more_bits_are_never_faster(
     tokens: list[int], bpws: list[float], cache: str, batch_size: int, config: dict[str, Any]
 ) -> None:
     speeds = [
-        estimate(SPEC, config, bpw, 6, cache, length, batch_size, RTX_4090)
+        estimate(config, bpw, 6, cache, length, batch_size, RTX_4090)
         for bpw, length in ((bpws[0], tokens[0]), (bpws[0], tokens[1]), (bpws[1], tokens[1]))
     ]
     assert all(speed is not None and speed > 0 for speed in speeds)
@@ -271,7 +277,7 @@ def test_more_context_and_more_bits_are_never_faster(
 
 
 def test_a_quantised_cache_is_not_faster_than_fp16() -> None:
-    speeds = [estimate(SPEC, LLAMA_3_8B, 4.0, 6, cache, 8192, 1, RTX_4090) or 0 for cache in ("FP16", "Q4", "Q6", "Q8")]
+    speeds = [estimate(LLAMA_3_8B, 4.0, 6, cache, 8192, 1, RTX_4090) or 0 for cache in ("FP16", "Q4", "Q6", "Q8")]
     assert speeds == sorted(speeds, reverse=True)
 
 
@@ -311,14 +317,9 @@ def test_a_case_is_estimated_by_the_bytes_that_its_step_moves(batch_size: int) -
     assert estimated_speed(case) == pytest.approx(batch_size * SPEC.decode_efficiency * bandwidth / moved_bytes)
 
 
-@functools.cache
-def _case(*keys: str) -> Case:
-    return catalogue_case(*keys)
-
-
 @pytest.mark.parametrize("bandwidth", [None, 0.0])
 def test_without_a_bandwidth_there_is_no_estimate(bandwidth: float | None) -> None:
-    assert estimate(SPEC, LLAMA_3_8B, 4.0, 6, "FP16", 64, 1, bandwidth) is None
+    assert estimate(LLAMA_3_8B, 4.0, 6, "FP16", 64, 1, bandwidth) is None
 
 
 @pytest.mark.parametrize(
@@ -335,9 +336,9 @@ def test_without_a_bandwidth_there_is_no_estimate(bandwidth: float | None) -> No
     ],
 )
 def test_without_the_sizes_there_is_no_estimate(config: dict[str, Any]) -> None:
-    assert weight_bytes_per_step(SPEC, config, 4.0, 6) is None
+    assert weights_of(config, 4.0, 6) is None
     assert _cache_bytes(config, "FP16", 64) is None
-    assert estimate(SPEC, config, 4.0, 6, "FP16", 64, 1, RTX_4090, weight_bytes=1e9) is None
+    assert estimate(config, 4.0, 6, "FP16", 64, 1, RTX_4090) is None
 
 
 def test_without_key_value_heads_there_are_as_many_as_heads() -> None:
@@ -349,7 +350,7 @@ def test_the_catalogue_has_estimates_but_where_the_docs_say() -> None:
     without = set()
     for name in set(catalogue.names("model")) - {"local", "hub"}:
         plain: Any = OmegaConf.to_container(OmegaConf.load(catalogue.config_dir() / "model" / f"{name}.yaml"))
-        if estimate(SPEC, plain["config"], 4.0, 6, "FP16", 64, 1, RTX_4090) is None:
+        if estimate(plain["config"], 4.0, 6, "FP16", 64, 1, RTX_4090) is None:
             without.add(name)
     assert without == {"glm_4_6v_fp8", "kimi_k2_thinking", "spark_formalizer_x1_7b"}
     assert all(f"`{name}`" in DOCS.read_text(encoding="utf-8") for name in without)

@@ -53,7 +53,7 @@ def _memory(peak_bytes: int) -> Memory:
 
 
 def _reading(used_bytes: int, energy_mj: int) -> Reading:
-    return Reading(24 * GIB, used_bytes, 0, [Process(1, None)], energy_mj, 2000, 1000, 50, 0)
+    return Reading(24 * GIB, used_bytes, 0, [Process(1, None)], energy_mj, 2000, 50, 0)
 
 
 FACTS = CardFacts(context_bytes=300, cuda_version="12.8", device_total_bytes=23 * GIB, held_bytes=5 * GIB)
