@@ -39,8 +39,8 @@ _WHOLE = ("native_max_seq_len", "batch_size", "device_multi_processor_count")
 ESTIMATE_ERROR = 0.29
 MEASURED_ERROR = 0.05
 # Which attention is taken of settings that are as good: flash copies nothing and pages, the engine's SDPA has no
-# causal mask.
-_ATTENTION = {"flash": 3, "xformers": 2, "matmul": 1}
+# causal mask. `auto`, of what was not run, is whichever of these the card can run.
+_ATTENTION = {"auto": 3, "flash": 3, "xformers": 2, "matmul": 1}
 
 
 # Of settings that are otherwise as good, the larger of what else there is to choose.
@@ -96,7 +96,8 @@ class Recommendation:
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
     longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The
     row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
-    `is_lower_bound` of the longest: some setting may go further, but was not tried there.
+    `is_lower_bound` of the longest: some setting may go further, but was not tried there. `is_unknown`: there is no
+    answer because the rows do not tell, not because no setting gives it.
     """
 
     identity: NamedColumns
@@ -121,6 +122,7 @@ class Recommendation:
     boundary_id: str | None = None
     assumed: tuple[str, ...] = ()
     is_lower_bound: bool = False
+    is_unknown: bool = False
 
     def as_row(self) -> dict[str, object]:
         """All of it side by side, the card and the model first; a setting that there is none of is None."""
@@ -198,9 +200,11 @@ def recommend(
             best = picked.get((number, policy, None if n is None else lengths[n]))
             stated: dict[str, Any] = {"policy": policy, "wanted_context": n, "demanded_headroom_bytes": headroom_bytes}
             untried_up_to = open_to.get(number, 0.0)
-            reason = None if best else _reason(summary.get(number), policy, n, longest, untried_up_to)
+            reason, is_unknown = (
+                (None, False) if best else _reason(summary.get(number), policy, n, longest, untried_up_to)
+            )
             is_lower_bound = n is None and best is not None and untried_up_to > best["length"]
-            stated |= {"reason": reason, "is_lower_bound": is_lower_bound}
+            stated |= {"reason": reason, "is_lower_bound": is_lower_bound, "is_unknown": is_unknown}
             answers.append(_recommendation(question, best, stated))
     return answers
 
@@ -267,23 +271,27 @@ def _reason(
     wanted: int | None,
     longest: _Best | None,
     untried_up_to: float,
-) -> str:
-    """Why there is no answer; `summary` of the rows that fit, None where there are none."""
+) -> tuple[str, bool]:
+    """Why there is no answer, and whether that is for want of rows that tell.
+
+    `summary` is of the rows that fit, None where there are none.
+    """
     if summary is None:
         untried = ", and shorter lengths were not tried: use max_seq_len=auto" if untried_up_to else ""
-        return f"no row shows that anything fits{untried}"
+        return f"no row shows that anything fits{untried}", untried_up_to > 0
     if not summary["told"]:
-        return "the rows do not tell what was left of the card"
+        return "the rows do not tell what was left of the card", True
     if longest is None:
-        return "nothing that was run leaves that headroom"
+        return "nothing that was run leaves that headroom", untried_up_to > 0
     if policy is Policy.FASTEST and wanted is not None and summary["reach"] >= wanted:
-        return "the rows tell no tokens/s"
+        return "the rows tell no tokens/s", True
     if wanted is not None and untried_up_to >= wanted:
         return (
             f"not known: {int(longest['length']):,} is the longest of the lengths tried that leaves that headroom, "
-            "and others were not tried: use max_seq_len=auto, and auto_up_to=N where that ended too early"
+            "and others were not tried: use max_seq_len=auto, and auto_up_to=N where that ended too early",
+            True,
         )
-    return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}"
+    return f"no setting that was run reaches it with that headroom; the longest is {int(longest['length']):,}", False
 
 
 def _recommendation(question: _Question, row: _Best | None, stated: dict[str, Any]) -> Recommendation:

@@ -160,14 +160,14 @@ def _as_probed(forecast: Forecast) -> Case:
 
 
 def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:
-    """What is known where something can be predicted."""
+    """What is known where something can be predicted: a card that it does not fit has no peak."""
     return {
         "max_seq_len": prediction.max_seq_len,
         "fits": prediction.fits,
         "failed_in": _phase(prediction.failed_in),
         "predicted_peak_bytes": prediction.peak_allocated_bytes,
-        "predicted_peak_reserved_bytes": prediction.peak_reserved_bytes,
-        "predicted_peak_device_bytes": prediction.peak_device_bytes,
+        "predicted_peak_reserved_bytes": prediction.peak_reserved_bytes if prediction.fits else None,
+        "predicted_peak_device_bytes": prediction.peak_device_bytes if prediction.fits else None,
         "parts": {f"{part}_bytes": size for part, size in prediction.parts.items()},
         "headroom_bytes": limit_bytes - prediction.peak_device_bytes
         if prediction.fits

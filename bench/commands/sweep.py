@@ -56,7 +56,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))
     elif files:
-        _tell_where(answer.run_dir, files)
+        _tell_where(answer.run_dirs, files)
     if finished.interrupted:
         print(
             f"interrupted; {answer.left} of {answer.total} are left, the same command goes on with them",
@@ -74,6 +74,7 @@ class _Answer:
     boundaries: pd.DataFrame
     shown: pd.DataFrame
     run_dir: Path  # of this run, or where all is stored already of the newest that has a row of it
+    run_dirs: list[Path]  # of all runs that have a row of it, the first first
     left: int
     total: int
 
@@ -91,32 +92,37 @@ def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
         settled(row) for row in rows_of(found, BoundaryRow)
     ]
     total = len(planned.cases) + len(planned.searches)
+    shown = rows[rows["case_id"].isin({*finished.case_ids, *probes})]
+    run_dirs = _run_dirs(shown, found, results_dir)
     return _Answer(
         cases=asked,
         boundaries=found,
-        shown=rows[rows["case_id"].isin({*finished.case_ids, *probes})],
-        run_dir=finished.run_dir or _newest_run_dir(asked, found, results_dir),
+        shown=shown,
+        run_dir=finished.run_dir or (run_dirs[-1] if run_dirs else results_dir),
+        run_dirs=run_dirs,
         left=total - sum(answered),
         total=total,
     )
 
 
-def _newest_run_dir(cases: pd.DataFrame, boundaries: pd.DataFrame, results_dir: Path) -> Path:
-    """The folder of the run that added last to what was asked for, so that a sweep's report stays where it is."""
+def _run_dirs(cases: pd.DataFrame, boundaries: pd.DataFrame, results_dir: Path) -> list[Path]:
+    """The folders of the runs that added to what was asked for, in the order of the last that each added."""
     ends = [*zip(cases["started_at"], cases["run_id"], strict=True)]
     ends += [*zip(boundaries["finished_at"], boundaries["run_id"], strict=True)]
-    newest = results_dir / max(ends)[1] if ends else results_dir
-    return newest if newest.is_dir() else results_dir
+    last = {run_id: moment for moment, run_id in sorted(ends)}
+    folders = [results_dir / run_id for run_id in sorted(last, key=last.__getitem__)]
+    return [folder for folder in folders if folder.is_dir()]
 
 
-def _tell_where(run_dir: Path, files: Sequence[Path]) -> None:
+def _tell_where(run_dirs: Sequence[Path], files: Sequence[Path]) -> None:
     """Where the tables, the plots and the rows are, and last the one file to open."""
     console = console_for()
     plots = [file for file in files if file.suffix == ".png"]
     more = f", and {len(plots) - 1} more beside it" if len(plots) > 1 else ""
     lines = [f"tables: {file}" for file in files if file.name == "tables.md"]
     lines += [f"plot: {plots[0]}{more}"] if plots else []
-    lines += [f"rows: {', '.join(str(path) for path in sorted(run_dir.glob('*.parquet')))}"]
+    tables = [str(path) for run_dir in run_dirs for path in sorted(run_dir.glob("*.parquet"))]
+    lines += [f"rows: {', '.join(tables)}"] if tables else []
     lines += [f"open {file} ({len(files)} files in this folder)" for file in files if file.suffix == ".html"]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -128,6 +134,7 @@ def _document(answer: _Answer, files: Sequence[Path]) -> dict[str, Any]:
         "boundaries": plain(answer.boundaries),
         "left": answer.left,
         "run_dir": str(answer.run_dir),
+        "run_dirs": [str(folder) for folder in answer.run_dirs],
         "files": [str(file) for file in files],
     }
 

@@ -28,8 +28,9 @@ class ForecastRow:
     what it is about, its `identity`, is what a row would have there.
 
     `max_seq_len` is the case's, or the search's at its predicted boundary; where nothing fits, it is the shortest. The
-    peaks and `parts` are those at that length; where that does not fit, on a card without a limit. `headroom_bytes` is
-    then below zero, by what is missing at least, or zero where it is only in pieces that are too small. `gains` is None
+    peaks and `parts` are those at that length. Where that does not fit, the card has no peaks, and
+    `predicted_peak_bytes` and `parts` are what would be in use on a card without a limit; `headroom_bytes` is then
+    below zero, by what is missing at least, or zero where it is only in pieces that are too small. `gains` is None
     where nobody asked; None anywhere else is unknown, for `reason`.
     """
 
@@ -63,9 +64,16 @@ class ForecastRow:
         return limit_of(self.identity) or 0
 
     @property
-    def needed_bytes(self) -> int | None:
-        """What the card would hold; where it does not fit, what would be in use: PyTorch keeps whatever it can get."""
-        return self.predicted_peak_device_bytes if self.fits or self.parts is None else sum(self.parts.values())
+    def predicted_needed_bytes(self) -> int | None:
+        """Where it does not fit, what would be in use on a card without a limit, the CUDA context included: more than
+        the card has, or as much as it has in pieces that are too small.
+        """
+        return None if self.fits or self.parts is None else sum(self.parts.values())
+
+    @property
+    def shown_bytes(self) -> int | None:
+        """How much a picture of its memory shows: what the card would hold, or what would be needed."""
+        return self.predicted_peak_device_bytes if self.fits else self.predicted_needed_bytes
 
     @property
     def is_at_end(self) -> bool:
@@ -89,7 +97,7 @@ class ForecastRow:
         """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
-        return {**self.identity, **own, "gains": gains}
+        return {**self.identity, **own, "predicted_needed_bytes": self.predicted_needed_bytes, "gains": gains}
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from bench.analysis.claims import Answer, answers
 from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence, untried
@@ -19,6 +18,7 @@ from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, R
 from bench.analysis.tradeoffs import tradeoffs
 from bench.core.errors import BadInput
 from bench.core.identity_columns import IdentityColumns, RanAttention
+from bench.report.echo import Echo
 from bench.report.html import page
 from bench.report.naming.models import Names, distinct
 from bench.report.plots.write import Pictures, drawing
@@ -34,14 +34,12 @@ from bench.report.tables.claims import claims_frame
 from bench.report.tables.parts import with_parts
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
-from bench.report.text.render import Shown, as_markdown, as_rich
+from bench.report.text.render import as_markdown
 from bench.report.whole_cards import with_whole_cards
 from bench.report.written import in_short, keep_only
 from bench.store.store import release_memory, write_csv
 
 _CHUNK_ROWS = 100_000
-
-_Table = TypeVar("_Table", bound=Shown)
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,11 @@ def publish(
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     names = Names.of_frames(cases, boundaries)
     found = boundary_report.boundary_tables(boundaries, names=names)
-    console = console_for() if echo else None
+    echoed = Echo(console_for() if echo else None)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with drawing(asked, cases, boundaries, out_dir, names) if plots else nullcontext(_no_pictures) as pictures:
-            files = [_tables(found, asked, out_dir / "tables.md", console, names)]
+            files = [_tables(found, asked, out_dir / "tables.md", echoed, names)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
@@ -125,21 +123,23 @@ def publish(
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     for words in untold:
         print(f"vram-bench: {words}", file=sys.stderr)
-    if console is not None:
-        list(_echoed(advice.recommendation_tables(told.advised, told.naming), console, out_dir / "recommendations.md"))
+    if echo:
         options = options or ReportOptions()
+        chosen = advice.with_a_choice(told.advised, _settings(cases, boundaries))
+        list(echoed.tables(advice.recommendation_tables(chosen, told.naming), out_dir / "recommendations.md"))
         wanted = WANTED_TOKENS if WANTED_TOKENS in options.contexts else max(options.contexts)
-        for line in advice.best_lines(told.advised, told.naming, wanted)[: page.MOST_TABLES]:
-            console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-        console.print(rule(wanted, options.headroom_bytes), style="bright_black", markup=False, highlight=False)
-        if list_files:
-            for line in in_short(files):
-                console.print(line, highlight=False, soft_wrap=True, markup=False)
+        echoed.best(advice.best_lines(chosen, told.naming, wanted), rule(wanted, options.headroom_bytes))
+        echoed.lines(in_short(files) if list_files else ())
     return Published(files, told.advised)
 
 
 def _no_pictures() -> Pictures:
     return [], []
+
+
+def _settings(cases: pd.DataFrame, boundaries: pd.DataFrame) -> list[IdentityColumns]:
+    """What was asked for, whatever its verdict."""
+    return [*distinct(cases, IdentityColumns), *distinct(boundaries, IdentityColumns)]
 
 
 class _Asked(IdentityColumns, RanAttention):
@@ -201,40 +201,23 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
 
 
 def _tables(
-    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, console: Console | None, names: Names
+    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, echoed: Echo, names: Names
 ) -> Path:
-    """The boundaries first; headings where there are both, as both may speak of the same card and model.
+    """The boundaries first, then the cases that were asked for: both may speak of the same card and model.
 
     Written one by one, as there may be many.
     """
-    has_both = bool(found) and not asked.empty
     sections: list[tuple[str, Iterable[CardTable[Any]]]] = [
         ("How far it goes", found),
         ("Case by case", verdict_report.verdict_tables(asked, names=names)),
     ]
-    separator = ""
     with path.open("w", encoding="utf-8") as file:
+        file.write("# What fits\n")
         for heading, tables in sections:
-            if has_both:
-                file.write(f"{separator}## {heading}\n")
-                separator = "\n"
-            for table in _echoed(tables, console, path):
-                file.write(separator + as_markdown(table))
-                separator = "\n"
+            for number, table in enumerate(echoed.tables(tables, path)):
+                file.write("" if number else f"\n## {heading}\n")
+                file.write("\n" + as_markdown(table))
     return path
-
-
-def _echoed(tables: Iterable[_Table], console: Console | None, path: Path) -> Iterator[_Table]:
-    """The same tables. The first are printed on their way, if there is a console; where the others are is told."""
-    count = 0
-    for count, table in enumerate(tables, 1):
-        yield table
-        if console is not None and count <= page.MOST_TABLES:
-            console.print(as_rich(table))
-            console.print()
-    if console is not None and count > page.MOST_TABLES:
-        more = f"{count - page.MOST_TABLES:,} more of {count:,} tables are in {path}\n"
-        console.print(more, highlight=False, soft_wrap=True)
 
 
 def _write_csv(path: Path, frames: Iterable[pd.DataFrame]) -> Path:

@@ -96,6 +96,10 @@ def test_a_case_that_does_not_fit_has_its_phase_and_what_would_help(in_process: 
     (case,) = planned(in_process, *overrides)["cases"]
     assert (case["fits"], case["failed_in"]) == (False, "cache")
     assert case["headroom_bytes"] < 0
+    assert (case["predicted_peak_reserved_bytes"], case["predicted_peak_device_bytes"]) == (None, None)
+    in_use = sum(case["parts"].values())
+    assert case["predicted_needed_bytes"] == in_use > case["device_total_bytes"]
+    assert case["predicted_peak_bytes"] == in_use - case["parts"]["context_bytes"]
     assert case["estimated_decode_tokens_per_s"] is None
     assert {"setting": "bpw=6", "predicted_fits_at": 8192} in case["gains"]
     shown = in_process("plan", *overrides)

@@ -49,8 +49,18 @@ def test_a_sweep_measures_every_combination_and_is_not_run_twice(in_process: Pro
     assert again.returncode == 0
     assert "8 of them stored already" in again.stderr
     assert len(rows(tmp_path / "results")) == 8
+    assert len(_told_rows(again.stdout)) == 1
+    more = in_process("sweep", *overrides[:-1], "max_seq_len=512,1024,2048")
+    told = [tmp_path / name for name in _told_rows(more.stdout)]  # where all rows are, not only those of this run
+    assert told == sorted((tmp_path / "results").rglob("cases.parquet"))
+    assert len(told) == 2
     assert len(in_process("sweep", *TINY, "max_seq_len=512", "rerun=true").stdout) > 0
-    assert len(rows(tmp_path / "results")) == 9
+    assert len(rows(tmp_path / "results")) == 13
+
+
+def _told_rows(shown: str) -> list[str]:
+    (line,) = [line for line in shown.splitlines() if line.startswith("rows: ")]
+    return sorted(line.removeprefix("rows: ").split(", "))
 
 
 def test_a_simulated_row_has_the_contract_s_columns_and_no_speeds(in_process: Program, tmp_path: Path) -> None:

@@ -11,18 +11,23 @@ from bench.analysis.recommend import recommend
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes
 from bench.report.tables.assumptions import in_words
-from bench.report.tables.best import best_answer, rule
-from bench.report.tables.best import best_forecast as best_forecast_of
+from bench.report.tables.best import best_answer, best_forecasts, rule
 from tests.analysis.rows_as_read import GIB, boundaries_of, cases_of, fits, oom
 from tests.report.test_forecasts import ends, holding, row
 
 
 def best_forecast(rows: list[ForecastRow]) -> str:
-    return best_forecast_of(rows, Axes([row.identity for row in rows]))
+    (line,) = best_forecasts(rows, Axes([row.identity for row in rows]))
+    return line
 
 
 def _left(fits_at: int, left_gib: float, **values: Any) -> ForecastRow:
-    return ends(fits_at, 3.0, 1.0, headroom_bytes=int(left_gib * GIB), **values)
+    headroom_bytes = int(left_gib * GIB)
+    told = {"headroom_bytes": headroom_bytes, "predicted_peak_device_bytes": 8 * GIB - headroom_bytes}
+    return ends(fits_at, 3.0, 1.0, **{**told, **values})
+
+
+SMALL = _left(1024, 2.0, bpw=2.0, cache="Q4")  # something else to choose
 
 
 def test_the_highest_bpw_that_goes_far_enough_with_something_to_spare() -> None:
@@ -40,17 +45,52 @@ def test_the_highest_bpw_that_goes_far_enough_with_something_to_spare() -> None:
 
 
 def test_of_what_goes_further_the_cache_that_is_not_made_is_free() -> None:
-    assert "32,768 tokens, 0.8 GiB left" in best_forecast([_left(131072, 0.0)])  # 3/4 of 1 GiB
+    assert "32,768 tokens, 0.8 GiB left" in best_forecast([_left(131072, 0.0), SMALL])  # 3/4 of 1 GiB
 
 
 def test_the_models_own_limit_is_far_enough() -> None:
-    assert "2,048 tokens" in best_forecast([_left(2048, 1.0, native_max_seq_len=2048)])
+    assert "2,048 tokens" in best_forecast(
+        [_left(2048, 1.0, native_max_seq_len=2048), _left(1024, 1.0, bpw=2.0, native_max_seq_len=2048)]
+    )
 
 
 def test_where_nothing_goes_far_enough_the_longest() -> None:
-    rows = [_left(4096, 1.0, bpw=6.0), _left(8192, 0.0, bpw=2.5)]
-    assert best_forecast(rows) == "best: 2.5 bpw, FP16 cache, load, 8,192 tokens, 0.0 GiB left (predicted)"
-    assert best_forecast([row(reason="unknown")]) == "best: nothing is predicted to fit"
+    rows = [_left(4096, 1.0, bpw=6.0), _left(8192, 0.6, bpw=2.5)]
+    assert best_forecast(rows) == "best: 2.5 bpw, FP16 cache, load, 8,192 tokens, 0.6 GiB left (predicted)"
+    unknown = [row(reason="unknown"), row(bpw=2.5, reason="unknown")]
+    assert best_forecast(unknown) == "best: nothing is predicted to fit"
+
+
+def test_the_longest_that_is_predicted_leaves_as_much_as_the_rule_says() -> None:
+    """Of a search, whose end leaves next to nothing, so much less that the cache that is not made is free."""
+    rows = [_left(8192, 0.1, bpw=2.5), _left(4096, 0.1, bpw=6.0)]
+    assert best_forecast(rows) == "best: 2.5 bpw, FP16 cache, load, 4,864 tokens, 0.5 GiB left (predicted)"
+    tight = [_left(8192, 0.1, bpw=2.5, parts={}), _left(4096, 0.1, bpw=6.0, parts={})]
+    assert best_forecast(tight) == "best: none: nothing that is predicted to fit leaves 0.50 GiB"
+
+
+def test_what_is_predicted_and_what_was_run_are_judged_alike() -> None:
+    """The same numbers, once as predictions and once as rows."""
+    sizes = [(131072, 2.5, "Q4", 6.0), (32768, 5.0, "Q4", 7.4), (32768, 6.0, "FP16", 7.9), (16384, 7.0, "FP16", 4.0)]
+    for kept in (sizes, sizes[2:], sizes[3:] + sizes[:1]):
+        rows, forecasts = [], []
+        for length, bpw, cache, held in kept:
+            device_bytes = int(held * GIB)
+            forecasts.append(_left(length, 8 - held, bpw=bpw, cache=cache, predicted_peak_device_bytes=device_bytes))
+            told = {**forecasts[-1].identity, "cache_bytes": GIB, "peak_device_bytes": device_bytes}
+            rows.append(fits(length, **told))
+        stored = cases_of(*rows)
+        answers = recommend(evidence(stored, boundaries_of()), stored)
+        axes = Axes([forecast.identity for forecast in forecasts])
+        assert best_forecasts(forecasts, axes) == [best_answer(answers, axes, basis="predicted")]
+
+
+def test_where_there_is_nothing_to_choose_from_nothing_is_best() -> None:
+    lengths = [_left(length, 1.0, is_search=False) for length in (2048, 8192)]
+    assert best_forecasts(lengths, Axes([])) == []
+    batches = [_left(8192, 1.0, bpw=bpw, batch_size=batch) for bpw in (3.0, 4.0) for batch in (1, 2)]
+    lines = best_forecasts(batches, Axes([row.identity for row in batches]))
+    assert [line.partition(",")[0] for line in lines] == ["batch of 1: best: 4 bpw", "batch of 2: best: 4 bpw"]
 
 
 def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:

@@ -17,8 +17,9 @@ from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, ends, no_
 MARKDOWN = """\
 ### tiny on rtx_4090 (simulated), 24.00 GiB, matmul attention
 
-The largest max_seq_len that fits. Certified by two runs: it fits there, and 256 tokens further it fails. \
-max: the model's own limit. none: not even 256 tokens. ?: not certified, the end was not found.
+The largest max_seq_len that fits. Certified by two runs: it fits there, and 256 tokens further it
+fails. max: the model's own limit. none: not even 256 tokens. ?: not certified, the end was not
+found.
 
 | bpw | how | FP16 | Q8 | Q6 | Q4 |
 | ---: | --- | ---: | ---: | ---: | ---: |

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -57,12 +58,12 @@ def holding(weights: float, kv: float, rest: float, held: float = 0.0, **values:
     parts = {"weights": weights, "cache": kv, "scratch": rest, "logits": 0.0, "context": 0.5}
     used = int((weights + kv + rest + 0.5) * GIB)
     device = used + int(held * GIB)
-    fits = used <= 8 * GIB
+    fits = values.get("fits", used <= 8 * GIB)
     usual = {
         "fits": fits,
         "predicted_peak_bytes": used - GIB // 2,
-        "predicted_peak_reserved_bytes": device - GIB // 2,
-        "predicted_peak_device_bytes": device,
+        "predicted_peak_reserved_bytes": device - GIB // 2 if fits else None,
+        "predicted_peak_device_bytes": device if fits else None,
         "parts": {f"{part}_bytes": int(size * GIB) for part, size in parts.items()},
         "headroom_bytes": 8 * GIB - (device if fits else used),
         "estimated_decode_tokens_per_s": 28.4 if fits else None,
@@ -83,13 +84,13 @@ CELLS = [
 ]
 AT_80 = """\
 tiny on rtx_4060_8gb (simulated), 8.00 GiB: predicted
-                           peak left                                 est.
-bpw cache how   fits up to  GiB  GiB                    verdict     tok/s
-  4 FP16  load      22,528  8.0  0.0 ████▓▓▓▓▓▒■│       fits           28
-  4 Q4    load 131,072 max  6.0  2.0 ████▓▓▒■   │       fits          7.8 stored
+                           peak left needs                           est.
+bpw cache how   fits up to  GiB  GiB   GiB              verdict     tok/s
+  4 FP16  load      22,528  8.0  0.0       ███▓▓▒■│     fits           28
+  4 Q4    load 131,072 max  6.0  2.0       ███▓▒  │     fits          7.8 stored
   5 FP16  lazy           –    –    –                    unsupported     –
-  8 FP16  load       4,096  8.0  0.0 █████████▒■│       fits           28
- 16 FP16  load        none 13.0 -5.0 ███████████│████▓» OOM load        –
+  8 FP16  load       4,096  8.0  0.0       █████▒■│     fits           28
+ 16 FP16  load        none    –    –  13.0 ███████│███» OOM load        –
 5 bpw FP16 lazy: unsupported: ExLlamaV2 0.3.2 does not know the architecture
 TinyForCausalLM
 4 bpw FP16 load: largest part the weights, 3.2 of 8.0 GiB; cache=Q8: 39,936
@@ -115,7 +116,7 @@ def test_a_table_at_80_columns() -> None:
 
 def test_a_table_at_120_columns_has_longer_bars_and_no_more() -> None:
     lines = rendered(CELLS, 120).splitlines()
-    assert lines[3].startswith("  4 FP16  load      22,528  8.0  0.0 █████████████▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒■■░│ ")
+    assert lines[3].startswith("  4 FP16  load      22,528  8.0  0.0       █████████████▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒■■░│ ")
     assert lines[3].endswith("│                 fits           28")
     assert max(map(len, lines)) <= 120
 
@@ -185,8 +186,21 @@ def test_what_would_make_a_case_fit_is_said() -> None:
 
 def test_what_would_be_in_use_counts_where_it_does_not_fit_not_what_pytorch_would_keep() -> None:
     fails = holding(3.0, 6.0, 1.0, held=100.0, failed_in="prefill")
-    assert fails.needed_bytes == int(10.5 * GIB)
-    assert "10.5 -2.5" in rendered([fails], 80)
+    assert fails.predicted_needed_bytes == int(10.5 * GIB)
+    assert "–    –  10.5" in rendered([fails], 80)
+    (case,) = document([fails], Expectation(1, 1.0))["cells"]
+    assert case["predicted_needed_bytes"] == int(10.5 * GIB)
+    assert document([ends(4096, 3.0, 1.0)], Expectation(1, 1.0))["cells"][0]["predicted_needed_bytes"] is None
+
+
+def test_what_does_not_fit_never_looks_as_if_it_did() -> None:
+    """As much would be in use as the card has, but in pieces that are too small: no bar within the limit, no peak."""
+    rows = [ends(2048, 3.0, 1.0), holding(5.0, 1.0, 1.0, bpw=5.0, fits=False, failed_in="prefill")]
+    told = [row.strip() for row in rendered(rows, 80).splitlines() if row.strip().endswith(("28", "–"))]
+    assert "│" in told[0]
+    assert "│" not in told[1]
+    assert "–    –   7.5" in told[1]
+    assert "lies in pieces too small" in rendered([*rows[:1], replace(rows[1], advice="less would fit")], 80)
 
 
 def test_a_reason_that_all_share_is_told_once() -> None:

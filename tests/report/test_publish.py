@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from bench.core.errors import BadInput
+from bench.report import echo
 from bench.report.html import page
 from bench.report.plots import write
 from bench.report.publish import publish
@@ -32,7 +33,7 @@ def test_cases_alone_make_what_they_always_made(frame_of: FrameOf, boundaries_of
     for nothing_found in (NONE, boundaries_of()):
         files = publish(frame_of(fits(4096, 5.0)), nothing_found, tmp_path, echo=False).files
         assert _names(files) == ["tables.md", *ADVICE, "tradeoffs.csv", "cases.csv", *PEAK_PLOT, PAGE]
-        assert (tmp_path / "tables.md").read_text().startswith("### tiny on rtx_4090")
+        assert (tmp_path / "tables.md").read_text().startswith("# What fits\n\n## Case by case\n\n### tiny on rtx_4090")
 
 
 def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_boundaries_alone_make_a_report(frame_of: FrameOf, boundaries_of: FrameO
         files = publish(no_cases, boundaries_of(ends(46336)), tmp_path, echo=False).files
         assert _names(files) == [*FOUND, "boundaries.csv", *BOUNDARY_PLOT, PAGE]
         text = (tmp_path / "tables.md").read_text()
-        assert text.startswith("### tiny on rtx_4090")
+        assert text.startswith("# What fits\n\n## How far it goes\n\n### tiny on rtx_4090")
         assert "| 4 | load | 46,336 |" in text
 
 
@@ -88,7 +89,7 @@ def test_cases_that_are_all_probes_make_no_verdicts(frame_of: FrameOf, boundarie
     cases = frame_of(fits(46336, 23.0, case_id="below"), oom(46592, case_id="above"))
     files = publish(cases, boundaries_of(ends(46336, case_ids=["above", "below"])), tmp_path, echo=False).files
     assert _names(files) == [*FOUND, "boundaries.csv", "cases.csv", *BOUNDARY_PLOT, PAGE]
-    assert (tmp_path / "tables.md").read_text().startswith("### tiny")
+    assert (tmp_path / "tables.md").read_text().startswith("# What fits\n\n## How far it goes\n\n### tiny")
 
 
 def test_of_two_rows_for_one_boundary_the_later_counts_and_both_had_probes(
@@ -190,8 +191,9 @@ def test_of_very_many_tables_the_first_are_printed_and_it_is_said_where_the_othe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(page, "MOST_TABLES", 2)
+    monkeypatch.setattr(echo, "MOST_TABLES", 2)
     models = [f"model_{n}" for n in range(5)]
-    cases = frame_of(*(fits(4096, 5.0, model=model) for model in models))
+    cases = frame_of(*(fits(4096, 5.0, model=model, bpw=3.0) for model in models))
     publish(cases, boundaries_of(*(ends(8192, model=model) for model in models)), tmp_path, echo=True)
     shown, written = capsys.readouterr().out, (tmp_path / "tables.md").read_text()
     assert shown.count(f"3 more of 5 tables are in {tmp_path / 'tables.md'}\n") == 2

@@ -20,8 +20,9 @@ from tests.report.conftest import ANOTHER_CARD_OR_MODEL, GIB, FrameOf, fits, oom
 GOLDEN = """\
 ### tiny on rtx_4090 (simulated), 24.00 GiB, matmul attention
 
-Peak VRAM in GiB, or the phase that ran out. max: the model's own limit. ≥: the longest of the lengths tried that \
-fits, and no more than that: max_seq_len=auto finds how far it goes. none: none of the lengths tried.
+Peak VRAM in GiB, or the phase that ran out. max: the model's own limit. ≥: the longest of the
+lengths tried that fits, and no more than that: max_seq_len=auto finds how far it goes. <: none of
+the lengths tried fits, and this is the shortest of them.
 
 | bpw | cache | how | 2,048 | 32,768 | 131,072 | fits up to |
 | ---: | --- | --- | ---: | ---: | ---: | ---: |
@@ -29,7 +30,7 @@ fits, and no more than that: max_seq_len=auto finds how far it goes. none: none 
 | 2.5 | FP16 | lazy | 5.8 | 12.4 | OOM load | ≥ 32,768 |
 | 2.5 | Q4 | load | 5.1 |  | 9.0 | 131,072 max |
 | 4.25 | FP16 | load | 8.0 | 15.0 |  | ≥ 32,768 |
-| 16 | FP16 | load | OOM load | OOM load | OOM load | none |
+| 16 | FP16 | load | OOM load | OOM load | OOM load | < 2,048 |
 
 - context size assumed
 """
@@ -86,8 +87,10 @@ def test_other_outcomes_are_named_and_explained(frame_of: FrameOf, outcome: str,
         ([fits(2048, 5.0), fits(8192, 6.0)], "≥ 8,192"),
         ([fits(2048, 5.0), {"max_seq_len": 8192, "outcome": "timeout", "phase": "prefill"}], "≥ 2,048"),
         ([fits(2048, 5.0), fits(131072, 6.0)], "131,072 max"),
-        ([oom(2048), oom(8192)], "none"),
-        ([oom(2048), {"max_seq_len": 8192, "outcome": "crash", "phase": "load"}], "none"),
+        ([oom(2048), oom(8192)], "< 2,048"),
+        ([oom(8192)], "not at 8,192"),
+        ([oom(256), oom(8192)], "none"),
+        ([oom(2048), {"max_seq_len": 8192, "outcome": "crash", "phase": "load"}], "not at 2,048"),
         ([{"max_seq_len": 8192, "outcome": "crash", "phase": "load"}], "–"),
     ],
 )
@@ -163,7 +166,7 @@ def test_of_two_rows_for_one_cell_the_later_is_shown(frame_of: FrameOf) -> None:
 def test_a_note_that_many_rows_share_is_shown_once(frame_of: FrameOf) -> None:
     frame = frame_of(fits(2048, 5.0, notes=["a", "b"]), fits(4096, 5.0, notes=["a"]), fits(8192, 5.0))
     (table,) = verdict_tables(frame)
-    assert table.notes == ["a", "b"]
+    assert table.assumptions == ["a", "b"]
 
 
 @pytest.mark.parametrize("row", [fits(4096, None), oom(4096), {"outcome": "crash", "phase": "load"}])

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from bench.analysis.claims import Answer
 from bench.analysis.recommend import Recommendation
 from bench.engines.registry import titles
+from bench.report.echo import MOST_TABLES
 from bench.report.html import cases as page_cases
 from bench.report.html import figures as page_figures
 from bench.report.html.summary import cards, environments
@@ -26,8 +27,6 @@ from bench.report.tables.verdicts import VerdictTable
 from bench.report.text.plain_table import CardKey, HasCard, PlainTable
 from bench.report.text.render import Shown, left_aligned
 
-# Of each kind of table. A page is for reading; whoever has more finds all of them in the Markdown beside it.
-MOST_TABLES = 20
 # A grid of more cells is no picture, and no table that anyone reads.
 MOST_CELLS = 4_000
 # Nothing is fetched, whatever the rows say: the browser is told to allow no address at all.

@@ -1,12 +1,19 @@
-"""The one setting of each card and model that answers most questions, in a line."""
+"""The one setting of each card and model that answers most questions, in a line: by one rule, whatever it rests on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any
 
-from bench.analysis.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation
-from bench.core.case import CACHES
+import pandas as pd
+
+from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence
+from bench.analysis.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation, recommend
+from bench.core.columns import SETTING
+from bench.core.identity import key_of
 from bench.core.identity_columns import SettingColumns
+from bench.core.outcome import Outcome
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
@@ -17,45 +24,59 @@ WANTED_TOKENS = 32768
 
 
 def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADROOM_BYTES) -> str:
-    """What `best` means of recommendations, for the length and the headroom that were asked for."""
-    return f"{_rule(wanted_tokens, headroom_bytes)} that leaves as much."
-
-
-def _rule(wanted_tokens: int, headroom_bytes: int) -> str:
+    """What `best` means, for the length and the headroom that were asked for."""
     return (
         f"best: the highest bpw, then the finest cache, that fits {wanted_tokens:,} tokens (or all that the model "
-        f"takes, where that is less) and leaves {size(headroom_bytes)}; where none does, the longest"
+        f"takes, where that is less) and leaves {size(headroom_bytes)}; where none does, the longest that leaves as "
+        "much."
     )
 
 
-FORECAST_RULE = f"{_rule(WANTED_TOKENS, DEFAULT_HEADROOM_BYTES)}."
+def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
+    """`best: 5 bpw, Q4 cache, load, 32,768 tokens, 0.8 GiB left (predicted)`, of the rows of one card and model: a line
+    for each batch size, as those are not compared, and none where there is nothing to choose from.
 
-
-def best_forecast(rows: Iterable[ForecastRow], axes: Axes) -> str:
-    """`best: 5 bpw, Q4 cache, load, 32,768 tokens, 0.8 GiB left (predicted)`, of the rows of one card and model.
-
-    `axes` name what else varies among them.
+    `axes` name what else varies among them. What is predicted is held to what holds for rows that were run.
     """
-    fitting = [row for row in rows if row.fits and row.max_seq_len is not None and row.headroom_bytes is not None]
-    if not fitting:
-        return "best: nothing is predicted to fit"
-    able = [
-        (row, left)
-        for row in fitting
-        if (row.max_seq_len or 0) >= _wanted(row.native_max_seq_len)
-        and (left := _left(row, _wanted(row.native_max_seq_len))) >= DEFAULT_HEADROOM_BYTES
-    ]
-    if able:
-        row, left = max(able, key=lambda one: (*_fineness(one[0]), one[1], not one[0].identity["lazy"]))
-        length = _wanted(row.native_max_seq_len)
-    else:
-        row = max(fitting, key=lambda one: (one.max_seq_len or 0, *_fineness(one), not one.identity["lazy"]))
-        length, left = row.max_seq_len or 0, row.headroom_bytes or 0
-    return _line(row.identity, axes, length, left, "predicted")
+    rows = list(rows)
+    # As a sweep would write them down if every prediction came true.
+    asked = pd.DataFrame([_as_row(row) for row in rows])
+    answers = recommend(evidence(asked, pd.DataFrame()), asked, (WANTED_TOKENS,))
+    groups = [list(group) for _, group in groupby(answers, lambda answer: key_of(answer.as_row(), QUESTION))]
+    lines = []
+    for group in groups:
+        of_batch = [row for row in rows if row.identity["batch_size"] == group[0].batch_size]
+        if len({key_of(row.identity, SETTING) for row in of_batch}) < 2:
+            continue
+        line = best_answer(group, axes, basis="predicted")
+        if not any(row.fits for row in of_batch):
+            line = "best: nothing is predicted to fit"
+        elif all(answer.max_seq_len is None for answer in group):
+            line = f"best: none: nothing that is predicted to fit leaves {size(DEFAULT_HEADROOM_BYTES)}"
+        lines.append(line if len(groups) == 1 else f"batch of {group[0].batch_size}: {line}")
+    return lines
 
 
-def best_answer(answers: Sequence[Recommendation], axes: Axes, wanted_tokens: int = WANTED_TOKENS) -> str:
-    """The same of the recommendations for one card and model, which rest on rows."""
+def _as_row(row: ForecastRow) -> dict[str, Any]:
+    """The columns of a case that recommendations rest on."""
+    parts = row.parts or {}
+    return {
+        **row.identity,
+        "attention": row.identity["attention_requested"],
+        **dict(zip(LENGTH_LIMIT, (row.native_max_seq_len, row.native_max_seq_len_basis), strict=True)),
+        "max_seq_len": row.max_seq_len,
+        "outcome": Outcome.FITS if row.fits else Outcome.OOM if row.fits is False else Outcome.ERROR,
+        "peak_device_bytes": row.predicted_peak_device_bytes,
+        "peak_reserved_bytes": row.predicted_peak_reserved_bytes,
+        **{name: parts.get(name) for name in ("context_bytes", "weights_bytes", "cache_bytes")},
+        "estimated_decode_tokens_per_s": row.estimated_decode_tokens_per_s,
+    }
+
+
+def best_answer(
+    answers: Sequence[Recommendation], axes: Axes, wanted_tokens: int = WANTED_TOKENS, basis: str | None = None
+) -> str:
+    """The same of the recommendations for one card and model, which rest on rows, or on another `basis`."""
     quality = [
         answer
         for answer in answers
@@ -67,8 +88,8 @@ def best_answer(answers: Sequence[Recommendation], axes: Axes, wanted_tokens: in
     for best in [*quality, *longest]:
         if best.max_seq_len is not None and best.setting is not None:
             setting: Line = {**best.setting, "attention": best.attention}
-            return _line(setting, axes, best.max_seq_len, best.headroom_bytes, kind_word(best.identity))
-    return f"best: none: {longest[0].reason}"
+            return _line(setting, axes, best.max_seq_len, best.headroom_bytes, basis or kind_word(best.identity))
+    return f"best: {'not known' if longest[0].is_unknown else 'none'}: {longest[0].reason}"
 
 
 def _line(setting: SettingColumns, axes: Axes, length: int, left: int | None, basis: str) -> str:
@@ -78,15 +99,3 @@ def _line(setting: SettingColumns, axes: Axes, length: int, left: int | None, ba
 
 def _wanted(native: int | None, wanted_tokens: int = WANTED_TOKENS) -> int:
     return min(wanted_tokens, native or wanted_tokens)
-
-
-def _left(row: ForecastRow, length: int) -> int:
-    """What is left of the card at `length`, at most the row's own: the cache that is not made is free, too."""
-    own = row.max_seq_len or length
-    cache_bytes = (row.parts or {}).get("cache_bytes", 0)
-    return (row.headroom_bytes or 0) + cache_bytes * (own - length) // own
-
-
-def _fineness(row: ForecastRow) -> tuple[float, int, int]:
-    setting = row.identity
-    return setting["bpw"], -CACHES.index(setting["cache"]), setting["head_bits"] or 0

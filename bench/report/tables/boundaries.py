@@ -70,13 +70,13 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
 
     @property
     def notes(self) -> list[str]:
-        """What to do where nothing fits, what is in doubt, and what was assumed."""
+        """What to do where nothing fits, and what is in doubt."""
         said: dict[str, list[tuple[int, int]]] = {}
         for i, cells in enumerate(self.cells):
             for j, row in enumerate(cells):
                 for remark in _remarks(row) if row else []:
                     said.setdefault(remark, []).append((i, j))
-        return [self._where(places) + remark for remark, places in said.items()] + self.assumptions
+        return [self._where(places) + remark for remark, places in said.items()]
 
     def _where(self, places: list[tuple[int, int]]) -> str:
         """`6 bpw load (FP16, Q8), 6 bpw lazy: `, the caches named where they are not all; empty for the whole table."""

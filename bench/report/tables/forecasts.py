@@ -19,7 +19,7 @@ from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
-from bench.report.tables.best import FORECAST_RULE, best_forecast
+from bench.report.tables.best import best_forecasts, rule
 from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.text.columns import Column, Columns
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
@@ -35,13 +35,15 @@ _FITS, _OOM, _FAINT = "#009E73", "#D55E00", "bright_black"  # Okabe and Ito's gr
 def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console) -> None:
     """A summary, a table for each card and model, and how to read them; in a terminal long tables are cut."""
     console.print(Text(summary(rows, expectation)))
-    tables = tables_of(rows)
+    tables, has_best = tables_of(rows), False
     for table in tables:
         console.print()
         console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None))
-        console.print(Text(best_forecast(table.rows, table.axes), "bold"))
+        for line in best_forecasts(table.rows, table.axes):
+            console.print(Text(line, "bold"))
+            has_best = True
     console.print()
-    console.print(_key(rows, expectation))
+    console.print(_key(rows, expectation, has_best))
 
 
 def summary(rows: Sequence[ForecastRow], expectation: Expectation) -> str:
@@ -142,7 +144,8 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     rows = table.rows[:most_rows]
     speeds = any(row.estimated_decode_tokens_per_s is not None for row in rows)
     stored = any(row.stored for row in rows)
-    largest = max(row.needed_bytes or 0 for row in table.rows)
+    largest = max(row.shown_bytes or 0 for row in table.rows)
+    needed = any(row.predicted_needed_bytes is not None for row in rows)
     telling = zip(table.varying, zip(*(table.axes.cells(row.identity) for row in rows), strict=True), strict=True)
     columns = [
         Column(name="bpw", cells=[table.axes.bits(row.identity) for row in rows], tells=True),
@@ -158,8 +161,9 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
             for name, cells in telling
         ),
         Column(name="fits up to" if table.rows[0].is_search else "max_seq_len", cells=[_length(row) for row in rows]),
-        Column(name="peak\nGiB", cells=[gib(row.needed_bytes) for row in rows]),
-        Column(name="left\nGiB", cells=[gib(row.headroom_bytes) for row in rows]),
+        Column(name="peak\nGiB", cells=[gib(row.predicted_peak_device_bytes) for row in rows]),
+        Column(name="left\nGiB", cells=[gib(row.headroom_bytes if row.fits else None) for row in rows]),
+        *([Column(name="needs\nGiB", cells=[_needs(row) for row in rows])] if needed else []),
         Column(name="", cells=[_bar(row, largest) for row in rows], justify="left", stretches=True),
         Column(name="verdict", cells=[_verdict(row) for row in rows], justify="left"),
     ]
@@ -174,22 +178,36 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
 
 
 def _bar(row: ForecastRow, largest_bytes: int) -> RenderableType:
-    if row.parts is None or row.needed_bytes is None:
+    """Nothing where what does not fit would look as if it did."""
+    if row.parts is None or row.shown_bytes is None or _is_in_pieces(row):
         return Text("")
-    return PartsBar(segments(row.parts, row.needed_bytes), scale_for(row.limit_bytes, largest_bytes))
+    return PartsBar(segments(row.parts, row.shown_bytes), scale_for(row.limit_bytes, largest_bytes))
 
 
-def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
+def _needs(row: ForecastRow) -> str:
+    return "" if row.predicted_needed_bytes is None else gib(row.predicted_needed_bytes)
+
+
+def _is_in_pieces(row: ForecastRow) -> bool:
+    """Whether it does not fit although no more would be in use than the card has."""
+    return row.predicted_needed_bytes is not None and row.predicted_needed_bytes <= row.limit_bytes
+
+
+def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) -> Group:
     """How to read the tables."""
     cells = " cell: a setting of which the longest is searched." if any(row.is_search for row in rows) else ""
     text = (
         f"Predicted from what {titles()} was recorded to allocate: nothing here is measured, nothing was run on a "
         "card. "
-        "peak: the most that the card would hold, and where it does not fit, what would be in use; left: what stays "
-        "free, negative where it is over. rest: scratch, attention, logits and the like; kept: by PyTorch, for later. "
-        "probe: a run that finds an answer. "
+        "peak: the most that the card would hold; left: what stays free. rest: scratch, attention, logits and the "
+        "like; kept: by PyTorch, for later. probe: a run that finds an answer."
     )
-    text += f"{FORECAST_RULE}{cells}"
+    if any(row.predicted_needed_bytes is not None for row in rows):
+        text += (
+            " needs: where it does not fit, what would be in use on a card without a limit; where that is no more than "
+            "this card has, what is free lies in pieces too small."
+        )
+    text += f" {rule()}{cells}" if has_best else cells
     if any(row.estimated_decode_tokens_per_s is not None for row in rows):
         text += " est. tok/s: decoding with the context full, estimated from memory bandwidth."
     if any(row.is_own_limit for row in rows):
@@ -197,7 +215,7 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation) -> Group:
     if any(row.is_at_end and not row.is_own_limit for row in rows):
         text += f" {LOWER_BOUND}"
     if any(row.is_search and row.fits is False for row in rows):
-        text += " none: not even the shortest, whose peak is shown."
+        text += " none: not even the shortest, which needs what is shown."
     if any(row.stored for row in rows):
         text += " stored: answered by an earlier run, and not run again."
     if expectation.assumed:
@@ -238,7 +256,8 @@ def _largest(row: ForecastRow) -> str | None:
     if row.parts is None:
         return None
     name, size_bytes = max(row.parts.items(), key=lambda part: part[1])
-    return f"largest part the {name.removesuffix('_bytes')}, {gib(size_bytes)} of {size(row.needed_bytes, 1)}"
+    told = f"largest part the {name.removesuffix('_bytes')}, {gib(size_bytes)} of {size(row.shown_bytes, 1)}"
+    return f"what is free lies in pieces too small; {told}" if _is_in_pieces(row) else told
 
 
 def _gain(row: ForecastRow, gain: Gain) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, cast
@@ -12,9 +12,10 @@ import pandas as pd
 from bench.analysis.claims import Answer, is_about
 from bench.analysis.evidence import QUESTION, SETTING
 from bench.analysis.quality import QualityRow, with_quality
-from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Recommendation
+from bench.analysis.recommend import COLUMNS, ESTIMATE_ERROR, MEASURED_ERROR, Policy, Recommendation
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.columns import CARD, LIMIT, MODEL
+from bench.core.columns import SETTING as CHOICE
 from bench.core.identity import key_of
 from bench.core.identity_columns import IdentityColumns
 from bench.engines.base import Chosen, Snippet, wanted_weights
@@ -27,19 +28,22 @@ from bench.report.tables.card import OPTIONAL
 from bench.report.tables.claims import claims_section
 from bench.report.tables.snippets import check_command
 from bench.report.text.ends import at_least
+from bench.report.text.markdown import list_item
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
 from bench.report.text.units import gib, rate, size, tokens
 
 _LEGEND = (
-    "quality: the highest bpw that gives this max_seq_len, then the finest cache; fastest: the most tokens/s with it, "
-    "where speeds that differ by less than their error ({errors}) count as equal: flash attention, load and the most "
-    "left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card or more. "
+    "quality: the highest bpw that gives this max_seq_len, then the finest cache; fast: among the most tokens/s with "
+    "it, as speeds that differ by less than their error ({errors}) count as equal, and flash attention, load and the "
+    "most left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card or more. "
     "rests on: a run that fits at this length{certified}; fewer tokens are taken to need no more. "
     "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
 )
 _LOWER_BOUND = "longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto"
+# What a policy promises no more than: an estimate cannot tell which is the fastest.
+_POLICY_NAMES = {Policy.FASTEST: "fast"}
 _PLAIN = ["max_seq_len", "left, GiB", "tokens/s", "rests on"]
 
 
@@ -107,7 +111,7 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
         where = f"{_model_name(group[0], naming)} on {naming.names.card_title(group[0].identity)}"
         notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
-        notes = [*_same_reason(notes, group), *_untried(group), *_assumed(group)]
+        notes = [*_same_reason(notes, group), *_untried(group)]
         columns, key = ["for", *_columns(axes)], card_key(group[0].identity)
         tables.append(
             PlainTable(
@@ -116,11 +120,22 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
                 columns=columns,
                 lines=lines,
                 notes=notes,
+                assumptions=_assumed(group),
                 varying=axes.varying,
                 card_key=key,
             )
         )
     return [*tables[:-1], *(replace(table, legend=_legend(answers)) for table in tables[-1:])]
+
+
+def with_a_choice(answers: Sequence[Recommendation], settings: Iterable[IdentityColumns]) -> list[Recommendation]:
+    """The answers to questions for which more than one of `settings` was asked for: who asked how far one setting goes
+    has nothing to choose.
+    """
+    asked: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+    for setting in settings:
+        asked.setdefault(key_of(setting, QUESTION), set()).add(key_of(setting, CHOICE))
+    return [answer for answer in answers if len(asked.get(key_of(answer.as_row(), QUESTION), ())) > 1]
 
 
 def best_lines(
@@ -163,9 +178,15 @@ def as_markdown_page(
             for answer in group
         ]
         notes = [f"{_model_name(a, naming)}, {_wanted(a)}: {a.reason}" for a in group if a.reason]
-        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound] + _assumed(group)
-        title = naming.names.card_title(group[0].identity)
-        table = PlainTable(title=title, legend=_legend(group), columns=columns, lines=lines, notes=notes)
+        notes += [f"{_model_name(a, naming)}, {_LOWER_BOUND}" for a in group if a.is_lower_bound]
+        table = PlainTable(
+            title=naming.names.card_title(group[0].identity),
+            legend=_legend(group),
+            columns=columns,
+            lines=lines,
+            notes=notes,
+            assumptions=_assumed(group),
+        )
         parts.append(as_markdown(table).replace("### ", "## ", 1))
         parts += [_copyable(alike, naming) for alike in _settings(group)]
     return "\n".join(parts)
@@ -212,7 +233,7 @@ def _columns(axes: Axes) -> list[str]:
 def _cells(answer: Recommendation, axes: Axes) -> list[str]:
     setting = answer.setting
     if setting is None or answer.max_seq_len is None:
-        return ["", "", "", *("" for _ in axes.varying), "none", "", "", ""]
+        return ["", "", "", *("" for _ in axes.varying), "–" if answer.is_unknown else "none", "", "", ""]
     return [
         axes.bits(setting),
         setting["cache"],
@@ -230,7 +251,8 @@ def _estimated(text: str, is_estimated: bool) -> str:
 
 
 def _wanted(answer: Recommendation) -> str:
-    return str(answer.policy) if answer.wanted_context is None else f"{answer.policy}, {answer.wanted_context:,}"
+    name = _POLICY_NAMES.get(answer.policy) or str(answer.policy)
+    return name if answer.wanted_context is None else f"{name}, {answer.wanted_context:,}"
 
 
 def _same_reason(notes: list[str], group: Sequence[Recommendation]) -> list[str]:
@@ -253,9 +275,10 @@ def _copyable(alike: list[Recommendation], naming: Naming) -> str:
     return "\n".join(
         [
             f"### {told.title}\n",
-            *(f"- {ask.tokens} tokens, for {ask.wanted}: {ask.rests_on}" for ask in told.asks),
-            f"- check it on your card, DIR being {told.weights}: " + ", ".join(f"`{ask.check}`" for ask in told.asks),
+            *(list_item(f"{ask.tokens} tokens, for {ask.wanted}: {ask.rests_on}") for ask in told.asks),
+            list_item(f"check it on your card, DIR being {told.weights}:"),
             "",
+            *("  ```sh", *(f"  {ask.check}" for ask in told.asks), "  ```", ""),
             f"<details><summary>to copy{told.shorter}</summary>\n",
             *(f"```{each.language}\n{each.text}\n```\n" for each in told.snippets),
             "</details>\n",
@@ -292,7 +315,7 @@ def _ask(length: int, alike: list[Recommendation]) -> Ask:
     return Ask(
         tokens=tokens(length),
         wanted="; ".join(map(_wanted, alike)),
-        rests_on=f"{answer.basis}; {answer.attention or 'unknown'} attention; rows of run {answer.run_id}: "
+        rests_on=f"{answer.rests_on}; {answer.attention or 'unknown'} attention; rows of run {answer.run_id}: "
         f"{', '.join(rows) or 'unnamed'}",
         check=check_command(answer),
     )

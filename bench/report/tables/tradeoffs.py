@@ -80,7 +80,7 @@ def _table(rows: list[_Point], count: dict[Any, int], names: Names) -> PlainTabl
     notes = [f"{skipped} more are not compared: their VRAM or tokens/s is unknown"] if skipped else []
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
-    notes += in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
+    assumptions = in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
     batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
     return PlainTable(
         title=f"{names.model(first)}{batch} on {names.card_title(first)}",
@@ -97,6 +97,7 @@ def _table(rows: list[_Point], count: dict[Any, int], names: Names) -> PlainTabl
         ],
         lines=lines,
         notes=notes,
+        assumptions=assumptions,
         varying=axes.varying,
         card_key=card_key(first),
     )

@@ -49,15 +49,17 @@ class VerdictTable(CardTable[ShownCase]):
                 "≥: the longest of the lengths tried that fits, and no more than that: max_seq_len=auto finds how far "
                 "it goes."
             )
+        if any(end.startswith("<") for end in ends):
+            parts.append("<: none of the lengths tried fits, and this is the shortest of them.")
         if "none" in ends:
-            parts.append("none: none of the lengths tried.")
+            parts.append("none: not even 256 tokens.")
         return " ".join(parts)
 
     @property
     def notes(self) -> list[str]:
-        """What was assumed, and why some cells have no answer."""
+        """Why some cells have no answer."""
         errors = {row["error"] for row in self.rows if row["error"] and row["outcome"] not in ("fits", "oom")}
-        return self.assumptions + sorted(errors)
+        return sorted(errors)
 
     def header(self) -> list[str]:
         """The names of the columns."""
@@ -82,11 +84,20 @@ class VerdictTable(CardTable[ShownCase]):
         row = [(n, cell["outcome"]) for n, cell in zip(self.lengths, self.cells[index], strict=True) if cell]
         fits = max((n for n, outcome in row if outcome == "fits"), default=None)
         if fits is None:
-            return "none" if any(outcome == "oom" for _, outcome in row) else "–"
+            return _beyond([n for n, outcome in row if outcome == "oom"])
         if fits == self.own_limit:
             return f"{tokens(fits)} max"
         is_end = any(fits < n <= fits + PAGE and outcome in ("oom", "degraded") for n, outcome in row)
         return tokens(fits) if is_end else at_least(fits)
+
+
+def _beyond(failed: Sequence[int]) -> str:
+    """How far a line goes of which no length that was tried fits: `not at 8,192` of one, `< 2,048` of several."""
+    if not failed:
+        return "–"
+    if min(failed) <= PAGE:
+        return "none"
+    return f"not at {tokens(failed[0])}" if len(failed) == 1 else f"< {tokens(min(failed))}"
 
 
 def close_together(lengths: Sequence[int]) -> bool:

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
+
+_WIDTH = 100
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str]) -> list[str]:
     """The lines of a table; columns that `words` names are aligned to the left, the others are numbers."""
     rule = ["---" if name in words else "---:" for name in header]
     return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+
+
+def paragraph(text: str) -> str:
+    """Prose in lines that an editor and a diff show whole; a renderer joins them."""
+    return _wrapped(text, "")
+
+
+def list_item(text: str) -> str:
+    """One item of a list, the same way."""
+    return _wrapped(text, "- ")
+
+
+def _wrapped(text: str, mark: str) -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=mark,
+        subsequent_indent=" " * len(mark),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -23,7 +23,8 @@ class HasCard(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PlainTable:
-    """`lines` of cells under `columns`, how to read them (`legend`), and what else a reader should know (`notes`).
+    """`lines` of cells under `columns`, how to read them (`legend`), what else a reader should know (`notes`), and what
+    was taken for granted (`assumptions`).
 
     `card_key` is that of the card which all of it is of; empty where there is none.
     """
@@ -33,6 +34,7 @@ class PlainTable:
     columns: list[str]
     lines: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    assumptions: list[str] = field(default_factory=list)
     varying: Sequence[str] = ()
     card_key: CardKey = ()
 

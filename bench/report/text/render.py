@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from rich.console import Group
 from rich.text import Text
 
 from bench.report.text.columns import Column, Columns
-from bench.report.text.markdown import markdown_table
+from bench.report.text.markdown import list_item, markdown_table, paragraph
 
 # Their columns are aligned to the left.
 _WORDS = {"cache", "how", "attention", "for", "model", "basis", "saying", "card", "least", "most", "so the saying"}
@@ -36,7 +37,11 @@ class Shown(Protocol):
 
     @property
     def notes(self) -> list[str]:
-        """What else a reader should know, a paragraph each."""
+        """What else a reader should know of this table, a paragraph each."""
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What was taken for granted, which other tables may have in common with it."""
 
     @property
     def varying(self) -> Sequence[str]:
@@ -51,14 +56,34 @@ class Shown(Protocol):
 
 def as_markdown(table: Shown) -> str:
     """A heading, the table, and its notes."""
-    lines = [f"### {table.title}", "", table.legend, "", *markdown_table(table.header(), table.body(), _WORDS)]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+    lines = [f"### {table.title}", "", paragraph(table.legend), ""]
+    lines += markdown_table(table.header(), table.body(), _WORDS)
+    return "\n".join([*lines, "", *map(list_item, (*table.notes, *table.assumptions))]).rstrip() + "\n"
 
 
-def as_rich(table: Shown) -> Group:
-    """For the terminal, at home in 80 columns."""
-    legend = [Text(text, style="bright_black") for text in (table.legend, *table.notes) if text]
-    return Group(Text(table.title, style="bold"), _columns(table), *legend)
+class Told:
+    """What a reader of a terminal was told already, as tables that follow each other explain the same."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def new(self, words: Iterable[str]) -> list[str]:
+        """Those of `words` that are new, which they are no more."""
+        new = [word for word in dict.fromkeys(words) if word not in self._told]
+        self._told.update(new)
+        return new
+
+
+_SENTENCE = re.compile(r"(?<=\.) (?=\S)")
+
+
+def as_rich(table: Shown, told: Told | None = None) -> Group:
+    """For the terminal, at home in 80 columns; without the sentences that were `told` with another table."""
+    told = told or Told()
+    legend = " ".join(told.new(_SENTENCE.split(table.legend)))
+    texts = [text for text in (legend, *table.notes, *told.new(table.assumptions)) if text]
+    lines = [Text(text, style="bright_black") for text in texts]
+    return Group(Text(table.title, style="bold"), _columns(table), *lines)
 
 
 def _columns(table: Shown) -> Columns:
