@@ -51,6 +51,7 @@ class Reading:
     processes: list[Process] = field(default_factory=list)
     energy_mj: int | None = None
     sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
     temperature_c: int | None = None
     throttle_reasons: int | None = None
 
@@ -103,6 +104,7 @@ def read(uuid: str) -> Reading:
         processes=[Process(p.pid, None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in running],
         energy_mj=_try(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
         sm_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))),
+        memory_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))),
         temperature_c=_try(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))),
         throttle_reasons=_try(lambda: int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
     )

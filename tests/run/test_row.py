@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,7 +54,7 @@ def _memory(peak_bytes: int) -> Memory:
 
 
 def _reading(used_bytes: int, energy_mj: int) -> Reading:
-    return Reading(24 * GIB, used_bytes, 0, [Process(1, None)], energy_mj, 2000, 50, 0)
+    return Reading(24 * GIB, used_bytes, 0, [Process(1, None)], energy_mj, 2000, 1000, 50, 0)
 
 
 FACTS = CardFacts(context_bytes=300, cuda_version="12.8", device_total_bytes=23 * GIB, held_bytes=5 * GIB)
@@ -85,6 +86,13 @@ def _row(messages: list[Message], verdict: Verdict = FITS, **changes: Any) -> di
     return make_row(
         "run", Measurement(**{**measured, **changes}), VERSIONS, Forecast(CASE, None, None, "none", 0, None)
     )
+
+
+def test_the_telemetry_keeps_every_reading_of_before_and_after() -> None:
+    told = json.loads(str(_row(MESSAGES)["telemetry"]))
+    for when in ("before", "after"):
+        assert set(told[when]) == {field.name for field in fields(Reading)}
+    assert (told["before"]["sm_clock_mhz"], told["before"]["memory_clock_mhz"]) == (2000, 1000)
 
 
 def test_a_row_has_declared_columns_and_no_others() -> None:
