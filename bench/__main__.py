@@ -17,10 +17,12 @@ from typing import Protocol
 from bench.commands.command_line import parse
 from bench.core.encoding import fall_back
 from bench.core.errors import BadInput, ExitCode
+from bench.core.left_readers import outlive_readers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
+    outlive_readers()
     fall_back()
     arguments = parse(argv)
     for name in (signal.SIGTERM, signal.SIGHUP):
@@ -29,9 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
     except Exception as error:
         if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()

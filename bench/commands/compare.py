@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,15 +76,12 @@ def _compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bo
     report = ComparisonReport(comparison, old, new, skipped)
     if out is not None:
         _write(out, as_markdown(report))
-    try:
-        if as_json:
-            print(json.dumps(document(report), indent=2), flush=True)
-        else:
-            show(report, console_for())
-            if out is not None:
-                console_for().print(f"\n{out}", highlight=False, soft_wrap=True, markup=False)
-    except BrokenPipeError:  # as of `compare … | head -1`: the gates are what they are, whoever reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if as_json:
+        print(json.dumps(document(report), indent=2))
+    else:
+        show(report, console_for())
+        if out is not None:
+            console_for().print(f"\n{out}", highlight=False, soft_wrap=True, markup=False)
     return ExitCode.DONE if comparison.passed and not skipped else ExitCode.PROBLEMS
 
 

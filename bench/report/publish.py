@@ -117,8 +117,6 @@ def publish(
             drawn, untold = pictures()
             files += [*drawn, page_file]
             keep_only(out_dir, files)
-    except BrokenPipeError:
-        raise  # who reads the tables has gone: no fault of the folder
     except OSError as error:
         raise BadInput(f"{out_dir}: cannot be written ({error.strerror}); choose another folder") from None
     for words in untold:

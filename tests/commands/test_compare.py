@@ -56,7 +56,6 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.parametrize("how", [[], ["--json"]])
 def test_a_reader_who_leaves_changes_no_verdict(tmp_path: Path, how: list[str]) -> None:
-    """As in `compare … | head -1` with pipefail: it was exit code 0, over gates that had failed."""
     base = write(tmp_path / "base", [case()])
     head = write(tmp_path / "head", [grown(case(), 1000 * MIB)])
     command = [sys.executable, "-m", "bench", "compare", str(base), str(head), *how]

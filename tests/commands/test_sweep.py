@@ -332,6 +332,19 @@ def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "results")) == 2
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_leaves_changes_no_exit_code(tmp_path: Path, unbuffered: str) -> None:
+    sweep = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=512", "timeout_s=0.01"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(sweep, cwd=tmp_path, env=environment, stdout=write, stderr=write, timeout=120, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert [row["outcome"] for row in rows(tmp_path / "results")] == ["timeout"]
+    assert list(tmp_path.rglob("report.html"))
+
+
 def test_the_parent_of_a_sweep_never_imports_torch(tmp_path: Path) -> None:
     script = (
         "import sys; from bench.__main__ import main; "
