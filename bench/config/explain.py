@@ -63,9 +63,8 @@ def unknown_key(key: str) -> str:
         return f"unknown key {key!r}; Hydra's own keys are listed by its documentation"
     if last in _OTHER_PLACES:
         return f"unknown key {key!r}. Did you mean {_OTHER_PLACES[last]}?"
-    siblings = [known for known in _KEYS if dot and known.startswith(f"{group}.")]
-    if siblings:
-        return f"unknown key {key!r}. Known: {', '.join(siblings)}."
+    if siblings := [known for known in _KEYS if dot and known.startswith(f"{group}.")]:
+        return f"unknown key {key!r}. {nearest(key, siblings, f'{group}.')}"
     return f"unknown key {key!r}. {nearest(key, (known for known in _KEYS if '.' not in known))}"
 
 
@@ -80,7 +79,7 @@ def unknown_choice(group: str, name: str, names: Sequence[str]) -> str:
             f"unknown model {name!r}: a repository is model=hub model.repo={repo}{at}, "
             f"a directory model=local model.path={name}"
         )
-    if group == "device" and (number := re.fullmatch(r"(?:(?:cuda|gpu):?)?(\d+)", name)):
+    if group == "device" and (number := re.fullmatch(r"[\[(]?(?:(?:cuda|gpu):?)?(\d\d?)[\])]?", name)):
         return f"unknown device {name!r}: a GPU of this machine is device=cuda device.index={number[1]}; {ONE_GPU}"
     if group == "device" and _means_several(name):
         return f"unknown device {name!r}: {ONE_GPU}"

@@ -83,11 +83,11 @@ def _with_names(
         chosen = [parser.parse_override(f"{group}={one}").value() for one in override.sweep_string_iterator()]
     else:
         chosen = [value]
-    if None in chosen and group != "experiment":
-        raise BadInput(f"{typed}: name one. {nearest('', catalogue.names(group))}")
+    if None in chosen:
+        raise BadInput(f"{typed}: name one, or leave it out. {nearest('', catalogue.names(group))}")
     if group == "device" and len(set(map(str, chosen))) < len(chosen):
         raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.ONE_GPU}")
-    texts = ["null" if name is None else quoted(_adopted(group, str(name), catalogue)) for name in chosen]
+    texts = [quoted(_adopted(group, str(name), catalogue)) for name in chosen]
     package = f"@{override.package}" if override.package else ""
     return parser.parse_override(f"{group}{package}={','.join(texts)}")
 

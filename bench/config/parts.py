@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bench.config.catalogue import Catalogue
 from bench.config.explain import composition
+from bench.config.typed import quoted
 from bench.core.errors import BadInput
 
 NODES = ("model", "device")  # the groups whose files are one node of the configuration
@@ -117,7 +118,7 @@ class Parts:
         return {"": self._rests[experiment], **read}
 
     def _ask_hydra(self, choice: dict[str, str]) -> Part:
-        chosen = [f"{group}={name}" for group, name in choice.items()]
+        chosen = [f"{group}={quoted(str(name))}" for group, name in choice.items()]
         composed = self._compose([*(override.text for override in self._fixed), *chosen])
         return Part(composed.config, composed.choices)
 
@@ -147,8 +148,6 @@ class Parts:
 
     def _keeps_out_of_nodes(self, experiment: Any) -> bool:
         """Whether an experiment leaves the nodes `model` and `device` as they are."""
-        if experiment is None:
-            return True
         content = read_alone(self._catalogue.find("experiment", str(experiment)), package="_global_")
         return content is not None and not any(group in content for group in NODES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -20,8 +21,22 @@ class BadInput(Exception):
     """One or two lines: what was given, what is allowed, what to do. Ends the program with exit code 2."""
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """` Did you mean a, b?`, or the whole list where nothing is near."""
+def nearest(given: str, known: Iterable[str], group: str = "") -> str:
+    """`More exactly: a, b?` for several names that `given` is a part of; `Did you mean a?` for one, or for names that
+    are near; or the whole list where none is. The beginning `group`, which all have, does not count.
+    """
     names = sorted(known)
-    close = difflib.get_close_matches(given.lower(), names, n=3, cutoff=0.5)
+    by_letters = {_letters(name.removeprefix(group)): name for name in names}
+    typed = _letters(given.removeprefix(group))
+    parts = [by_letters[typed]] if typed in by_letters else []
+    parts = parts or [name for letters, name in by_letters.items() if len(typed) > 1 and letters.startswith(typed)]
+    parts = parts or [name for letters, name in by_letters.items() if len(typed) > 2 and typed in letters]
+    if len(parts) > 1:
+        return f"More exactly: {', '.join(parts)}?"
+    close = parts or [by_letters[one] for one in difflib.get_close_matches(typed, by_letters, n=3, cutoff=0.5)]
     return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(names)}."
+
+
+def _letters(name: str) -> str:
+    """A name without what people write between its parts: `RTX 3080` and `rtx_3080` are the same."""
+    return re.sub(r"[\W_]", "", name.lower())

@@ -102,6 +102,22 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
         ("model.native_max_seq_len=131072", "Did you mean auto_up_to?"),
         ("rope_alpha=2.5", "no memory"),
         ("gpu_split=[20,24]", "several GPUs in one case are not there yet"),
+        ("device=rtx_3080", "More exactly: rtx_3080_10gb, rtx_3080_12gb?"),
+        ("device=RTX 3080", "More exactly: rtx_3080_10gb, rtx_3080_12gb?"),
+        ("device=3080", "More exactly: rtx_3080_10gb, rtx_3080_12gb?"),
+        ("device=rtx_3081", "Did you mean rtx_308"),
+        ("model=llama-3.1", "More exactly: llama_3_1_70b, llama_3_1_8b?"),
+        ("model=qwen2.5-7b", "Did you mean qwen2_5_7b?"),
+        ("max_attention=1", "Did you mean max_attention_size?"),
+        ("device.memory_bandwith=760GB/s", "Did you mean device.memory_bandwidth_bytes_per_s"),
+        ("device.bandwidth=760GB/s", "Did you mean device.memory_bandwidth_bytes_per_s?"),
+        ("model.repository=x", "Did you mean model.repo"),
+        ("device=0,1", "a GPU of this machine is device=cuda device.index=0"),
+        ("device=cuda,7", "a GPU of this machine is device=cuda device.index=7"),
+        ("device=l4,rtx_3080", "More exactly: rtx_3080_10gb"),
+        ("device=[0,1]", "a GPU of this machine is device=cuda device.index=0"),
+        ("experiment=quickstart,null", "name one, or leave it out. Known: pull_request"),
+        ("device.zzz=1", "Known: device.compute_capability, "),
     ],
 )
 def test_what_cannot_be_chosen_is_told(override: str, said: str) -> None:
@@ -125,7 +141,7 @@ def test_a_card_of_one_s_own_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("total_memory: 10GiB", "unknown key 'device.total_memory'. Known: device.name"),
+        ("total_memory: 10GiB", "unknown key 'device.total_memory'. Did you mean device.total_memory_bytes?"),
         ("total_memory_bytes: 10GiX", "device.total_memory_bytes: '10GiX' is not a size"),
         (
             "total_memory_bytes: 9.78",
@@ -183,7 +199,8 @@ def test_an_experiment_may_choose_the_launcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("bwp: 3.0\n", "unknown key 'bwp'. Did you mean bpw"), ("device: {total: 1}\n", "device.total")]
+    ("text", "said"),
+    [("bwp: 3.0\n", "unknown key 'bwp'. Did you mean bpw"), ("device: {total: 1}\n", "device.total_memory_bytes?")],
 )
 def test_an_unknown_key_of_an_experiment_is_named(text: str, said: str, tmp_path: Path) -> None:
     message = _refusal(*_experiment(tmp_path, text))
