@@ -11,6 +11,8 @@ from typing import TypedDict
 
 import pandas as pd
 
+from bench.core.errors import first_line
+
 PUBLISHED = Path(__file__).with_name("published_quality.csv")
 KEYS = ["model", "bpw", "cache"]
 REQUIRED = [*KEYS, "quality"]
@@ -43,7 +45,7 @@ def read_quality(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UnusableQuality(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' own errors of parsing are ValueErrors
-        raise UnusableQuality(f"{path}: not a readable CSV ({str(error).splitlines()[0]})") from error
+        raise UnusableQuality(f"{path}: not a readable CSV ({first_line(error)})") from error
     missing = [name for name in REQUIRED if name not in frame]
     if missing:
         raise UnusableQuality(f"{path}: no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")

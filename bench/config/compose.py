@@ -28,7 +28,7 @@ from bench.config.overrides import parse
 from bench.config.parts import NODES, Composed, Override, Parts, part_with
 from bench.config.settings import DeviceSettings, ModelSettings, Settings
 from bench.config.typed import quoted
-from bench.core.errors import BadInput
+from bench.core.errors import BadInput, first_line
 
 __all__ = ["config_dir"]
 
@@ -215,7 +215,7 @@ class _Asked(NamedTuple):
                 return (
                     f"{override.key}={name}: not installed; Hydra's plugins are packages (hydra-joblib-launcher, say)"
                 )
-        return str(error).splitlines()[0]
+        return first_line(error)
 
     def _with_own_names(self, message: str) -> str:
         for (group, name), path in self.catalogue.own_files.items():

@@ -45,7 +45,7 @@ from platformdirs import user_cache_path
 from bench.config import skeleton
 from bench.config.formats import is_weights_file
 from bench.core.case import ModelSpec
-from bench.core.errors import BadInput, nearest
+from bench.core.errors import BadInput, first_line, nearest
 from bench.core.files import replaced
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -311,7 +311,7 @@ def _explain(error: Exception, repo: str, revision: str) -> str:
         else:
             remedy = "try again later"
         return f"{given}: {endpoint} refuses it ({status}); {remedy}"
-    return f"{given}: cannot be stored ({_first_line(error)}); XDG_CACHE_HOME and HF_HOME say where"
+    return f"{given}: cannot be stored ({first_line(error)}); XDG_CACHE_HOME and HF_HOME say where"
 
 
 def _branches(repo: str) -> list[str]:
@@ -331,9 +331,5 @@ def _is_away(error: Exception) -> bool:
 def _why_away(error: Exception) -> str:
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
-    reason = error.response.status_code if isinstance(error, HfHubHTTPError) else _first_line(error.__cause__ or error)
+    reason = error.response.status_code if isinstance(error, HfHubHTTPError) else first_line(error.__cause__ or error)
     return f"{constants.ENDPOINT} cannot be reached ({reason})"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -37,6 +37,11 @@ def nearest(given: str, known: Iterable[str], group: str = "") -> str:
     return f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(names)}."
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def _letters(name: str) -> str:
     """A name without what people write between its parts: `RTX 3080` and `rtx_3080` are the same."""
     return re.sub(r"[\W_]", "", name.lower())

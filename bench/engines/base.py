@@ -49,6 +49,24 @@ class Package:
     blocks: str | None = None
 
 
+class SimulatedSeconds(NamedTuple):
+    """About how long the engine's own code takes on a simulated card, each in seconds.
+
+    A layer is loaded, works off a chunk (by what its attention is made of) and decodes a token; unquantised ones take
+    `unquantised_chunk_layer` more of each. An expert of a layer is loaded, and run by the engine's code, or by its
+    requests alone where that was shown to repeat.
+    """
+
+    load_layer: float
+    load_unquantised_layer: float
+    load_expert: float
+    chunk_layer: Mapping[str, float]
+    unquantised_chunk_layer: float
+    decode_layer: float
+    expert: float
+    repeated_expert: float
+
+
 class Snippet(NamedTuple):
     """A text to copy: what it is for, its language, and itself."""
 
@@ -93,6 +111,7 @@ class EngineSpec:
     weights: Weights
     decode_efficiency: float
     warm_up_tokens: int
+    simulated_seconds: SimulatedSeconds
     oom_texts: tuple[str, ...]
     packages: Mapping[str, Package]
 

@@ -1,7 +1,7 @@
 """About how long a case takes on a simulated card: by layers, experts and chunks.
 
 The engine's own code runs there, operator by operator, whatever the sizes of the tensors: time goes by how many modules
-are loaded and how often each is called. The constants were measured on two cores of a server, 2026; another machine may
+are loaded and how often each is called. The engine's `SimulatedSeconds` were measured on one machine; another may
 take half or twice as long, which rows that are stored correct. Real cards are measured, and never estimated here.
 """
 
@@ -17,22 +17,12 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
 from bench.core.outcome import Outcome, Phase
-from bench.engines.registry import rules_of
+from bench.engines.registry import engine_of, rules_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
 from bench.scenarios.registry import scenario_of
 
 _START_S = 0.4
-_LOAD_LAYER_S = 0.013
-_LOAD_UNQUANTISED_LAYER_S = 0.045
-_LOAD_EXPERT_S = 0.0007  # three matrices: their entries in the checkpoint, and loading them by requests alone
-# A layer works off a chunk: by what its attention is made of.
-_CHUNK_LAYER_S = {"flash": 0.0006, "xformers": 0.0007, "sdpa": 0.0009, "matmul": 0.0024}
-_UNQUANTISED_CHUNK_LAYER_S = 0.003  # more than that
-_DECODE_LAYER_S = 0.0005
-# A layer's expert, run by the engine's code, or by its requests alone where that was shown to repeat.
-_EXPERT_S = 0.0022
-_REPEATED_EXPERT_S = 0.000011
 _LAYERS_RUN = 2  # of every length of chunks, before the rest is known to repeat
 _LENGTHS = 3  # of chunks in a case: a short prompt, whole ones, the last
 
@@ -43,7 +33,9 @@ def probe_seconds(case: Case) -> float | None:
     if not case.device.is_simulated or found is None:
         return None
     layers, experts = found
-    attention = "flash" if case.attention == "auto" else case.attention
+    engine = engine_of(case.engine)
+    seconds_of = engine.simulated_seconds
+    attention = engine.attentions[0] if case.attention == "auto" else case.attention
     schedule = rules_of(case.engine).unread_setup(case, attention).schedule(case.max_seq_len)
     scenario = scenario_of(case.scenario)
     steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
@@ -54,15 +46,15 @@ def probe_seconds(case: Case) -> float | None:
     chunks -= sum(step.tokens for step in decoding if step.phase is Phase.PREFILL)
     unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
-        (_LOAD_UNQUANTISED_LAYER_S if unquantised else _LOAD_LAYER_S)
-        + chunks * (_CHUNK_LAYER_S[attention] + unquantised * _UNQUANTISED_CHUNK_LAYER_S)
-        + decoded * (_DECODE_LAYER_S + unquantised * _UNQUANTISED_CHUNK_LAYER_S)
+        (seconds_of.load_unquantised_layer if unquantised else seconds_of.load_layer)
+        + chunks * (seconds_of.chunk_layer[attention] + unquantised * seconds_of.unquantised_chunk_layer)
+        + decoded * (seconds_of.decode_layer + unquantised * seconds_of.unquantised_chunk_layer)
     )
     if experts > 1:
         calls = chunks * layers
         run = calls if unquantised else min(calls, _LAYERS_RUN * min(_LENGTHS, chunks))
-        seconds += layers * experts * _LOAD_EXPERT_S
-        seconds += experts * (run * _EXPERT_S + (calls - run) * _REPEATED_EXPERT_S)
+        seconds += layers * experts * seconds_of.load_expert
+        seconds += experts * (run * seconds_of.expert + (calls - run) * seconds_of.repeated_expert)
     return seconds
 
 

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
+from bench.core.errors import first_line
 from bench.core.files import replaced
 from bench.store.schema import SCHEMAS, Kind, is_later, value_before
 
@@ -225,7 +226,7 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: not a readable parquet file ({_first_line(error)})") from error
+        raise UnreadableFile(f"{path}: not a readable parquet file ({first_line(error)})") from error
     metadata = {
         key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
     }
@@ -246,7 +247,7 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
         table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
         return _with_engine_versions(table)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: damaged, or not of this program ({_first_line(error)})") from error
+        raise UnreadableFile(f"{path}: damaged, or not of this program ({first_line(error)})") from error
 
 
 def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
@@ -284,7 +285,3 @@ def _writer(path: Path, schema: pa.Schema) -> str:
 
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

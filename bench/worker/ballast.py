@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from bench.core.errors import first_line
+
 # What the process before us held comes back a moment after its end.
 _SETTLE_S = 0.05
 _PATIENCE_S = 10.0
@@ -71,7 +73,7 @@ def _hold(left_bytes: int, lifeline: int, answer: int) -> NoReturn:
             held, held_bytes = _fill(left_bytes)
             said = {"held_bytes": held_bytes}
         except RuntimeError as error:  # of CUDA and of PyTorch's allocator, all are of this kind
-            said = {"error": str(error).splitlines()[0]}
+            said = {"error": first_line(error)}
         os.write(answer, json.dumps(said).encode())
         os.close(answer)
         os.read(lifeline, 1)
