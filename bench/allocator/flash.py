@@ -1,6 +1,7 @@
 """What flash-attn's forward kernel allocates besides its output.
 
-Source: csrc/flash_attn/flash_api.cpp (mha_fwd, num_splits_heuristic) at 2.8; PyTorch carries a copy of the same code.
+Source: csrc/flash_attn/flash_api.cpp (mha_fwd, mha_fwd_kvcache, num_splits_heuristic) at 2.8; PyTorch carries a copy
+of the same code.
 """
 
 from __future__ import annotations
@@ -42,6 +43,38 @@ def temporaries(
     The arguments are a `Call` and the card's number of multiprocessors.
     """
     windowed = 0 <= window < k_len
+    return _temporaries(batch_size, q_len, num_heads, head_dim, k_len, num_kv_heads, windowed, num_sms)
+
+
+@njit(cache=True, nogil=True)
+def kvcache_temporaries(
+    batch_size: int,
+    q_len: int,
+    num_heads: int,
+    head_dim: int,
+    k_len: int,
+    num_kv_heads: int,
+    window: int,
+    num_sms: int,
+) -> tuple[int, int, int]:
+    """The same of mha_fwd_kvcache. `k_len` is the cache's own length, not that of what is in it.
+
+    It looks at the window before it finds that it is longer than the keys; mha_fwd does so afterwards.
+    """
+    return _temporaries(batch_size, q_len, num_heads, head_dim, k_len, num_kv_heads, window >= 0, num_sms)
+
+
+@njit(cache=True, nogil=True)
+def _temporaries(
+    batch_size: int,
+    q_len: int,
+    num_heads: int,
+    head_dim: int,
+    k_len: int,
+    num_kv_heads: int,
+    windowed: bool,
+    num_sms: int,
+) -> tuple[int, int, int]:
     if q_len == 1 and num_heads > num_kv_heads and not windowed:
         # The heads that share keys are worked on as if they were one head's queries.
         q_len, num_heads = num_heads // num_kv_heads, num_kv_heads

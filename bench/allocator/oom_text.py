@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 from bench.allocator.caching import OutOfMemory, Statistics
 
+_CARD = re.compile(r"out of memory\..* GPU (\d+)\b")
 
-def oom_text(error: OutOfMemory, stats: Statistics, total_bytes: int) -> str:
-    """The message of `torch.OutOfMemoryError` on a simulated card of `total_bytes`, up to its advice.
+
+def oom_text(error: OutOfMemory, stats: Statistics, total_bytes: int, index: int = 0) -> str:
+    """The message of `torch.OutOfMemoryError` on the simulated card `cuda:index` of `total_bytes`, up to its advice.
 
     "Tried to allocate" is the segment that was asked from the driver, not the tensor: 20.00 MiB for one of 2 MiB.
     """
     return (
-        f"CUDA out of memory. Tried to allocate {format_size(error.segment_bytes)}. GPU 0 (simulated) has a total "
-        f"capacity of {format_size(total_bytes)} of which {format_size(error.free_bytes)} is free. Of the allocated "
-        f"memory {format_size(stats.allocated_bytes)} is allocated by PyTorch, and "
+        f"CUDA out of memory. Tried to allocate {format_size(error.segment_bytes)}. GPU {index} (simulated) has a "
+        f"total capacity of {format_size(total_bytes)} of which {format_size(error.free_bytes)} is free. Of the "
+        f"allocated memory {format_size(stats.allocated_bytes)} is allocated by PyTorch, and "
         f"{format_size(stats.reserved_bytes - stats.allocated_bytes)} is reserved by PyTorch but unallocated."
     )
+
+
+def card_of(text: str) -> int | None:
+    """The number of the card that ran out of memory, as PyTorch's message tells it; None where it does not."""
+    found = _CARD.search(text)
+    return int(found[1]) if found else None
 
 
 def format_size(size_bytes: int) -> str:

@@ -95,12 +95,17 @@ def _told(record: Case | DeviceSpec) -> dict[str, Any]:
     return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if getattr(record, f.name) != f.default}
 
 
+def _identity(device: DeviceSpec) -> dict[str, Any]:
+    return {name: value for name, value in _told(device).items() if name in _CARD_IDENTITY}
+
+
 @dataclass(frozen=True)
 class Case:
     """One measurement to make: everything that determines it, and nothing else.
 
     `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
-    PyTorch's `allocator`. None for a simulated card, which simply has that size.
+    PyTorch's `allocator`. None for a simulated card, which simply has that size. On several cards the limit is that of
+    each; `device` is the first of them, `more_devices` the others, and `split` the text of a `Split`.
     """
 
     model: ModelSpec
@@ -119,6 +124,8 @@ class Case:
     max_attention_size: int = MAX_ATTENTION_SIZE
     engine: str = DEFAULT_ENGINE
     scenario: str = DEFAULT_SCENARIO
+    more_devices: tuple[DeviceSpec, ...] = ()
+    split: str | None = None
 
     @property
     def longest(self) -> Case:
@@ -127,8 +134,8 @@ class Case:
 
     @property
     def devices(self) -> tuple[DeviceSpec, ...]:
-        """The cards that it runs on."""
-        return (self.device,)
+        """The cards that it runs on, in the engine's order."""
+        return (self.device, *self.more_devices)
 
     @property
     def _software(self) -> tuple[str, ...]:
@@ -143,7 +150,8 @@ class Case:
         determining = {
             **_told(self),
             "model": [self.model.name, self.model.fingerprint],
-            "device": {name: value for name, value in _told(self.device).items() if name in _CARD_IDENTITY},
+            "device": _identity(self.device),
+            **({"more_devices": [_identity(device) for device in self.more_devices]} if self.more_devices else {}),
             "versions": {name: versions[name] for name in versions if name in self._software},
         }
         text = _SORTED_JSON.encode(determining)

@@ -1,5 +1,7 @@
 """What a child tells its parent, a class for each kind of message.
 
+What is said of a card is said of the first; where a case has several, `others` says the same of those that follow it.
+
 Sizes are integer bytes, times float seconds, None is unknown. A message is one line of JSON on the pipe (`core.wire`).
 """
 
@@ -80,6 +82,7 @@ class Started:
     attention: str
     notes: list[str]
     facts: CardFacts
+    others: list[CardFacts] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,24 +106,46 @@ class PhaseDone:
     seconds: float
     memory: Memory
     timings: Timings = field(default_factory=Timings)
+    others: list[Memory] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CardResult:
+    """A card when a case went through: the bytes of each part (a column of the row) at its peak, final figures,
+    which of the model's modules the engine has put there, and of how many layers the keys and values.
+    """
+
+    parts: dict[str, int | None]
+    facts: CardFacts
+    modules: list[str]
+    layers: int
 
 
 @dataclass(frozen=True)
 class Result:
-    """A case went through: the bytes of each part (a column of the row) at the peak, and final figures."""
+    """A case went through: the bytes of each part (a column of the row) at the peak, and final figures.
+
+    Of several cards, `cards` says it of each, the first among them.
+    """
 
     parts: dict[str, int | None]
     notes: list[str]
     facts: CardFacts
+    cards: list[CardResult] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What was asked for cannot be done: the class and the text of the error, and what the card held, if it says."""
+    """What was asked for cannot be done: the class and the text of the error, and what the card held, if it says.
+
+    `card` is the number of the one that ran out of memory, of several.
+    """
 
     type: str
     message: str
     memory: Memory | None = None
+    others: list[Memory] = field(default_factory=list)
+    card: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Dataclasses as JSON and back: how parent and child write down what they send each other.
 
-A field may be a string, a number, a path, an enumeration, a dataclass, a list or a dictionary of these, or None.
+A field may be a string, a number, a path, an enumeration, a dataclass, a list, tuple or dictionary of these, or None.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _value(type_: Any, value: Any, where: str) -> Any:
             return None
         (type_,) = (each for each in arguments if each is not NoneType)
         return _value(type_, value, where)
-    if origin is list and isinstance(value, list):
-        return [_value(arguments[0], each, where) for each in value]
+    if origin in (list, tuple) and isinstance(value, list):  # a tuple is one of any length: tuple[T, ...]
+        return origin(_value(arguments[0], each, where) for each in value)
     if origin is dict and isinstance(value, dict):
         return value if arguments[1] is Any else {key: _value(arguments[1], value[key], where) for key in value}
     if dataclasses.is_dataclass(type_):

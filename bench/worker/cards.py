@@ -1,4 +1,4 @@
-"""The card of a case, real or simulated, with the engine that runs on it."""
+"""The cards of a case, real or simulated, with the engine that runs on them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from contextlib import AbstractContextManager
 
 from bench.core.case import Case
 from bench.worker.engines.registry import worker_engine
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 
 
 def preload(kind: str, engine: str) -> None:
     """Imports what every case on a kind of device needs, as far as that leaves the GPU untouched."""
     importlib.import_module("torch")
     if kind == "simulated":
-        importlib.import_module("bench.worker.simulated.card").preload(worker_engine(engine))
+        importlib.import_module("bench.worker.simulated.machine").preload(worker_engine(engine))
 
 
-def open_card(case: Case) -> AbstractContextManager[Card]:
-    """The card of `case`, in force until the block ends."""
-    module = "bench.worker.simulated.card" if case.device.kind == "simulated" else "bench.worker.cuda"
-    opened: AbstractContextManager[Card] = importlib.import_module(module).open_card(case, worker_engine(case.engine))
+def open_machine(case: Case) -> AbstractContextManager[Machine]:
+    """The machine of `case`, in force until the block ends."""
+    module = "bench.worker.simulated.machine" if case.device.kind == "simulated" else "bench.worker.cuda"
+    open_ = importlib.import_module(module).open_machine
+    opened: AbstractContextManager[Machine] = open_(case, worker_engine(case.engine), case.devices)
     return opened

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.allocator.oom_text import card_of
 from bench.core import wire
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
 from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
 from bench.worker import cards
 from bench.worker.engines.registry import worker_engine
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Unsupported
 
 EXIT_DONE, EXIT_FAILED = 0, 3
@@ -53,11 +54,11 @@ def _run_case(request: RunCase, emit: Emit) -> int:
         from bench.worker import scenario
 
         emit(Versions(torch.__version__, version(case.engine)))
-        with cards.open_card(case) as card:
+        with cards.open_machine(case) as machine:
             try:
-                scenario.run(case, card, request.layouts, emit)
-            except Exception as error:  # while the card is there to be read
-                return _failed(error, card, emit)
+                scenario.run(case, machine, request.layouts, emit)
+            except Exception as error:  # while the cards are there to be read
+                return _failed(error, machine, emit)
     except Exception as error:
         return _failed(error, None, emit)
     return EXIT_DONE
@@ -67,7 +68,7 @@ def _lay_out(request: LayOut, emit: Emit) -> int:
     case = request.case
     engine = worker_engine(case.engine)
     try:
-        with cards.open_card(case):
+        with cards.open_machine(case):
             engine.require_readable(case.model.config)
             layout = engine.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
@@ -83,7 +84,7 @@ def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
     found = Faults([], [])
     refused: str | None = None
     try:
-        with cards.open_card(case):
+        with cards.open_machine(case):
             found = worker_engine(case.engine).faults(Path(case.model.path), case.model.config)
     except Unsupported as error:
         refused = str(error)
@@ -112,13 +113,14 @@ def _record(request: Record, emit: Emit) -> int:
     return EXIT_DONE
 
 
-def _failed(error: Exception, card: Card | None, emit: Emit) -> int:
-    """Reports the error that is being handled, with what the card holds, and returns the exit code."""
-    memory: Memory | None = None
-    if card is not None:
+def _failed(error: Exception, machine: Machine | None, emit: Emit) -> int:
+    """Reports the error that is being handled, with what the cards hold, and returns the exit code."""
+    memory: list[Memory] = []
+    if machine is not None:
         with suppress(Exception):  # a card in this state may answer nothing any more
-            memory = card.memory()
-    emit(Failure(type(error).__name__, str(error), memory))
+            memory = [card.memory() for card in machine.cards]
+    first, others = (memory[0], memory[1:]) if memory else (None, [])
+    emit(Failure(type(error).__name__, str(error), first, others, card_of(str(error))))
     traceback.print_exc()
     return EXIT_FAILED
 

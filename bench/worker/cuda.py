@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from bench import nvml
-from bench.core.case import Case
+from bench.core.case import Case, DeviceSpec
 from bench.core.messages import CardFacts, Memory
 from bench.engines.registry import engine_of
 from bench.worker.ballast import Ballast, reserve_all_but
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Engine
 
 
@@ -56,7 +56,12 @@ class CudaCard:
         self._workspaces_bytes: list[int] | None = None
         torch.cuda.reset_peak_memory_stats(0)
 
-    # The interface of `bench.worker.interfaces.card.Card`
+    @property
+    def cards(self) -> tuple[CudaCard]:
+        """Itself: it is a machine of one card."""
+        return (self,)
+
+    # The interfaces `Card` and `Machine` of `bench.worker.interfaces.card`
 
     def supports_flash_attention(self) -> bool:
         """By the compute capability that CUDA reports."""
@@ -188,9 +193,10 @@ def _read(uuid: str | None) -> nvml.Reading | None:
 
 
 @contextmanager
-def open_card(case: Case, engine: Engine) -> Iterator[Card]:
+def open_machine(case: Case, engine: Engine, devices: tuple[DeviceSpec, ...]) -> Iterator[Machine]:
     """The GPU of `case`; the parent has made it the only visible one."""
-    foreign_processes = _read(case.device.uuid)
+    (device,) = devices
+    foreign_processes = _read(device.uuid)
     ballast = None
     if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
         ballast = reserve_all_but(case.vram_limit_bytes)

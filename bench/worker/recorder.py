@@ -27,7 +27,7 @@ from bench.trace.recording import Event, Op, Recording, Section, Size
 from bench.trace.solve import solve
 from bench.worker.engines.registry import worker_engine
 from bench.worker.scenario import perform
-from bench.worker.simulated.card import SimulatedCard, open_card
+from bench.worker.simulated.machine import SimulatedMachine, open_machine
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
 
 _ENDLESS_BYTES = 1 << 60
@@ -125,7 +125,7 @@ class Recorder(CachingAllocator, Observer):
 
 def make_trace(case: Case, layouts: Path) -> ParametricTrace:
     """The parametric trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
-    with _open_card(case) as simulated:
+    with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
 
     def record_at(max_seq_len: int, extra: Sequence[Pass] | None) -> Recording:
@@ -139,7 +139,7 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace:
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
     """Writes the size of every tensor of `case`'s checkpoint."""
-    with _open_card(case) as simulated:
+    with _open_machine(case) as simulated:
         directory = simulated.model_dir(case, layouts)
     sizes: dict[str, int] = {}
     for file in directory.glob("*.safetensors"):
@@ -156,7 +156,7 @@ def record(
     """
     engine = worker_engine(case.engine)
     recording = Recording(case.max_seq_len, num_layers, period)
-    with _open_card(case) as simulated:
+    with _open_machine(case) as simulated:
         recorder = Recorder(recording)
         simulated.use(recorder, recorder)
         with engine.marked(recorder):
@@ -176,5 +176,5 @@ def record(
     return recording
 
 
-def _open_card(case: Case) -> AbstractContextManager[SimulatedCard]:
-    return open_card(case, worker_engine(case.engine))
+def _open_machine(case: Case) -> AbstractContextManager[SimulatedMachine]:
+    return open_machine(case, worker_engine(case.engine), case.devices)

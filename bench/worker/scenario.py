@@ -1,6 +1,6 @@
 """Carries out a scenario: the steps of a case, one after the other, on a session of its engine.
 
-It runs unchanged on a real card and on a simulated one. After each phase it reports the memory and the seconds.
+It runs unchanged on real cards and on simulated ones. After each phase it reports the memory of each and the seconds.
 """
 
 from __future__ import annotations
@@ -13,37 +13,42 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case
-from bench.core.messages import Entered, Message, PhaseDone, Result, Started, Timings
+from bench.core.messages import CardResult, Entered, Message, PhaseDone, Result, Started, Timings
 from bench.core.outcome import Phase
 from bench.notes.rules import notes_of_case
 from bench.scenarios.base import Act, Pace, Step
 from bench.scenarios.registry import scenario_of
 from bench.worker.engines.registry import worker_engine
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Session, Tell
 from bench.worker.progress import Teller
 
 Emit = Callable[[Message], None]
 
 
-def run(case: Case, card: Card, layouts: Path, emit: Emit) -> None:
-    """Measures `case` on `card`. Whatever goes wrong is raised; what was finished has been emitted by then."""
-    card.import_engine()
-    session = worker_engine(case.engine).session(case, card)
-    pace = Pace(card.warm_up_tokens, card.decode_tokens)
+def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
+    """Measures `case` on `machine`. Whatever goes wrong is raised; what was finished has been emitted by then."""
+    machine.import_engine()
+    session = worker_engine(case.engine).session(case, machine)
+    pace = Pace(machine.warm_up_tokens, machine.decode_tokens)
     notes: list[str] = []
     for phase, steps in groupby(scenario_of(case.scenario).steps(case.max_seq_len, pace), lambda step: step.phase):
-        with _phase(phase, card, emit) as data:
+        with _phase(phase, machine, emit) as data:
             tell = Teller(phase, "modules" if phase is Phase.LOAD else "tokens", emit)
             for step in steps:
                 if step.act is Act.LOAD:
-                    reading = session.open(card.model_dir(case, layouts))
+                    reading = session.open(machine.model_dir(case, layouts))
                     notes = notes_of_case(case, reading)
-                    emit(Started(reading.attention, [*card.notes(), *notes], card.facts()))
+                    first, *others = (card.facts() for card in machine.cards)
+                    emit(Started(reading.attention, [*machine.notes(), *notes], first, others))
                     session.build()
-                data.update(_timed(step, session, card, case, tell))
-    parts = card.parts_at_peak(session.resident_tensors)
-    emit(Result(parts, [*card.notes(), *notes], card.facts()))  # by now the card knows more of itself
+                data.update(_timed(step, session, machine, case, tell))
+    results = [  # by now a card knows more of itself
+        CardResult(card.parts_at_peak(session.resident_tensors), card.facts(), *placed)
+        for card, placed in zip(machine.cards, session.placement(), strict=True)
+    ]
+    several = results if len(results) > 1 else []
+    emit(Result(results[0].parts, [*machine.notes(), *notes], results[0].facts, several))
 
 
 def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
@@ -58,27 +63,27 @@ def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
         session.decode(step.start, step.tokens, tell)
 
 
-def _timed(step: Step, session: Session, card: Card, case: Case, tell: Tell) -> dict[str, Any]:
+def _timed(step: Step, session: Session, machine: Machine, case: Case, tell: Tell) -> dict[str, Any]:
     """Carries out a step, as often as it is to be timed; returns what the phase's message says of it."""
     if step.timed_as is None:
         perform(step, session)
         return {}
-    if step.act is Act.LOAD:  # once, and on every card
+    if step.act is Act.LOAD:  # once, and on every machine
         started = time.perf_counter()
         perform(step, session, tell)
         return {step.timed_as: time.perf_counter() - started}
-    said: dict[str, Any] = {step.timed_as: card.time(lambda: perform(step, session, tell), case.repeats)}
+    said: dict[str, Any] = {step.timed_as: machine.time(lambda: perform(step, session, tell), case.repeats)}
     if step.counted_as is not None:
         said[step.counted_as] = step.tokens * case.batch_size
     return said
 
 
 @contextmanager
-def _phase(phase: Phase, card: Card, emit: Emit) -> Iterator[dict[str, Any]]:
+def _phase(phase: Phase, machine: Machine, emit: Emit) -> Iterator[dict[str, Any]]:
     """Reports that `phase` is entered and, once its block is done, what it took; the block may add to the report."""
     emit(Entered(phase))
     data: dict[str, Any] = {}
     started = time.perf_counter()
     yield data
-    memory = card.memory()  # waits for the card
-    emit(PhaseDone(phase, time.perf_counter() - started, memory, Timings(**data)))
+    memory, *others = (card.memory() for card in machine.cards)  # waits for them
+    emit(PhaseDone(phase, time.perf_counter() - started, memory, Timings(**data), others))

@@ -24,10 +24,10 @@ def record(case: Case, path: Path) -> None:
         if isinstance(message, Entered):
             print(f"  {message.phase}", flush=True)
 
-    with tempfile.TemporaryDirectory() as layouts, cards.open_card(case) as card:
+    with tempfile.TemporaryDirectory() as layouts, cards.open_machine(case) as machine:
         torch.cuda.memory._record_memory_history("all", context=None, max_entries=_MAX_ENTRIES)
         try:
-            scenario.run(case, card, Path(layouts), said)
+            scenario.run(case, machine, Path(layouts), said)
         except torch.OutOfMemoryError as error:  # how it came to that is worth as much
             print(f"  {str(error).splitlines()[0]}", flush=True)
         (trace, *_) = torch.cuda.memory._snapshot()["device_traces"]

@@ -57,7 +57,7 @@ from bench.worker import cards
 config = json.loads(sys.argv[2])
 device = DeviceSpec("d", "simulated", "D", 8 << 30, "8.9", 128, 1e12, 0)
 case = Case(ModelSpec("m", config, "f"), device, 4.0, 6, "FP16", False, "auto", 512, 1, 512)
-with cards.open_card(case):
+with cards.open_machine(case):
     write_checkpoint(Path(sys.argv[1]), config, 4.0, 6)
 """
 

@@ -237,7 +237,7 @@ def test_the_language_model_may_be_nested() -> None:
 @pytest.mark.parametrize("model", ["tinyllama_1_1b", "gemma_2_9b", "mixtral_8x7b"])
 def test_the_layout_of_a_checkpoint_has_as_many_bytes(tmp_path: Path, model: str) -> None:
     case = catalogue_case(f"model={model}", "max_seq_len=512")
-    with cards.open_card(case):
+    with cards.open_machine(case):
         write_checkpoint(tmp_path / "m", case.model.config, bpw=4.0, head_bits=6)
     with safe_open(tmp_path / "m" / "model.safetensors", framework="numpy") as file:
         slices = [file.get_slice(name) for name in file.keys() if "embed_tokens" not in name]

@@ -30,7 +30,7 @@ def read(path: Path) -> list[Recorded]:
 
 def differences(recorded: Recorded, layouts: Path) -> list[str]:
     """What the simulated card says otherwise, a line each; nothing where all is equal to the byte."""
-    theirs, ours = recorded.outcome, outcome_of(recorded.case, cards.open_card, layouts)
+    theirs, ours = recorded.outcome, outcome_of(recorded.case, cards.open_machine, layouts)
     if "phases" not in theirs or "phases" not in ours:
         return [] if ours == theirs else [f"{theirs}, simulated {ours}"]
     lines = []

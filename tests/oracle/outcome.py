@@ -12,9 +12,10 @@ from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.worker import scenario
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Unsupported
 
+Open = Callable[[Case], AbstractContextManager[Machine]]
 # After each phase, and where a case ended: bytes now, and at their highest since the case began.
 FIGURES = (
     "allocated_bytes",
@@ -25,20 +26,20 @@ FIGURES = (
 )
 
 
-def outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
+def outcome_of(case: Case, open_machine: Open, layouts: Path) -> dict[str, Any]:
     """`failed_in` (a phase, None where it fits) and, for each phase, its FIGURES in order.
 
     Where the engine refuses the case, or fails in another way, only `unsupported` or `error` with its words.
     """
     try:
-        return _outcome_of(case, open_card, layouts)
+        return _outcome_of(case, open_machine, layouts)
     except Unsupported as reason:
         return {"unsupported": str(reason)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[Card]], layouts: Path) -> dict[str, Any]:
+def _outcome_of(case: Case, open_machine: Open, layouts: Path) -> dict[str, Any]:
     phases: dict[str, list[int]] = {}
     entered = ""
     failed_in = None
@@ -50,14 +51,14 @@ def _outcome_of(case: Case, open_card: Callable[[Case], AbstractContextManager[C
         elif isinstance(message, PhaseDone):
             phases[str(message.phase)] = [getattr(message.memory, name) for name in FIGURES]
 
-    with open_card(case) as card:
+    with open_machine(case) as machine:
         try:
-            scenario.run(case, card, layouts, on_message)
+            scenario.run(case, machine, layouts, on_message)
         except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not OUT_OF_MEMORY.search(str(error)):
                 raise
             failed_in = entered
         if failed_in is not None:
             # What is in use now depends on which frames the error still holds; the peaks do not.
-            phases[failed_in] = [asdict(card.memory())[name] for name in FIGURES[2:]]
+            phases[failed_in] = [asdict(machine.cards[0].memory())[name] for name in FIGURES[2:]]
     return {"failed_in": failed_in, "phases": phases}

@@ -25,7 +25,8 @@ from bench.core.case import Case
 from bench.scenarios.fill import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker.cuda import CudaCard
 from bench.worker.engines.exllamav2 import checkpoint
-from bench.worker.interfaces.card import Card
+from bench.worker.engines.exllamav2.engine import EXLLAMAV2
+from bench.worker.interfaces.card import Machine
 from tests.oracle.null import NullGpu
 from tests.oracle.outcome import outcome_of
 
@@ -44,7 +45,7 @@ class NullGpuCard(CudaCard):
 
 
 @contextmanager
-def open_null_card(case: Case) -> Iterator[Card]:
+def open_null_card(case: Case) -> Iterator[Machine]:
     """The card of `case`, which this process then is for good."""
     gpu = NullGpu()
     gpu.resize(case.device.total_memory_bytes, case.device.context_bytes or 0)
@@ -52,7 +53,7 @@ def open_null_card(case: Case) -> Iterator[Card]:
         mock.patch.object(moe_mlp.torch, "where", _balanced(gpu, torch.where)),
         mock.patch.object(stloader.ext_c, "stloader_read", _only_tables(stloader.ext_c.stloader_read)),
     ):
-        yield NullGpuCard(case)
+        yield NullGpuCard(case, EXLLAMAV2)
 
 
 def _balanced(gpu: NullGpu, where: Callable[..., Any]) -> Callable[..., Any]:

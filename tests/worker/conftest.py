@@ -63,10 +63,10 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(layouts: Path) -> Callable[[Case], Run]:
     def run_case(case: Case) -> Run:
         messages: list[Message] = []
-        with cards.open_card(case) as simulated:
+        with cards.open_machine(case) as simulated:
             scenario.run(case, simulated, layouts, messages.append)
-            memory = simulated.memory()
-            parts = simulated.parts_at_peak(dict)
+            memory = simulated.cards[0].memory()
+            parts = simulated.cards[0].parts_at_peak(dict)
         return Run(messages, memory, parts)
 
     return run_case

@@ -74,7 +74,7 @@ def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
     """By the engine's own code, and how often the allocator had to give its cached segments back."""
     messages: list[Message] = []
     failed_in: str | None = None
-    with cards.open_card(case) as simulated:
+    with cards.open_machine(case) as simulated:
         try:
             scenario.run(case, simulated, layouts, messages.append)
         except RuntimeError as error:
@@ -82,7 +82,7 @@ def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
                 raise
             entered = last(messages, Entered)
             failed_in = str(entered and entered.phase)
-        stats = simulated.allocator.stats
-        parts = tuple(simulated.allocator.parts_at_peak)
+        stats = simulated.cards[0].allocator.stats
+        parts = tuple(simulated.cards[0].allocator.parts_at_peak)
     peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
     return Figures(failed_in, *peaks, parts), stats.num_alloc_retries

@@ -39,7 +39,7 @@ _SMALL = {
 def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints") / "tinyllama"
     case = catalogue_case("model=tinyllama_1_1b", "max_seq_len=512")
-    with cards.open_card(case):
+    with cards.open_machine(case):
         write_checkpoint(directory, case.model.config, bpw=4.0, head_bits=6)
     return directory
 
@@ -58,7 +58,7 @@ def test_the_file_is_valid_and_takes_no_disk(laid_out: Path) -> None:
 @pytest.mark.parametrize("bpw", [2.5, 3.0, 4.0, 5.0, 6.0, 8.0])
 def test_the_mean_of_all_layers_is_the_asked_bpw(tmp_path: Path, bpw: float) -> None:
     case = catalogue_case("model=mistral_7b_v0_3", "max_seq_len=512")
-    with cards.open_card(case):
+    with cards.open_machine(case):
         write_checkpoint(tmp_path / "m", case.model.config, bpw, head_bits=6)
     assert resolve_model(ModelSettings(name="local", path=str(tmp_path / "m"))).bpw == pytest.approx(bpw, abs=0.05)
 
@@ -81,7 +81,7 @@ def test_real_bytes_take_the_memory_of_the_sparse_layout(
     """Sharded and filled, a checkpoint is loaded with the same peaks, and its tensors hold what the engine expects."""
     config = {"architectures": [architecture], **DENSE, "vocab_size": 4096, **ARCHITECTURES[architecture]}
     sparse = made_up_case(config, bpw=bpw, head_bits=None if bpw == 16 else 6, max_seq_len=512, max_input_len=256)
-    with cards.open_card(sparse):
+    with cards.open_machine(sparse):
         layout = lay_out(config, bpw, sparse.head_bits)
     make(Recipe(sparse, seed=1, shard_bytes=8 << 20, sparse=False), layout, tmp_path / "made")
     on_disk = resolve_model(ModelSettings(name="local", path=str(tmp_path / "made")))
@@ -99,7 +99,7 @@ def test_a_twin_takes_the_memory_of_what_it_was_laid_out_like(tmp_path: Path, ru
     """Where a trained checkpoint is at hand, this is how it is compared: the values are all that differs."""
     config = {"architectures": ["MixtralForCausalLM"], **DENSE, "vocab_size": 4096, **EXPERTS}
     case = made_up_case(config, bpw=3.2, max_seq_len=512, max_input_len=256)
-    with cards.open_card(case):
+    with cards.open_machine(case):
         write_checkpoint(tmp_path / "given", config, bpw=3.2, head_bits=6)
     make(Recipe(case, seed=1, shard_bytes=8 << 20, sparse=False), lay_out_like(tmp_path / "given"), tmp_path / "twin")
     given, clone = (
@@ -139,7 +139,7 @@ def test_activations_stay_small_through_80_layers(tmp_path: Path) -> None:
     """The dequantised weights as a Llama in NumPy, without rotation: what FP16 could not hold would be seen here."""
     config = {"architectures": ["LlamaForCausalLM"], **DENSE, **_SMALL, "num_hidden_layers": 80}
     case = made_up_case(config, bpw=2.4)
-    with cards.open_card(case):
+    with cards.open_machine(case):
         layout = lay_out(config, 2.4, 6)
     make(Recipe(case, seed=0, shard_bytes=1 << 30, sparse=False), layout, tmp_path / "deep")
     tensors = read(tmp_path / "deep")

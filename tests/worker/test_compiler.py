@@ -16,7 +16,7 @@ from tests.worker.conftest import catalogue_case
 cards.preload("simulated", "exllamav2")
 loaded = set(sys.modules)
 case = catalogue_case("model=tinyllama_1_1b", "attention=ATTENTION", "max_seq_len=512")
-with tempfile.TemporaryDirectory() as folder, cards.open_card(case) as simulated:
+with tempfile.TemporaryDirectory() as folder, cards.open_machine(case) as simulated:
     scenario.run(case, simulated, Path(folder), lambda report: None)
 assert not [name for name in sys.modules if name.startswith(("torch._dynamo.", "torch._inductor"))]
 late = {name for name in set(sys.modules) - loaded if name.startswith(("torch", "sympy"))}

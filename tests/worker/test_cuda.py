@@ -141,11 +141,11 @@ def test_the_rest_is_held_as_long_as_the_card_is_open(driver: Driver, failing: b
     ballast = SimpleNamespace(held_bytes=1, release=lambda: held.append(None))
     with mock.patch.object(cuda, "reserve_all_but", side_effect=lambda left: held.append(left) or ballast):
         case = real_case(vram_limit_bytes=8 << 30, vram_limit_by="process")
-        with suppress(ZeroDivisionError), cards.open_card(case):
+        with suppress(ZeroDivisionError), cards.open_machine(case):
             assert held == [8 << 30]
             assert 1 / (not failing)
         assert held == [8 << 30, None]
-        with cards.open_card(real_case(vram_limit_bytes=8 << 30, vram_limit_by="allocator")):
+        with cards.open_machine(real_case(vram_limit_bytes=8 << 30, vram_limit_by="allocator")):
             assert driver.fraction is not None
         assert len(held) == 2
 
@@ -178,7 +178,7 @@ def test_every_repeat_is_timed(driver: Driver) -> None:
 def test_a_real_gpu_counts_what_pytorch_takes(gpu: nvml.Gpu) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
     device = DeviceSpec(gpu.name, "cuda", gpu.name, gpu.total_bytes, uuid=gpu.uuid)
-    with cards.open_card(replace(real_case(), device=device)) as card:
+    with cards.open_machine(replace(real_case(), device=device)) as card:
         before = card.memory()
         held = torch.empty(64 * MIB, dtype=torch.uint8, device="cuda:0")
         after = card.memory()

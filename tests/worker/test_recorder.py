@@ -255,7 +255,7 @@ def test_models_that_are_shallower_than_a_recording(layouts: Path, architecture:
 
 def test_weights_that_are_there_are_recorded_in_full_and_predict_the_same(layouts: Path, tmp_path: Path) -> None:
     search = case_of("LlamaForCausalLM", 8, cache="Q6", lazy=True)
-    with cards.open_card(search):
+    with cards.open_machine(search):
         write_checkpoint(tmp_path / "weights", search.model.config, search.bpw, search.head_bits)
     model = replace(search.model, path=str(tmp_path / "weights"), bpw=search.bpw, fingerprint="weights")
     there = replace(search, model=model)

@@ -113,7 +113,7 @@ def test_a_full_card_stops_the_engine_where_a_real_one_would(layouts: Path, spar
     overrides = ("model=llama_3_8b", "max_seq_len=8192", "attention=flash")
     case = catalogue_case(*overrides, f"vram_limit={5876 + 430 + spare_mib}MiB")
     messages: list[Message] = []
-    with cards.open_card(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+    with cards.open_machine(case) as simulated, pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         scenario.run(case, simulated, layouts, messages.append)
     assert last(messages, Entered) == Entered(phase)
 

@@ -25,7 +25,7 @@ def _config(architecture: str, **changes: Any) -> dict[str, Any]:
 
 
 def _laid_out(config: dict[str, Any], bpw: float) -> Entries:
-    with cards.open_card(made_up_case(config)):
+    with cards.open_machine(made_up_case(config)):
         layout = lay_out(config, bpw, None if bpw == 16 else 6)
     return {tensor.name: (tensor.dtype, list(tensor.shape)) for tensor in layout.tensors}
 
@@ -34,7 +34,7 @@ def _faults(folder: Path, entries: Entries, config: dict[str, Any]) -> Faults:
     """Of a checkpoint of `entries` beside `config`."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    with cards.open_card(made_up_case(config)):
+    with cards.open_machine(made_up_case(config)):
         (folder / "preprocessor_config.json").write_text(
             json.dumps(lay_out(config, 16.0, None).documents["preprocessor_config.json"])
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from bench.core.case import Case
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass, Setup
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Engine, Session
 from bench.worker.simulated.engine import SimulatedEngine
 
@@ -43,7 +43,7 @@ class Listener(Protocol):
 class RecordedEngine(Protocol):
     """An engine of which it can be written down what it allocates in which pass and which layer."""
 
-    def recordable(self, case: Case, card: Card) -> Recordable:
+    def recordable(self, case: Case, machine: Machine) -> Recordable:
         """Raises `Unsupported`."""
 
     def marked(self, listener: Listener) -> AbstractContextManager[None]:

@@ -1,8 +1,8 @@
-"""The one interface behind which a real card and a simulated one differ."""
+"""The interfaces behind which real cards and simulated ones differ: a machine, and each card of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,20 +11,7 @@ from bench.core.messages import CardFacts, Memory
 
 
 class Card(Protocol):
-    """What the scenario asks of the card under it."""
-
-    # Tokens decoded before anything is measured, and in each measurement.
-    warm_up_tokens: int
-    decode_tokens: int
-
-    def import_engine(self) -> None:
-        """Imports the engine. Raises `EngineBroken` where a package here stands in the way."""
-
-    def supports_flash_attention(self) -> bool:
-        """flash-attn 2 runs on Ampere (compute capability 8.0) or newer."""
-
-    def model_dir(self, case: Case, layouts: Path) -> Path:
-        """The directory that the engine loads; layouts made for the purpose go below `layouts`."""
+    """What the scenario asks of each card."""
 
     def facts(self) -> CardFacts:
         """What is known of the card and its software by now."""
@@ -35,8 +22,29 @@ class Card(Protocol):
     def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
         """The bytes of each part that were alive when allocated bytes were at their highest.
 
-        `resident` gives the tensors that live as long as the model, by part.
+        `resident` gives the tensors that live as long as the model, on all cards, by part.
         """
+
+
+class Machine(Protocol):
+    """What the scenario asks of the cards under it together."""
+
+    # Tokens decoded before anything is measured, and in each measurement.
+    warm_up_tokens: int
+    decode_tokens: int
+
+    @property
+    def cards(self) -> Sequence[Card]:
+        """Its cards, in the order in which CUDA counts them."""
+
+    def import_engine(self) -> None:
+        """Imports the engine. Raises `EngineBroken` where a package here stands in the way."""
+
+    def supports_flash_attention(self) -> bool:
+        """flash-attn 2 runs on Ampere (compute capability 8.0) or newer: whether all cards are that."""
+
+    def model_dir(self, case: Case, layouts: Path) -> Path:
+        """The directory that the engine loads; layouts made for the purpose go below `layouts`."""
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
         """Does the work and returns its seconds, once for each repeat; none where time means nothing."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.core.case import Case
 from bench.engines.reading import Reading
 from bench.synth.layout import Layout
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 
 Tell = Callable[[int, int], None]  # how many of how many are done
 
@@ -46,17 +46,24 @@ class Faults:
     misshapen: list[Misshapen]
 
 
+class Placed(NamedTuple):
+    """What a card has of a model: `modules` by name, in order, and the keys and values of so many `layers`."""
+
+    modules: list[str]
+    layers: int
+
+
 class Session(Protocol):
-    """One model of an engine, for one case on one card. The methods are called in this order."""
+    """One model of an engine, for one case on one machine. The methods are called in this order."""
 
     def open(self, directory: Path) -> Reading:
-        """Reads the model in `directory` and decides how it is run; takes nothing of the card. Raises `Unsupported`."""
+        """Reads the model in `directory` and decides how it is run; takes no memory. Raises `Unsupported`."""
 
     def build(self) -> None:
         """Makes the model's modules, without weights; and its cache, where that is filled as the weights are loaded."""
 
     def load(self, tell: Tell | None = None) -> None:
-        """Puts the weights on the card; tells how many modules are there."""
+        """Puts the weights on the cards; tells how many modules are there."""
 
     def make_cache(self) -> None:
         """Makes the cache, unless loading has made it."""
@@ -68,7 +75,10 @@ class Session(Protocol):
         """Decodes `tokens` tokens, one after the other, from where the cache holds `start`; logits go to the host."""
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
-        """The tensors on the card that live as long as the model, by part: weights, cache, scratch and rope."""
+        """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope."""
+
+    def placement(self) -> list[Placed]:
+        """What is on each card; a module that several share is on each of them."""
 
 
 class Engine(Protocol):
@@ -83,7 +93,7 @@ class Engine(Protocol):
     def broken_packages(self) -> dict[str, str]:
         """What is installed beside the engine and cannot be imported, with the error of each in a line."""
 
-    def session(self, case: Case, card: Card) -> Session:
+    def session(self, case: Case, machine: Machine) -> Session:
         """Raises `Unsupported` for a config.json that the engine refuses."""
 
     def require_readable(self, config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.allocator import flash
+from bench.worker.simulated.card import SimulatedCard
 from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
 
 _MAX_HEAD_DIM = 256
@@ -24,11 +25,13 @@ class FlashAttention:
     def __init__(self, cuda: SimulatedCuda) -> None:
         self._cuda = cuda
 
-    def take_temporaries(self, q: torch.Size, k: torch.Size, window: int, rng_bytes: tuple[int, ...]) -> None:
+    def take_temporaries(
+        self, card: SimulatedCard, q: torch.Size, k: torch.Size, window: int, rng_bytes: tuple[int, ...]
+    ) -> None:
         """Allocates and frees what the kernel needs beside its output; `q` and `k` are (batch, length, heads, dim)."""
         call = flash.Call(q[0], q[1], q[2], q[3], k[1], k[2], window)
-        sizes = self._cuda.observer.attention(call, flash.temporaries(*call, self._cuda.limits.num_sms))
-        held = [self._cuda.claim(size_bytes) for size_bytes in (*sizes, *rng_bytes)]
+        sizes = self._cuda.observer.attention(call, flash.temporaries(*call, card.limits.num_sms))
+        held = [self._cuda.claim(card, size_bytes) for size_bytes in (*sizes, *rng_bytes)]
         del held
 
     def flash_attn_func(
@@ -51,7 +54,7 @@ class FlashAttention:
         if head_dim % 8:
             q, k, v = (F.pad(t, [0, 8 - head_dim % 8]) for t in (q, k, v))
         out = torch.empty_like(q)
-        self.take_temporaries(q.shape, k.shape, max(window_size), rng_bytes=(16,))
+        self.take_temporaries(_card_of(q), q.shape, k.shape, max(window_size), rng_bytes=(16,))
         return out[..., :head_dim]
 
     def memory_efficient_attention(
@@ -65,17 +68,22 @@ class FlashAttention:
     ) -> torch.Tensor:
         """xformers.ops.memory_efficient_attention: (batch, length, heads, dim) in and out."""
         out = torch.empty_like(query)
-        self.take_temporaries(query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
+        self.take_temporaries(_card_of(query), query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
         return out
+
+
+def _card_of(tensor: torch.Tensor) -> SimulatedCard:
+    assert isinstance(tensor, SimulatedTensor)
+    return tensor.card
 
 
 def _scaled_dot_product_attention(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     """aten.scaled_dot_product_attention: (batch, heads, length, dim) in and out; the kernel's own layout inside."""
     if type(args[0]) is not SimulatedTensor:
         return func(*args, **kwargs)
-    query, key = args[0].meta.transpose(1, 2), args[1].meta.transpose(1, 2)
-    out = cuda.fresh(torch.empty(query.shape, dtype=query.dtype, device="meta").transpose(1, 2))
-    FlashAttention(cuda).take_temporaries(query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
+    card, query, key = args[0].card, args[0].meta.transpose(1, 2), args[1].meta.transpose(1, 2)
+    out = cuda.fresh(card, torch.empty(query.shape, dtype=query.dtype, device="meta").transpose(1, 2))
+    FlashAttention(cuda).take_temporaries(card, query.shape, key.shape, _NO_WINDOW, rng_bytes=(16, 8))
     return out
 
 

@@ -1,60 +1,60 @@
-"""The simulated card: the engine's own Python code over fake CUDA tensors and a model of PyTorch's allocator."""
+"""One card as PyTorch knows it in a process: an allocator, a current stream, and what cuBLAS holds on it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import torch
 
-from bench.allocator import flash, sort
-from bench.allocator.caching import CachingAllocator
-from bench.allocator.limits import compute_capability, limits_of, supports_flash_attention
-from bench.allocator.parts import PARTS
-from bench.allocator.requests import NotingAllocator
-from bench.core.case import Case
+from bench.allocator.caching import CachingAllocator, OutOfMemory
+from bench.allocator.limits import Limits, compute_capability
+from bench.allocator.oom_text import oom_text
+from bench.allocator.parts import PARTS, WORKSPACE
+from bench.core.case import DeviceSpec
 from bench.core.messages import CardFacts, Memory
-from bench.notes.rules import notes_of_card
-from bench.scenarios.registry import scenario_of
-from bench.worker.simulated import attention, cuda_api, operators
-from bench.worker.simulated.compiler import keep_out_compiler
-from bench.worker.simulated.engine import SimulatedEngine
-from bench.worker.simulated.tensor import Observer, SimulatedCuda
 
-_CUDA = SimulatedCuda({**operators.RULES, **attention.RULES})
-_preloaded: set[str] = set()  # names of engines
+
+class Claim:
+    """Holds one block of the allocator as long as some tensor's storage needs it."""
+
+    __slots__ = ("_allocator", "block")
+
+    def __init__(self, allocator: CachingAllocator, block: int) -> None:
+        self._allocator = allocator
+        self.block = block
+
+    def __del__(self) -> None:
+        self._allocator.free(self.block)
 
 
 class SimulatedCard:
-    """One case's card. `Case.device` says how large it is and what a CUDA context takes of it."""
+    """The card `cuda:index`. `limits` are those of `spec`, or of a smaller card inside it."""
 
-    def __init__(self, case: Case, engine: SimulatedEngine) -> None:
-        device = case.device
-        self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
-        self._engine = engine
-        self._device = device
-        self.limits = limits_of(device, case.vram_limit_bytes)
-        self.allocator: CachingAllocator = NotingAllocator(self.limits.torch_bytes, len(PARTS))
+    def __init__(self, index: int, spec: DeviceSpec, limits: Limits, allocator: CachingAllocator) -> None:
+        self.index = index
+        self.device = torch.device("cuda", index)
+        self.spec = spec
+        self.limits = limits
+        self.allocator = allocator
+        self.stream = 0  # the current one; 0 is the default
+        self._streams_made = 0
+        self._workspaces: dict[int, Claim] = {}
+
+    @property
+    def properties(self) -> SimpleNamespace:
+        """As `torch.cuda.get_device_properties`."""
+        major, minor = compute_capability(self.spec)
+        return SimpleNamespace(
+            name=self.spec.full_name,
+            major=major,
+            minor=minor,
+            total_memory=self.spec.total_memory_bytes,
+            multi_processor_count=self.limits.num_sms,
+        )
 
     # The interface of `bench.worker.interfaces.card.Card`
-
-    def import_engine(self) -> None:
-        """Imports it over its stand-ins, where that is not done yet."""
-        preload(self._engine)
-
-    def supports_flash_attention(self) -> bool:
-        """By the compute capability of the catalogue."""
-        return supports_flash_attention(self._device)
-
-    def model_dir(self, case: Case, layouts: Path) -> Path:
-        """The checkpoint's own, or a layout without weights."""
-        if case.model.has_weights and case.model.path is not None:
-            return Path(case.model.path)
-        return self._engine.layout_of(case, layouts)
 
     def facts(self) -> CardFacts:
         """The context alone: all else is in the catalogue."""
@@ -77,73 +77,29 @@ class SimulatedCard:
         """By the labels that allocations were given."""
         return {f"{part}_bytes": size for part, size in zip(PARTS, self.allocator.parts_at_peak, strict=True)}
 
-    def time(self, work: Callable[[], None], repeats: int) -> list[float]:
-        """Does the work once; a simulated card has no times."""
-        work()
-        return []
+    # What operators and stand-ins do with it
 
-    def notes(self) -> list[str]:
-        """What the catalogue assumes of the card."""
-        return notes_of_card(self._device)
+    def new_stream(self) -> int:
+        """The number of a stream that no other has on this card."""
+        self._streams_made += 1
+        return self._streams_made
 
-    def use(self, allocator: CachingAllocator, observer: Observer) -> None:
-        """Takes another allocator before anything is allocated; `observer` hears what else there is to know."""
-        self.allocator = _CUDA.allocator = allocator
-        _CUDA.observer = observer
+    def take(self, size_bytes: int, part: int) -> Claim:
+        """Memory for `size_bytes` (> 0) on the current stream. Raises torch.OutOfMemoryError."""
+        try:
+            return Claim(self.allocator, self.allocator.malloc(size_bytes, self.stream, part))
+        except OutOfMemory as error:
+            raise self.out_of_memory(error) from None
+
+    def out_of_memory(self, error: OutOfMemory) -> Exception:
+        """What PyTorch raises in the place of `error`."""
+        return torch.OutOfMemoryError(oom_text(error, self.allocator.stats, self.limits.total_bytes, self.index))
+
+    def use_cublas(self) -> None:
+        """PyTorch gives each handle and stream a workspace at the first use of cuBLAS, and keeps it."""
+        if self.stream not in self._workspaces:
+            self._workspaces[self.stream] = self.take(self.limits.workspace_bytes, WORKSPACE)
 
     def mem_get_info(self) -> tuple[int, int]:
         """Free and total bytes, as `torch.cuda.mem_get_info`."""
-        return self.allocator.limit_bytes - self.allocator.stats.reserved_bytes, self.limits.total_bytes
-
-
-def preload(engine: SimulatedEngine) -> None:
-    """Imports an engine over its stand-ins, once for all cards that this process and its forks will simulate."""
-    if engine.name in _preloaded:
-        return
-    if not _preloaded:
-        keep_out_compiler()
-        cuda_api.allow_cuda_devices()
-        sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
-    sys.modules.update(engine.stand_ins(_CUDA))
-    ampere = SimpleNamespace(name="", major=8, minor=0, total_memory=0, multi_processor_count=1)
-    with cuda_api.patched(_CUDA, ampere, lambda: (0, 0)):
-        engine.import_simulated()
-    if not _preloaded:
-        _compile()
-    _preloaded.add(engine.name)
-
-
-def _compile() -> None:
-    """Has numba compile the model of memory now, by using all of it once.
-
-    In the middle of a case the frames of the engine, and the tensors in them, would outlive their calls: the compiler
-    raises and catches, and what it caught goes with the garbage.
-    """
-    allocator = NotingAllocator(1 << 30)
-    allocator.start()
-    allocator.free(allocator.malloc(1))
-    allocator.empty_cache()
-    requests = allocator.stop()
-    allocator.repeat(requests, np.empty(len(requests.asked), np.int64))
-    flash.temporaries(1, 1, 1, 64, 1, 1, -1, 1)
-    sort.workspace_bytes(sort.SHORT_ROW + 1, 1)
-
-
-@contextmanager
-def open_card(case: Case, engine: SimulatedEngine) -> Iterator[SimulatedCard]:
-    """The card of `case`, in force until the block ends."""
-    preload(engine)
-    engine.start_card()
-    card = SimulatedCard(case, engine)
-    device = case.device
-    major, minor = compute_capability(device)
-    properties = SimpleNamespace(
-        name=device.full_name,
-        major=major,
-        minor=minor,
-        total_memory=device.total_memory_bytes,
-        multi_processor_count=card.limits.num_sms,
-    )
-    _CUDA.start(card.allocator, card.limits, engine.part_of)
-    with cuda_api.patched(_CUDA, properties, card.mem_get_info), engine.shortcuts(_CUDA), _CUDA:
-        yield card
+        return self.allocator.free_bytes, self.limits.total_bytes

@@ -25,8 +25,8 @@ class SimulatedEngine(Protocol):
     def part_of(self, frame: FrameType | None) -> int:
         """The index in `PARTS` of the part that the code running in `frame` allocates for."""
 
-    def start_card(self) -> None:
-        """Forgets what the engine keeps of a card for the life of a process."""
+    def start_machine(self) -> None:
+        """Forgets what the engine keeps of the cards for the life of a process."""
 
     def shortcuts(self, cuda: SimulatedCuda) -> AbstractContextManager[None]:
         """While it lasts, work that is known to repeat is done by its requests alone."""

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from bench.allocator import sort
+from bench.worker.simulated.card import SimulatedCard
 from bench.worker.simulated.tensor import (
-    MAX_ELEMENTS_WITH_VALUES,
     SimulatedCuda,
     SimulatedTensor,
     UnknownValue,
@@ -28,67 +28,20 @@ def _is_plain(args: tuple[Any, ...]) -> bool:
     return not any(type(a) is SimulatedTensor for a in args)
 
 
+def _run(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> tuple[SimulatedCard, Any]:
+    """The card that an operator with an input on one runs on, and its outputs."""
+    card = cuda.card_of(args, kwargs)
+    assert card is not None
+    return card, cuda.run_fresh(card, func, args, kwargs)
+
+
 def _zeros(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     device = kwargs.get("device")
     if is_cuda_device(device):
-        return cuda.run_fresh(func, args, kwargs)
+        return cuda.run_fresh(cuda.card_named(device), func, args, kwargs)
     if device is not None and device.type != "cpu":
         return func(*args, **kwargs)
     return lazy_zeros(args[0], kwargs.get("dtype") or torch.get_default_dtype())
-
-
-def _copy_between_devices(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
-    """`aten._to_copy`: to the card, from it, or a conversion on it."""
-    source, device = args[0], kwargs.get("device")
-    if type(source) is not SimulatedTensor:
-        if not is_cuda_device(device):
-            if kwargs.get("dtype") is torch.float16 and source.dtype in (torch.bfloat16, torch.float32):
-                return _cast_weights(func, args, kwargs)
-            return func(*args, **kwargs)
-        values = None
-        if source.numel() <= MAX_ELEMENTS_WITH_VALUES:
-            values = source.to(kwargs.get("dtype") or source.dtype).clone()
-        meta = torch.empty_like(source, device="meta", dtype=kwargs.get("dtype") or source.dtype)
-        target = cuda.fresh(meta, values)
-        cuda.observer.moved(source, target)
-        return target
-    if device is None or is_cuda_device(device):
-        return cuda.run_fresh(func, args, kwargs)
-    return _to_host(cuda, source, kwargs.get("dtype") or source.dtype)
-
-
-def _cast_weights(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    """To FP16 on the host, as weights are that stay there: of a large one nobody reads the values."""
-    source = args[0]
-    if source.numel() <= MAX_ELEMENTS_WITH_VALUES or not source.is_contiguous():
-        cast: torch.Tensor = func(*args, **kwargs)
-        return cast
-    return lazy_zeros(source.shape, torch.float16)
-
-
-def _to_host(cuda: SimulatedCuda, source: SimulatedTensor, dtype: torch.dtype) -> torch.Tensor:
-    # Copy.cu: what is not one contiguous run of the wanted type is first made so on the card.
-    if dtype != source.dtype or not source.meta.is_contiguous():
-        cuda.claim(source.numel() * dtype.itemsize)
-    if source.numbers is not None:
-        return source.numbers.to(dtype).clone()
-    return lazy_zeros(source.shape, dtype)
-
-
-def _copy_(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
-    target, source = args[0], args[1]
-    if type(target) is not SimulatedTensor:
-        if type(source) is SimulatedTensor:
-            return func(target, _to_host(cuda, source, target.dtype))
-        return func(*args, **kwargs)
-    if type(source) is SimulatedTensor:
-        return cuda._run_in_place(func, args, kwargs)
-    # Copy.cu, copy_requires_temporaries: the host's data lands in a contiguous tensor first.
-    if not target.meta.is_contiguous():
-        cuda.claim(target.numel() * target.dtype.itemsize)
-    if target.numbers is not None:
-        target.numbers.copy_(source)
-    return target
 
 
 def _scalar(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -103,13 +56,13 @@ def _scalar(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
 def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args) and _is_plain(tuple(kwargs.values())):
         return func(*args, **kwargs)
-    values, indices = cuda.run_fresh(func, args, kwargs)
+    card, (values, indices) = _run(cuda, func, args, kwargs)
     # Sort.cu: a second tensor of indices, and for long rows CUB's own workspace.
     length = values.shape[-1] if values.dim() else 1
-    second_indices = cuda.claim(values.numel() * 8)
+    second_indices = cuda.claim(card, values.numel() * 8)
     if length > sort.SHORT_ROW:
         cuda.observer.sort(length)
-        cuda.claim(sort.workspace_bytes(length, cuda.limits.sort_tile))
+        cuda.claim(card, sort.workspace_bytes(length, card.limits.sort_tile))
     del second_indices
     return values, indices
 
@@ -117,8 +70,8 @@ def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
 def _scalar_power(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args):
         return func(*args, **kwargs)
-    out = cuda.run_fresh(func, args, kwargs)
-    cuda.claim(8)  # Pow.cpp: the base becomes a tensor of one double on the card
+    card, out = _run(cuda, func, args, kwargs)
+    cuda.claim(card, 8)  # Pow.cpp: the base becomes a tensor of one double on the card
     return out
 
 
@@ -126,17 +79,17 @@ def _softmax(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args):
         return func(*args, **kwargs)
     source = args[0]
-    out = cuda.run_fresh(func, args, kwargs)
+    card, out = _run(cuda, func, args, kwargs)
     if not source.meta.is_contiguous():  # SoftMax.cu: host_softmax works on a contiguous copy
-        cuda.claim(source.numel() * source.dtype.itemsize)
+        cuda.claim(card, source.numel() * source.dtype.itemsize)
     return out
 
 
 def _gemm(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args):
         return func(*args, **kwargs)
-    out = cuda.run_fresh(func, args, kwargs)
-    cuda.use_cublas()
+    card, out = _run(cuda, func, args, kwargs)
+    card.use_cublas()
     return out
 
 
@@ -146,11 +99,11 @@ def _index(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
     # IndexingUtils.h: indices on the host are copied to the card for the length of the call.
     moved = [
-        cuda.claim(i.numel() * i.dtype.itemsize)
+        cuda.claim(source.card, i.numel() * i.dtype.itemsize)
         for i in indices
         if i is not None and type(i) is not SimulatedTensor and i.dim() > 0
     ]
-    out = cuda.run_fresh(func, args, kwargs)
+    out = cuda.run_fresh(source.card, func, args, kwargs)
     del moved
     return out
 
@@ -160,7 +113,7 @@ def _topk(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if _is_plain(args):
         return func(*args, **kwargs)
     scores, k = args[0], args[1]
-    values, indices = cuda.run_fresh(func, args, kwargs)
+    _, (values, indices) = _run(cuda, func, args, kwargs)
     if indices.numbers is None:
         choices = torch.arange(indices.numel()) % scores.shape[-1]
         indices.numbers = choices.view(indices.shape[0], k) if indices.dim() == 2 else choices.view(indices.shape)
@@ -172,7 +125,7 @@ def _one_hot(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     if type(source) is not SimulatedTensor:
         return func(*args, **kwargs)
     meta = torch.empty((*source.shape, num_classes), dtype=torch.int64, device="meta")
-    return cuda.fresh(meta, None if source.numbers is None else func(source.numbers, num_classes))
+    return cuda.fresh(source.card, meta, None if source.numbers is None else func(source.numbers, num_classes))
 
 
 def _nonzero(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -184,7 +137,7 @@ def _nonzero(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     values = func(source.numbers)
     # The kernel writes one row per dimension and returns the transpose.
     meta = torch.empty(values.shape[::-1], dtype=torch.int64, device="meta").t()
-    return cuda.fresh(meta, values)
+    return cuda.fresh(source.card, meta, values)
 
 
 def _where(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -199,13 +152,11 @@ def _embedding(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     weight, indices = args[0], args[1]
     if _is_plain(args):
         return lazy_zeros((*indices.shape, weight.shape[1]), weight.dtype)
-    return cuda.run_fresh(func, args, kwargs)
+    return cuda.run(func, args, kwargs)
 
 
 RULES: dict[Any, Any] = {
     aten.zeros.default: _zeros,
-    aten._to_copy.default: _copy_between_devices,
-    aten.copy_.default: _copy_,
     aten._local_scalar_dense.default: _scalar,
     aten.sort.default: _sort,
     aten.sort.stable: _sort,

@@ -16,7 +16,8 @@ import torch
 
 from bench.allocator.caching import OutOfMemory
 from bench.allocator.requests import NotingAllocator, Requests
-from bench.worker.simulated.tensor import Claim, SimulatedCuda, SimulatedTensor
+from bench.worker.simulated.card import Claim, SimulatedCard
+from bench.worker.simulated.tensor import SimulatedTensor
 
 _Results = list[tuple[str, torch.Tensor, torch.Tensor | None, int]]  # name, shape, values, the request that made it
 
@@ -24,8 +25,8 @@ _Results = list[tuple[str, torch.Tensor, torch.Tensor | None, int]]  # name, sha
 class Tensors(Mapping[str, torch.Tensor]):
     """The results of work that was repeated. They hold their memory; each is made when somebody asks for it."""
 
-    def __init__(self, results: _Results, claims: dict[int, Claim]) -> None:
-        self._results = {name: (meta, claims[maker], values) for name, meta, values, maker in results}
+    def __init__(self, card: SimulatedCard, results: _Results, claims: dict[int, Claim]) -> None:
+        self._results = {name: (card, meta, claims[maker], values) for name, meta, values, maker in results}
 
     def __getitem__(self, name: str) -> torch.Tensor:
         return SimulatedTensor(*self._results[name])
@@ -51,20 +52,19 @@ class Seen:
 
 
 class Repeats:
-    """What was seen on one card so far."""
+    """What was seen so far. Work is done on one card, and on that card's current stream."""
 
-    def __init__(self, cuda: SimulatedCuda) -> None:
-        self._cuda = cuda
+    def __init__(self) -> None:
         self._seen: dict[Any, Seen] = {}
 
-    def known(self, key: Any) -> Seen | None:
+    def known(self, card: SimulatedCard, key: Any) -> Seen | None:
         """What work of that key is known to ask for; None where it is to be run."""
-        seen = self._seen.get((key, self._cuda.stream))
-        return seen if seen is not None and seen.repeats and self._notes() is not None else None
+        seen = self._seen.get((card.index, card.stream, key))
+        return seen if seen is not None and seen.repeats and _notes(card) is not None else None
 
-    def repeat(self, seen: Seen) -> Tensors:
+    def repeat(self, card: SimulatedCard, seen: Seen) -> Tensors:
         """The results of such work, in memory of their own."""
-        allocator = self._notes()
+        allocator = _notes(card)
         assert allocator is not None
         rows = np.empty(len(seen.requests.asked), np.int64)
         try:
@@ -72,13 +72,13 @@ class Repeats:
         except OutOfMemory as error:
             # Until somebody has looked at the card, what was there when it was full stays there.
             there = [Claim(allocator, int(row)) for row in rows if row >= 0]  # noqa: F841
-            raise self._cuda.out_of_memory(error) from None
-        return Tensors(seen.results, {maker: Claim(allocator, int(rows[maker])) for *_, maker in seen.results})
+            raise card.out_of_memory(error) from None
+        return Tensors(card, seen.results, {maker: Claim(allocator, int(rows[maker])) for *_, maker in seen.results})
 
     @contextmanager
-    def noted(self, key: Any) -> Iterator[Callable[[dict[str, Any], Any], None]]:
+    def noted(self, card: SimulatedCard, key: Any) -> Iterator[Callable[[dict[str, Any], Any], None]]:
         """Notes what is asked for meanwhile; what is yielded is to be told the results, and what else to remember."""
-        allocator = self._notes()
+        allocator = _notes(card)
         if key is None or allocator is None:
             yield lambda tensors, about: None
             return
@@ -88,7 +88,7 @@ class Repeats:
             yield lambda tensors, about: told.append((tensors, about))
         finally:
             requests = allocator.stop()
-        key = (key, self._cuda.stream)
+        key = (card.index, card.stream, key)
         before = self._seen.pop(key, None)
         for tensors, about in told:
             results = _results(tensors, allocator.makers)
@@ -96,10 +96,11 @@ class Repeats:
                 same = before is not None and before.requests.asked == requests.asked
                 self._seen[key] = Seen(requests, results, same, about)
 
-    def _notes(self) -> NotingAllocator | None:
-        """The allocator, where it can note what it is asked for: not amid other notes, nor while a case is recorded."""
-        allocator = self._cuda.allocator
-        return allocator if isinstance(allocator, NotingAllocator) and not allocator.notes else None
+
+def _notes(card: SimulatedCard) -> NotingAllocator | None:
+    """The allocator, where it can note what it is asked for: not amid other notes, nor while a case is recorded."""
+    allocator = card.allocator
+    return allocator if isinstance(allocator, NotingAllocator) and not allocator.notes else None
 
 
 def _results(tensors: dict[str, Any], makers: dict[int, int]) -> _Results | None:

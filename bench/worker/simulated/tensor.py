@@ -1,8 +1,8 @@
 """CUDA tensors without CUDA: shapes, dtypes, strides and storages are real, bytes are not.
 
-A `SimulatedTensor` stands for a tensor on `cuda:0`. Inside it is a meta tensor, which PyTorch's own meta kernels work
-on, and a claim on a block of the allocator model, shared by all views of one storage and given back with the last of
-them. `SimulatedCuda` is the dispatch mode that makes such tensors wherever the engine names a CUDA device.
+A `SimulatedTensor` stands for a tensor on one of the cards. Inside it is a meta tensor, which PyTorch's own meta
+kernels work on, and a claim on a block of that card's allocator, shared by all views of one storage and given back with
+the last of them. `SimulatedCuda` is the dispatch mode that makes such tensors wherever the engine names a CUDA device.
 
 Few tensors carry values. A number that steers the engine's control flow (RoPE frequencies, group tables, expert
 routing) is kept as a small tensor on the CPU and computed alongside; everything else is shape only.
@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.allocator.caching import CachingAllocator, OutOfMemory
 from bench.allocator.flash import Call
-from bench.allocator.limits import Limits
-from bench.allocator.oom_text import oom_text
-from bench.allocator.parts import WORKSPACE
+from bench.worker.simulated.card import Claim, SimulatedCard
 
-DEVICE = torch.device("cuda", 0)
 _META = torch.device("meta")
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 # Values are started for tensors up to this many elements: enough for every table that the host reads.
@@ -34,19 +30,6 @@ MAX_ELEMENTS_WITH_VALUES = 4096
 _LAZY_ZEROS_BYTES = 1 << 20
 # Linux's MAP_NORESERVE: they may be more than the machine has, since nothing is written.
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
-
-
-class Claim:
-    """Holds one block of the allocator as long as some tensor's storage needs it."""
-
-    __slots__ = ("_allocator", "block")
-
-    def __init__(self, allocator: CachingAllocator, block: int) -> None:
-        self._allocator = allocator
-        self.block = block
-
-    def __del__(self) -> None:
-        self._allocator.free(self.block)
 
 
 class Observer:
@@ -67,16 +50,19 @@ class Observer:
 
 
 class SimulatedTensor(torch.Tensor):
-    """A tensor on the simulated card: `meta` has its shape, `claim` its memory, `numbers` its values if known."""
+    """A tensor on a simulated card: `meta` has its shape, `claim` its memory, `numbers` its values if known."""
 
+    card: SimulatedCard
     meta: torch.Tensor
     claim: Claim | None
     numbers: torch.Tensor | None
 
     @staticmethod
-    def __new__(cls, meta: torch.Tensor, claim: Claim | None, values: torch.Tensor | None = None) -> SimulatedTensor:
+    def __new__(
+        cls, card: SimulatedCard, meta: torch.Tensor, claim: Claim | None, values: torch.Tensor | None = None
+    ) -> SimulatedTensor:
         # Always an inference tensor: autograd's bookkeeping of views and versions then stays out of the way.
-        """A tensor with the shape of `meta`, whose memory is `claim`."""
+        """A tensor on `card` with the shape of `meta`, whose memory is `claim`."""
         with torch._C._InferenceMode(True):
             self: SimulatedTensor = torch.Tensor._make_wrapper_subclass(
                 cls,
@@ -84,8 +70,9 @@ class SimulatedTensor(torch.Tensor):
                 strides=meta.stride(),
                 storage_offset=meta.storage_offset(),
                 dtype=meta.dtype,
-                device=DEVICE,
+                device=card.device,
             )
+        self.card = card
         self.meta = meta
         self.claim = claim
         self.numbers = values
@@ -116,33 +103,34 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     `special` holds the operators whose CUDA kernels allocate more than their outputs, or whose outputs depend on
     data; each is called as `rule(cuda, func, args, kwargs)`. A process has one, because an engine imports its extension
-    once; `start` puts it on another card.
+    once; `start` puts it on other cards.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled here, and the guard against it costs a third of every operator
 
-    allocator: CachingAllocator
-    limits: Limits
+    cards: Sequence[SimulatedCard]
     _part_of: PartOf
 
     def __init__(self, special: dict[Any, Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.stream = 0
+        self.current = 0  # the card that is meant where none is named
+        self.peer_access = False
         self.observer = Observer()
         self._special = special
-        self._workspaces: dict[int, Claim] = {}
         self._rules: dict[Any, Rule] = {}
 
-    def start(self, allocator: CachingAllocator, limits: Limits, part_of: PartOf) -> None:
-        """A new card. `part_of` tells which part the code that runs in a frame allocates for."""
-        self.allocator = allocator
-        self.limits = limits
+    def start(self, cards: Sequence[SimulatedCard], part_of: PartOf, peer_access: bool = False) -> None:
+        """New cards, in the order of their numbers. `peer_access` says whether they reach each other's memory.
+
+        `part_of` tells which part the code that runs in a frame allocates for.
+        """
+        self.cards = cards
+        self.current = 0
+        self.peer_access = peer_access
         self._part_of = part_of
-        self.stream = 0
         self.observer = Observer()
-        self._workspaces.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rule = self._rules.get(func)
@@ -152,36 +140,44 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # What the rules and the stand-ins for extensions build with.
 
-    def claim(self, size_bytes: int) -> Claim | None:
-        """Memory for `size_bytes` on the current stream; none for nothing. Raises torch.OutOfMemoryError."""
+    def card_named(self, device: torch.device) -> SimulatedCard:
+        """The card of a CUDA device, which need not say a number."""
+        return self.cards[self.current if device.index is None else device.index]
+
+    def claim(self, card: SimulatedCard, size_bytes: int) -> Claim | None:
+        """Memory for `size_bytes` on the card's current stream; none for nothing. Raises torch.OutOfMemoryError."""
         if size_bytes == 0:
             return None
-        return self._claim(size_bytes, self._part_of(sys._getframe(1)))
+        return card.take(size_bytes, self._part_of(sys._getframe(1)))
 
-    def _claim(self, size_bytes: int, part: int) -> Claim:
-        try:
-            return Claim(self.allocator, self.allocator.malloc(size_bytes, self.stream, part))
-        except OutOfMemory as error:
-            raise self.out_of_memory(error) from None
-
-    def out_of_memory(self, error: OutOfMemory) -> Exception:
-        """What PyTorch raises in the place of `error`."""
-        return torch.OutOfMemoryError(oom_text(error, self.allocator.stats, self.limits.total_bytes))
-
-    def fresh(self, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
+    def fresh(self, card: SimulatedCard, meta: torch.Tensor, values: torch.Tensor | None = None) -> SimulatedTensor:
         """A new tensor with memory of its own, in the shape of `meta`."""
         size_bytes = meta.untyped_storage().nbytes()
-        claim = self._claim(size_bytes, self._part_of(sys._getframe(1))) if size_bytes else None
-        return SimulatedTensor(meta, claim, values)
+        claim = card.take(size_bytes, self._part_of(sys._getframe(1))) if size_bytes else None
+        return SimulatedTensor(card, meta, claim, values)
 
-    def empty(self, shape: tuple[int, ...] | torch.Size, dtype: torch.dtype) -> SimulatedTensor:
-        """`torch.empty` on the card."""
-        return self.fresh(torch.empty(shape, dtype=dtype, device=_META))
+    def card_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SimulatedCard | None:
+        """Where an operator runs and makes its outputs: the card that it is told, or that of its first input on one.
 
-    def use_cublas(self) -> None:
-        """PyTorch gives each handle and stream a workspace at the first use of cuBLAS, and keeps it."""
-        if self.stream not in self._workspaces:
-            self._workspaces[self.stream] = self._claim(self.limits.workspace_bytes, WORKSPACE)
+        None for an operator on the host.
+        """
+        if kwargs:
+            device: Any = kwargs.get("device")
+            if is_cuda_device(device):
+                return self.card_named(device)
+        for arg in args:
+            if type(arg) is SimulatedTensor:
+                return arg.card
+            if is_cuda_device(arg):
+                return self.card_named(arg)
+            if isinstance(arg, list | tuple):
+                for each in arg:
+                    if type(each) is SimulatedTensor:
+                        return each.card
+        for arg in kwargs.values():
+            if type(arg) is SimulatedTensor:
+                return arg.card
+        return None
 
     # The ways in which an operator can be run.
 
@@ -196,10 +192,10 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._run_in_place
         if func in _VIEWS_UNDECLARED or any(info is not None for info in infos):
             return self._run_view
-        return self._run_fresh
+        return self.run
 
     def _run_composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not _on_card(args, kwargs):
+        if self.card_of(args, kwargs) is None:
             return func(*args, **kwargs)
         # Under inference mode a composite arrives whole: take it apart with this mode on, to see its temporaries. The
         # C++ kernel, which the real card runs too, comes before any Python decomposition.
@@ -209,7 +205,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func.decompose(*args, **kwargs)
 
     def _run_in_place(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not _on_card(args, kwargs):
+        if self.card_of(args, kwargs) is None:
             return func(*args, **kwargs)
         if torch.Tag.pointwise not in func.tags:  # those leave their target's shape as it is
             func(*_lower(args), **_lower(kwargs))
@@ -228,26 +224,26 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         out = func(base.meta, *args[1:], **kwargs)
         values = None if base.numbers is None else func(base.numbers, *args[1:], **kwargs)
-        claim = base.claim
+        card, claim = base.card, base.claim
         if isinstance(out, torch.Tensor):
-            return SimulatedTensor(out, claim, values)
-        return [SimulatedTensor(o, claim, None if values is None else values[i]) for i, o in enumerate(out)]
+            return SimulatedTensor(card, out, claim, values)
+        return [SimulatedTensor(card, o, claim, None if values is None else values[i]) for i, o in enumerate(out)]
 
-    def _run_fresh(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not _on_card(args, kwargs):
-            return func(*args, **kwargs)
-        return self.run_fresh(func, args, kwargs)
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator that makes new tensors, on the card where it belongs or on the host."""
+        card = self.card_of(args, kwargs)
+        return func(*args, **kwargs) if card is None else self.run_fresh(card, func, args, kwargs)
 
-    def run_fresh(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Outputs with memory of their own, in order, as a structured CUDA kernel allocates them."""
+    def run_fresh(self, card: SimulatedCard, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Outputs with memory of their own on `card`, in order, as a structured CUDA kernel allocates them."""
         out = func(*_lower(args), **_lower(kwargs))
         values = self._compute_values(func, args, kwargs, out)
         if isinstance(out, torch.Tensor):
-            return self.fresh(out, values)
+            return self.fresh(card, out, values)
         if isinstance(out, tuple | list):
             known = values if values is not None else [None] * len(out)
             return type(out)(
-                self.fresh(o, v) if isinstance(o, torch.Tensor) else o for o, v in zip(out, known, strict=True)
+                self.fresh(card, o, v) if isinstance(o, torch.Tensor) else o for o, v in zip(out, known, strict=True)
             )
         return out
 
@@ -277,16 +273,6 @@ _UNINITIALISED = {
 def is_cuda_device(device: Any) -> bool:
     """Whether `device` is a CUDA device."""
     return isinstance(device, torch.device) and device.type == "cuda"
-
-
-def _on_card(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operator runs on the card: it has a simulated input, or is told to make its output there."""
-    for arg in args:
-        if type(arg) is SimulatedTensor or is_cuda_device(arg):
-            return True
-        if isinstance(arg, list | tuple) and any(type(a) is SimulatedTensor for a in arg):
-            return True
-    return any(type(a) is SimulatedTensor or is_cuda_device(a) for a in kwargs.values()) if kwargs else False
 
 
 def _lower(arg: Any) -> Any:

@@ -32,6 +32,9 @@ _BY_FUNCTION = {
     ("module.py", "load_weight_fused"): WEIGHTS,
     ("ext.py", "make_q_matrix"): WEIGHTS,
     ("linear.py", "forward"): _HEAD,
+    ("linear.py", "forward_tp"): _HEAD,
+    ("tensor_p.py", "get_sin_cos"): ROPE,
+    ("tensor_p.py", "broadcast"): ACTIVATIONS,
     ("compat.py", "safe_move_tensor"): _MOVED,
     ("model.py", "load_autosplit_gen"): RESERVE,
     ("model.py", "forward_chunk"): LOGITS,
@@ -56,7 +59,7 @@ def _classify(code: CodeType) -> int:
     folder, file = os.path.split(code.co_filename)
     if os.path.basename(folder) != "exllamav2" or folder == _OUR_OWN:
         return _UNKNOWN
-    if code.co_name == "load":
+    if code.co_name in ("load", "tp_split"):
         return WEIGHTS
     return _BY_FUNCTION.get((file, code.co_name), _BY_FILE.get(file, _UNKNOWN))
 

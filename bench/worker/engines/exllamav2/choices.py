@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bench.engines.reading import Reading, Rope
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Unsupported
 
 
@@ -29,7 +29,7 @@ def require_known_architecture(config: dict[str, Any]) -> None:
         raise Unsupported(f"ExLlamaV2 {version('exllamav2')} does not know the architecture {architectures[0]}")
 
 
-def choose_attention(config: Any, requested: str, card: Card) -> str:
+def choose_attention(config: Any, requested: str, machine: Machine) -> str:
     """Sets the switches of an `ExLlamaV2Config` for `requested` and returns the back end that will run.
 
     `auto` is the engine's own order. Raises `Unsupported` for one that is not installed or that the model rules out.
@@ -37,7 +37,7 @@ def choose_attention(config: Any, requested: str, card: Card) -> str:
     from exllamav2 import attn
 
     available = {
-        "flash": attn.has_flash_attn and card.supports_flash_attention(),
+        "flash": attn.has_flash_attn and machine.supports_flash_attention(),
         "xformers": attn.has_xformers,
         "sdpa": attn.has_lower_right_sdpa,
         "matmul": True,
@@ -68,6 +68,13 @@ def cache_class(name: str) -> Any:
     import exllamav2
 
     return getattr(exllamav2, "ExLlamaV2Cache" if name == "FP16" else f"ExLlamaV2Cache_{name}")
+
+
+def divided_cache_class() -> Any:
+    """ExLlamaV2's class for a cache of which each card has some heads; it takes one of the others as its `base`."""
+    from exllamav2.cache import ExLlamaV2Cache_TP
+
+    return ExLlamaV2Cache_TP
 
 
 def read_back(config: Any, attention: str) -> Reading:

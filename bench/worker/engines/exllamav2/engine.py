@@ -16,7 +16,7 @@ from bench.worker.engines.exllamav2 import attribution, checkpoint, inspection, 
 from bench.worker.engines.exllamav2.extension import Extension
 from bench.worker.engines.exllamav2.session import ExLlamaV2Session
 from bench.worker.engines.exllamav2.shortcuts import shortcuts
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Session
 from bench.worker.simulated.tensor import SimulatedCuda
 
@@ -39,9 +39,9 @@ class ExLlamaV2Engine:
         extension = packages.broken_extension()
         return {**packages.broken_back_ends(), **({} if extension is None else {"exllamav2_ext": extension})}
 
-    def session(self, case: Case, card: Card) -> ExLlamaV2Session:
+    def session(self, case: Case, machine: Machine) -> ExLlamaV2Session:
         """See `ExLlamaV2Session`."""
-        return ExLlamaV2Session(case, card)
+        return ExLlamaV2Session(case, machine)
 
     def require_readable(self, config: dict[str, Any]) -> None:
         """By ExLlamaV2Config itself."""
@@ -73,10 +73,11 @@ class ExLlamaV2Engine:
         """By the module and function of ExLlamaV2 that allocates."""
         return attribution.part_of(frame)
 
-    def start_card(self) -> None:
-        # The engine keeps its streams for the life of a process, and a second model in it would load on them.
-        """Forgets the streams of the card before."""
+    def start_machine(self) -> None:
+        # The engine keeps them for the life of a process, and a second model in it would load on those streams.
+        """Forgets the streams of the cards before, and what was found out about copies between them."""
         importlib.import_module("exllamav2.device").global_streams.clear()
+        vars(importlib.import_module("exllamav2.compat"))["tested_peer_copy"] = None
 
     def shortcuts(self, cuda: SimulatedCuda) -> AbstractContextManager[None]:
         """See `shortcuts`."""
@@ -84,9 +85,9 @@ class ExLlamaV2Engine:
 
     # To be recorded
 
-    def recordable(self, case: Case, card: Card) -> Recordable:
+    def recordable(self, case: Case, machine: Machine) -> Recordable:
         """With as few layers as show how they repeat."""
-        return recording.recordable(case, card)
+        return recording.recordable(case, machine)
 
     def marked(self, listener: Listener) -> AbstractContextManager[None]:
         """The layers are the modules' `forward` and `load`."""

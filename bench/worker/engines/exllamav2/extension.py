@@ -9,16 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from bench.worker.engines.exllamav2.divided_extension import DividedExtension, Matrix
 from bench.worker.simulated.tensor import MAX_ELEMENTS_WITH_VALUES, SimulatedCuda, SimulatedTensor
-
-
-class _Matrix(NamedTuple):
-    height: int
-    width: int
 
 
 class Extension:
@@ -26,12 +22,13 @@ class Extension:
 
     def __init__(self, cuda: SimulatedCuda) -> None:
         self._cuda = cuda
-        self._matrices: dict[int, _Matrix] = {}
+        self._matrices: dict[int, Matrix] = {}
         self._handles = itertools.count(1)
 
     def module(self) -> ModuleType:
         module = ModuleType("exllamav2_ext")
-        vars(module).update({name: getattr(self, name) for name in dir(self) if not name.startswith("_")})
+        for functions in (self, DividedExtension(self._cuda, self._matrices)):
+            vars(module).update({name: getattr(functions, name) for name in dir(functions) if not name.startswith("_")})
         vars(module)["__getattr__"] = _missing
         return module
 
@@ -64,7 +61,7 @@ class Extension:
 
     def make_q_matrix(
         self,
-        q_weight: torch.Tensor,
+        q_weight: SimulatedTensor,
         q_perm: torch.Tensor,
         q_invperm: torch.Tensor,
         q_scale: torch.Tensor,
@@ -89,7 +86,9 @@ class Extension:
         _check(bias.is_meta or bias.shape[0] == width, "q_weight and bias have incompatible shapes")
         needed = width * min(max_dq_rows, height)
         _check(temp_dq.is_meta or temp_dq.shape[0] >= needed, "Insufficient size of temp_dq buffer")
-        return self._remember(_Matrix(height, width))
+        return self._remember(Matrix(height, width, q_weight.card))
+
+    make_q_matrix_split = make_q_matrix  # it wants an EXL2 matrix, and the engine has seen to that
 
     def repeat_q_matrix(self, handle: int) -> int:
         """Another matrix like the one of `handle`, which was checked. No function of the real extension."""
@@ -119,25 +118,25 @@ class Extension:
 
     # Forward
 
-    def gemm_half_q_half(self, a: torch.Tensor, handle: int, c: torch.Tensor, force_cuda: bool) -> None:
+    def gemm_half_q_half(self, a: SimulatedTensor, handle: int, c: torch.Tensor, force_cuda: bool) -> None:
         matrix = self._matrices[handle]
         _check(a.shape[0] == c.shape[0] and a.shape[1] == matrix.height, "a and b have incompatible shapes")
         _check(c.shape[1] == matrix.width, "b and c have incompatible shapes")
-        self._cuda.use_cublas()
+        a.card.use_cublas()
 
     def reconstruct(self, handle: int, output: torch.Tensor) -> None: ...
 
-    def q_attn_forward_1(self, handle: int, x: torch.Tensor, *args: Any) -> None:
-        self._cuda.use_cublas()
+    def q_attn_forward_1(self, handle: int, x: SimulatedTensor, *args: Any) -> None:
+        x.card.use_cublas()
 
-    def q_attn_forward_2(self, handle: int, x: torch.Tensor, attn_output: torch.Tensor, *args: Any) -> None:
-        self._cuda.use_cublas()
+    def q_attn_forward_2(self, handle: int, x: SimulatedTensor, attn_output: torch.Tensor, *args: Any) -> None:
+        x.card.use_cublas()
 
-    def q_mlp_forward_(self, handle: int, x: torch.Tensor, *args: Any) -> None:
-        self._cuda.use_cublas()
+    def q_mlp_forward_(self, handle: int, x: SimulatedTensor, *args: Any) -> None:
+        x.card.use_cublas()
 
-    def q_moe_mlp_forward_(self, handle: int, x: torch.Tensor) -> None:
-        self._cuda.use_cublas()
+    def q_moe_mlp_forward_(self, handle: int, x: SimulatedTensor) -> None:
+        x.card.use_cublas()
 
     def rms_norm(self, x: torch.Tensor, w: torch.Tensor, y: torch.Tensor, *args: Any) -> None:
         _check(x.shape == y.shape and x.shape[-1] == w.shape[0], "x and w have incompatible shapes")
@@ -157,7 +156,7 @@ class Extension:
 
     def fp16_to_q_kv(self, *args: Any) -> None: ...
 
-    def _remember(self, matrix: _Matrix) -> int:
+    def _remember(self, matrix: Matrix) -> int:
         handle = next(self._handles)
         self._matrices[handle] = matrix
         return handle

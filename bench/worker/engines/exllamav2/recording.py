@@ -14,15 +14,15 @@ from bench.trace.template import SHOWN_PERIODS
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
 from bench.worker.engines.exllamav2.readable import read_config
-from bench.worker.interfaces.card import Card
+from bench.worker.interfaces.card import Machine
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")  # ExLlamaV2Config.prepare
 
 
-def recordable(case: Case, card: Card) -> Recordable:
-    """How `case` is recorded on a card like `card`. Raises `Unsupported`."""
+def recordable(case: Case, machine: Machine) -> Recordable:
+    """How `case` is recorded on a machine like `machine`. Raises `Unsupported`."""
     config = read_config(case.model.config)
-    setup = _setup(case, config, choose_attention(config, case.attention, card))
+    setup = _setup(case, config, choose_attention(config, case.attention, machine))
     shallow, period = _shallow(case, config)
     return Recordable(
         case=shallow,

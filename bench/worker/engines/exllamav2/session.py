@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,24 +13,29 @@ import torch
 
 from bench.core.case import Case
 from bench.core.outcome import Phase
+from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.schedule import endless
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass
-from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, read_back
+from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, divided_cache_class, read_back
 from bench.worker.engines.exllamav2.progress import telling_chunks
 from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
-from bench.worker.interfaces.card import Card
-from bench.worker.interfaces.engine import Tell, Unsupported
+from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_tensor_parallel
+from bench.worker.interfaces.card import Machine
+from bench.worker.interfaces.engine import Placed, Tell, Unsupported
+
+_WITH_KEYS_AND_VALUES = ("Attention", "ParallelDecoder")
 
 
 class ExLlamaV2Session:
     """See `bench.worker.interfaces.engine.Session`."""
 
-    def __init__(self, case: Case, card: Card) -> None:
+    def __init__(self, case: Case, machine: Machine) -> None:
         """Raises `Unsupported` for a config.json that the engine refuses."""
         read_config(case.model.config)
         self._case = case
-        self._card = card
+        self._split = Split.parse(case.split) if case.split is not None else Split(SplitBy.AUTO) if case.lazy else None
+        self._machine = machine
         self._config: Any = None
         self._model: Any = None
         self._cache: Any = None
@@ -46,29 +52,42 @@ class ExLlamaV2Session:
         config.max_batch_size = case.batch_size
         config.max_input_len = case.max_input_len
         config.max_attention_size = case.max_attention_size
-        attention = choose_attention(config, case.attention, self._card)
+        attention = choose_attention(config, case.attention, self._machine)
         if reason := endless(case.max_seq_len, case.max_attention_size, attention):
             raise Unsupported(reason)
-        return read_back(config, attention)
+        reading = read_back(config, attention)
+        if self._is_split(SplitBy.TENSOR_PARALLEL):
+            require_tensor_parallel(case, config, reading)
+        return reading
 
     def build(self) -> None:
-        """Makes ExLlamaV2, and with `lazy` the lazy cache."""
+        """Makes ExLlamaV2, and with autosplit the lazy cache."""
         from exllamav2.model import ExLlamaV2
 
         self._model = ExLlamaV2(self._config)
-        if self._case.lazy:
+        if self._is_split(SplitBy.AUTO):
             self._cache = self._new_cache(lazy=True)
 
     def load(self, tell: Tell | None = None) -> None:
-        """`load()`, or with `lazy` `load_autosplit(cache)` with its defaults."""
-        if self._case.lazy:
-            self._model.load_autosplit(self._cache, callback=tell)
+        """`load()`, or what the split says; `lazy` alone means `load_autosplit(cache)` with its defaults."""
+        case, split = self._case, self._split or Split(SplitBy.GPU_SPLIT)
+        gpu_split = None if split.gpu_split_gib is None else list(split.gpu_split_gib)
+        if split.by is SplitBy.AUTO:
+            reserve = None if split.reserve_bytes is None else list(split.reserve_bytes)
+            self._model.load_autosplit(self._cache, reserve_vram=reserve, callback=tell)
+        elif split.by is SplitBy.GPU_SPLIT:
+            self._model.load(gpu_split, callback=tell)
         else:
-            self._model.load(callback=tell)
+            self._model.load_tp(
+                gpu_split or free_gib(),
+                callback=tell,
+                expect_cache_tokens=case.max_seq_len * case.batch_size,
+                expect_cache_base=cache_class(case.cache),
+            )
 
     def make_cache(self) -> None:
         """Makes the cache where it is not lazy."""
-        if not self._case.lazy:
+        if not self._is_split(SplitBy.AUTO):
             self._cache = self._new_cache()
 
     def fill(self, tokens: int, tell: Tell | None = None) -> None:
@@ -88,13 +107,32 @@ class ExLlamaV2Session:
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """From the model's and the cache's own objects."""
         contexts = [context for context in self._model.device_context if context is not None]
-        temporary = getattr(self._cache, "temp_tensors", {}).values()
+        caches = getattr(self._cache, "caches", [self._cache])  # of a divided one, each card's
+        temporary = [pair for cache in caches for pair in getattr(cache, "temp_tensors", {}).values()]
         return {
             "weights": _weights(self._model),
             "cache": [*self._cache.all_tensors(), *(tensor for pair in temporary for tensor in pair)],
             "scratch": [context.scratch for context in contexts],
-            "rope": [tensor for context in contexts for tensor in [*(context.sin or []), *(context.cos or [])]],
+            "rope": [
+                tensor
+                for tables in [*contexts, self._model.tp_context]
+                if tables is not None
+                for tensor in [*(tables.sin or []), *(tables.cos or [])]
+            ],
         }
+
+    def placement(self) -> list[Placed]:
+        """By the devices that the engine gave its modules; the embeddings are on the host."""
+        divided, modules = self._model.tp_context, self._model.modules[1:]
+        placed = []
+        for index in range(len(self._machine.cards)):
+            if divided is None:
+                there = [module for module in modules if module.device_idx == index]
+            else:
+                there = modules if index in divided.all_devs else []
+            layers = sum(module.name in _WITH_KEYS_AND_VALUES for module in there)
+            placed.append(Placed([f"{module.key} ({module.name})" for module in there], layers))
+        return placed
 
     def forward(self, each: Pass) -> None:
         """One pass more; of a prefill one chunk, whether the engine would split it or not."""
@@ -106,11 +144,18 @@ class ExLlamaV2Session:
             self._model.forward_chunk(input_ids=ids, cache=self._cache, preprocess_only=True)
 
     def _decode_one(self) -> None:
-        # The generators move every token's logits to the host as fp32, and sample there.
-        self._model.forward(self._ids[:, :1], self._cache, last_id_only=True).float().cpu()
+        # The generators move every token's logits to the host as fp32, and sample there. Of a pass of one token it is
+        # the last anyway; a divided model cannot be asked for it (the head is given a list).
+        last_id_only = not self._is_split(SplitBy.TENSOR_PARALLEL)
+        self._model.forward(self._ids[:, :1], self._cache, last_id_only=last_id_only).float().cpu()
+
+    def _is_split(self, by: SplitBy) -> bool:
+        return self._split is not None and self._split.by is by
 
     def _new_cache(self, **how: bool) -> Any:
         make = cache_class(self._case.cache)
+        if self._is_split(SplitBy.TENSOR_PARALLEL):
+            make = functools.partial(divided_cache_class(), base=make)
         return make(self._model, batch_size=self._case.batch_size, max_seq_len=self._case.max_seq_len, **how)
 
     def _telling(self, tokens: int, tell: Tell | None) -> AbstractContextManager[None]:
@@ -121,9 +166,12 @@ def _weights(model: Any) -> list[torch.Tensor]:
     tensors: list[Any] = []
     for module in model.modules:
         for part in [module, *module.submodules]:
-            if getattr(part, "q_tensors", None):
-                tensors += list(part.q_tensors.values())
+            if q_tensors := getattr(part, "q_tensors", None):
+                divided = q_tensors if isinstance(q_tensors, list) else [q_tensors]
+                tensors += [tensor for each in divided for tensor in each.values()]
             if getattr(part, "linear", None) is not None:
                 tensors += [part.linear.weight, part.linear.bias]
-            tensors += [getattr(part, "weight", None), getattr(part, "bias", None)]
+            for name in ("weight", "bias"):
+                own = getattr(part, name, None)
+                tensors += own if isinstance(own, list) else [own]
     return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cuda]

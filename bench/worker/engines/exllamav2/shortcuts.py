@@ -24,26 +24,27 @@ def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
     """While it lasts, matrices and experts are done by their requests where they repeat."""
     linear = importlib.import_module("exllamav2.linear").ExLlamaV2Linear
     experts = importlib.import_module("exllamav2.moe_mlp").ExLlamaV2MoEMLP
-    repeats, headers = Repeats(cuda), _Headers()
+    repeats, headers = Repeats(), _Headers()
     load, forward = linear.load, experts.forward_torch
 
     def load_once(self: Any, *args: Any, **kwargs: Any) -> Any:
         key = None if args or kwargs else headers.key_of(self)
-        seen = None if key is None else repeats.known(key)
+        card = cuda.cards[max(0, self.device_idx)]  # only of the embeddings, which are no matrix, is it -1
+        seen = None if key is None else repeats.known(card, key)
         if seen is not None:
-            return _take(self, repeats.repeat(seen), *seen.about)
-        with repeats.noted(key) as tell:
+            return _take(self, repeats.repeat(card, seen), *seen.about)
+        with repeats.noted(card, key) as tell:
             result = load(self, *args, **kwargs)
             if key is not None:
                 tell(self.q_tensors, (weakref.ref(self.temp_dq), self.q_handle))
         return result
 
     def forward_once(self: Any, hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-        key = _key_of_experts(self, hidden_states, *args, **kwargs)
-        seen = None if key is None else repeats.known(key)
+        key, card = _key_of_experts(self, hidden_states, *args, **kwargs), cuda.cards[self.device_idx]
+        seen = None if key is None else repeats.known(card, key)
         if seen is not None:
-            return repeats.repeat(seen)[""]
-        with repeats.noted(key) as tell:
+            return repeats.repeat(card, seen)[""]
+        with repeats.noted(card, key) as tell:
             result = forward(self, hidden_states, *args, **kwargs)
             tell({"": result}, None)
         return result

@@ -1,0 +1,53 @@
+"""How a model is put on several cards: the engine fills one after the other, or one says how much goes where."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_MIB = 1 << 20
+_TEXT = re.compile(r"(\w+)(?:\((.*)\))?")
+
+
+class SplitBy(StrEnum):
+    """The engine's ways to use several cards."""
+
+    AUTO = "auto"  # cards are filled one after the other, cache and model together
+    GPU_SPLIT = "gpu_split"  # so many GiB of weights for each card
+    TENSOR_PARALLEL = "tensor_parallel"  # every card has a part of every layer
+
+
+@dataclass(frozen=True)
+class Split:
+    """One way. `gpu_split_gib` is GiB for each card, as the engine counts them; where it may be left out, the engine
+    goes by what is free. `reserve_bytes`, for each card, is what `auto` keeps free; None is the engine's default.
+
+    Its text is how a `Case` and a row have it:
+
+    >>> str(Split(SplitBy.GPU_SPLIT, (20.5, 24.0)))
+    'gpu_split(20.5,24)'
+    >>> Split.parse("auto(512,96)").reserve_bytes  # MiB
+    (536870912, 100663296)
+    """
+
+    by: SplitBy = SplitBy.AUTO
+    gpu_split_gib: tuple[float, ...] | None = None
+    reserve_bytes: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        reserve_mib = None if self.reserve_bytes is None else tuple(size / _MIB for size in self.reserve_bytes)
+        numbers = self.gpu_split_gib if reserve_mib is None else reserve_mib
+        return self.by if numbers is None else f"{self.by}({','.join(str(n).removesuffix('.0') for n in numbers)})"
+
+    @staticmethod
+    def parse(text: str) -> Split:
+        """Reads what `str` has written. Raises ValueError for any other text."""
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no split")
+        by = SplitBy(match[1])
+        numbers = None if match[2] is None else tuple(float(number) for number in match[2].split(","))
+        if by is SplitBy.AUTO:
+            return Split(by, None, None if numbers is None else tuple(round(size * _MIB) for size in numbers))
+        return Split(by, numbers)

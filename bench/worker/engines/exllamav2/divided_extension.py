@@ -1,0 +1,102 @@
+"""Stand-ins for the functions of exllamav2's extension by which cards share the work of each layer.
+
+All that they compute lies in scratch; what takes memory is cuBLAS's workspace and flash-attn, which is called from C++
+(ext_tp.cpp, ext_qattn.cpp, ext_qmlp.cpp, ext_qmatrix.cpp; TP_MULTITHREADED is not defined).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from bench.allocator import flash
+from bench.worker.simulated.card import SimulatedCard
+from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
+
+# What ext_qattn.cpp passes: longer than any cache, and it keeps flash-attn from taking heads for queries.
+_WINDOW = 10_000_000
+
+
+class Matrix(NamedTuple):
+    """A matrix in the EXL2 format, or the columns of it that a card has."""
+
+    height: int
+    width: int
+    card: SimulatedCard
+
+
+class DividedExtension:
+    """`matrices` are those of `Extension`, by handle."""
+
+    def __init__(self, cuda: SimulatedCuda, matrices: Mapping[int, Matrix]) -> None:
+        self._cuda = cuda
+        self._matrices = matrices
+        self._pinned_bytes: dict[int, int] = {}  # of one buffer, by context
+        self._handles = itertools.count(1)
+
+    def make_tp_context(
+        self, kv: Any, id_: Any, vc: Any, rs: Any, q: Any, pinned: Sequence[torch.Tensor], streams: Any
+    ) -> int:
+        handle = next(self._handles)
+        self._pinned_bytes[handle] = pinned[-1].numel() * pinned[-1].element_size()
+        return handle
+
+    def free_tp_context(self, handle: int) -> None:
+        self._pinned_bytes.pop(handle, None)
+
+    def tp_broadcast(self, context: int, buffer: int, source: torch.Tensor, *args: Any) -> None:
+        if source.numel() * 2 > self._pinned_bytes[context]:
+            raise RuntimeError("Temporary tensor is too small")
+
+    def tp_gather(self, *args: Any) -> None: ...
+
+    def rms_norm_tp(self, *args: Any) -> None: ...
+
+    def gemm_half_q_half_tp(self, a: Any, handles: Sequence[int], *args: Any) -> None:
+        for handle in handles:
+            self._matrices[handle].card.use_cublas()
+
+    def tp_mlp_forward_(self, context: int, hidden_states: torch.Tensor, *args: Any) -> None:
+        gate, up, down = args[8:11]  # after six lists of temporary tensors, the norm and its epsilon
+        self.tp_broadcast(context, 0, hidden_states)
+        for handles in (gate, up, down):
+            self.gemm_half_q_half_tp(None, handles)
+
+    def tp_attn_forward_(
+        self,
+        context: int,
+        hidden_states: torch.Tensor,
+        temp_bc0: Any,
+        temp_bc1: Any,
+        temp_bc2: Any,
+        temp_q: Sequence[SimulatedTensor],
+        temp_k: Any,
+        temp_v: Any,
+        temp_o: Any,
+        k_cache: Sequence[torch.Tensor],
+        v_cache: Any,
+        norm: Any,
+        epsilon: float,
+        q_proj: Sequence[int],
+        k_proj: Sequence[int],
+        v_proj: Sequence[int],
+        o_proj: Sequence[int],
+        head_dim: int,
+        rope_style: int,
+        batch_size: int,
+        q_len: int,
+        *args: Any,
+    ) -> None:
+        self.tp_broadcast(context, 0, hidden_states)
+        for handles in (q_proj, k_proj, v_proj):
+            self.gemm_half_q_half_tp(None, handles)
+        for q, keys in zip(temp_q, k_cache, strict=True):
+            num_heads = q.shape[1] // head_dim
+            call = flash.Call(batch_size, q_len, num_heads, head_dim, keys.shape[1], keys.shape[2], _WINDOW)
+            sizes = flash.kvcache_temporaries(*call, q.card.limits.num_sms)
+            held = [self._cuda.claim(q.card, size_bytes) for size_bytes in sizes]
+            del held
+        self.gemm_half_q_half_tp(None, o_proj)
