@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from bench.core.case import CACHES
 from bench.report.html import cases as page_cases
 from bench.report.html import page as pages
 from bench.report.publish import publish
@@ -27,7 +29,7 @@ def page_of(cases: pd.DataFrame, boundaries: pd.DataFrame, folder: Path) -> Page
 def test_no_rows_are_told_in_every_part(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
     for cases, boundaries in ((NONE, NONE), (frame_of(), boundaries_of())):
         page = page_of(cases, boundaries, tmp_path)
-        for words in ("there are no rows", "No boundary was searched", "Nothing to recommend", "Nothing to compare"):
+        for words in ("there are no rows", "0 cases of ExLlamaV2 on 0 cards", "Nothing to recommend"):
             assert words in page.text
         assert "No case has a row here" in page.text
         assert not page.figures
@@ -35,7 +37,7 @@ def test_no_rows_are_told_in_every_part(frame_of: FrameOf, boundaries_of: FrameO
 
 def test_a_single_row_is_shown_everywhere(frame_of: FrameOf, tmp_path: Path) -> None:
     page = page_of(frame_of(fits(4096, 5.0, host="box", torch_version="2.13")), NONE, tmp_path)
-    assert "1 case and 0 boundaries of ExLlamaV2 on 1 card." in page.text
+    assert "1 case of ExLlamaV2 on 1 card." in page.text
     assert [(row["max_seq_len"], row["VRAM, GiB"], row["verdict"]) for row in page.cases] == [(4096, 5.0, "fits")]
     (figure,) = page.figures
     assert [trace["y"] for trace in figure["data"]] == [[5.0]]
@@ -88,13 +90,13 @@ def test_no_line_leads_to_where_memory_ran_out(frame_of: FrameOf, tmp_path: Path
     page = page_of(frame_of(fits(4096, 5.0), fits(8192, 9.0), oom(16384, "cache"), oom(32768)), NONE, tmp_path)
     (figure,) = page.figures
     line, crosses, legend = figure["data"]
-    assert (line["x"], line["y"]) == ([4096, 8192], [5.0, 9.0])
-    assert (crosses["x"], crosses["mode"], crosses["text"]) == (
-        [16384, 32768],
-        "markers",
-        ["OOM in cache", "OOM in load"],
-    )
-    assert all(height > 24 for height in crosses["y"])
+    assert (line["x"], line["y"]) == (["4,096", "8,192"], [5.0, 9.0])
+    assert (crosses["x"], crosses["y"], crosses["yaxis"]) == (["16,384", "32,768"], [0.5, 0.5], "y2")
+    strip = figure["layout"]["yaxis2"]  # how much it lacked no row tells: no scale, above that of what fits
+    assert strip["ticktext"] == ["out of<br>memory"]
+    assert strip["domain"][0] > figure["layout"]["yaxis"]["domain"][1]
+    assert figure["layout"]["xaxis"]["categoryarray"] == ["4,096", "8,192", "16,384", "32,768"]
+    assert (crosses["mode"], crosses["text"]) == ("markers", ["OOM in cache", "OOM in load"])
     assert legend["name"] == "out of memory"
 
 
@@ -263,6 +265,27 @@ def test_where_all_go_to_the_end_words_take_the_place_of_a_plot(boundaries_of: F
     page = page_of(NONE, boundaries_of(ends(131072), ends(131072, cache="Q4")), tmp_path)
     assert "All 2 settings go to 131,072 tokens" in page.text
     assert not page.figures
+
+
+def test_what_only_failed_is_named_in_the_legend_by_its_shape(frame_of: FrameOf, tmp_path: Path) -> None:
+    """Of more widths than colours some share one, and their crosses have an outline: the legend shows it."""
+    rows = [fits(4096, 4.0 + n, bpw=2.0 + n) for n in range(4)] + [oom(4096, bpw=8.0), oom(8192, bpw=8.0)]
+    (figure,) = page_of(frame_of(*rows), NONE, tmp_path).figures
+    legend = {trace["name"]: trace["marker"]["symbol"] for trace in figure["data"] if trace.get("showlegend", True)}
+    assert legend["8 bpw, load"] == "square-open"
+    assert len(legend) == 6
+    symbols = {trace["marker"]["symbol"] for trace in figure["data"]}
+    assert symbols == set(legend.values())
+
+
+def test_cards_of_many_settings_have_tables_that_are_not_cut(boundaries_of: FrameOf, tmp_path: Path) -> None:
+    cards: list[dict[str, Any]] = [{}, {"device_name": "small", "device_total_bytes": 8 << 30}]
+    rows = [ends(1024, bpw=bpw, cache=cache, **card) for card in cards for bpw in (2.0, 3.0, 4.0) for cache in CACHES]
+    page_of(NONE, boundaries_of(*rows), tmp_path)
+    text = (tmp_path / "cards.md").read_text()
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        f"### All cards: tiny, {bpw} bpw, load" for bpw in (2, 3, 4)
+    ]
 
 
 def test_where_the_memory_goes_is_on_the_page(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:

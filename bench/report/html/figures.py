@@ -56,6 +56,8 @@ _LAZY_SHAPE = "diamond"
 _GREY = "#808080"
 _CROSS = "x-thin-open"
 _MOST_TICKS = 8
+_MOST_LENGTHS = 12  # that stand side by side, whatever lies between them
+_STRIP = "y2"  # the axis of what has no height
 # What the pictures draw too dark or too pale for a page that may be dark or light.
 _ON_PAGE = {"#222222": "#7A5FB8", "#D8D8D8": "#A8A8A8", "#555555": "#808080"}
 
@@ -135,7 +137,8 @@ def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
     ]
     figure = _figure(table, traces)
     figure.update_layout(barmode="stack", bargap=0.25)
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(stacks), title="setting")
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(stacks), title="setting", dtick=1)
+    figure.update_layout(legend_traceorder="normal")
     figure.update_yaxes(title="GiB", rangemode="tozero")
     if table.limit_bytes is not None:
         _level(figure, table.limit_bytes / GIB, f"the card, {size(table.limit_bytes)}")
@@ -144,39 +147,58 @@ def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
 
 def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]:
     """Peak VRAM over max_seq_len for each cache type, with that type: marks for each bpw and way to run it, joined
-    where lengths are close together, and crosses above the card's edge where memory ran out.
+    where lengths are close together, and crosses in a strip without a scale where memory ran out.
     """
     ways = Ways(table.lines)
     looks = _looks(sorted({line["bpw"] for line in table.lines}), ways)
-    limit = None if table.limit_bytes is None else table.limit_bytes / GIB
     lines = list(zip(table.lines, table.cells, strict=True))
+    few = len(table.lengths) <= _MOST_LENGTHS
     for cache in CACHES:
         traces: list[go.Scatter] = []
-        for above, (line, cells) in enumerate(pair for pair in lines if pair[0]["cache"] == cache):
+        for line, cells in (pair for pair in lines if pair[0]["cache"] == cache):
             points = [
-                (n, height, _verdict(row), row["outcome"] == "oom")
+                (tokens(n) if few else n, height, _verdict(row), row["outcome"] == "oom")
                 for n, row in zip(table.lengths, cells, strict=True)
-                if row and (height := _height(row, limit, above)) is not None
+                if row and (height := _height(row)) is not None
             ]
             way = ways.of(line)
             name = _named(f"{table.axes.bits(line)} bpw", way)
             colour, shape = looks[line["bpw"], way]
-            joined = close_together([n for n, *_, failed in points if not failed])
+            fitting = [n for n, row in zip(table.lengths, cells, strict=True) if row and row["outcome"] == "fits"]
             outline = shape if shape not in (_SHAPES[0], _LAZY_SHAPE) or ways.are_named else None
-            traces += _curve(name, points, colour, way.lazy, shape, outline, joined)
+            traces += _curve(name, points, colour, way.lazy, shape, outline, close_together(fitting), apart=True)
         if not traces:
             continue
         figure = _figure(table, traces + _cross("out of memory", traces))
-        if all(trace.mode == "markers" for trace in traces):
-            figure.update_layout(scattermode="group", scattergap=0.9)  # side by side: many take nearly the same
-        shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
-        figure.update_xaxes(
-            title="max_seq_len, tokens", type="log", tickvals=shown, ticktext=[in_k(length) for length in shown]
-        )
+        if few:
+            # Side by side, as many take nearly the same. Plotly does that on an axis of categories alone.
+            figure.update_layout(scattermode="group", scattergap=0.5)
+            named = [tokens(length) for length in table.lengths]
+            figure.update_xaxes(type="category", categoryorder="array", categoryarray=named)
+            figure.update_xaxes(range=[-0.5, len(named) - 0.5], title="max_seq_len, tokens (those tried, not to scale)")
+        else:
+            shown = table.lengths[:: math.ceil(len(table.lengths) / _MOST_TICKS)]
+            figure.update_xaxes(title="max_seq_len, tokens", type="log")
+            figure.update_xaxes(tickvals=shown, ticktext=[in_k(length) for length in shown])
         figure.update_yaxes(title="peak VRAM, GiB", rangemode="tozero")
-        if limit is not None:
-            _level(figure, limit, size(table.limit_bytes, 1))
+        if any(trace.yaxis == _STRIP for trace in traces):
+            _strip(figure)
+        if table.limit_bytes is not None:
+            _level(figure, table.limit_bytes / GIB, size(table.limit_bytes, 1))
         yield cache, _plain(figure)
+
+
+def _strip(figure: go.Figure) -> None:
+    """Room above the scale for what ran out of memory: how much it lacked no height tells."""
+    figure.update_layout(
+        yaxis={"domain": [0, 0.8]},
+        yaxis2={"domain": [0.86, 1], "range": [0, 1], "fixedrange": True, "showgrid": False, "zeroline": False}
+        | {"tickvals": [0.5], "ticktext": ["out of<br>memory"]},
+        hoversubplots="axis",
+    )
+    figure.add_shape(
+        type="rect", xref="paper", yref="paper", x0=0, x1=1, y0=0.86, y1=1, fillcolor=_GREY, opacity=0.12, line_width=0
+    )
 
 
 def _looks(widths: Sequence[float], ways: Ways) -> dict[tuple[float, Way], tuple[str, str]]:
@@ -201,12 +223,14 @@ def _curve(
     symbols: str | list[str],
     outline: str | None,
     joined: bool,
+    apart: bool = False,
 ) -> Iterator[go.Scatter]:
     """The points (x, height, text, whether it failed) that fit, and apart from them the crosses of those that failed,
-    in an `outline` where that tells whose they are: no line leads to a cross, as its height says nothing.
+    in an `outline` where that tells whose they are: no line leads to a cross, as its height says nothing. With `apart`
+    crosses stand in the strip. The legend has each curve once, by its shape.
     """
     fits, failed = ([point[:3] for point in points if point[3] is fails] for fails in (False, True))
-    group = {"offsetgroup": name, "legendgroup": name}
+    group = {"offsetgroup": name, "alignmentgroup": "all", "legendgroup": name}
     usual = {"name": name, "hovertemplate": "%{text}", **group}
     if fits:
         x, y, text = zip(*fits, strict=True)
@@ -222,12 +246,13 @@ def _curve(
         )
     if failed:
         x, y, text = zip(*failed, strict=True)
-        yield go.Scatter(x=x, y=y, text=text, showlegend=not fits, **usual, **_crosses(colour))
+        place = {"yaxis": _STRIP} if apart else {}
+        named = not fits and outline is None
+        yield go.Scatter(x=x, y=y, text=text, showlegend=named, **usual, **place, **_crosses(colour))
         if outline is not None:
             marker = {"size": 11, "symbol": f"{outline}-open", "color": colour, "line": {"width": 1}}
-            yield go.Scatter(
-                name=name, x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", showlegend=False, **group
-            )
+            of_outline = {"mode": "markers", "marker": marker, "hoverinfo": "skip", "showlegend": not fits}
+            yield go.Scatter(name=name, x=x, y=y, **of_outline, **group, **place)
 
 
 def _crosses(colour: str) -> dict[str, Any]:
@@ -295,10 +320,10 @@ def _end(row: BoundaryRow) -> str:
     return reach(row) + ("" if row["certified"] or is_lower_bound(row) else ", not certified")
 
 
-def _height(row: ShownCase, limit: float | None, above: int) -> float | None:
-    """Where a case stands; None where it has no place. One row of crosses a line, so that none hides another."""
+def _height(row: ShownCase) -> float | None:
+    """Where a case stands, in the middle of the strip if it ran out of memory; None where it has no place."""
     if row["outcome"] == "oom":
-        return None if limit is None else limit * (1.04 + 0.035 * above)
+        return 0.5
     if row["outcome"] != "fits" or row["peak_device_bytes"] is None:
         return None
     return row["peak_device_bytes"] / GIB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import islice
@@ -56,10 +56,13 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class _Section:
-    """One table with its figures: pairs of a caption and what plotly draws. `words` say what needs no figure."""
+    """One table with its figures: pairs of a caption and what plotly draws, those of `below` as wide as the page.
+    `words` say what needs no figure.
+    """
 
     table: Shown
     figures: list[tuple[str, dict[str, object]]]
+    below: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     words: str | None = None
 
 
@@ -77,7 +80,7 @@ def as_html(content: Content) -> str:
         }
     )
     case_table = page_cases.case_table(content.cases, content.naming.names)
-    has_figures = any(section.figures for section in (*found, *verdicts))
+    has_figures = any(section.figures or section.below for section in (*found, *verdicts))
     script, style = page_cases.library() if case_table.rows else ("", "")
     return _template().render(
         policy=_POLICY,
@@ -126,8 +129,8 @@ def readable(tables: Iterable[VerdictTable]) -> list[VerdictTable]:
 def _boundary_section(table: BoundaryTable) -> _Section:
     figures = [("", page_figures.boundary_figure(table))] if table.answered and not table.in_words else []
     memory = page_figures.memory_figure(table)
-    figures += [] if memory is None else [("Where the memory goes, at the longest that fits", memory)]
-    return _Section(table=table, figures=figures, words=table.in_words)
+    below = [] if memory is None else [("Where the memory goes, at the longest that fits", memory)]
+    return _Section(table=table, figures=figures, below=below, words=table.in_words)
 
 
 def _verdict_section(table: VerdictTable) -> _Section:

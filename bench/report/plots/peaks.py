@@ -10,7 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bench.report.naming.axes import bits_of
 from bench.report.naming.ways import Way, Ways
@@ -22,7 +23,8 @@ from bench.report.text.units import GIB, in_k, size
 
 _MOST_TICKS = 6
 _MOST_MARKED = 12  # lengths; with more of them marks would hide the lines
-_ABOVE = 0.35  # of the limit: the room for crosses
+_MOST_HEIGHTS = 5
+_STRIP = 0.2  # of a panel's height, for crosses
 _MARK_PT = 6.0  # of a mark and the air around it
 
 
@@ -63,8 +65,8 @@ class _Curve:
 
 
 def draw_peaks(card: Card[VerdictTable]) -> Figure:
-    """Marks for each bpw and way to run it, joined where lengths are close together, and crosses above the card's
-    limit where memory ran out. Marks that would hide each other stand side by side.
+    """Marks for each bpw and way to run it, joined where lengths are close together, and crosses in a strip without a
+    scale where memory ran out. Marks that would hide each other stand side by side.
     """
     widths = sorted({line["bpw"] for table in card.tables for line in table.lines})
     lengths = sorted({n for table in card.tables for n in table.lengths})
@@ -81,11 +83,11 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
         mark_height=_MARK_PT / (72 * panel_in(len(card.tables))),
     )
     aside = False
+    limit = None if card.tables[0].limit_bytes is None else card.tables[0].limit_bytes / GIB
 
     def draw(axes: Axes, table: VerdictTable, cache: str) -> str | None:
         nonlocal aside
         curves = _curves(table, cache, looks)
-        limit = None if table.limit_bytes is None else table.limit_bytes / GIB
         places = _places(curves, limit, looks)
         aside = aside or any(x != n for curve, of in places for (n, _), x in zip(curve.fits, of, strict=True))
         return _panel(axes, places, limit, len(table.lengths) <= _MOST_MARKED, looks)
@@ -93,6 +95,9 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
     figure, axes = draw_grid(card, draw, "max_seq_len, tokens", "peak VRAM, GiB")
     shared = axes[0][0]
     shared.set_ylim(bottom=0)
+    curves = [curve for table in card.tables for cache in sorted(caches) for curve in _curves(table, cache, looks)]
+    if any(curve.ooms for curve in curves):
+        _strip(axes, _top(curves, limit))
     shared.set_xscale("log", base=2)
     shared.xaxis.set_major_locator(FixedLocator(_ticks(lengths)))
     shared.xaxis.set_major_formatter(FuncFormatter(in_k))
@@ -127,10 +132,9 @@ def _places(curves: list[_Curve], limit: float | None, looks: _Looks) -> list[tu
     """For each curve where its marks stand along the axis: at their length; those that would hide each other side by
     side around it. What is a line stays where it is.
     """
-    heights = [height for curve in curves for _, height in curve.fits]
-    top = 1.1 * max([*heights, limit or 0], default=1.0)
-    if limit is not None and any(curve.ooms for curve in curves):
-        top = max(top, (1 + _ABOVE) * limit)
+    top = _top(curves, limit)
+    if any(curve.ooms for curve in curves):
+        top /= 1 - _STRIP
     of_length: dict[int, list[tuple[float, int]]] = {}
     for i, curve in enumerate(curves):
         for n, height in curve.fits if not curve.joined else []:
@@ -141,6 +145,11 @@ def _places(curves: list[_Curve], limit: float | None, looks: _Looks) -> list[tu
             for at, i in enumerate(sorted(i for _, i in group)):
                 places[i, n] = n * looks.aside(at, len(group))
     return [(curve, [places.get((i, n), n) for n, _ in curve.fits]) for i, curve in enumerate(curves)]
+
+
+def _top(curves: list[_Curve], limit: float | None) -> float:
+    """Where the scale ends."""
+    return 1.1 * (max([limit or 0, *(height for curve in curves for _, height in curve.fits)]) or 1.0)
 
 
 def _near(marks: list[tuple[float, int]], apart: float) -> list[list[tuple[float, int]]]:
@@ -170,29 +179,42 @@ def _panel(
         heights = [height for _, height in curve.fits]
         axes.plot(at, heights, ls=style, color=curve.colour, marker=shape, ms=4, lw=1.2, mfc=face)
         drawn += len(curve.fits)
-    failed = [curve for curve, _ in places if curve.ooms]
     if limit is not None:
         axes.axhline(limit, color="black", lw=1)
-        for i, curve in enumerate(failed):
-            # One row of crosses a line, above the card's edge, so that none hides another; outlined ones are larger.
-            height = limit * (1.04 + min(0.035, _ABOVE / len(failed)) * i)
-            width = 0.8 if curve.way.lazy else 1.5
-            aside = looks.aside(i, len(failed)) if looks.ways.are_named else 1.0
-            xs, heights = [n * aside for n in curve.ooms], [height] * len(curve.ooms)
-            crosses(axes, xs, heights, looks.outline(curve.way), color=curve.colour, ms=4, mew=width)
-            drawn += len(curve.ooms)
-    if drawn:
-        return None
-    return "out of memory;\nthe card's size is unknown" if failed else "no peak is known"
+    failed = [curve for curve, _ in places if curve.ooms]
+    for i, curve in enumerate(failed):
+        # A row of crosses for each line, so that none hides another; outlined ones are larger.
+        height = 1 - _STRIP * (1 - (i + 1) / (len(failed) + 1))
+        width = 0.8 if curve.way.lazy else 1.5
+        aside = looks.aside(i, len(failed)) if looks.ways.are_named else 1.0
+        xs, heights = [n * aside for n in curve.ooms], [height] * len(curve.ooms)
+        place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        crosses(axes, xs, heights, looks.outline(curve.way), color=curve.colour, ms=4, mew=width, **place)
+    return None if drawn or failed else "no peak is known"
+
+
+def _strip(panels: list[list[Axes]], top: float) -> None:
+    """Room above the scale, which ends at `top`, for what ran out of memory: how much it lacked no height tells."""
+    first = panels[0][0]
+    first.set_ylim(0, top / (1 - _STRIP))
+    heights = [tick for tick in MaxNLocator(_MOST_HEIGHTS).tick_values(0, top) if 0 <= tick <= top]
+    middle = top / (1 - _STRIP) * (1 - _STRIP / 2)
+    first.set_yticks([*heights, middle], [*(f"{tick:g}" for tick in heights), "out of\nmemory"])
+    for panel in chain.from_iterable(panels):
+        panel.add_patch(Rectangle((0, 1 - _STRIP), 1, _STRIP, transform=panel.transAxes, fc="#EEEEEE", lw=0, zorder=0))
 
 
 def _ticks(lengths: list[int]) -> list[int]:
-    """The lengths themselves where they are few and far between; else powers of two."""
-    if len(lengths) <= _MOST_TICKS and all(longer >= 1.4 * shorter for shorter, longer in pairwise(lengths)):
-        return lengths
-    low, high = math.ceil(math.log2(max(1, lengths[0]))), math.floor(math.log2(max(1, lengths[-1])))
-    step = max(1, -(-(high - low + 1) // _MOST_TICKS))  # there may be no power of two between them
-    return [2**k for k in range(low, high + 1, step)] or lengths[:1]
+    """Of the lengths that were tried, the longest and those below it that are far enough apart to be read."""
+    apart = 1.4
+    while True:
+        ticks = lengths[-1:]
+        for length in reversed(lengths):
+            if length * apart <= ticks[-1]:
+                ticks.append(length)
+        if len(ticks) <= _MOST_TICKS:
+            return ticks[::-1]
+        apart *= 1.2
 
 
 def _explain(figure: Figure, card: Card[VerdictTable], looks: _Looks, aside: bool) -> None:

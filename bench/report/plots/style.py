@@ -11,7 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, rc_context, rcParams
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -49,9 +49,12 @@ def panels(rows: int, columns: int, row_in: float, share: bool) -> tuple[Figure,
 
 def name(figure: Figure, title: str, simulated: bool) -> None:
     """The title, and the word that no simulated picture goes without."""
-    figure.suptitle(textwrap.fill(title, _TITLE_COLUMNS), fontsize=10, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(title, _TITLE_COLUMNS), fontsize=10, x=0.01, ha="left", va="top")
     if simulated:
-        figure.text(0.995, 0.995, "simulated", ha="right", va="top", fontsize=9, color=_RED, weight="bold")
+        top = (
+            1 - rcParams["figure.constrained_layout.h_pad"] / figure.get_figheight()
+        )  # where the layout puts the title
+        figure.text(0.995, top, "simulated", ha="right", va="top", fontsize=10, color=_RED, weight="bold")
 
 
 def key(label: str, **looks: Any) -> Line2D:
@@ -101,7 +104,8 @@ def crosses(panel: Axes, xs: Sequence[float], ys: Sequence[float], shape: str | 
     """Crosses, each in an outline of `shape` where that tells what failed there."""
     panel.plot(xs, ys, "x", **looks)
     if shape is not None:
-        panel.plot(xs, ys, shape, color=looks["color"], ms=7, mew=0.7, mfc="none", clip_on=False)
+        place = {"transform": looks["transform"]} if "transform" in looks else {}
+        panel.plot(xs, ys, shape, color=looks["color"], ms=7, mew=0.7, mfc="none", clip_on=False, **place)
 
 
 def say(panel: Axes, words: str) -> None:

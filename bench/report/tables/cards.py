@@ -11,7 +11,7 @@ from bench.report.naming.axes import Axes, how
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.text.plain_table import PlainTable
 
-_MOST_COLUMNS = 12  # of one table; with more of them each model has its own
+_MOST_COLUMNS = 10  # of one table; with more of them each model has its own, then each bpw
 
 _Setting = tuple[str, ...]  # the words that name a column: model, bits, cache, loading and what else varies
 
@@ -23,11 +23,21 @@ def cards_tables(found: Sequence[BoundaryTable]) -> list[PlainTable]:
     """
     if len({table.card for table in found}) < 2:
         return []
-    groups = [list(found)]
-    if len({setting for setting, _, _ in _cells(found, found)}) > _MOST_COLUMNS:
-        models = dict.fromkeys(table.model for table in found)
-        groups = [[table for table in found if table.model == model] for model in models]
-    return [_table(group) for group in groups if len({table.card for table in group}) > 1]
+    tables = []
+    for settings in _together(list(dict.fromkeys(setting for setting, _, _ in _cells(found, found))), 0):
+        group = [table for table in found if any(setting in settings for setting, _, _ in _cells([table], found))]
+        if len({table.card for table in group}) > 1:
+            tables.append(_table(group, settings, found))
+    return tables
+
+
+def _together(settings: list[_Setting], word: int) -> list[list[_Setting]]:
+    """No more in a table than can be read: apart by their model, then by their bits."""
+    if len(settings) <= _MOST_COLUMNS or word > 1:
+        return [settings]
+    values = dict.fromkeys(setting[word] for setting in settings)
+    groups = [[setting for setting in settings if setting[word] == value] for value in values]
+    return [part for group in groups for part in _together(group, word + 1)]
 
 
 def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
@@ -42,12 +52,11 @@ def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
     return frame.rename_axis("card").reset_index()
 
 
-def _table(found: Sequence[BoundaryTable]) -> PlainTable:
+def _table(found: Sequence[BoundaryTable], settings: list[_Setting], every: Sequence[BoundaryTable]) -> PlainTable:
     cells: dict[str, dict[_Setting, str]] = {}
     for table in sorted(found, key=_place):
-        for setting, text, _ in _cells([table], found):
-            cells.setdefault(_card(table, found), {})[setting] = text
-    settings = list(dict.fromkeys(setting for setting, _, _ in _cells(found, found)))
+        for setting, text, _ in _cells([table], every):
+            cells.setdefault(_card(table, every), {})[setting] = text
     common = [len({setting[i] for setting in settings}) == 1 for i in range(len(settings[0]))]
     names = [
         " ".join(word for word, same in zip(setting, common, strict=True) if word and not same) or "max_seq_len"
