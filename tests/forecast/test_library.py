@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -284,6 +285,13 @@ def test_without_workers_there_are_no_programs_and_no_crash(made_by: Callable[[L
     made.prepare([CASE])
     with pytest.raises(NoPrediction, match="its recording came to no end"):
         made.replayer(CASE)
+
+
+def test_no_thread_outlives_what_ended_early(of_cache: TraceLibrary) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(AssertionError, match="a worker was started"):
+        of_cache.prepare([CASE])
+    assert set(threading.enumerate()) <= before
 
 
 def test_other_rules_are_another_cache(of_cache: TraceLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
