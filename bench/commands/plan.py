@@ -31,7 +31,7 @@ from bench.forecast.predict import Prediction
 from bench.launch.inspection import require_whole
 from bench.launch.launchers import Launchers
 from bench.launch.versions import installed_versions
-from bench.notes.rules import notes_of_card, notes_of_case
+from bench.notes.rules import notes_of_cards, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
 from bench.report.tables.forecasts import show
 from bench.report.text.console import console_for
@@ -188,7 +188,7 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
     if prediction is None:
         return []
     if case.device.is_simulated:
-        notes = notes_of_card(case.device)
+        notes = notes_of_cards(case.devices)
     else:
         unseen = ("context_bytes", "workspace_bytes") if case.device.uuid not in seen else ()
         notes = [f"{name} assumed until a case was measured on this GPU" for name in unseen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bench.allocator import dtypes
 from bench.allocator.limits import attention_assumptions, origins
@@ -12,6 +12,7 @@ from bench.engines.registry import rules_of
 from bench.synth.layout import SYNTHETIC
 
 SYNTHETIC_NOTE = "weights made up by vram-bench synth"
+NO_PEER_ACCESS_NOTE = "cards assumed not to reach each other's memory"
 BALANCED_NOTE = "expert routing assumed balanced"
 SYNTHETIC_LAYOUT_NOTE = (
     "bit widths laid out by vram-bench for the mean: certified for that layout; a real checkpoint's holes differ "
@@ -19,10 +20,15 @@ SYNTHETIC_LAYOUT_NOTE = (
 )
 
 
-def notes_of_card(device: DeviceSpec) -> list[str]:
-    """What a simulated card takes for granted, and where its figures come from."""
-    notes = [f"{name} {origin}" for name, origin in origins(device).items() if origin != "measured"]
-    return notes + attention_assumptions(device)
+def notes_of_cards(devices: Sequence[DeviceSpec]) -> list[str]:
+    """What simulated cards take for granted, and where their figures come from; each thing once."""
+    notes: dict[str, None] = {}
+    for device in devices:
+        notes.update((f"{name} {origin}", None) for name, origin in origins(device).items() if origin != "measured")
+        notes.update(dict.fromkeys(attention_assumptions(device)))
+    if len(devices) > 1:
+        notes[NO_PEER_ACCESS_NOTE] = None
+    return list(notes)
 
 
 def notes_of_case(case: Case, reading: Reading) -> list[str]:

@@ -17,7 +17,7 @@ from bench.core.messages import CardFacts, Memory
 from bench.engines.registry import engine_of
 from bench.worker.ballast import Ballast, reserve_all_but
 from bench.worker.interfaces.card import Machine
-from bench.worker.interfaces.engine import Engine
+from bench.worker.interfaces.engine import Engine, Unsupported
 
 
 class CudaCard:
@@ -195,8 +195,9 @@ def _read(uuid: str | None) -> nvml.Reading | None:
 @contextmanager
 def open_machine(case: Case, engine: Engine, devices: tuple[DeviceSpec, ...]) -> Iterator[Machine]:
     """The GPU of `case`; the parent has made it the only visible one."""
-    (device,) = devices
-    foreign_processes = _read(device.uuid)
+    if len(devices) > 1:
+        raise Unsupported("several real cards in one case are not measured yet; take one, or simulate them")
+    foreign_processes = _read(devices[0].uuid)
     ballast = None
     if case.vram_limit_bytes is not None and case.vram_limit_by == "process":
         ballast = reserve_all_but(case.vram_limit_bytes)

@@ -15,7 +15,7 @@ from bench.allocator.limits import limits_of, supports_flash_attention
 from bench.allocator.parts import PARTS
 from bench.allocator.requests import NotingAllocator
 from bench.core.case import Case, DeviceSpec
-from bench.notes.rules import notes_of_card
+from bench.notes.rules import notes_of_cards
 from bench.scenarios.registry import scenario_of
 from bench.worker.interfaces.engine import Unsupported
 from bench.worker.simulated import attention, copies, cuda_api, operators
@@ -58,8 +58,8 @@ class SimulatedMachine:
         return []
 
     def notes(self) -> list[str]:
-        """What the catalogue assumes of the cards, each thing once."""
-        return list(dict.fromkeys(note for card in self.cards for note in notes_of_card(card.spec)))
+        """What the catalogue assumes of the cards."""
+        return notes_of_cards([card.spec for card in self.cards])
 
     def use(self, allocator: CachingAllocator, observer: Observer) -> None:
         """Gives its only card another allocator before anything is allocated; `observer` hears what that cannot."""
