@@ -15,7 +15,7 @@ from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
 from bench.comparison.compare import compare as compare_rows
 from bench.comparison.matching import family
 from bench.config.units import MissingUnit, parse_size
-from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, ResultRow
+from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, ResultRow, label
 from bench.core.errors import BadInput, ExitCode
 from bench.core.identity import key_of
 from bench.report.comparison.content import ComparisonReport, Side
@@ -31,6 +31,8 @@ from bench.store.store import as_rows, read_boundaries, read_cases
 _IDENTIFYING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
 _MODEL_REMEDY = "; --allow-model-change compares two quantisations of one model"
 _MOST_LISTED = 3
+# Of these it is told where all rows of both have the same.
+_COMMON = ("device_name", "model", "bpw", "cache", "max_seq_len")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -149,15 +151,30 @@ def _result_set(side: Side) -> ResultSet:
 
 def _nothing_in_common(comparison: Comparison, base: Path, head: Path) -> str:
     refused = [refusal for joined in comparison.joined.values() for refusal in joined.refused]
+    report = f"\n`vram-bench report --results {head}` shows what one of them has, with nothing compared"
     if not refused:
-        return f"nothing can be compared: no case is in both; {_first_difference(comparison, base, head)}"
+        difference = _first_difference(comparison, base, head)
+        return f"nothing can be compared: no case is in both; {difference}{_common(comparison)}{report}"
     reason = refusal_text(refused[0])
     more = f" ({len(refused)} rows)" if len(refused) > 1 else ""
     remedy = {
         "driver_version": "; --allow-driver-change compares them all the same",
         "model_fingerprint": _MODEL_REMEDY,
     }.get(refused[0].column, "")
-    return f"nothing can be compared: {reason}{more}{remedy}"
+    return f"nothing can be compared: {reason}{more}{remedy}{report}"
+
+
+def _common(comparison: Comparison) -> str:
+    """What both have in common, of what tells rows apart: `; both have model tiny, cache FP16`."""
+    sides = (comparison.missing, comparison.new)
+    if not all(sides):
+        return ""
+    told = []
+    for column in _COMMON:
+        values = {key_of(row, [column])[0] for rows in sides for row in rows}
+        if len(values) == 1 and (value := values.pop()) is not None:
+            told.append(f"{label(column)} {value}")
+    return f"; both have {', '.join(told)}" if told else ""
 
 
 def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:

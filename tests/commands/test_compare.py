@@ -296,6 +296,8 @@ def test_what_differs_first_is_told_where_nothing_can_be_compared(program: Progr
     done = program("compare", "base", "head")
     assert done.returncode == 2
     assert "no case is in both; bpw is 3.98 in BASE base, 4.48 in HEAD head; --allow-model-change" in told(done)
+    assert "both have device_name" in told(done)
+    assert "`vram-bench report --results head` shows what one of them has" in told(done)
     both = program("compare", "base", "head", "--allow-model-change")
     assert both.returncode == 0, both.stderr
     assert "bpw (changed)" in both.stdout
