@@ -17,8 +17,9 @@ from bench.analysis.quality import PUBLISHED, read_quality, with_quality
 from bench.analysis.recommend import recommend
 from bench.analysis.tradeoffs import tradeoffs
 from bench.comparison.pairing import join
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import Case, ModelSpec, Search
 from bench.core.columns import CARD, IDENTITY, LIMIT, MODEL, SCHEMA_VERSION, CaseRow
+from bench.core.device import DeviceSpec
 from bench.core.identity import identity_of
 from bench.report.comparison.names import Names as ComparisonNames
 from bench.report.forecasts import ForecastRow

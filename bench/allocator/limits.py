@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bench.allocator.sort import tile_of
-from bench.core.case import DeviceSpec
+from bench.core.device import DeviceSpec
 
 # What PyTorch takes for cuBLAS on each stream (CUDABlas.cpp, default CUBLAS_WORKSPACE_CONFIG): more from Hopper on.
 # Seen on a null GPU (docs/oracle.md) for compute capability 7.5 to 12.0.

@@ -24,7 +24,7 @@ from bench.report.comparison.names import card_text
 from bench.report.comparison.render import as_markdown, show
 from bench.report.comparison.sections import refusal_text
 from bench.report.text.console import console_for
-from bench.store.schema import Kind
+from bench.store.schema import ANSWERS, Kind
 from bench.store.store import as_rows, read_boundaries, read_cases
 
 # In this order it is told what differs: the card, the model by its name, how it was run, and last the model itself.
@@ -68,7 +68,7 @@ def _compare(base: Path, head: Path, gates: Gates, out: Path | None, as_json: bo
     for problem in skipped:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     # A file has rows of one kind, and so only that kind is compared.
-    kinds = [kind for kind in Kind if _may_have(base, old, kind) and _may_have(head, new, kind)]
+    kinds = [kind for kind in ANSWERS if _may_have(base, old, kind) and _may_have(head, new, kind)]
     if not kinds:
         raise BadInput(f"BASE {base} and HEAD {head}: one has cases, the other boundaries; name files of one kind")
     old, new = (Side(side.name, {kind: side.rows[kind] for kind in kinds}) for side in (old, new))

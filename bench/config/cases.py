@@ -14,8 +14,9 @@ from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import AUTO, Settings
 from bench.config.units import number_in_words, parse_size
-from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
+from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.engines.registry import engine_of, rules_of
 

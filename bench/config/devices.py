@@ -8,7 +8,7 @@ import re
 from bench import nvml
 from bench.config.compose import device_settings
 from bench.config.settings import DeviceSettings
-from bench.core.case import DeviceSpec
+from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 
 # What device=auto simulates where there is no GPU.

@@ -12,20 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.core import wire
+from bench.core.device import DeviceSpec
+from bench.core.machine import Machine
 
 MAX_ATTENTION_SIZE = 2048**2  # queries times keys, unless one sets it
 MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
-SIMULATED = "simulated"  # the kind of a card that is not there; that of a real one is the name of its back end
 UNQUANTISED_BPW = 16.0
 CACHES = ("FP16", "Q8", "Q6", "Q4")  # from large to small: the finest first
 PAGE = 256  # tokens, as the engines' own generators count the cache: the step of a boundary
 DEFAULT_ENGINE = "exllamav2"
 DEFAULT_SCENARIO = "fill"
-# What a card is, beside its name: what decides how much fits, or which of several it is. The rest are remarks.
-_CARD_IDENTITY = (
-    *("kind", "name", "total_memory_bytes", "compute_capability", "multi_processor_count", "context_bytes"),
-    *("workspace_bytes", "memory_bandwidth_bytes_per_s", "uuid", "driver_version"),
-)
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
 
@@ -57,46 +53,9 @@ class ModelSpec:
         return str(architectures[0]) if isinstance(architectures, list) and architectures else None
 
 
-@dataclass(frozen=True)
-class DeviceSpec:
-    """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures).
-
-    `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
-    """
-
-    name: str
-    kind: str
-    full_name: str
-    total_memory_bytes: int
-    compute_capability: str | None = None
-    multi_processor_count: int | None = None
-    memory_bandwidth_bytes_per_s: float | None = None
-    context_bytes: int | None = None
-    context_basis: str | None = None
-    workspace_bytes: int | None = None
-    workspace_basis: str | None = None
-    index: int | None = None
-    uuid: str | None = None
-    driver_version: str | None = None
-
-    @property
-    def is_simulated(self) -> bool:
-        """Whether it is a simulated card."""
-        return self.kind == SIMULATED
-
-
 def version_column(engine: str) -> str:
     """Where rows keep the version of an engine of that name, and of no other."""
     return f"{engine}_version"
-
-
-def _told(record: Case | DeviceSpec) -> dict[str, Any]:
-    """The fields of a record that differ from their defaults."""
-    return {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if getattr(record, f.name) != f.default}
-
-
-def _identity(device: DeviceSpec) -> dict[str, Any]:
-    return {name: value for name, value in _told(device).items() if name in _CARD_IDENTITY}
 
 
 @dataclass(frozen=True)
@@ -138,6 +97,16 @@ class Case:
         return (self.device, *self.more_devices)
 
     @property
+    def machine(self) -> DeviceSpec | Machine:
+        """The cards as one: the card itself, where there is only one."""
+        return Machine(self.devices) if self.more_devices else self.device
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """`vram_limit_bytes` of all cards together."""
+        return None if self.vram_limit_bytes is None else self.vram_limit_bytes * len(self.devices)
+
+    @property
     def _software(self) -> tuple[str, ...]:
         """The versions that it depends on: another engine that is installed beside its own changes nothing."""
         return ("harness_version", "torch_version", version_column(self.engine))
@@ -147,11 +116,13 @@ class Case:
 
         What has its default is left out, so that a field that is added later changes no id of the cases before it.
         """
+        told = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        if self.more_devices:
+            told["more_devices"] = [device.identity for device in self.more_devices]
         determining = {
-            **_told(self),
+            **told,
             "model": [self.model.name, self.model.fingerprint],
-            "device": _identity(self.device),
-            **({"more_devices": [_identity(device) for device in self.more_devices]} if self.more_devices else {}),
+            "device": self.device.identity,
             "versions": {name: versions[name] for name in versions if name in self._software},
         }
         text = _SORTED_JSON.encode(determining)
@@ -170,6 +141,9 @@ class Case:
     def to_json(self) -> str:
         """The case as JSON, for the child and for Hydra's jobs."""
         return wire.to_json(self)
+
+
+_DEFAULTS = {each.name: each.default for each in dataclasses.fields(Case)}
 
 
 @dataclass(frozen=True)

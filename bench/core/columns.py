@@ -105,6 +105,29 @@ class PartColumns(TypedDict):
     other_bytes: Annotated[int | None, _part("what belongs to none of these")]
 
 
+class TightestCard(TypedDict):
+    """Which of several cards decides."""
+
+    tightest_card: Annotated[
+        int | None,
+        Column(
+            Role.OUTCOME,
+            "of several cards the number (from 0) of the one that ran out of memory, or else had the least left at its "
+            "peak; the sizes here are the sums over all cards, those of each are in memory.parquet "
+            "([several cards](several-cards.md)); null of one card",
+            storage="int32",
+            later=True,
+        ),
+    ]
+
+
+class _TightestHeadroom(TypedDict):
+    tightest_headroom_bytes: Annotated[
+        int | None,
+        Column(Role.SIZE, "what that card had left at its peak; null of one card", "bytes", later=True),
+    ]
+
+
 class _CaseAnswer(TypedDict):
     """What else there is to say of a case."""
 
@@ -164,7 +187,17 @@ class _CaseAnswer(TypedDict):
 
 
 class CaseRow(
-    _CaseRecord, RunColumns, _Length, SizingColumns, _CaseOutcome, PeakAllocated, _Peaks, PartColumns, _CaseAnswer
+    _CaseRecord,
+    RunColumns,
+    _Length,
+    SizingColumns,
+    _CaseOutcome,
+    PeakAllocated,
+    _Peaks,
+    PartColumns,
+    TightestCard,
+    _TightestHeadroom,
+    _CaseAnswer,
 ):
     """One case that was run: a row of cases.parquet."""
 
@@ -221,7 +254,8 @@ class _BoundaryAnswer(TypedDict):
     headroom_bytes: Annotated[
         int | None,
         _size(
-            "the card's limit less `peak_device_bytes`; where `vram_limit_by` is `allocator`, the limit less the "
+            "the card's limit less `peak_device_bytes`, of several cards the tightest one's; where `vram_limit_by` "
+            "is `allocator`, the limit less the "
             "context it began with and PyTorch's peak"
         ),
     ]
@@ -241,8 +275,43 @@ class _BoundaryAnswer(TypedDict):
     case_ids: Annotated[list[str] | None, Column(Role.RECORD, "the cases that were run, or found stored, for it")]
 
 
-class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, _BoundaryAnswer):
+class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, TightestCard, _BoundaryAnswer):
     """How far one setting goes: a row of boundaries.parquet."""
+
+
+class MemoryRow(TypedDict):
+    """One of the several cards of a case: a row of memory.parquet."""
+
+    schema_version: Annotated[int, Column(Role.RECORD, "the schema that the row was written by", storage="int32")]
+    run_id: Annotated[str, Column(Role.RECORD, "the sweep that the case was measured in")]
+    case_id: Annotated[str, Column(Role.RECORD, "the case, a row of cases.parquet of the same run")]
+    card: Annotated[int, Column(Role.CARD, "the card's number, from 0, as the engine counts", storage="int32")]
+    device_name: Annotated[str, Column(Role.CARD, "the card's own name")]
+    device_kind: Annotated[str, Column(Role.CARD, "`cuda` or `simulated`")]
+    device_uuid: Annotated[str | None, Column(Role.CARD, "null on a simulated card")]
+    device_total_bytes: Annotated[int | None, _size("as CUDA reports it")]
+    vram_limit_bytes: Annotated[int | None, Column(Role.LIMIT, "the smaller card inside it, if asked for", "bytes")]
+    ran_out: Annotated[bool, Column(Role.OUTCOME, "whether it was this card whose memory ended the case")]
+    modules: Annotated[
+        list[str] | None,
+        Column(Role.OUTCOME, "the model's modules that the engine put there; null where a case did not come so far"),
+    ]
+    peak_allocated_bytes: Annotated[int | None, _size("PyTorch's memory in use, in its blocks, over the whole case")]
+    peak_requested_bytes: Annotated[int | None, _size("the same as asked for, before it is rounded to blocks")]
+    peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]
+    peak_device_bytes: Annotated[int | None, _size("what the card held, with the CUDA context")]
+    headroom_bytes: Annotated[int | None, _size("its limit less `peak_device_bytes`")]
+    context_bytes: Annotated[int | None, _size("the CUDA context's own; on a simulated card from the catalogue")]
+    weights_bytes: Annotated[int | None, _part("this and the parts below are those alive at this card's own peak")]
+    cache_bytes: Annotated[int | None, _part("keys and values")]
+    scratch_bytes: Annotated[int | None, _part("the engine's scratch space")]
+    rope_bytes: Annotated[int | None, _part("sines and cosines of the positions")]
+    attention_bytes: Annotated[int | None, _part("what attention holds for one pass")]
+    logits_bytes: Annotated[int | None, _part("logits")]
+    activations_bytes: Annotated[int | None, _part("hidden states and what MLPs hold for one pass")]
+    reserve_bytes: Annotated[int | None, _part("what `load_autosplit` keeps free while it loads")]
+    workspace_bytes: Annotated[int | None, _part("cuBLAS's workspaces")]
+    other_bytes: Annotated[int | None, _part("what belongs to none of these")]
 
 
 ResultRow = CaseRow | BoundaryRow

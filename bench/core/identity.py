@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
-from bench.core.case import SIMULATED, Case
+from bench.core.case import Case
 from bench.core.column import declared
 from bench.core.columns import CARD, IDENTITY, SETTING, CaseRow
+from bench.core.device import SIMULATED
 from bench.core.identity_columns import CardColumns, IdentityColumns, SettingColumns
 
 # Whose rows told no more of a simulated card than its name and its memory.

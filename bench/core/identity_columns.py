@@ -20,21 +20,33 @@ class _Host(TypedDict):
 class CardColumns(TypedDict):
     """The card, and how much of it is used: `CARD` and `LIMIT`."""
 
-    device_name: Annotated[str, Column(Role.CARD, "the card, as it was asked for", of="device.name")]
-    device_kind: Annotated[str, Column(Role.CARD, "`cuda` or `simulated`: the two are never pooled", of="device.kind")]
-    device_uuid: Annotated[str | None, Column(Role.CARD, "null on a simulated card", of="device.uuid")]
+    device_name: Annotated[
+        str,
+        Column(
+            Role.CARD,
+            "the card, as it was asked for; of several `2xrtx_3090`, or `rtx_4090+rtx_3060_12gb`",
+            of="machine.name",
+        ),
+    ]
+    device_kind: Annotated[str, Column(Role.CARD, "`cuda` or `simulated`: the two are never pooled", of="machine.kind")]
+    device_uuid: Annotated[str | None, Column(Role.CARD, "null on a simulated card", of="machine.uuid")]
     device_total_bytes: Annotated[
         int | None,
         Column(
             Role.CARD,
-            "as CUDA reports it; of a real card null where a case ended before CUDA was asked",
+            "as CUDA reports it, of several cards the sum; of a real one null where a case ended before CUDA was asked",
             "bytes",
-            of="device.total_memory_bytes",
+            of="machine.total_memory_bytes",
         ),
     ]
     vram_limit_bytes: Annotated[
         int | None,
-        Column(Role.LIMIT, "the smaller card inside it, if one was asked for", "bytes", of="vram_limit_bytes"),
+        Column(
+            Role.LIMIT,
+            "the smaller card inside it, if one was asked for; of several cards the sum",
+            "bytes",
+            of="limit_bytes",
+        ),
     ]
     vram_limit_by: Annotated[
         str | None,
@@ -46,19 +58,28 @@ class CardColumns(TypedDict):
             later=True,
         ),
     ]
-    compute_capability: Annotated[str | None, Column(Role.CARD, "as CUDA reports it", of="device.compute_capability")]
+    compute_capability: Annotated[str | None, Column(Role.CARD, "as CUDA reports it", of="machine.compute_capability")]
     device_context_bytes: Annotated[
-        int | None, _told("the CUDA context that a simulated card was told", "device.context_bytes", "bytes")
+        int | None, _told("the CUDA context that a simulated card was told", "machine.context_bytes", "bytes")
     ]
     device_workspace_bytes: Annotated[
-        int | None, _told("cuBLAS's workspace that a simulated card was told", "device.workspace_bytes", "bytes")
+        int | None, _told("cuBLAS's workspace that a simulated card was told", "machine.workspace_bytes", "bytes")
     ]
     device_multi_processor_count: Annotated[
-        int | None, _told("multiprocessors of a simulated card", "device.multi_processor_count", storage="int32")
+        int | None, _told("multiprocessors of a simulated card", "machine.multi_processor_count", storage="int32")
     ]
     device_bandwidth_bytes_per_s: Annotated[
         float | None,
-        _told("memory bandwidth of a simulated card", "device.memory_bandwidth_bytes_per_s", "bytes/s"),
+        _told("memory bandwidth of a simulated card", "machine.memory_bandwidth_bytes_per_s", "bytes/s"),
+    ]
+    device_cards: Annotated[
+        str | None,
+        Column(
+            Role.CARD,
+            "JSON: what each card is, where there are several ([several cards](several-cards.md)); null of one",
+            of="machine.cards",
+            later=True,
+        ),
     ]
 
 
@@ -142,6 +163,15 @@ class _Way(TypedDict):
             of="scenario",
             later=True,
             before=DEFAULT_SCENARIO,
+        ),
+    ]
+    split: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "how the model is put on several cards: `auto`, `gpu_split(20,24)` (GiB), `tensor_parallel`; null of one",
+            of="split",
+            later=True,
         ),
     ]
 

@@ -16,8 +16,9 @@ from typing import Any
 from bench.allocator.limits import Limits, limits_of
 from bench.config import compose as config
 from bench.config.settings import DeviceSettings
-from bench.core.case import Case, DeviceSpec, version_column
+from bench.core.case import Case, version_column
 from bench.core.columns import SETTING, WEIGHTS, CaseRow
+from bench.core.device import DeviceSpec
 from bench.core.identity import identity_of, is_measured, key_of
 from bench.core.outcome import Outcome
 from bench.forecast.measured_cards import difference, multi_processor_count, workspaces_bytes

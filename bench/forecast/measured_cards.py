@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.core.case import SIMULATED, DeviceSpec
 from bench.core.columns import CaseRow, ResultRow
+from bench.core.device import SIMULATED, DeviceSpec
 from bench.core.identity import is_measured, key_of
 from bench.core.outcome import Outcome
 

@@ -12,7 +12,8 @@ from typing import TypedDict
 
 from platformdirs import user_cache_path
 
-from bench.core.case import SIMULATED, Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import SIMULATED, DeviceSpec
 from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from bench.core.case import SIMULATED, Case, DeviceSpec
+from bench.core.case import Case
+from bench.core.device import SIMULATED, DeviceSpec
 from bench.launch.environment import child_environment
 from bench.launch.fork_server import ForkServer, can_fork
 from bench.launch.fresh_interpreter import FreshInterpreter

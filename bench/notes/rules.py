@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from bench.allocator import dtypes
 from bench.allocator.limits import attention_assumptions, origins
-from bench.core.case import UNQUANTISED_BPW, Case, DeviceSpec
+from bench.core.case import UNQUANTISED_BPW, Case
+from bench.core.device import DeviceSpec
 from bench.engines.reading import Reading
 from bench.engines.registry import rules_of
 from bench.synth.layout import SYNTHETIC

@@ -24,6 +24,7 @@ _SHARED = (
 )
 _AT_THE_BOUNDARY = (
     *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
+    "tightest_card",
 )
 
 
@@ -123,7 +124,9 @@ def _told(row: Mapping[str, object], name: str) -> Any:
 
 
 def _headroom(row: CaseRow | None) -> int | None:
-    """What the card, or the smaller one inside it, had left at the peak."""
+    """What the card, or the smaller one inside it, had left at the peak; of several the tightest."""
+    if row is not None and row["tightest_card"] is not None:
+        return row["tightest_headroom_bytes"]
     if row is None or row["peak_device_bytes"] is None or row["device_total_bytes"] is None:
         return None
     limit, reserved = row["vram_limit_bytes"], row["peak_reserved_bytes"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.core.case import Case
-from bench.core.columns import CaseRow
+from bench.core.columns import CaseRow, MemoryRow
 from bench.core.messages import Entered, Failure, Message, PhaseProgress
 from bench.core.requests import RunCase
 from bench.forecast.forecaster import Forecaster
@@ -16,10 +16,12 @@ from bench.launch.environment import child_environment
 from bench.launch.launcher import LauncherFailed
 from bench.launch.launchers import Launchers, uuids_of
 from bench.launch.supervise import Ending, Interrupted, run_isolated
+from bench.run.cards import cards_of, memory_rows
 from bench.run.locks import reserved
 from bench.run.progress import Progress
 from bench.run.row import Measurement, make_row, now
 from bench.run.telemetry import Sampler
+from bench.run.told import Told
 from bench.run.verdict import judge
 
 
@@ -37,8 +39,11 @@ class Measurer:
     notify: Callable[..., None]
     stop: threading.Event
 
-    def measure(self, case: Case, case_id: str) -> CaseRow | None:
-        """The row of one case; None when the sweep is stopping. One case at a time runs on a real GPU."""
+    def measure(self, case: Case, case_id: str) -> tuple[CaseRow, list[MemoryRow]] | None:
+        """The row of one case, and of each of its cards where it has several; None when the sweep is stopping.
+
+        One case at a time runs on a real GPU.
+        """
         uuids = uuids_of(case.devices)
         with reserved(uuids, self.stop):
             if self.stop.is_set():
@@ -50,10 +55,13 @@ class Measurer:
                     ending = self._run_child(case, self.run_dir / "logs" / f"{case_id}.log")
                 except Interrupted:
                     return None
-        verdict = judge(ending, self.timeout_s, case.device.total_memory_bytes, case.vram_limit_bytes)
+        totals_bytes = [device.total_memory_bytes for device in case.devices]
+        verdict = judge(ending, self.timeout_s, totals_bytes, case.vram_limit_bytes)
         environment = child_environment(case.device.kind, uuids)
         measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment)
-        return make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
+        row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
+        cards = cards_of(case, Told.by(ending.messages), measured.telemetry)
+        return row, memory_rows(self.run_dir.name, case_id, cards)
 
     def _run_child(self, case: Case, log_path: Path) -> Ending:
         """How the case's child ended; a launcher that fails gets a second chance."""

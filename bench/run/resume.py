@@ -36,7 +36,7 @@ class Stored:
     def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[CaseRow]:
         """The answers to the search's cases, at any length."""
         case = search.longest
-        alike = self._alike.get((case.model.fingerprint, case.device.name, case.bpw, case.cache, case.lazy), [])
+        alike = self._alike.get((case.model.fingerprint, case.machine.name, case.bpw, case.cache, case.lazy), [])
         return [row for row in alike if row["case_id"] == search.at(row["max_seq_len"]).case_id(versions)]
 
     @functools.cached_property

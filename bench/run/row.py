@@ -12,7 +12,7 @@ from typing import cast
 
 from bench.config.lengths import lengths_of
 from bench.core.case import Case
-from bench.core.columns import SCHEMA_VERSION, CaseRow
+from bench.core.columns import PARTS, SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
 from bench.core.messages import Timings
 from bench.core.outcome import Outcome
@@ -20,6 +20,7 @@ from bench.engines.registry import engine_of
 from bench.forecast.forecaster import Forecast
 from bench.forecast.speed import step_of
 from bench.launch.supervise import Ending
+from bench.run.cards import CardOfCase, cards_of, tightest, total
 from bench.run.telemetry import Telemetry
 from bench.run.told import Told
 from bench.run.verdict import Verdict
@@ -45,10 +46,11 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     """One row; what is not known is None."""
     case, verdict, ending = measured.case, measured.verdict, measured.ending
     told = Told.by(ending.messages)
-    timings, memory, facts = told.timings, told.memory, told.facts
+    timings = told.timings
     is_real, fits = not case.device.is_simulated, verdict.outcome is Outcome.FITS
-    listed_bytes = None if is_real else case.device.total_memory_bytes
-    telemetry = measured.telemetry[0] if measured.telemetry else None  # a case has one card
+    cards = cards_of(case, told, measured.telemetry)
+    memories, telemetry = [card.told.memory for card in cards], measured.telemetry
+    tightest_card = tightest(cards)
     step = step_of(case) if fits else None
     engine = engine_of(case.engine)
     engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]
@@ -62,10 +64,9 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "started_at": measured.started_at.isoformat(),
         "host": socket.gethostname(),
         **identity_of(case),
-        # As CUDA reports it: NVML lists more for a real card.
-        "device_total_bytes": listed_bytes if facts.device_total_bytes is None else facts.device_total_bytes,
+        "device_total_bytes": total(card.total_bytes for card in cards),
         "driver_version": case.device.driver_version,
-        "cuda_version": facts.cuda_version,
+        "cuda_version": told.facts.cuda_version,
         "torch_version": told.versions.torch_version if told.versions else versions["torch_version"],
         engine.version_column: engine_version,
         "engine_version": engine_version,
@@ -78,19 +79,21 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "outcome": verdict.outcome,
         "phase": verdict.phase,
         "error": verdict.error,
-        "peak_allocated_bytes": memory.peak_allocated_bytes if memory else None,
-        "peak_requested_bytes": memory.peak_requested_bytes if memory else None,
-        "peak_reserved_bytes": memory.peak_reserved_bytes if memory else None,
-        "peak_device_bytes": _peak_device_bytes(case, told, telemetry),
+        "peak_allocated_bytes": total(memory.peak_allocated_bytes if memory else None for memory in memories),
+        "peak_requested_bytes": total(memory.peak_requested_bytes if memory else None for memory in memories),
+        "peak_reserved_bytes": total(memory.peak_reserved_bytes if memory else None for memory in memories),
+        "peak_device_bytes": total(card.peak_device_bytes for card in cards),
         "predicted_peak_bytes": forecast.prediction and forecast.prediction.peak_allocated_bytes,
-        "context_bytes": facts.context_bytes,
-        **(told.result.parts if told.result else {}),
+        "context_bytes": total(card.told.facts.context_bytes for card in cards),
+        **_parts(cards),
+        "tightest_card": tightest_card,
+        "tightest_headroom_bytes": None if tightest_card is None else cards[tightest_card].headroom_bytes,
         "load_s": timings.load_s if is_real else None,
         **_speeds(timings),
         "estimated_decode_tokens_per_s": forecast.estimated_decode_tokens_per_s if fits else None,
         "decode_weights_bytes": step and round(step.weights_bytes),
         "decode_cache_bytes": step and round(step.cache_bytes),
-        "energy_j": telemetry.energy_j if telemetry else None,
+        "energy_j": _energy_j(telemetry),
         "wall_s": ending.wall_s,
         "exit_code": ending.exit_code,
         "signal": ending.signal,
@@ -102,15 +105,18 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     return cast(CaseRow, row)
 
 
-def _peak_device_bytes(case: Case, told: Told, telemetry: Telemetry | None) -> int | None:
-    """The highest that the child or the driver saw the card hold."""
-    told_bytes = told.memory.peak_device_bytes if told.memory else None
-    sampled_bytes = telemetry.peak_used_bytes if telemetry else None
-    if case.vram_limit_by == "process" and sampled_bytes is not None:
-        # NVML also counts the ballast process that makes the card smaller: subtract it.
-        held_bytes = told.facts.held_bytes
-        sampled_bytes = None if held_bytes is None else sampled_bytes - held_bytes
-    return max(filter(None, [told_bytes, sampled_bytes]), default=None)
+def _parts(cards: Sequence[CardOfCase]) -> dict[str, int | None]:
+    """The bytes of each part on all cards; none where a case did not come so far."""
+    told = [card.told.parts for card in cards]
+    if any(parts is None for parts in told):
+        return {}
+    return {name: total((parts or {}).get(name) for parts in told) for name in PARTS}
+
+
+def _energy_j(telemetry: Sequence[Telemetry]) -> float | None:
+    """Of all cards; None where that of one is unknown."""
+    found = [each.energy_j for each in telemetry]
+    return None if not found or None in found else sum(filter(None, found))
 
 
 def _speeds(timings: Timings) -> dict[str, float | list[float] | None]:
@@ -129,11 +135,18 @@ def _rate(tokens: int | None, samples_s: list[float] | None) -> float | None:
     return tokens / median(samples_s) if tokens is not None and samples_s else None
 
 
-def _telemetry_document(told: Told, telemetry: Telemetry | None) -> str | None:
-    summary = telemetry.summary() if telemetry else None
-    if told.facts.properties is not None:
-        summary = {**(summary or {}), "properties": told.facts.properties}
-    return json.dumps(summary) if summary else None
+def _telemetry_document(told: Told, telemetry: Sequence[Telemetry]) -> str | None:
+    """What NVML read and CUDA said, of several cards in a list."""
+    cards = [each.facts.properties for each in told.cards()]
+    cards += [None] * (len(telemetry) - len(cards))
+    read = [each.summary() for each in telemetry] or [None] * len(cards)
+    documents = [
+        {**(summary or {}), **({} if properties is None else {"properties": properties})}
+        for summary, properties in zip(read, cards, strict=True)
+    ]
+    if not any(documents):
+        return None
+    return json.dumps(documents[0] if len(documents) == 1 else {"cards": documents})
 
 
 def now() -> datetime:

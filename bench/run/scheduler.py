@@ -58,6 +58,7 @@ class Scheduler:
         self._muted = False
         self._measuring: dict[str, threading.Lock] = {}
         self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
+        self._memory = Journal(run_dir, Kind.MEMORY)
         self._layouts = Path(tempfile.mkdtemp(prefix="vram-bench-"))
         self._launchers = Launchers()
         self._forecaster = Forecaster(TraceLibrary(self._launchers.simulated, self._layouts, jobs), stored.rows)
@@ -107,6 +108,7 @@ class Scheduler:
         self._launchers.close()
         self._cases.close()
         self._boundaries.close()
+        self._memory.close()
         shutil.rmtree(self._layouts, ignore_errors=True)
 
     def _prepared(self, done: int, total: int) -> None:
@@ -141,10 +143,13 @@ class Scheduler:
         with self._measuring.setdefault(case_id, threading.Lock()):  # a search may probe what is also asked for
             if not again and case_id in self._answers:
                 return self._answers[case_id]
-            row = self._measurer.measure(case, case_id)
-            if row is None:
+            rows = self._measurer.measure(case, case_id)
+            if rows is None:
                 return None
+            row, cards = rows
             with self._lock:
+                for card in cards:  # before the case, which says that all is there
+                    self._memory.append(card)
                 self._cases.append(row)
             self._forecaster.learn(row)
             if row["outcome"] in ANSWERS:

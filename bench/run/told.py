@@ -24,6 +24,22 @@ from bench.core.outcome import Phase
 T = TypeVar("T", CardFacts, Timings)
 
 
+@dataclass(frozen=True)
+class CardTold:
+    """What was told of one card; None, and facts without values, where a case did not come so far."""
+
+    memory: Memory | None
+    facts: CardFacts
+    parts: dict[str, int | None] | None = None
+    modules: list[str] | None = None
+    ran_out: bool = False
+
+    @staticmethod
+    def nothing() -> CardTold:
+        """Of a card of which nothing was told."""
+        return CardTold(None, CardFacts())
+
+
 @dataclass
 class Told:
     """The last value of everything that messages carry; None where no message had it.
@@ -35,6 +51,7 @@ class Told:
     attention: str | None = None
     notes: list[str] | None = None
     facts: CardFacts = field(default_factory=CardFacts)
+    others: list[CardFacts] = field(default_factory=list)
     phase: Phase = Phase.LOAD
     phases: list[PhaseDone] = field(default_factory=list)
     result: Result | None = None
@@ -52,6 +69,7 @@ class Told:
                     told.phase = message.phase
                 case Started():
                     told.attention = message.attention
+                    told.others = message.others
                     told._add(message.notes, message.facts)
                 case PhaseDone():
                     told.phases.append(message)
@@ -70,6 +88,28 @@ class Told:
         if self.failure is not None and self.failure.memory is not None:
             return self.failure.memory
         return self.phases[-1].memory if self.phases else None
+
+    def cards(self) -> list[CardTold]:
+        """What was told of each card, the first among them."""
+        last = self.phases[-1] if self.phases else None
+        failed = self.failure if self.failure is not None and self.failure.memory is not None else None
+        others = failed.others if failed else last.others if last else []
+        memories = [self.memory, *others]
+        if self.result is not None and self.result.cards:
+            return [
+                CardTold(memory, card.facts, card.parts, card.modules)
+                for memory, card in zip(memories, self.result.cards, strict=True)
+            ]
+        facts = [self.facts, *self.others]
+        ran_out = self.failure.card if self.failure else None
+        count = max(len(memories), len(facts))
+        memories += [None] * (count - len(memories))
+        facts += [CardFacts()] * (count - len(facts))
+        parts = self.result.parts if self.result else None
+        return [
+            CardTold(memory, of_card, parts, None, number == ran_out)
+            for number, (memory, of_card) in enumerate(zip(memories, facts, strict=True))
+        ]
 
     @property
     def timings(self) -> Timings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.core.messages import Failure
@@ -48,29 +49,39 @@ class Verdict:
 
 
 def judge(
-    ending: Ending, timeout_s: float, device_total_bytes: int | None = None, vram_limit_bytes: int | None = None
+    ending: Ending, timeout_s: float, totals_bytes: Sequence[int | None] = (), vram_limit_bytes: int | None = None
 ) -> Verdict:
-    """The verdict on a child that ended as `ending` says, on a card or on the smaller one inside it."""
+    """The verdict on a child that ended as `ending` says.
+
+    `totals_bytes` are of each card, None where unknown; `vram_limit_bytes` is that of the smaller one inside each.
+    """
     told = Told.by(ending.messages)
     phase = told.phase
-    # The total that the child read by CUDA is preferred: NVML lists more.
-    if told.facts.device_total_bytes is not None:
-        device_total_bytes = told.facts.device_total_bytes
-    if vram_limit_bytes is not None:
-        device_total_bytes = min(device_total_bytes or vram_limit_bytes, vram_limit_bytes)
     if told.failure is not None:
-        return _judge_failure(told.failure, phase, device_total_bytes)
+        return _judge_failure(told.failure, phase, _sizes(told, totals_bytes, vram_limit_bytes))
     if ending.timed_out:
         far = f", {ending.progress} done" if ending.progress else ""
         return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s{far}")
     if told.result is not None and ending.exit_code == 0:
-        return _judge_result(told, device_total_bytes)
+        return _judge_result(told, _sizes(told, totals_bytes, vram_limit_bytes))
     if told.result is None and OUT_OF_MEMORY.search(ending.log_tail):
         return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
     return Verdict(Outcome.CRASH, phase, _death(ending, told.result is not None))
 
 
-def _judge_failure(failure: Failure, phase: Phase, device_total_bytes: int | None) -> Verdict:
+def _sizes(told: Told, totals_bytes: Sequence[int | None], vram_limit_bytes: int | None) -> list[int | None]:
+    """The bytes of each card, or of the smaller one inside it; what CUDA told is preferred, as NVML lists more."""
+    listed = [*totals_bytes, *[None] * len(told.cards())]
+    known = [
+        listed_bytes if card.facts.device_total_bytes is None else card.facts.device_total_bytes
+        for card, listed_bytes in zip(told.cards(), listed, strict=False)
+    ]
+    if vram_limit_bytes is None:
+        return known
+    return [min(total or vram_limit_bytes, vram_limit_bytes) for total in known]
+
+
+def _judge_failure(failure: Failure, phase: Phase, sizes_bytes: Sequence[int | None]) -> Verdict:
     message = f"{failure.type}: {failure.message}"
     if failure.type == "Unsupported":
         return Verdict(Outcome.UNSUPPORTED, phase, failure.message)
@@ -78,21 +89,22 @@ def _judge_failure(failure: Failure, phase: Phase, device_total_bytes: int | Non
         return Verdict(Outcome.ERROR, phase, _one_line(message))
     if failure.type in _OOM_TYPES or OUT_OF_MEMORY.search(message):
         return Verdict(Outcome.OOM, phase, _one_line(message))
-    device_bytes = failure.memory.device_bytes if failure.memory else None
-    full = (
-        device_total_bytes is not None
-        and device_bytes is not None
-        and device_total_bytes - device_bytes < _FULL_BELOW_BYTES
+    held = [memory.device_bytes if memory else None for memory in (failure.memory, *failure.others)]
+    full = any(
+        total is not None and used is not None and total - used < _FULL_BELOW_BYTES
+        for total, used in zip(sizes_bytes, held, strict=False)
     )
     if full and _OOM_IF_FULL.search(message):
         return Verdict(Outcome.OOM, phase, _one_line(message))
     return Verdict(Outcome.ERROR, phase, _one_line(message))
 
 
-def _judge_result(told: Told, device_total_bytes: int | None) -> Verdict:
-    memory = told.memory
-    if device_total_bytes is not None and memory is not None and memory.peak_reserved_bytes > device_total_bytes:
-        return Verdict(Outcome.DEGRADED, Phase.DONE, "more memory than the card has: the driver spilled to the host")
+def _judge_result(told: Told, sizes_bytes: Sequence[int | None]) -> Verdict:
+    for card, size in zip(told.cards(), sizes_bytes, strict=True):
+        if size is not None and card.memory is not None and card.memory.peak_reserved_bytes > size:
+            return Verdict(
+                Outcome.DEGRADED, Phase.DONE, "more memory than the card has: the driver spilled to the host"
+            )
     return Verdict(Outcome.FITS, Phase.DONE, None)
 
 

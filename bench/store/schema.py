@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from bench.core.column import Declared, declared
-from bench.core.columns import SCHEMA_VERSION, BoundaryRow, CaseRow
+from bench.core.columns import SCHEMA_VERSION, BoundaryRow, CaseRow, MemoryRow
 
 
 class Kind(StrEnum):
@@ -18,6 +18,11 @@ class Kind(StrEnum):
 
     CASES = "cases"
     BOUNDARIES = "boundaries"
+    MEMORY = "memory"
+
+
+# The kinds that have an answer each, and that are compared with each other; `memory` is a part of cases.
+ANSWERS = (Kind.CASES, Kind.BOUNDARIES)
 
 
 _TYPES: dict[Any, pa.DataType] = {
@@ -57,4 +62,5 @@ def _schema(row: type, kind: Kind) -> pa.Schema:
 
 CASES = _schema(CaseRow, Kind.CASES)
 BOUNDARIES = _schema(BoundaryRow, Kind.BOUNDARIES)
-SCHEMAS = {Kind.CASES: CASES, Kind.BOUNDARIES: BOUNDARIES}
+MEMORY = _schema(MemoryRow, Kind.MEMORY)
+SCHEMAS = {Kind.CASES: CASES, Kind.BOUNDARIES: BOUNDARIES, Kind.MEMORY: MEMORY}

@@ -1,8 +1,8 @@
 """Rows on disk: a journal that survives a power cut, and the parquet that it becomes. schema.py too uses pyarrow.
 
 A run is a folder. While it goes on, each process appends its rows to a journal of its own for each kind of row (one
-JSON document a line, synced before the next case starts); when it ends they become `cases.parquet` and
-`boundaries.parquet`, written beside and renamed.
+JSON document a line, synced before the next case starts); when it ends they become `cases.parquet`,
+`boundaries.parquet` and `memory.parquet`, written beside and renamed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.errors import first_line
 from bench.core.files import replaced
-from bench.store.schema import SCHEMAS, Kind, is_later, value_before
+from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, value_before
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 pa.set_memory_pool(pa.system_memory_pool())
 
 # How the names of the journals begin; none is the beginning of another.
-_JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal"}
+_JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal", Kind.MEMORY: "memory-journal"}
 # Errors of building a table from rows that do not fit the schema.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -79,8 +79,8 @@ def compact(run_dir: Path) -> Path | None:
 
     Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
     """
-    paths = [_compact(run_dir, kind) for kind in Kind]
-    return next((path for path in paths if path.exists()), None)
+    paths = {kind: _compact(run_dir, kind) for kind in Kind}
+    return next((paths[kind] for kind in ANSWERS if paths[kind].exists()), None)
 
 
 def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
@@ -94,6 +94,11 @@ def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Tab
 def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
     """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
     return _read(results_dir, Kind.BOUNDARIES)
+
+
+def read_memory(results_dir: Path) -> tuple[pa.Table, list[str]]:
+    """Each card of every case on several cards, and a line for each file that could not be read."""
+    return _read(results_dir, Kind.MEMORY)
 
 
 def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
@@ -231,7 +236,7 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
         key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
     }
     if metadata.get("kind") not in list(Kind):
-        raise UnreadableFile(f"{path}: not a table of {' or '.join(Kind)}")
+        raise UnreadableFile(f"{path}: not a table of {', '.join([*Kind][:-1])} or {[*Kind][-1]}")
     if metadata["kind"] != kind:
         raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
     try:

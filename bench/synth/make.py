@@ -14,7 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from bench.core.case import SIMULATED, Case
+from bench.core.case import Case
+from bench.core.device import SIMULATED
 from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last

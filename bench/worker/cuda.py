@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from bench import nvml
-from bench.core.case import Case, DeviceSpec
+from bench.core.case import Case
+from bench.core.device import DeviceSpec
 from bench.core.messages import CardFacts, Memory
 from bench.engines.registry import engine_of
 from bench.worker.ballast import Ballast, reserve_all_but

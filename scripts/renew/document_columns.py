@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bench.core.column import Declared, declared
-from bench.core.columns import BoundaryRow, CaseRow
+from bench.core.columns import BoundaryRow, CaseRow, MemoryRow
 
 DOCS = Path(__file__).parents[2] / "docs" / "results.md"
 WORDS = {int: "integer", float: "float", str: "text", bool: "bool", list[str]: "texts", list[float]: "floats"}
@@ -40,6 +40,7 @@ def with_table(text: str, title: str, rows: str) -> str:
 def main(check: bool) -> int:
     text = DOCS.read_text(encoding="utf-8")
     new = with_table(with_table(text, "Cases", table(CaseRow)), "Boundaries", table(BoundaryRow, CaseRow))
+    new = with_table(new, "Memory", table(MemoryRow))
     if new == text:
         return 0
     if check:

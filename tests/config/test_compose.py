@@ -23,7 +23,8 @@ from bench.config.lengths import lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings, Settings
 from bench.config.units import parse_rate, parse_size
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import Case, ModelSpec, Search
+from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.nvml import Gpu
 

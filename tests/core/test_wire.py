@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from bench.core import wire
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.core.messages import (
     CardFacts,
     Entered,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from bench.allocator.limits import limits_of
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
 from bench.core.columns import CaseRow
+from bench.core.device import DeviceSpec
 from bench.forecast.calibrate import ASSUMED_CONTEXT_BYTES, Calibration
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -11,7 +11,7 @@ import pytest
 
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search, version_column
+from bench.core.case import Case, ModelSpec, Search, version_column
 from bench.core.columns import CaseRow
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from bench.allocator.limits import limits_of
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.core.messages import PhaseDone, last
 from bench.core.requests import RunCase
 from bench.forecast import library as traces

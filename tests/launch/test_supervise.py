@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.core.messages import CardFacts, Entered, Message, PhaseProgress, Result
 from bench.core.outcome import Phase
 from bench.core.requests import RunCase, read_request

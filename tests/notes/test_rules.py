@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.engines.exllamav2.notes import SDPA_NOTE
 from bench.engines.reading import Reading
 from bench.notes.rules import (

@@ -12,7 +12,8 @@ from hashlib import sha256
 from typing import Any
 
 from bench.config.cases import plan_sweep
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.worker.engines.exllamav2.recording import with_num_hidden_layers
 from tests.worker.architectures import ARCHITECTURES, DENSE
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import Case, ModelSpec, Search
+from bench.core.device import DeviceSpec
 from bench.core.identity_columns import IdentityColumns
 from bench.report.naming.axes import Axes, telling
 from bench.report.naming.models import Names

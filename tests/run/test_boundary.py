@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec, Search
+from bench.core.case import Case, ModelSpec, Search
 from bench.core.columns import CaseRow
+from bench.core.device import DeviceSpec
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import grid
 from bench.run.boundary import find_boundary, settled

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
 from bench.core.column import declared
 from bench.core.columns import CaseRow
+from bench.core.device import DeviceSpec
 from bench.core.messages import (
     CardFacts,
     Entered,

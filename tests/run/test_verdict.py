@@ -108,7 +108,7 @@ def test_errors_of_before_the_case_are_called_as_the_worker_calls_them() -> None
     ids=_short,
 )
 def test_every_face_of_full_vram_is_oom(kind: str, message: str) -> None:
-    verdict = judge(_failed(kind, message, Phase.CACHE), 900, CARD_BYTES)
+    verdict = judge(_failed(kind, message, Phase.CACHE), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.OOM, Phase.CACHE)
     assert verdict.error is not None
     assert verdict.error.startswith(f"{kind}: {message.splitlines()[0][:40]}")
@@ -148,7 +148,7 @@ def test_every_face_of_full_vram_is_oom(kind: str, message: str) -> None:
 )
 def test_false_friends_of_oom_are_errors(kind: str, message: str) -> None:
     full = _memory(device_bytes=CARD_BYTES)
-    verdict = judge(_failed(kind, message, Phase.PREFILL, full), 900, CARD_BYTES)
+    verdict = judge(_failed(kind, message, Phase.PREFILL, full), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.ERROR, Phase.PREFILL)
     assert verdict.error is not None
     assert verdict.error.startswith(f"{kind}:")
@@ -169,7 +169,7 @@ def test_false_friends_of_oom_are_errors(kind: str, message: str) -> None:
 def test_a_cublas_handle_that_cannot_be_made_is_oom_only_on_a_full_card(
     memory: dict[str, Any] | None, total_bytes: int | None, outcome: Outcome
 ) -> None:
-    assert judge(_failed("RuntimeError", NOT_INITIALIZED, memory=memory), 900, total_bytes).outcome is outcome
+    assert judge(_failed("RuntimeError", NOT_INITIALIZED, memory=memory), 900, [total_bytes]).outcome is outcome
 
 
 def test_an_abort_out_of_cpp_over_memory_is_oom() -> None:
@@ -177,7 +177,7 @@ def test_an_abort_out_of_cpp_over_memory_is_oom() -> None:
         "loading\nterminate called after throwing an instance of 'c10::OutOfMemoryError'\n"
         "  what():  CUDA out of memory. Tried to allocate 212.00 MiB. GPU 0 has a total capacity of 23.56 GiB\n"
     )
-    verdict = judge(Ending(_until(Phase.DECODE), signal=signal.SIGABRT, log_tail=log), 900, CARD_BYTES)
+    verdict = judge(Ending(_until(Phase.DECODE), signal=signal.SIGABRT, log_tail=log), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.OOM, Phase.DECODE)
     assert verdict.error == (
         "what(): CUDA out of memory. Tried to allocate 212.00 MiB. GPU 0 has a total capacity of 23.56 GiB"
@@ -198,7 +198,7 @@ def test_an_abort_over_host_memory_is_a_crash() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL])
 def test_death_by_a_signal_is_a_crash_that_names_it(number: signal.Signals) -> None:
-    verdict = judge(Ending(_until(Phase.PREFILL), signal=number), 900, CARD_BYTES)
+    verdict = judge(Ending(_until(Phase.PREFILL), signal=number), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.CRASH, Phase.PREFILL)
     assert verdict.error is not None
     assert verdict.error.startswith(f"died of {number.name}")
@@ -211,24 +211,24 @@ def test_a_kill_from_outside_is_explained() -> None:
 
 
 def test_a_bad_exit_code_overrules_the_result() -> None:
-    verdict = judge(_finished(exit_code=3), 900, CARD_BYTES)
+    verdict = judge(_finished(exit_code=3), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.error) == (Outcome.CRASH, "exit code 3 after its result")
 
 
 def test_a_signal_overrules_the_result() -> None:
-    verdict = judge(_finished(exit_code=None, signal=signal.SIGSEGV), 900, CARD_BYTES)
+    verdict = judge(_finished(exit_code=None, signal=signal.SIGSEGV), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.error) == (Outcome.CRASH, "died after its result of SIGSEGV")
 
 
 def test_a_failure_overrules_a_result_before_it() -> None:
     ending = _finished(exit_code=3)
     ending.messages.append(Failure("RuntimeError", "no close"))
-    assert judge(ending, 900, CARD_BYTES).outcome is Outcome.ERROR
+    assert judge(ending, 900, [CARD_BYTES]).outcome is Outcome.ERROR
 
 
 @pytest.mark.parametrize("phase", [Phase.LOAD, Phase.DECODE])
 def test_a_child_that_was_stopped_at_the_limit_timed_out_where_it_was(phase: Phase) -> None:
-    verdict = judge(Ending(_until(phase), signal=signal.SIGKILL, timed_out=True), 12.5, CARD_BYTES)
+    verdict = judge(Ending(_until(phase), signal=signal.SIGKILL, timed_out=True), 12.5, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.TIMEOUT, phase)
     assert verdict.error == f"still in phase {phase} after 12.5 s"
 
@@ -236,23 +236,23 @@ def test_a_child_that_was_stopped_at_the_limit_timed_out_where_it_was(phase: Pha
 def test_a_timeout_says_how_far_the_phase_was_where_that_was_told() -> None:
     progress = PhaseProgress(Phase.PREFILL, 12_288, 40_956, "tokens")
     ending = Ending(_until(Phase.PREFILL), progress, signal=signal.SIGKILL, timed_out=True)
-    error = judge(ending, 12.5, CARD_BYTES).error
+    error = judge(ending, 12.5, [CARD_BYTES]).error
     assert error == "still in phase prefill after 12.5 s, 12,288 of 40,956 tokens done"
 
 
 def test_a_silent_end_is_a_crash() -> None:
-    verdict = judge(Ending(exit_code=0), 900, CARD_BYTES)
+    verdict = judge(Ending(exit_code=0), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase, verdict.error) == (Outcome.CRASH, Phase.LOAD, "ended without a result")
 
 
 def test_a_silent_exit_1_is_a_crash() -> None:
-    verdict = judge(Ending(exit_code=1), 900, CARD_BYTES)
+    verdict = judge(Ending(exit_code=1), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase, verdict.error) == (Outcome.CRASH, Phase.LOAD, "exit code 1 without a word")
 
 
 def test_the_last_line_of_the_log_explains_an_exit_that_was_not_silent() -> None:
     log = "Traceback (most recent call last):\n  ...\nImportError: libcudart.so.12: cannot open shared object file\n\n"
-    verdict = judge(Ending(exit_code=1, log_tail=log), 900, CARD_BYTES)
+    verdict = judge(Ending(exit_code=1, log_tail=log), 900, [CARD_BYTES])
     assert verdict.outcome is Outcome.CRASH
     assert verdict.error is not None
     assert verdict.error.endswith("ImportError: libcudart.so.12: cannot open shared object file")
@@ -261,32 +261,32 @@ def test_the_last_line_of_the_log_explains_an_exit_that_was_not_silent() -> None
 
 def test_what_the_engine_cannot_run_is_unsupported() -> None:
     message = "ExLlamaV2 0.3.2 does not know the architecture MambaForCausalLM"
-    verdict = judge(_failed("Unsupported", message), 900, CARD_BYTES)
+    verdict = judge(_failed("Unsupported", message), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase, verdict.error) == (Outcome.UNSUPPORTED, Phase.LOAD, message)
 
 
 def test_a_case_that_finished_fits() -> None:
-    verdict = judge(_finished(peak_reserved_bytes=CARD_BYTES), 900, CARD_BYTES)
+    verdict = judge(_finished(peak_reserved_bytes=CARD_BYTES), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase, verdict.error) == (Outcome.FITS, Phase.DONE, None)
 
 
 def test_a_warning_about_memory_in_the_log_does_not_undo_a_result() -> None:
-    assert judge(_finished(log_tail="retrying after CUDA out of memory\n"), 900, CARD_BYTES).outcome is Outcome.FITS
+    assert judge(_finished(log_tail="retrying after CUDA out of memory\n"), 900, [CARD_BYTES]).outcome is Outcome.FITS
 
 
 def test_more_memory_than_the_card_has_is_degraded() -> None:
-    verdict = judge(_finished(peak_reserved_bytes=CARD_BYTES + 1), 900, CARD_BYTES)
+    verdict = judge(_finished(peak_reserved_bytes=CARD_BYTES + 1), 900, [CARD_BYTES])
     assert (verdict.outcome, verdict.phase) == (Outcome.DEGRADED, Phase.DONE)
     assert verdict.error is not None
 
 
 def test_on_a_card_of_unknown_size_nothing_is_called_degraded() -> None:
-    assert judge(_finished(peak_reserved_bytes=CARD_BYTES + 1), 900, None).outcome is Outcome.FITS
+    assert judge(_finished(peak_reserved_bytes=CARD_BYTES + 1), 900, [None]).outcome is Outcome.FITS
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.DONE])
 def test_the_phase_of_an_oom_is_the_last_that_was_entered(phase: Phase) -> None:
-    assert judge(_failed("OutOfMemoryError", TORCH_OOM, phase), 900, CARD_BYTES).phase is phase
+    assert judge(_failed("OutOfMemoryError", TORCH_OOM, phase), 900, [CARD_BYTES]).phase is phase
 
 
 def test_a_long_message_is_cut_to_one_line() -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
 from bench.core.column import declared
-from bench.core.columns import IDENTITY, SETTING, BoundaryRow, CaseRow
-from bench.store.schema import BOUNDARIES, CASES
+from bench.core.columns import IDENTITY, SETTING, BoundaryRow, CaseRow, MemoryRow
+from bench.core.device import DeviceSpec
+from bench.store.schema import BOUNDARIES, CASES, MEMORY
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "renew" / "document_columns.py"
 
@@ -22,7 +23,7 @@ def test_the_docs_tell_every_column() -> None:
     subprocess.run([sys.executable, str(SCRIPT), "--check"], check=True)
 
 
-@pytest.mark.parametrize(("row", "schema"), [(CaseRow, CASES), (BoundaryRow, BOUNDARIES)])
+@pytest.mark.parametrize(("row", "schema"), [(CaseRow, CASES), (BoundaryRow, BOUNDARIES), (MemoryRow, MEMORY)])
 def test_the_schema_has_the_declared_columns(row: type, schema: object) -> None:
     assert schema.names == [column.name for column in declared(row)]
     assert all(column.about.doc for column in declared(row))
@@ -40,5 +41,6 @@ def test_what_tells_cases_apart_is_found_in_a_case() -> None:
 def test_every_setting_of_a_case_is_a_column() -> None:
     """A new field of `Case` that no column tells would make two cases look like one."""
     told = {column.about.of for column in declared(CaseRow)}
-    assert {field.name for field in fields(Case)} - told == {"model", "device", "repeats"}
+    told_of_all_cards = {"device", "more_devices", "vram_limit_bytes"}  # Case.machine and Case.limit_bytes
+    assert {field.name for field in fields(Case)} - told == {"model", "repeats", *told_of_all_cards}
     assert set(SETTING) <= {column.name for column in declared(BoundaryRow)}

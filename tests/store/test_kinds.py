@@ -1,7 +1,8 @@
-"""Cases and boundaries beside each other on the disk: each is read by its own name, and neither disturbs the other."""
+"""The kinds of rows beside each other on the disk: each is read by its own name, and none disturbs another."""
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench.core.columns import SCHEMA_VERSION
 from bench.store.schema import BOUNDARIES, CASES, SCHEMAS, Kind
-from bench.store.store import Journal, UnreadableFile, compact, read_boundaries, read_cases
+from bench.store.store import Journal, UnreadableFile, compact, read_boundaries, read_cases, read_memory
 from tests.store.any_values import as_read, values_of
 
 MOMENT = "2026-02-03T04:05:06.789012+00:00"
@@ -33,13 +34,15 @@ SHARED: dict[str, Any] = {
 }
 CASE = {**SHARED, "started_at": MOMENT, "max_seq_len": 4096, "phase": "done"}
 BOUNDARY = {**SHARED, "boundary_id": "b", "finished_at": MOMENT, "certified": True, "contradictory": False}
-READERS = {Kind.CASES: read_cases, Kind.BOUNDARIES: read_boundaries}
-JOURNALS = {Kind.CASES: "journal-*", Kind.BOUNDARIES: "boundaries-journal-*"}
-IDS = {Kind.CASES: "case_id", Kind.BOUNDARIES: "boundary_id"}
+CARD = {**SHARED, "card": 1, "ran_out": False}
+ROWS = {Kind.CASES: CASE, Kind.BOUNDARIES: BOUNDARY, Kind.MEMORY: CARD}
+READERS = {Kind.CASES: read_cases, Kind.BOUNDARIES: read_boundaries, Kind.MEMORY: read_memory}
+JOURNALS = {Kind.CASES: "journal-*", Kind.BOUNDARIES: "boundaries-journal-*", Kind.MEMORY: "memory-journal-*"}
+IDS = {Kind.CASES: "case_id", Kind.BOUNDARIES: "boundary_id", Kind.MEMORY: "case_id"}
 
 
 def _row(kind: Kind, name: str = "x", **values: Any) -> dict[str, Any]:
-    return {**(CASE if kind == Kind.CASES else BOUNDARY), IDS[kind]: name, **values}
+    return {**ROWS[kind], IDS[kind]: name, **values}
 
 
 def _write(run_dir: Path, kind: Kind, *rows: dict[str, Any]) -> Path:
@@ -59,7 +62,8 @@ def _ids(results_dir: Path, kind: Kind) -> list[str]:
 def _table(kind: Kind, name: str = "x") -> pa.Table:
     row = _row(kind, name)
     moments = {key: datetime.fromisoformat(MOMENT) for key in ("started_at", "finished_at") if key in row}
-    return pa.Table.from_pylist([row | moments], schema=SCHEMAS[kind])
+    row = {name: value for name, value in (row | moments).items() if name in SCHEMAS[kind].names}
+    return pa.Table.from_pylist([row], schema=SCHEMAS[kind])
 
 
 def test_a_journal_without_a_kind_is_of_cases(tmp_path: Path) -> None:
@@ -72,8 +76,9 @@ def test_a_journal_without_a_kind_is_of_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_the_parquet_carries_its_version_and_kind(tmp_path: Path, kind: Kind) -> None:
     _write(tmp_path, kind, _row(kind))
-    path = compact(tmp_path)
-    assert path == tmp_path / f"{kind}.parquet"
+    told = compact(tmp_path)
+    path = tmp_path / f"{kind}.parquet"
+    assert told == (None if kind is Kind.MEMORY else path)
     metadata = pq.read_schema(path).metadata
     assert metadata[b"kind"] == kind.encode()
     assert metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
@@ -105,14 +110,16 @@ def test_times_of_any_zone_are_kept_as_the_same_moment(tmp_path: Path) -> None:
     assert row["finished_at"] == datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
-def test_a_run_of_both_kinds_becomes_two_files(tmp_path: Path) -> None:
+def test_a_run_of_all_kinds_becomes_a_file_each(tmp_path: Path) -> None:
     for kind in Kind:
         _write(tmp_path, kind, _row(kind, "a"), _row(kind, "b"))
-    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 2
+    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 3
     assert compact(tmp_path) == tmp_path / "cases.parquet"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["boundaries.parquet", "cases.parquet"]
-    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 2
-    assert [READERS[kind](tmp_path)[1] for kind in Kind] == [[], []]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("boundaries.parquet", "cases.parquet", "memory.parquet")
+    ]
+    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 3
+    assert [READERS[kind](tmp_path)[1] for kind in Kind] == [[], [], []]
 
 
 def test_a_run_whose_cases_were_all_stored_before_has_only_boundaries(tmp_path: Path) -> None:
@@ -121,16 +128,16 @@ def test_a_run_whose_cases_were_all_stored_before_has_only_boundaries(tmp_path: 
     assert not (tmp_path / "cases.parquet").exists()
 
 
-def test_a_run_that_goes_on_adds_to_both(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_adds_to_all(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for kind in Kind:
             _write(tmp_path, kind, _row(kind, name))
         compact(tmp_path)
-    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 2
+    assert [_ids(tmp_path, kind) for kind in Kind] == [["a", "b"]] * 3
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_a_torn_line_costs_no_other_row_of_either_kind(tmp_path: Path, kind: Kind) -> None:
+def test_a_torn_line_costs_no_other_row_of_any_kind(tmp_path: Path, kind: Kind) -> None:
     journals = {each: _write(tmp_path, each, _row(each, "a"), _row(each, "b")) for each in Kind}
     journals[kind].write_bytes(journals[kind].read_bytes()[:-40])
     _write(tmp_path, kind, _row(kind, "c"))
@@ -140,9 +147,8 @@ def test_a_torn_line_costs_no_other_row_of_either_kind(tmp_path: Path, kind: Kin
     }
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_one_file_of_the_other_kind_is_empty_and_no_problem(tmp_path: Path, kind: Kind) -> None:
-    (other,) = set(Kind) - {kind}
+@pytest.mark.parametrize(("kind", "other"), list(itertools.permutations(Kind, 2)))
+def test_one_file_of_another_kind_is_empty_and_no_problem(tmp_path: Path, kind: Kind, other: Kind) -> None:
     pq.write_table(_table(other), tmp_path / "other.parquet")
     table, problems = READERS[kind](tmp_path / "other.parquet")
     assert (table.num_rows, problems) == (0, [])
@@ -176,7 +182,7 @@ def test_a_boundaries_file_that_cannot_be_read_is_the_boundaries_problem(
 def test_a_foreign_file_is_named_by_both_in_the_same_words(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
     (problem,) = read_cases(tmp_path)[1]
-    assert problem.endswith("not a table of cases or boundaries")
+    assert problem.endswith("not a table of cases, boundaries or memory")
     assert read_boundaries(tmp_path)[1] == [problem]
 
 

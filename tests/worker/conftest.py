@@ -11,7 +11,8 @@ import pytest
 
 from bench.config.cases import work_of
 from bench.config.compose import combinations, validate
-from bench.core.case import Case, DeviceSpec, ModelSpec
+from bench.core.case import Case, ModelSpec
+from bench.core.device import DeviceSpec
 from bench.core.messages import Memory, Message
 from bench.worker import cards, scenario
 

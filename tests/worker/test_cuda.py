@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from bench import nvml
-from bench.core.case import Case, DeviceSpec
+from bench.core.case import Case
+from bench.core.device import DeviceSpec
 from bench.worker import cards, cuda
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
 from tests.worker.conftest import made_up_case

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.core.case import SIMULATED
 from bench.core.columns import CARD, LIMIT
+from bench.core.device import SIMULATED
 from bench.core.identity import is_simulated, key_of, known
 from bench.core.identity_columns import CardColumns
 from bench.report.text.units import exact_size, size, size_in_mib

@@ -12,7 +12,7 @@ from bench.allocator.caching import CachingAllocator, OutOfMemory
 from bench.allocator.limits import Limits, compute_capability
 from bench.allocator.oom_text import oom_text
 from bench.allocator.parts import PARTS, WORKSPACE
-from bench.core.case import DeviceSpec
+from bench.core.device import DeviceSpec
 from bench.core.messages import CardFacts, Memory
 
 

@@ -14,7 +14,8 @@ from bench.allocator.caching import CachingAllocator
 from bench.allocator.limits import limits_of, supports_flash_attention
 from bench.allocator.parts import PARTS
 from bench.allocator.requests import NotingAllocator
-from bench.core.case import Case, DeviceSpec
+from bench.core.case import Case
+from bench.core.device import DeviceSpec
 from bench.notes.rules import notes_of_cards
 from bench.scenarios.registry import scenario_of
 from bench.worker.interfaces.engine import Unsupported

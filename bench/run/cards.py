@@ -1,0 +1,114 @@
+"""What is known of each card of a case that was run, and the rows of those that are one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from bench.core.case import Case
+from bench.core.columns import PARTS, SCHEMA_VERSION, MemoryRow
+from bench.core.device import DeviceSpec
+from bench.run.telemetry import Telemetry
+from bench.run.told import CardTold, Told
+
+
+@dataclass(frozen=True)
+class CardOfCase:
+    """One card, what the child told of it, and what NVML read; `telemetry` is None of a simulated card."""
+
+    device: DeviceSpec
+    told: CardTold
+    telemetry: Telemetry | None
+    vram_limit_bytes: int | None
+    vram_limit_by: str | None
+
+    @property
+    def total_bytes(self) -> int | None:
+        """As CUDA reports it; NVML lists more for a real card."""
+        told = self.told.facts.device_total_bytes
+        return self.device.total_memory_bytes if told is None and self.device.is_simulated else told
+
+    @property
+    def peak_device_bytes(self) -> int | None:
+        """The highest that the child or the driver saw the card hold."""
+        told = self.told.memory.peak_device_bytes if self.told.memory else None
+        sampled = self.telemetry.peak_used_bytes if self.telemetry else None
+        if self.vram_limit_by == "process" and sampled is not None:
+            # NVML also counts the ballast process that makes the card smaller: subtract it.
+            held_bytes = self.told.facts.held_bytes
+            sampled = None if held_bytes is None else sampled - held_bytes
+        return max(filter(None, [told, sampled]), default=None)
+
+    @property
+    def headroom_bytes(self) -> int | None:
+        """What the card, or the smaller one inside it, had left at the peak."""
+        total, limit, memory = self.total_bytes, self.vram_limit_bytes, self.told.memory
+        if self.peak_device_bytes is None or total is None:
+            return None
+        if self.vram_limit_by == "allocator" and limit is not None and memory is not None:
+            # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
+            return limit - (self.told.facts.context_bytes or 0) - memory.peak_reserved_bytes
+        return min(total, limit or total) - self.peak_device_bytes
+
+
+def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[CardOfCase]:
+    """Each card of a case, in their order. A child that died early has told of the first at most."""
+    each = told.cards()
+    return [
+        CardOfCase(
+            device,
+            each[number] if number < len(each) else CardTold.nothing(),
+            telemetry[number] if number < len(telemetry) else None,
+            case.vram_limit_bytes,
+            case.vram_limit_by,
+        )
+        for number, device in enumerate(case.devices)
+    ]
+
+
+def tightest(cards: Sequence[CardOfCase]) -> int | None:
+    """The number of the card that ran out, or else had the least left; None of one card, or where nothing is known."""
+    if len(cards) == 1:
+        return None
+    left = {n: card.headroom_bytes for n, card in enumerate(cards) if card.headroom_bytes is not None}
+    least = min(left, key=lambda number: left[number] or 0, default=None)
+    return next((number for number, card in enumerate(cards) if card.told.ran_out), least)
+
+
+def total(values: Iterable[int | None]) -> int | None:
+    """The sum; None where one is unknown."""
+    found = list(values)
+    return None if None in found else sum(cast(list[int], found))
+
+
+def memory_rows(run_id: str, case_id: str, cards: Sequence[CardOfCase]) -> list[MemoryRow]:
+    """A row for each of several cards; of one card its case has all there is to say."""
+    if len(cards) == 1:
+        return []
+    rows = []
+    for number, card in enumerate(cards):
+        told, memory, device = card.told, card.told.memory, card.device
+        row = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": run_id,
+            "case_id": case_id,
+            "card": number,
+            "device_name": device.name,
+            "device_kind": device.kind,
+            "device_uuid": device.uuid,
+            "device_total_bytes": card.total_bytes,
+            "vram_limit_bytes": card.vram_limit_bytes,
+            "ran_out": told.ran_out,
+            "modules": told.modules,
+            "peak_allocated_bytes": memory and memory.peak_allocated_bytes,
+            "peak_requested_bytes": memory and memory.peak_requested_bytes,
+            "peak_reserved_bytes": memory and memory.peak_reserved_bytes,
+            "peak_device_bytes": card.peak_device_bytes,
+            "headroom_bytes": card.headroom_bytes,
+            "context_bytes": told.facts.context_bytes,
+            **dict.fromkeys(PARTS),
+            **(told.parts or {}),
+        }
+        rows.append(cast(MemoryRow, row))
+    return rows
