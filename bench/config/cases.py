@@ -9,15 +9,17 @@ from enum import Enum
 from typing import Any
 
 from bench.config import compose as config
-from bench.config.devices import DEFAULT_SIMULATED, resolve_device, why_simulated
+from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import AUTO, Settings
+from bench.config.splits import split_of
 from bench.config.units import number_in_words, parse_size
 from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.core.machine import machine_name
 from bench.engines.registry import engine_of, rules_of
 
 _MAX_EXL2_BPW = 8.0
@@ -47,15 +49,15 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
     # Combinations of one model or device share its settings: each is looked up once, found by their identity.
     models: dict[tuple[int, float, str], ModelSpec] = {}
-    devices: dict[int, DeviceSpec] = {}
+    devices: dict[int, tuple[DeviceSpec, ...]] = {}
     asked: dict[Case | Search, None] = {}  # in order, each once
     for settings in combinations:
         model_key, device_key = (id(settings.model), settings.bpw, settings.engine.name), id(settings.device)
         if model_key not in models:
             models[model_key] = _model_of(settings)
         if device_key not in devices:
-            devices[device_key] = resolve_device(settings.device)
-            if settings.device.kind == AUTO and devices[device_key].is_simulated:
+            devices[device_key] = resolve_devices(settings.device)
+            if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
         asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
     cases = [work for work in asked if isinstance(work, Case)]
@@ -83,21 +85,24 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
     model = _model_of(settings)
-    (case,) = _work_on(settings, model, resolve_device(settings.device))
+    (case,) = _work_on(settings, model, resolve_devices(settings.device))
     assert isinstance(case, Case)
     return case
 
 
 def work_of(settings: Settings) -> list[Case | Search]:
     """What one combination asks for: a case for each of its lengths, the search for `auto`. Raises `BadInput`."""
-    return _work_on(settings, _model_of(settings), resolve_device(settings.device))
+    return _work_on(settings, _model_of(settings), resolve_devices(settings.device))
 
 
 def _model_of(settings: Settings) -> ModelSpec:
     return resolve_model(settings.model, settings.bpw, settings.engine.name)
 
 
-def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[Case | Search]:
+def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ...]) -> list[Case | Search]:
+    device, *more_devices = devices
+    if more_devices:
+        raise BadInput(f"device={machine_name([each.name for each in devices])}: several cards cannot be run yet")
     if not device.is_simulated and not model.has_weights:
         raise BadInput(
             f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
@@ -114,7 +119,8 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
     ):
         if value not in allowed:
             raise BadInput(f"{key}={value}: allowed are {', '.join(map(str, allowed))}")
-    vram_limit_bytes = _vram_limit(settings.vram_limit, device)
+    vram_limit_bytes = _vram_limit(settings.vram_limit, devices)
+    split, lazy = split_of(settings, len(devices))
     limited = vram_limit_bytes is not None
     known = lengths_of(model.config, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
@@ -129,6 +135,9 @@ def _work_on(settings: Settings, model: ModelSpec, device: DeviceSpec) -> list[C
         | {
             "model": model,
             "device": device,
+            "more_devices": tuple(more_devices),
+            "split": split,
+            "lazy": lazy,
             "bpw": bpw,
             # A checkpoint has its own head, and an unquantised model has no head bits.
             "head_bits": None if model.has_weights or bpw == UNQUANTISED_BPW else settings.head_bits,
@@ -194,13 +203,16 @@ def _allowed_tokens() -> str:
     return f"give a number of tokens from {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,}"
 
 
-def _vram_limit(value: Any, device: DeviceSpec) -> int | None:
+def _vram_limit(value: Any, devices: Sequence[DeviceSpec]) -> int | None:
     if value is None:
         return None
     try:
         limit_bytes = parse_size(value)
     except ValueError as error:
         raise BadInput(f"vram_limit={value}: {error}") from None
-    if limit_bytes > device.total_memory_bytes:
-        raise BadInput(f"vram_limit={value}: {device.name} itself has {device.total_memory_bytes / (1 << 30):.2f} GiB")
+    for device in devices:
+        if limit_bytes > device.total_memory_bytes:
+            raise BadInput(
+                f"vram_limit={value}: {device.name} itself has {device.total_memory_bytes / (1 << 30):.2f} GiB"
+            )
     return limit_bytes

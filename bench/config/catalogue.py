@@ -33,11 +33,13 @@ def user_dir() -> Path:
 @dataclass
 class Catalogue:
     """Files of the groups, by name. `own_folders` are the user's, laid out like `conf`; `own_files` have been named by
-    their paths, and are found by the names that `adopt` gives them.
+    their paths, and are found by the names that `adopt` gives them. `machines` are devices
+    of several cards, as they were asked for.
     """
 
     own_folders: list[Path] = field(default_factory=list)
     own_files: dict[tuple[str, str], Path] = field(default_factory=dict)
+    machines: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def names(self, group: str) -> list[str]:
         """The names in a group, files that were named by their paths left out."""

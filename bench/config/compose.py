@@ -147,7 +147,8 @@ def _names_of_keys(schema: type) -> type:
             node = _names_of_keys(_SCHEMAS[member.name])
             members.append((member.name, node, dataclass_field(default_factory=node)))
         elif member.default_factory is not MISSING:
-            members.append((member.name, dict[str, Any], dataclass_field(default_factory=member.default_factory)))
+            kind = dict[str, Any] if isinstance(member.default_factory(), dict) else Any
+            members.append((member.name, kind, dataclass_field(default_factory=member.default_factory)))
         else:
             members.append((member.name, Any, dataclass_field(default=member.default)))
     return make_dataclass(schema.__name__, members)

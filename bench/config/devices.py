@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
 
 from bench import nvml
 from bench.config.compose import device_settings
-from bench.config.settings import DeviceSettings
+from bench.config.settings import AUTO, MACHINE, DeviceSettings
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 
@@ -49,18 +51,32 @@ def why_simulated() -> str:
     return f"device=auto: no NVIDIA GPU ({find_gpus()[1]}), so {DEFAULT_SIMULATED} is simulated"
 
 
-def resolve_device(settings: DeviceSettings) -> DeviceSpec:
-    """The card that `settings` name. Raises `BadInput` where there is no such GPU."""
-    if settings.kind == "auto" and not find_gpus()[0]:
+def resolve_devices(settings: DeviceSettings) -> tuple[DeviceSpec, ...]:
+    """The cards that `settings` name, mostly one. Raises `BadInput` where there is no such GPU."""
+    if settings.kind == AUTO and not find_gpus()[0]:
         settings = device_settings(DEFAULT_SIMULATED)
-    if settings.kind in ("cuda", "auto"):
-        gpus, reason = find_gpus()
-        if not gpus:
-            raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")
-        if settings.index >= len(gpus):
-            raise BadInput(f"device.index={settings.index}: this machine has GPUs 0 to {len(gpus) - 1}")
-        gpu = gpus[settings.index]
-        return DeviceSpec(
+    if settings.kind in ("cuda", AUTO):
+        return tuple(_real_cards(settings.index))
+    if settings.kind == MACHINE:
+        _require_cards_alone(settings)
+        return tuple(_simulated_card(card) for card in settings.cards or ())
+    if settings.kind != "simulated":
+        raise BadInput(f"device.kind={settings.kind}: allowed are simulated, cuda and auto")
+    return (_simulated_card(settings),)
+
+
+def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
+    gpus, reason = find_gpus()
+    if not gpus:
+        raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")
+    asked = "+".join(map(str, indices))
+    if len(set(indices)) < len(indices):
+        raise BadInput(f"device.index={asked}: a GPU is there twice; name each once")
+    for index in indices:
+        if index >= len(gpus):
+            raise BadInput(f"device.index={asked}: this machine has GPUs 0 to {len(gpus) - 1}")
+        gpu = gpus[index]
+        yield DeviceSpec(
             name=_NO_NAME.sub("_", gpu.name.lower()).strip("_"),
             kind="cuda",
             full_name=gpu.name,
@@ -70,8 +86,23 @@ def resolve_device(settings: DeviceSettings) -> DeviceSpec:
             uuid=gpu.uuid,
             driver_version=gpu.driver_version,
         )
-    if settings.kind != "simulated":
-        raise BadInput(f"device.kind={settings.kind}: allowed are simulated, cuda and auto")
+
+
+def _require_cards_alone(machine: DeviceSettings) -> None:
+    """Refuses a key that does not say which of the cards it is about."""
+    for each in fields(DeviceSettings):
+        if each.name in ("name", "kind", "cards"):
+            continue
+        value = getattr(machine, each.name)
+        usual = each.default if each.default_factory is MISSING else each.default_factory()
+        if value != usual:
+            raise BadInput(
+                f"device.{each.name}={value}: of which card of {machine.name}? Write a file for that card, and name it "
+                "in its place: device=./CARD.yaml+rtx_3090"
+            )
+
+
+def _simulated_card(settings: DeviceSettings) -> DeviceSpec:
     if settings.total_memory_bytes is None:
         raise BadInput(f"device={settings.name}: total_memory_bytes is missing, as in total_memory_bytes: 10GiB")
     return DeviceSpec(

@@ -18,15 +18,13 @@ _KEYS = (
     *(f"device.{f.name}" for f in fields(DeviceSettings)),
 )
 # What people type who want a model on several GPUs, as other programs call it.
-_SEVERAL_GPUS = (
-    *("count", "gpu_count", "device_count", "gpus", "num_gpus", "n_gpu", "n_gpus", "ngpu", "devices"),
-    *("gpu_split", "gpu_split_auto", "autosplit", "split", "split_mode", "tensor_split", "device_map"),
+_HOW_MANY_GPUS = ("count", "gpu_count", "device_count", "gpus", "num_gpus", "n_gpu", "n_gpus", "ngpu", "devices")
+_HOW_SPLIT = (
+    *("gpu_split_auto", "autosplit", "split_mode", "tensor_split", "device_map"),
     *("tensor_parallel", "tensor_parallel_size", "tp"),
 )
-ONE_GPU = (
-    "several GPUs in one case are not there yet. One card with the memory of all is an upper bound: "
-    "device=rtx_a6000 (48 GB) for two of 24 GB, or device.total_memory_bytes=48GiB"
-)
+SEVERAL_GPUS = "several cards in one case are device=2xrtx_3090, device=rtx_4090+rtx_3060_12gb or device.index=0+1"
+_SPLIT = "on several cards give split=auto, split=tensor_parallel, or split=[20,24] in GiB"
 TABBY = (
     "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
     "model.path=DIR, cache_mode as cache, cache_size as max_seq_len, chunk_size as max_input_len"
@@ -44,7 +42,8 @@ _OTHER_PLACES = {
     "model_name": "model=local model.path",
 }
 _ANSWERS = {
-    **dict.fromkeys(_SEVERAL_GPUS, ONE_GPU),
+    **dict.fromkeys(_HOW_MANY_GPUS, SEVERAL_GPUS),
+    **dict.fromkeys(_HOW_SPLIT, _SPLIT),
     **dict.fromkeys(("rope_alpha", "rope_scale", "rope_theta"), _NO_MEMORY),
     **dict.fromkeys(("tabby", "tabbyapi"), TABBY),
     **dict.fromkeys(
@@ -80,9 +79,9 @@ def unknown_choice(group: str, name: str, names: Sequence[str]) -> str:
             f"a directory model=local model.path={name}"
         )
     if group == "device" and (number := re.fullmatch(r"[\[(]?(?:(?:cuda|gpu):?)?(\d\d?)[\])]?", name)):
-        return f"unknown device {name!r}: a GPU of this machine is device=cuda device.index={number[1]}; {ONE_GPU}"
+        return f"unknown device {name!r}: a GPU of this machine is device=cuda device.index={number[1]}; {SEVERAL_GPUS}"
     if group == "device" and _means_several(name):
-        return f"unknown device {name!r}: {ONE_GPU}"
+        return f"unknown device {name!r}: {SEVERAL_GPUS}"
     own = " For a card of your own see docs/adding-cards.md" if group == "device" else ""
     return f"unknown {group} {name!r}. {nearest(name, names)}{own}"
 

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from bench.config import explain
+from bench.config import explain, machines
 from bench.config.catalogue import GROUPS, Catalogue, own_file
 from bench.config.parts import NODES, Override
 from bench.config.typed import as_override, quoted
@@ -86,7 +86,7 @@ def _with_names(
     if None in chosen:
         raise BadInput(f"{typed}: name one, or leave it out. {nearest('', catalogue.names(group))}")
     if group == "device" and len(set(map(str, chosen))) < len(chosen):
-        raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.ONE_GPU}")
+        raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.SEVERAL_GPUS}")
     texts = [quoted(_adopted(group, str(name), catalogue)) for name in chosen]
     package = f"@{override.package}" if override.package else ""
     return parser.parse_override(f"{group}{package}={','.join(texts)}")
@@ -94,6 +94,10 @@ def _with_names(
 
 def _adopted(group: str, name: str, catalogue: Catalogue) -> str:
     """A name of the catalogue; a file that is named by its path is made known to Hydra first."""
+    if group == "device" and machines.is_machine(name, catalogue):
+        adopted = machines.adopt(name, catalogue)
+        ConfigStore.instance().store(group=group, name=adopted, node=catalogue.machines[adopted])
+        return adopted
     path = own_file(group, name)
     if path is None:
         return name

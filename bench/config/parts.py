@@ -134,7 +134,7 @@ class Parts:
         None where Hydra has to compose it: for features that are not read here, and for its error messages.
         """
         try:
-            content = read_alone(self._catalogue.find(group, name), package=group)
+            content = self._content(group, name)
             if content is None:
                 return None
             config = OmegaConf.create({group: OmegaConf.merge(OmegaConf.structured(self._schemas[group]), content)})
@@ -145,6 +145,11 @@ class Parts:
         except (OmegaConfBaseException, ValueError):
             return None
         return config
+
+    def _content(self, group: str, name: str) -> DictConfig | None:
+        if group == "device" and name in self._catalogue.machines:
+            return OmegaConf.create(self._catalogue.machines[name])
+        return read_alone(self._catalogue.find(group, name), package=group)
 
     def _keeps_out_of_nodes(self, experiment: Any) -> bool:
         """Whether an experiment leaves the nodes `model` and `device` as they are."""

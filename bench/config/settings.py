@@ -54,6 +54,7 @@ class LimitBy(Enum):
     allocator = "allocator"
 
 
+MACHINE = "machine"  # the kind of a device that is several cards
 AUTO = "auto"  # the length for which the boundary is to be found
 
 # What others call the engines' attention back ends.
@@ -129,6 +130,13 @@ def _text(value: Any) -> Any:
     return value
 
 
+def _indices(value: Any) -> Any:
+    """`0+1` is two GPUs."""
+    if isinstance(value, str) and all(part.strip().isdigit() for part in value.split("+")):
+        return [int(part) for part in value.split("+")]
+    return value if isinstance(value, list) else [_no_flag(value)]
+
+
 def _capability(value: Any) -> Any:
     return str(value) if isinstance(value, float) else value
 
@@ -159,13 +167,20 @@ class ModelSettings:
 
 @dataclass
 class DeviceSettings:
-    """One file of conf/device. `kind` is `simulated`, `cuda`, or `auto`: the GPU that is there, if there is one."""
+    """One file of conf/device. `kind` is `simulated`, `cuda`, or `auto`: the GPU that is there, if there is one.
+
+    Of kind `machine` there is no file: its `cards` are those that a name like `2xrtx_3090` lists.
+    """
 
     __pydantic_config__ = _STRICT
 
     name: Text = MISSING
     kind: Text = MISSING
-    index: Annotated[int, BeforeValidator(_no_flag), Field(ge=0), Allowed("a GPU's number from 0 on")] = 0
+    index: Annotated[
+        list[Annotated[int, Field(ge=0)]],
+        BeforeValidator(_indices),
+        Allowed("a GPU's number from 0 on, or those of several: 0+1"),
+    ] = field(default_factory=lambda: [0])
     full_name: Text | None = None
     total_memory_bytes: Size | None = None
     compute_capability: (
@@ -179,6 +194,7 @@ class DeviceSettings:
     workspace_bytes: SmallSize | None = None
     workspace_basis: Text | None = None
     sources: dict[str, Annotated[str, BeforeValidator(str)]] = field(default_factory=dict)
+    cards: list[DeviceSettings] | None = None
 
 
 @dataclass
@@ -201,7 +217,10 @@ class Settings:
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
     cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed(_names_of(Cache))] = _CACHE
-    lazy: Annotated[bool, Allowed("true or false")] = False
+    lazy: Annotated[bool, Allowed("true or false")] | None = None
+    split: Any = None
+    gpu_split: Any = None
+    reserve_vram: Any = None
     attention: Annotated[
         Attention,
         BeforeValidator(_member_of(Attention, _ATTENTION_SYNONYMS)),

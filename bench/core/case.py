@@ -116,7 +116,7 @@ class Case:
 
         What has its default is left out, so that a field that is added later changes no id of the cases before it.
         """
-        told = {name: value for name, default in _DEFAULTS.items() if (value := getattr(self, name)) != default}
+        told = {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) != f.default}
         if self.more_devices:
             told["more_devices"] = [device.identity for device in self.more_devices]
         determining = {
@@ -141,9 +141,6 @@ class Case:
     def to_json(self) -> str:
         """The case as JSON, for the child and for Hydra's jobs."""
         return wire.to_json(self)
-
-
-_DEFAULTS = {each.name: each.default for each in dataclasses.fields(Case)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
 from bench.core.case import Case, ModelSpec, Search, version_column
 from bench.core.columns import CaseRow
+from bench.core.device import DeviceSpec
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.forecast.speed import step_of

@@ -1,0 +1,79 @@
+"""How a model is put on several cards, from the keys `split`, `gpu_split`, `reserve_vram` and `lazy`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bench.config.settings import Settings
+from bench.config.units import parse_size
+from bench.core.errors import BadInput
+from bench.core.split import Split, SplitBy
+
+_SYNONYMS = {"autosplit": SplitBy.AUTO, "tp": SplitBy.TENSOR_PARALLEL, "manual": SplitBy.GPU_SPLIT}
+_ALLOWED = f"allowed are {', '.join(SplitBy)}, or GiB for each card: [20,24]"
+
+
+def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
+    """The text of the `Split` over `count` cards, None for one card, and whether loading is lazy. Raises `BadInput`."""
+    asked, numbers = settings.split, settings.gpu_split
+    if isinstance(asked, list):
+        if numbers is not None:
+            raise BadInput(f"split={asked} gpu_split={numbers}: give one of the two")
+        asked, numbers = SplitBy.GPU_SPLIT, asked
+    name = str(asked or (SplitBy.AUTO if numbers is None else SplitBy.GPU_SPLIT)).strip().lower().replace("-", "_")
+    name = _SYNONYMS.get(name, name)
+    if name not in list(SplitBy):
+        raise BadInput(f"split={asked}: {_ALLOWED}")
+    by = SplitBy(name)
+    if count == 1:
+        for key, value in (("gpu_split", numbers), ("reserve_vram", settings.reserve_vram)):
+            if value is not None:
+                raise BadInput(f"{key}={value}: it is for several cards, and this is one; two are device=2xrtx_3090")
+        if by is not SplitBy.AUTO:
+            raise BadInput(f"split={by}: it is for several cards, and this is one; two are device=2xrtx_3090")
+        return None, bool(settings.lazy)
+    if by is SplitBy.AUTO and numbers is not None:
+        raise BadInput(f"split=auto gpu_split={numbers}: the engine fills card after card; leave one of the two out")
+    if by is SplitBy.GPU_SPLIT and numbers is None:
+        raise BadInput(f"split=gpu_split: how many GiB for each card? gpu_split=[{','.join(['20'] * count)}]")
+    if by is not SplitBy.AUTO and settings.reserve_vram is not None:
+        raise BadInput(f"reserve_vram={settings.reserve_vram}: only split=auto keeps a reserve; leave it out")
+    if settings.lazy is not None and settings.lazy is not (by is SplitBy.AUTO):
+        wanted = "is load_autosplit, with a lazy cache" if by is SplitBy.AUTO else "loads, then makes the cache"
+        raise BadInput(f"lazy={str(settings.lazy).lower()}: split={by} {wanted}; leave lazy out, or give another split")
+    split = Split(by, _gib(numbers, count), _reserve(settings.reserve_vram, count))
+    return str(split), by is SplitBy.AUTO
+
+
+def _gib(value: Any, count: int) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise BadInput(f"gpu_split={value}: give a list, GiB for each card: gpu_split=[{','.join(['20'] * count)}]")
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
+            raise BadInput(f"gpu_split={_typed(value)}: {number} is no number of GiB; the engine takes 0 or more")
+    _require_count("gpu_split", value, count)
+    return tuple(float(number) for number in value)
+
+
+def _reserve(value: Any, count: int) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    each = value if isinstance(value, list) else [value] * count
+    _require_count("reserve_vram", each, count)
+    try:
+        return tuple(0 if size == 0 and not isinstance(size, bool) else parse_size(size) for size in each)
+    except ValueError as error:
+        raise BadInput(f"reserve_vram={_typed(value)}: {error}") from None
+
+
+def _require_count(key: str, values: list[Any], count: int) -> None:
+    if len(values) != count:
+        raise BadInput(f"{key}={_typed(values)}: {len(values)} numbers for {count} cards; give one for each card")
+
+
+def _typed(value: Any) -> str:
+    """A value as one types it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

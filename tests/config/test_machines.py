@@ -1,0 +1,162 @@
+"""Several cards in one case: what is typed, and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.config import compose as config
+from bench.config.devices import resolve_devices
+from bench.config.settings import Settings
+from bench.config.splits import split_of
+from bench.core.device import DeviceSpec
+from bench.core.errors import BadInput
+from bench.core.machine import Machine, machine_name
+from bench.core.split import Split, SplitBy
+
+CARD = "total_memory_bytes: 10GiB\ncompute_capability: 8.6\n"
+
+
+def _machines(*overrides: str) -> list[tuple[DeviceSpec, ...]]:
+    return [resolve_devices(settings.device) for settings in config.validate_all(config.combinations(overrides))]
+
+
+def _names(*overrides: str) -> list[list[str]]:
+    return [[card.name for card in cards] for cards in _machines(*overrides)]
+
+
+def _split(count: int = 2, **keys: Any) -> tuple[str | None, bool]:
+    return split_of(replace(Settings(), **keys), count)
+
+
+def test_a_machine_is_several_cards_in_their_order() -> None:
+    assert _names("device=2xrtx_3090") == [["rtx_3090", "rtx_3090"]]
+    assert _names("device=rtx_4090+rtx_3060_12gb") == [["rtx_4090", "rtx_3060_12gb"]]
+    assert _names("device=rtx_3060_12gb + 2x rtx_4090") == [["rtx_3060_12gb", "rtx_4090", "rtx_4090"]]
+    assert _names("device=l4,2xl4,l4+t4") == [["l4"], ["l4", "l4"], ["l4", "t4"]]
+
+
+def test_the_cards_of_a_machine_are_those_of_the_catalogue() -> None:
+    ((single,),) = _machines("device=rtx_3090")
+    ((first, second),) = _machines("device=2xrtx_3090")
+    assert first == second == single
+
+
+def test_a_machine_has_cards_of_one_s_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(CARD)
+    ((first, second, third),) = _machines(f"device=2x{path}+l4")
+    assert first == second
+    assert (first.name, first.total_memory_bytes, third.name) == ("mine", 10 << 30, "l4")
+
+
+def test_two_machines_of_one_name_are_two(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "mine.yaml" for folder in ("a", "b")]
+    for path, size in zip(paths, ("10GiB", "12GiB"), strict=True):
+        path.parent.mkdir()
+        path.write_text(CARD.replace("10GiB", size))
+    found = _machines(f"device=2x{paths[0]},2x{paths[1]}")
+    assert [[card.total_memory_bytes >> 30 for card in cards] for cards in found] == [[10, 10], [12, 12]]
+    machines = [Machine(cards) for cards in found]
+    assert machines[0].name == machines[1].name == "2xmine"
+    assert machines[0].cards != machines[1].cards
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("device=2xrtx_309", "unknown device 'rtx_309'. Did you mean"),
+        ("device=rtx_3090+", "name a card before and after each +"),
+        ("device=0xrtx_3090", "count from 1"),
+        ("device=99xrtx_3090", "a machine has 2 to 16"),
+        ("device=1xrtx_3090", "1 cards; a machine has 2 to 16"),
+        ("device=cuda+rtx_3090", "device=cuda device.index=0+1"),
+        ("device=./nowhere.yaml+l4", "no such file"),
+    ],
+)
+def test_what_is_no_machine_is_told(override: str, said: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        _machines(override)
+    assert said in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) <= 2
+
+
+def test_a_key_of_one_card_is_refused_for_several() -> None:
+    with pytest.raises(BadInput, match="of which card of 2xl4"):
+        _machines("device=2xl4", "device.context_bytes=300MiB")
+
+
+def test_cards_that_follow_each_other_are_counted() -> None:
+    assert machine_name(["a", "a", "b", "a"]) == "2xa+b+a"
+
+
+def test_a_machine_is_told_by_all_of_its_cards() -> None:
+    ((four, six),) = _machines("device=rtx_4090+rtx_3060_12gb")
+    machine, other = Machine((four, six)), Machine((six, four))
+    assert machine.total_memory_bytes == four.total_memory_bytes + six.total_memory_bytes
+    assert (machine.compute_capability, machine.kind, machine.context_bytes) == ("8.9+8.6", "simulated", None)
+    assert machine.cards != other.cards
+    assert Machine((four, replace(six, context_bytes=1))).cards != machine.cards
+
+
+def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() -> None:
+    assert _split() == ("auto", True)
+    assert _split(1) == (None, False)
+    assert _split(1, lazy=True, split="auto") == (None, True)
+    assert _split(split="tp") == ("tensor_parallel", False)
+    assert _split(split=[20, 24.5]) == _split(gpu_split=[20, 24.5]) == ("gpu_split(20,24.5)", False)
+    assert _split(split="tensor_parallel", gpu_split=[20, 24]) == ("tensor_parallel(20,24)", False)
+    assert _split(reserve_vram="96MiB") == ("auto(96,96)", True)
+    assert _split(3, reserve_vram=["96MiB", 0, "1GiB"]) == ("auto(96,0,1024)", True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"split": [20]}, "gpu_split=[20]: 1 numbers for 2 cards"),
+        ({"gpu_split": [20, 24, 24]}, "3 numbers for 2 cards"),
+        ({"gpu_split": 20}, "give a list, GiB for each card: gpu_split=[20,20]"),
+        ({"gpu_split": [20, -1]}, "-1 is no number of GiB"),
+        ({"gpu_split": [20, "much"]}, "much is no number of GiB"),
+        ({"gpu_split": [20, float("inf")]}, "inf is no number of GiB"),
+        ({"split": "row"}, "allowed are auto, gpu_split, tensor_parallel, or GiB for each card: [20,24]"),
+        ({"split": "gpu_split"}, "how many GiB for each card?"),
+        ({"split": "auto", "gpu_split": [20, 24]}, "leave one of the two out"),
+        ({"split": [20, 24], "gpu_split": [20, 24]}, "give one of the two"),
+        ({"split": "tensor_parallel", "reserve_vram": "96MiB"}, "only split=auto keeps a reserve"),
+        ({"reserve_vram": ["96MiB"]}, "1 numbers for 2 cards"),
+        ({"reserve_vram": "much"}, "'much' is not a size"),
+        ({"lazy": False}, "split=auto is load_autosplit, with a lazy cache"),
+        ({"lazy": True, "split": [20, 24]}, "split=gpu_split loads, then makes the cache"),
+    ],
+)
+def test_what_is_no_split_is_told(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        _split(**keys)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("keys", [{"split": "tensor_parallel"}, {"split": [20]}, {"reserve_vram": "96MiB"}])
+def test_one_card_is_not_split(keys: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="for several cards, and this is one"):
+        _split(1, **keys)
+
+
+_GIB = st.lists(st.floats(0, 1e6), min_size=2, max_size=8).map(tuple)
+_BYTES = st.lists(st.integers(0, 1 << 50), min_size=2, max_size=8).map(tuple)
+
+
+@given(
+    st.one_of(
+        st.builds(Split, st.just(SplitBy.AUTO), st.none(), st.none() | _BYTES),
+        st.builds(Split, st.just(SplitBy.GPU_SPLIT), _GIB),
+        st.builds(Split, st.just(SplitBy.TENSOR_PARALLEL), st.none() | _GIB),
+    )
+)
+def test_a_split_is_read_as_it_was_written(split: Split) -> None:
+    assert Split.parse(str(split)) == split
