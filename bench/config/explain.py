@@ -15,7 +15,7 @@ from bench.core.errors import nearest
 _KEYS = (
     *(f.name for f in fields(Settings)),
     *(f"model.{f.name}" for f in fields(ModelSettings)),
-    *(f"device.{f.name}" for f in fields(DeviceSettings)),
+    *(f"device.{f.name}" for f in fields(DeviceSettings) if f.name != "cards"),  # which have no file
 )
 # What people type who want a model on several GPUs, as other programs call it.
 _HOW_MANY_GPUS = ("count", "gpu_count", "device_count", "gpus", "num_gpus", "n_gpu", "n_gpus", "ngpu", "devices")
