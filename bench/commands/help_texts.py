@@ -6,7 +6,7 @@ import argparse
 import re
 import textwrap
 
-from bench.core.case import Case
+from bench.core.columns import SETTING, label
 from bench.engines.registry import titles
 
 # A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
@@ -22,10 +22,20 @@ hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
 (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
 """
-# Keys that no case has; those that a case has and no line tells come before them.
-_OF_A_SWEEP = ("auto_up_to", "results_dir", "run_id", "timeout_s", "jobs", "rerun", "experiment", "hydra/launcher")
-_OTHERS = [name for name in Case.__dataclass_fields__ if not re.search(rf"\b{name.removesuffix('_bytes')}[:=]", _LINES)]
-KEYS = f"{_LINES}  others: {', '.join([*_OTHERS, *_OF_A_SWEEP])}\n"
+# Keys that no row tells, and that have no line; those that rows tell come before them.
+_BESIDE = (
+    "repeats",
+    "auto_up_to",
+    "results_dir",
+    "run_id",
+    "timeout_s",
+    "jobs",
+    "rerun",
+    "experiment",
+    "hydra/launcher",
+)
+_OTHERS = [key for key in map(label, SETTING) if not re.search(rf"\b{key}[:=]", _LINES)]
+KEYS = f"{_LINES}  others: {', '.join([*_OTHERS, *_BESIDE])}\n"
 _AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
 SWEEP = f"""\
 Measures every combination of the given keys. {_AXES} Each case loads the model, makes its cache, fills the context to \
