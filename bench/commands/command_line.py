@@ -154,17 +154,28 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    rows = what.add_parser("rows", help="run measured cases again on simulated cards that are these GPUs")
+
+    def way(name: str, summary: str) -> argparse.ArgumentParser:
+        key = f"validate {name}"
+        return what.add_parser(
+            name,
+            help=summary,
+            description=texts.VALIDATE_WAYS[name],
+            epilog=f"example: {texts.EXAMPLES[key]}",
+            formatter_class=texts.Formatter,
+        )
+
+    rows = way("rows", "run measured cases again on simulated cards that are these GPUs")
     rows.add_argument("measured", type=Path, metavar="DIR", help="the measured rows")
     rows.add_argument("--models", type=Path, action="append", required=True, metavar="DIR", help="their checkpoints")
     rows.add_argument("--simulated", type=Path, metavar="DIR", help="for the simulated rows; default: DIR-simulated")
     rows.add_argument("--out", type=Path, metavar="FILE.md", help="the document; default: standard output")
     rows.add_argument("--cards", type=Path, metavar="DIR", help="write each measured card to DIR/NAME.yaml")
-    record = what.add_parser("record", help="keep what PyTorch's allocator writes down of itself on a real GPU")
+    record = way("record", "keep what PyTorch's allocator writes down of itself on a real GPU")
     record.add_argument("folder", type=Path, metavar="DIR", help="where the recordings go, one file a case")
     record.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help="as for sweep: device=cuda max_seq_len=…")
     record.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder of your own models, cards and experiments")
-    replay = what.add_parser("replay", help="replay recordings through the model of the allocator")
+    replay = way("replay", "replay recordings through the model of the allocator")
     replay.add_argument("folder", type=Path, metavar="DIR", help="the recordings")
 
 

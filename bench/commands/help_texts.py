@@ -81,6 +81,20 @@ Holds simulated cards against a real one. rows: measured cases run once more on 
 differs. record and replay: every request to PyTorch's allocator, and whether its model puts each block where the real \
 one did.
 """
+VALIDATE_WAYS = {
+    "rows": """\
+Runs measured cases and boundaries once more on simulated cards that are these GPUs (name, memory, context and \
+workspace as measured) and says where the two agree, as Markdown. Exit code 1 where a verdict differs. Needs no GPU.
+""",
+    "record": """\
+Runs cases on a real GPU and keeps every request to PyTorch's allocator, and where it put each block: one file a case. \
+What is recorded already is not recorded again. Keys and values are those of sweep, with device=cuda and max_seq_len=N.
+""",
+    "replay": """\
+Puts the recorded requests to the model of the allocator, and names the first block or segment that is not where the \
+real one put it. Exit code 1 where there is one. Needs no GPU.
+""",
+}
 COMPLETION = """\
 Prints a script that completes commands, options, keys, models and cards. Load it where your shell starts, as in the \
 example, or store it where your shell looks for completions.
@@ -94,6 +108,9 @@ EXAMPLES = {
     "list": "vram-bench list devices",
     "doctor": "vram-bench doctor --json",
     "validate": "vram-bench validate rows results/gpu_check --models checkpoints --out agreement.md",
+    "validate rows": "vram-bench validate rows results/gpu_check --models checkpoints --out agreement.md",
+    "validate record": "vram-bench validate record recordings model=local model.path=DIR device=cuda max_seq_len=8k",
+    "validate replay": "vram-bench validate replay recordings",
     "completion": 'eval "$(vram-bench completion bash)"',
 }
 

@@ -15,12 +15,15 @@ from bench.config import compose as config
 from bench.config.lengths import lengths_of
 from bench.config.settings import ModelSettings
 from bench.config.typed import searched
+from bench.core.case import DEFAULT_ENGINE
 from bench.core.errors import BadInput, ExitCode
+from bench.engines.registry import engine_of
 from bench.report.text.console import console_for
 from bench.report.text.units import size, tokens
 
 _CLASS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
 _Row = TypeVar("_Row")
+_ENGINE = engine_of(DEFAULT_ENGINE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class _Model:
     kv_heads: int | None
     native_max_seq_len: int | None
     repo: str | None
+    supported: bool | None  # whether the engine has code for its architecture
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
         if index:
             console.print()
         console.print(_table(_MODEL_COLUMNS, models) if kind == "models" else _table(_DEVICE_COLUMNS, devices))
+    if any(not model.supported for model in models):
+        console.print(f"*: {_ENGINE.title} does not support this architecture, or it is not known; nothing can be run")
     if "models" in asked:
         console.print("others: model=local model.path=DIR, model=hub model.repo=ORG/NAME, model=FILE.yaml", style="dim")
     if "devices" in asked:
@@ -83,14 +89,16 @@ def _models(overrides: list[str]) -> list[_Model]:
 def _model(model: ModelSettings) -> _Model:
     text = {**model.config, **(model.config.get("text_config") or {})}
     lengths = lengths_of(model.config)
+    architecture = next(iter(model.config.get("architectures") or []), None)
     return _Model(
         name=model.name,
-        architecture=next(iter(model.config.get("architectures") or []), None),
+        architecture=architecture,
         layers=text.get("num_hidden_layers"),
         hidden_size=text.get("hidden_size"),
         kv_heads=text.get("num_key_value_heads", text.get("num_attention_heads")),
         native_max_seq_len=lengths.limit if lengths.is_limit_known else None,
         repo=model.repo,
+        supported=architecture and architecture in _ENGINE.architectures,
     )
 
 
@@ -101,14 +109,19 @@ def _devices(overrides: list[str]) -> list[_Device]:
 
 def _all(group: str, overrides: list[str]) -> list[dict[str, Any]]:
     try:
-        return config.combinations([*overrides, f"{group}=all"])
+        return config.combinations([*overrides, f"{group}={','.join(config.listed(group, overrides))}"])
     except BadInput as error:
         raise BadInput(f"list: {error}") from error
 
 
+def _mark(model: _Model) -> str:
+    name = _CLASS.sub("", model.architecture or "?")
+    return name if model.supported else f"{name} *"
+
+
 _MODEL_COLUMNS: dict[str, Callable[[_Model], object]] = {
     "model": lambda model: model.name,
-    "architecture": lambda model: model.architecture and _CLASS.sub("", model.architecture),
+    "architecture": lambda model: _mark(model),
     "layers": lambda model: model.layers,
     "KV heads": lambda model: model.kv_heads,
     "native length": lambda model: tokens(model.native_max_seq_len),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,8 +47,12 @@ class Catalogue:
         return sorted({file.stem for folder in self._folders() for file in (folder / group).glob("*.yaml")})
 
     def listed(self, group: str) -> list[str]:
-        """What `all` and `glob(…)` choose from: the names that stand for one model or one simulated card."""
+        """The names that stand for one model or one simulated card."""
         return [name for name in self.names(group) if name not in WAYS.get(group, ())]
+
+    def known(self, group: str) -> list[str]:
+        """What `all` and `glob(…)` choose from: those of `listed` of which enough is known to plan with them."""
+        return [name for name in self.listed(group) if (file := self.find(group, name)) and _is_known(file)]
 
     def find(self, group: str, name: str) -> Path | None:
         """The file of a name. Raises `BadInput` where two folders have one of that name."""
@@ -70,6 +75,12 @@ class Catalogue:
 
     def _folders(self) -> list[Path]:
         return [config_dir(), *self.own_folders]
+
+
+def _is_known(file: Path) -> bool:
+    """Whether a file that describes a model by its config says which architecture it has."""
+    text = file.read_text(encoding="utf-8")
+    return "architectures:" in text or re.search(r"^config:", text, re.MULTILINE) is None
 
 
 def own_file(group: str, name: str) -> Path | None:

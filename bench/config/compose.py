@@ -44,6 +44,11 @@ def names(group: str) -> list[str]:
     return Catalogue().names(group)
 
 
+def listed(group: str, overrides: Sequence[str]) -> list[str]:
+    """The names of one model or one card each, also those in the folders that `overrides` name."""
+    return _read(overrides).catalogue.listed(group)
+
+
 def device_settings(name: str) -> DeviceSettings:
     """One file of conf/device, without composing anything."""
     plain = OmegaConf.to_container(OmegaConf.load(config_dir() / "device" / f"{name}.yaml"))

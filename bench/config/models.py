@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench.config import formats
 from bench.config.dimensions import absurdity
@@ -43,7 +45,7 @@ def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW, engine:
 @cache
 def _from_catalogue(name: str, config_text: str) -> ModelSpec:
     config = json.loads(config_text)
-    if reason := absurdity(config):
+    if reason := _unnamed(config) or absurdity(config):
         raise BadInput(f"model={name}: model.config: {reason}")
     return ModelSpec(name, config, _fingerprint(config_text))
 
@@ -86,12 +88,21 @@ def _read_directory(path: Path, source: str, engine: str) -> ModelSpec:
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
     if reason := formats.refusal(tensors, config, foreign, engine_of(engine)):
         raise BadInput(f"{source}: {reason}")
-    if reason := absurdity(config):
+    if reason := _unnamed(config) or absurdity(config):
         raise BadInput(f"{source}: config.json: {reason}")
     text = json.dumps([config, tensors], sort_keys=True)
     return ModelSpec(
         name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), _bits_per_weight(entries)
     )
+
+
+def _unnamed(config: Mapping[str, Any]) -> str | None:
+    """Why nobody can tell which architecture a config.json is of; None where it says so."""
+    named = config.get("architectures")
+    if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
+        return None
+    said = "there is no `architectures`" if named is None else f"`architectures` is {json.dumps(named)}"
+    return f'{said}; write the one that the original model has there, as ["LlamaForCausalLM"]'
 
 
 def _bits_per_weight(entries: dict[str, Entry]) -> float | None:

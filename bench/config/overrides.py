@@ -74,11 +74,11 @@ def _with_names(
     group = override.key_or_group
     value = override.value()
     if isinstance(value, grammar.Glob):
-        chosen: list[Any] = value.filter(catalogue.listed(group))
+        chosen: list[Any] = value.filter(catalogue.known(group))
         if not chosen:
             raise BadInput(f"{typed}: no {group} is called so. {nearest('', catalogue.names(group))}")
     elif value == "all" and group != "experiment" and catalogue.find(group, "all") is None:
-        chosen = catalogue.listed(group)
+        chosen = catalogue.known(group)
     elif override.is_sweep_override():
         chosen = [parser.parse_override(f"{group}={one}").value() for one in override.sweep_string_iterator()]
     else:

@@ -91,7 +91,8 @@ class EngineSpec:
 
     `name` is that of its package, `title` what people call it, `extension` its compiled module. `caches` begin with the
     most precise, `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are
-    what others call them. `length_keys` are those of config.json in which it looks for a length, in its order, and
+    what others call them. `architectures` are those that it has code for, by their names in config.json.
+    `length_keys` are the keys of config.json in which it looks for a length, in its order, and
     `default_length` is what it takes where there is none. `decode_efficiency` is the share of a card's bandwidth that
     decoding reaches. `warm_up_tokens` are decoded on a real card before anything is measured. `oom_texts` are regular
     expressions of its own errors where memory runs out.
@@ -105,6 +106,7 @@ class EngineSpec:
     attention_synonyms: Mapping[str, str]
     head_bits: tuple[int, ...]
     default_head_bits: int
+    architectures: frozenset[str]
     length_keys: tuple[str, ...]
     default_length: int
     learned_positions: frozenset[str]

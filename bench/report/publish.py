@@ -18,6 +18,7 @@ from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, R
 from bench.analysis.tradeoffs import tradeoffs
 from bench.core.errors import BadInput
 from bench.core.identity_columns import IdentityColumns, RanAttention
+from bench.core.outcome import Outcome
 from bench.report.echo import Echo
 from bench.report.html import page
 from bench.report.naming.models import Names, distinct
@@ -165,10 +166,7 @@ def _advice(
     # Figures of quality are known by a model's name: where that stands for several, nobody knows whose they are.
     quality = options.quality[~options.quality["model"].isin(names.shared)]
     files, fronts = _tradeoffs(shown_to_fit, out_dir, quality, names)
-    asked = pd.concat(
-        [frame.reindex(columns=[*QUESTION, *LENGTH_LIMIT]).drop_duplicates(QUESTION) for frame in (cases, boundaries)],
-        ignore_index=True,
-    )
+    asked = pd.concat([_questions(cases), _questions(boundaries)], ignore_index=True)
     advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, boundaries))
     naming = advice.Naming.among(names, distinct(shown_to_fit, _Asked))
     said = answers(boundaries) if not boundaries.empty else []
@@ -180,6 +178,13 @@ def _advice(
     if said:
         told.append(_write(out_dir / "folklore.csv", claims_frame(said).to_csv(index=False)))
     return _Advice([*told, *files], advised, naming, said, fronts)
+
+
+def _questions(rows: pd.DataFrame) -> pd.DataFrame:
+    """What may be recommended for; nothing can where the engine runs the model on no card."""
+    if not rows.empty:
+        rows = rows[rows["outcome"] != Outcome.UNSUPPORTED]
+    return rows.reindex(columns=[*QUESTION, *LENGTH_LIMIT]).drop_duplicates(QUESTION)
 
 
 def _tradeoffs(

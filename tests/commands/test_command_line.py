@@ -10,13 +10,14 @@ import pytest
 
 from tests.conftest import Program
 
-COMMANDS = ["plan", "sweep", "synth", "report", "compare", "list", "doctor", "completion"]
+COMMANDS = ["plan", "sweep", "synth", "report", "compare", "list", "doctor", "completion", "validate"]
+VALIDATE = [["validate", what] for what in ("rows", "record", "replay")]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_help_is_as_wide_as_the_terminal(in_process: Program, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    for command in ([], *([name] for name in COMMANDS)):
+    for command in ([], *([name] for name in COMMANDS), *VALIDATE):
         done = in_process(*command, "--help")
         assert done.returncode == 0
         assert "example: " in done.stdout
@@ -81,7 +82,15 @@ def test_lists_say_what_is_known(in_process: Program, tmp_path: Path) -> None:
     assert cards["rtx_3090"]["memory_bandwidth_bytes_per_s"] == 936e9
     models = {model["name"]: model for model in document["models"]}
     assert models["llama_3_1_8b"]["layers"] == 32
+    assert [models[name]["supported"] for name in ("llama_3_1_8b", "kimi_k2_thinking", "spark_formalizer_x1_7b")] == [
+        True,
+        False,
+        None,
+    ]
     assert not {"local", "hub", "auto", "cuda"} & {*cards, *models}
+    text = in_process("list", "models").stdout
+    assert "DeepseekV3 *" in text
+    assert "*: ExLlamaV2 does not support this architecture" in text
     text = in_process("list", "devices").stdout
     assert max(map(len, text.splitlines())) <= 80
     assert "936 GB/s" in text

@@ -173,3 +173,29 @@ def test_a_key_of_the_vision_tower_is_told(in_process: Program, tmp_path: Path, 
     assert swept.returncode == 0, swept.stderr
     (row,) = read_cases(tmp_path / "r")[0].to_pylist()
     assert (row["outcome"], f"vision_config.{lost}" in row["error"]) == ("unsupported", True), row["error"]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"), [(None, "there is no `architectures`"), ([], "is []"), (["A", "B"], 'is ["A", "B"]')]
+)
+def test_a_model_of_no_known_architecture_is_bad_input(
+    in_process: Program, tmp_path: Path, named: list[str] | None, said: str
+) -> None:
+    _directory(tmp_path / "m", architectures=named)
+    for command in (("plan", CARD), ("sweep", CARD), ("synth", "--out", "made")):
+        refused = in_process(command[0], "model.path=m", *command[1:])
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "model.path=m: config.json: " in refused.stderr
+        assert said in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_nothing_is_recommended_for_a_model_that_the_engine_does_not_know(in_process: Program) -> None:
+    overrides = ("model=kimi_k2_thinking", "device=h200_141gb", "cache=FP16,Q4")
+    planned = in_process("plan", *overrides).stdout
+    swept = in_process("sweep", *overrides).stdout
+    for said in (planned, swept):
+        assert "does not know the architecture DeepseekV3ForCausalLM" in " ".join(said.split())
+        assert "`vram-bench list models`" in " ".join(said.split())
+        assert "best:" not in said
+        assert "none" not in said

@@ -9,9 +9,11 @@ from omegaconf import OmegaConf
 
 from bench.config import compose as config
 from bench.config.cases import plan_sweep
+from bench.core.errors import BadInput
 
 NO_FIGURES = {"auto", "cuda", "local", "hub"}
 CARDS = sorted(set(config.names("device")) - NO_FIGURES)
+UNKNOWN = "spark_formalizer_x1_7b"  # its config.json was found nowhere
 MODELS = sorted(set(config.names("model")) - NO_FIGURES)
 
 # What a name promises, and the generations of NVIDIA's cards: of the data sheets, GB/s and GB as they are sold.
@@ -48,7 +50,7 @@ def test_a_model_is_plausible_and_says_where_it_is_from(name: str) -> None:
     assert model["name"] == name
     assert len(model["source"]) > 20
     top = model["config"]
-    if name == "spark_formalizer_x1_7b":  # its config.json was found nowhere
+    if name == UNKNOWN:
         assert "hidden_size" not in top
         return
     inner = {**top, **top.get("text_config", {})}
@@ -64,5 +66,7 @@ def test_a_model_is_plausible_and_says_where_it_is_from(name: str) -> None:
 def test_each_card_and_each_model_can_be_planned_with() -> None:
     cards = plan_sweep(["model=tinyllama_1_1b", "max_seq_len=512", f"device={','.join(CARDS)}"]).cases
     assert sorted({case.device.name for case in cards}) == CARDS
-    models = plan_sweep([f"model={','.join(MODELS)}", "max_seq_len=512", "device=rtx_4090"]).cases
-    assert sorted({case.model.name for case in models}) == MODELS
+    models = plan_sweep(["model=all", "max_seq_len=512", "device=rtx_4090"]).cases
+    assert sorted({case.model.name for case in models}) == [name for name in MODELS if name != UNKNOWN]
+    with pytest.raises(BadInput, match=f"model={UNKNOWN}: model.config: there is no `architectures`; write the one"):
+        plan_sweep([f"model={UNKNOWN}"])

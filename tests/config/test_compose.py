@@ -420,8 +420,8 @@ def test_a_truncated_safetensors_file_is_refused(model_dir: Path, write_exl2: Ca
 
 
 def test_every_model_composes_and_is_named_like_its_file() -> None:
-    names = [name for name in config.names("model") if name not in ("local", "hub")]
-    composed = config.combinations([f"model={','.join(names)}"])
+    names = [name for name in config.names("model") if name not in ("local", "hub", "spark_formalizer_x1_7b")]
+    composed = config.combinations(["model=all"])
     models = [resolve_model(config.validate(plain).model) for plain in composed]
     assert [model.name for model in models] == names
     assert [model.name for model in models if (lengths_of(model.config).limit or 0) < 2048 or model.has_weights] == []

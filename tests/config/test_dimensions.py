@@ -95,7 +95,7 @@ def test_nothing_ends_in_a_traceback(config: dict[str, Any]) -> None:
     assert said is None or "\n" not in said
 
 
-@pytest.mark.parametrize("name", sorted({*names("model")} - {"local", "hub"}))
+@pytest.mark.parametrize("name", sorted({*names("model")} - {"local", "hub", "spark_formalizer_x1_7b"}))
 def test_the_catalogue_passes(name: str) -> None:
     resolve_model(validate(combinations([f"model={name}"])[0]).model)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.core.case import Case
+from bench.engines.registry import engine_of
 from bench.worker.interfaces.engine import Unsupported
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import Run, catalogue_case, made_up_case
@@ -26,6 +30,15 @@ def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, 
     assert (result.parts["cache_bytes"] or 0) > 0
 
 
+def test_the_parent_knows_which_they_are() -> None:
+    package = find_spec("exllamav2")  # which cannot be imported without a compiler
+    assert package is not None
+    assert package.origin is not None
+    source = Path(package.origin).with_name("architecture.py").read_text(encoding="utf-8")
+    named = re.findall(r'"(\w+(?:ForCausalLM|ForConditionalGeneration|LMHeadModel))"', source)
+    assert set(named) == engine_of("exllamav2").architectures == ARCHITECTURES.keys()
+
+
 @pytest.mark.parametrize(
     ("model", "named"),
     [
@@ -34,7 +47,6 @@ def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, 
         ("glm_4_6v_fp8", "Glm4vMoeForConditionalGeneration"),
         ("hunyuan_ocr", "HunYuanVLForConditionalGeneration"),
         ("glm_asr_nano_2512", "GlmAsrForConditionalGeneration"),
-        ("spark_formalizer_x1_7b", "a list of exactly one"),
     ],
 )
 def test_unknown_architectures_are_named_and_never_run_as_llama(

@@ -24,6 +24,39 @@ SPEC = EngineSpec(
     },
     head_bits=(2, 3, 4, 5, 6, 8),  # exllamav2/conversion/qparams.py, qparams_headoptions
     default_head_bits=6,  # exllamav2/conversion/convert_exl2.py, -hb
+    # exllamav2/architecture.py, ExLlamaV2ArchParams; any other would be run as a Llama, with a warning.
+    architectures=frozenset(
+        {
+            "Cohere2ForCausalLM",
+            "CohereForCausalLM",
+            "DbrxForCausalLM",
+            "GPT2LMHeadModel",
+            "GPTBigCodeForCausalLM",
+            "Gemma2ForCausalLM",
+            "Gemma3ForConditionalGeneration",
+            "GemmaForCausalLM",
+            "GemmoeForCausalLM",
+            "Glm4ForCausalLM",
+            "GraniteForCausalLM",
+            "IndexForCausalLM",
+            "InternLM2ForCausalLM",
+            "LlamaForCausalLM",
+            "LlavaForConditionalGeneration",
+            "MiniCPMForCausalLM",
+            "Mistral3ForConditionalGeneration",
+            "MistralForCausalLM",
+            "MixtralForCausalLM",
+            "OrionForCausalLM",
+            "Phi3ForCausalLM",
+            "Qwen2ForCausalLM",
+            "Qwen2VLForConditionalGeneration",
+            "Qwen2_5_VLForConditionalGeneration",
+            "Qwen3ForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "Starcoder2ForCausalLM",
+            "YiForCausalLM",
+        }
+    ),
     # Where ExLlamaV2Config.prepare looks, in its order: all of them at the top, then all of them in text_config.
     length_keys=("max_sequence_length", "model_max_length", "max_position_embeddings", "max_seq_len", "n_positions"),
     default_length=2048,

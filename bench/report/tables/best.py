@@ -38,7 +38,9 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
 
     `axes` name what else varies among them. What is predicted is held to what holds for rows that were run.
     """
-    rows = list(rows)
+    rows = [row for row in rows if row.unsupported is None]  # of these there is nothing to choose on any card
+    if not rows:
+        return []
     # As a sweep would write them down if every prediction came true.
     asked = pd.DataFrame([_as_row(row) for row in rows])
     answers = recommend(evidence(asked, pd.DataFrame()), asked, (WANTED_TOKENS,))

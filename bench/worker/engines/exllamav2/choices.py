@@ -26,7 +26,10 @@ def require_known_architecture(config: dict[str, Any]) -> None:
     except (KeyError, AttributeError, TypeError) as error:
         raise Unsupported(f"ExLlamaV2 cannot read the configuration of {architectures[0]}: {error!r}") from error
     if "unknown architecture" in said.getvalue().lower():
-        raise Unsupported(f"ExLlamaV2 {version('exllamav2')} does not know the architecture {architectures[0]}")
+        raise Unsupported(
+            f"ExLlamaV2 {version('exllamav2')} does not know the architecture {architectures[0]} "
+            "and would run it as a Llama; choose a model that `vram-bench list models` does not mark"
+        )
 
 
 def choose_attention(config: Any, requested: str, machine: Machine) -> str:
