@@ -19,7 +19,6 @@ from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec,
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
-from bench.core.machine import machine_name
 from bench.engines.registry import engine_of, rules_of
 
 _MAX_EXL2_BPW = 8.0
@@ -101,8 +100,6 @@ def _model_of(settings: Settings) -> ModelSpec:
 
 def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ...]) -> list[Case | Search]:
     device, *more_devices = devices
-    if more_devices:
-        raise BadInput(f"device={machine_name([each.name for each in devices])}: several cards cannot be run yet")
     if not device.is_simulated and not model.has_weights:
         raise BadInput(
             f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "

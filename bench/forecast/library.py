@@ -59,7 +59,7 @@ class TraceLibrary:
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
-        wanted = {each.path: each for case in cases for each in self._wanted(case)}
+        wanted = {each.path: each for case in cases if not case.more_devices for each in self._wanted(case)}
         missing = [each for path, each in wanted.items() if not path.exists()]
         if not missing:
             return
@@ -94,6 +94,8 @@ class TraceLibrary:
 
     def replayer(self, case: Case) -> Replayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
+        if case.more_devices:
+            raise NoPrediction("several cards are not predicted yet")
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
             trace = self._load(paths[Recording.TRACE], case.engine, case.cache)

@@ -1,0 +1,64 @@
+"""Several cards in one case, from the command line to the rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tests.conftest import Program
+
+SMALL = 'total_memory_bytes: 1200MiB\ncontext_bytes: 100MiB\ncompute_capability: "8.9"\nmulti_processor_count: 20\n'
+GIVEN = ("model=tinyllama_1_1b", "bpw=4.0", "max_seq_len=2048")
+
+
+def _rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.rglob(f"{kind}.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_a_model_is_put_on_two_cards_in_every_way(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    splits = "split=auto,tensor_parallel,[0.5,1.0],[0.2,0.3]"
+    done = in_process("sweep", "device=2x./small.yaml", *GIVEN, splits)
+    assert done.returncode == 0, done.stderr
+    assert "tinyllama_1_1b on 2xsmall (simulated)" in done.stdout
+    cases = {row["split"]: row for row in _rows(tmp_path / "results", "cases")}
+    assert {split: row["outcome"] for split, row in cases.items()} == {
+        "auto": "fits",
+        "tensor_parallel": "fits",
+        "gpu_split(0.5,1)": "fits",
+        "gpu_split(0.2,0.3)": "oom",
+    }
+    cards: dict[str, list[dict[str, Any]]] = {}
+    for row in _rows(tmp_path / "results", "memory"):
+        cards.setdefault(row["case_id"], []).append(row)
+    for split, row in cases.items():
+        assert row["device_total_bytes"] == 2400 << 20
+        assert len(json.loads(row["device_cards"])) == 2
+        own = sorted(cards[row["case_id"]], key=lambda card: card["card"])
+        assert [card["device_total_bytes"] for card in own] == [1200 << 20] * 2
+        if row["outcome"] != "fits":
+            continue
+        for name in (
+            "peak_allocated_bytes",
+            "peak_reserved_bytes",
+            "peak_device_bytes",
+            "weights_bytes",
+            "cache_bytes",
+        ):
+            assert row[name] == sum(card[name] for card in own), (split, name)
+        left = [card["device_total_bytes"] - card["peak_device_bytes"] for card in own]
+        assert [card["headroom_bytes"] for card in own] == left
+        assert (row["tightest_card"], row["tightest_headroom_bytes"]) == (left.index(min(left)), min(left))
+    again = in_process("sweep", "device=2x./small.yaml", *GIVEN, splits)
+    assert "4 of them stored already" in again.stderr
+
+
+def test_a_case_on_one_card_is_told_by_its_own_row_alone(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    assert in_process("sweep", "device=./small.yaml", *GIVEN).returncode == 0
+    (row,) = _rows(tmp_path / "results", "cases")
+    assert (row["device_cards"], row["split"], row["tightest_card"], row["tightest_headroom_bytes"]) == (None,) * 4
+    assert _rows(tmp_path / "results", "memory") == []
