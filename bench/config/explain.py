@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ValidationError
@@ -69,7 +70,7 @@ def unknown_key(key: str) -> str:
 
 def unknown_choice(group: str, name: str, names: Sequence[str]) -> str:
     """For a name that no file of a group has."""
-    if group == "model" and name.startswith((".", "/", "~")):
+    if group == "model" and (name.startswith((".", "/", "~")) or Path(name).is_dir()):
         return f"unknown model {name!r}: a directory is model=local model.path={name}"
     if group == "model" and "/" in name:
         repo, colon, revision = name.partition(":")

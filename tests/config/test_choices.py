@@ -62,6 +62,12 @@ def test_a_path_names_a_model_by_itself_and_a_catalogue_s_config_can_be_changed(
     assert changed.config["head_dim"] == 32
 
 
+def test_a_directory_that_is_there_is_told_from_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "a directory is model=local model.path=mine" in _refusal("model=mine")
+
+
 # Several names at once
 
 
