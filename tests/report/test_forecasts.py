@@ -244,6 +244,25 @@ def test_a_screen_gets_the_first_rows_of_a_long_table_and_a_file_all() -> None:
     assert shown(False).count("│ fits ") == 60
 
 
+def test_several_cards_stand_in_one_table_first_and_assumptions_are_told_once() -> None:
+    small = {"device_name": "small", "device_total_bytes": 6 * GIB}
+    rows = [ends(8192, 3.0, 1.0, bpw=bpw, assumed=["context_bytes assumed"]) for bpw in (3.0, 4.0)]
+    rows += [ends(2048, 3.0, 1.0, bpw=4.0, assumed=["context_bytes assumed"], **small)]
+    rows += [holding(3.0, 6.0, 1.0, bpw=4.0, is_search=False, max_seq_len=32768, failed_in="cache")]
+    console = Console(file=io.StringIO(), width=80)
+    show(rows, Expectation(4, 4.0), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    first, second, *_ = text.split("\n\n")[1:]
+    assert [line.split() for line in first.splitlines()[1:4]] == [
+        ["card", "3", "bpw", "4", "bpw"],
+        ["small", "(simulated),", "6.00", "GiB", "2,048"],
+        ["rtx_4060_8gb", "(simulated),", "8.00", "GiB", "8,192", "8,192"],
+    ]
+    assert "Predicted: the longest max_seq_len that fits." in first
+    assert second.startswith("tiny on")  # of cases there is one card
+    assert text.count("What the CUDA context takes") == 1
+
+
 def test_the_summary_comes_first_and_the_key_says_what_it_is() -> None:
     console = Console(file=io.StringIO(), width=80)
     show(CELLS, Expectation(7, 7.0, assumed=True), console)

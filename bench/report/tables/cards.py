@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -13,25 +13,36 @@ from bench.report.text.plain_table import PlainTable
 
 _MOST_COLUMNS = 10  # of one table; with more of them each model has its own, then each bpw
 
-_Setting = tuple[str, ...]  # the words that name a column: model, bits, cache, loading and what else varies
+Setting = tuple[str, ...]  # the words that name a column: model, bits, cache, loading and what else varies
 
 
 def cards_tables(found: Sequence[BoundaryTable]) -> list[PlainTable]:
-    """A line for each card, small ones first, a column for each model and setting; none of a single card.
+    """How far each card goes in each setting, as the card's own table has it."""
+    cells = [
+        (_card(table, found), setting, text)
+        for table in sorted(found, key=_place)
+        for setting, text, _ in _cells([table], found)
+    ]
+    order = [setting for setting, _, _ in _cells(found, found)]
+    return crossed(cells, order, "The largest max_seq_len that fits, in tokens. " + _legend(found))
 
-    What all columns have in common stands in the title. Each cell is as the card's own table has it.
+
+def crossed(cells: Sequence[tuple[str, Setting, str]], order: Sequence[Setting], legend: str) -> list[PlainTable]:
+    """A line for each card, in the order of `cells` (card, setting, text), a column for each setting, in that of
+    `order`; none of a single card. What all columns have in common stands in the title.
     """
-    if len({table.card for table in found}) < 2:
-        return []
     tables = []
-    for settings in _together(list(dict.fromkeys(setting for setting, _, _ in _cells(found, found))), 0):
-        group = [table for table in found if any(setting in settings for setting, _, _ in _cells([table], found))]
-        if len({table.card for table in group}) > 1:
-            tables.append(_table(group, settings, found))
+    for settings in _together(list(dict.fromkeys(order)), 0):
+        of_card: dict[str, dict[Setting, str]] = {}
+        for card, setting, text in cells:
+            if setting in settings:
+                of_card.setdefault(card, {})[setting] = text
+        if len(of_card) > 1:
+            tables.append(_table(of_card, settings, legend))
     return tables
 
 
-def _together(settings: list[_Setting], word: int) -> list[list[_Setting]]:
+def _together(settings: list[Setting], word: int) -> list[list[Setting]]:
     """No more in a table than can be read: apart by their model, then by their bits."""
     if len(settings) <= _MOST_COLUMNS or word > 1:
         return [settings]
@@ -52,11 +63,7 @@ def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
     return frame.rename_axis("card").reset_index()
 
 
-def _table(found: Sequence[BoundaryTable], settings: list[_Setting], every: Sequence[BoundaryTable]) -> PlainTable:
-    cells: dict[str, dict[_Setting, str]] = {}
-    for table in sorted(found, key=_place):
-        for setting, text, _ in _cells([table], every):
-            cells.setdefault(_card(table, every), {})[setting] = text
+def _table(of_card: Mapping[str, Mapping[Setting, str]], settings: list[Setting], legend: str) -> PlainTable:
     common = [len({setting[i] for setting in settings}) == 1 for i in range(len(settings[0]))]
     names = [
         " ".join(word for word, same in zip(setting, common, strict=True) if word and not same) or "max_seq_len"
@@ -65,19 +72,19 @@ def _table(found: Sequence[BoundaryTable], settings: list[_Setting], every: Sequ
     title = ", ".join(word for word, same in zip(settings[0], common, strict=True) if word and same)
     return PlainTable(
         title=f"All cards: {title}" if title else "All cards",
-        legend="The largest max_seq_len that fits, in tokens. " + _legend(found),
+        legend=legend,
         columns=["card", *names],
-        lines=[[card, *(own.get(setting, "") for setting in settings)] for card, own in cells.items()],
+        lines=[[card, *(own.get(setting, "") for setting in settings)] for card, own in of_card.items()],
     )
 
 
-def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[_Setting, str, BoundaryRow]]:
+def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[Setting, str, BoundaryRow]]:
     """The setting, the text and the row of each cell of `found`, named among those of `every`, in their order.
 
     Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
     """
     axes = Axes([row for table in every for cells in table.cells for row in cells if row])
-    cells: list[tuple[_Setting, str, BoundaryRow]] = []
+    cells: list[tuple[Setting, str, BoundaryRow]] = []
     for table in found:
         start = len(table.header()) - len(table.caches)
         for texts, rows in zip(table.body(), table.cells, strict=True):

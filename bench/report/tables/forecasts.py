@@ -21,10 +21,13 @@ from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import best_forecasts, rule
 from bench.report.tables.card import CARD_AND_MODEL
+from bench.report.tables.cards import Setting, crossed
 from bench.report.text.columns import Column, Columns
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
-from bench.report.text.render import left_aligned
+from bench.report.text.plain_table import PlainTable
+from bench.report.text.render import Told, left_aligned
+from bench.report.text.render import as_rich as table_as_rich
 from bench.report.text.units import duration, gib, is_near_timeout, rate, size, tokens
 
 # What a person reads on a screen; whoever redirects the output gets every row.
@@ -33,12 +36,17 @@ _FITS, _OOM, _FAINT = "#009E73", "#D55E00", "bright_black"  # Okabe and Ito's gr
 
 
 def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console) -> None:
-    """A summary, a table for each card and model, and how to read them; in a terminal long tables are cut."""
+    """A summary, where there are several cards what each takes, a table for each card and model, and how to read them;
+    in a terminal long tables are cut.
+    """
     console.print(Text(summary(rows, expectation)))
-    tables, has_best = tables_of(rows), False
+    tables, has_best, told = tables_of(rows), False, Told()
+    for shown in cards_of(tables):
+        console.print()
+        console.print(table_as_rich(shown, told))
     for table in tables:
         console.print()
-        console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None))
+        console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None, told))
         for line in best_forecasts(table.rows, table.axes):
             console.print(Text(line, "bold"))
             has_best = True
@@ -92,7 +100,7 @@ class ForecastTable:
 
     @property
     def notes(self) -> list[Text]:
-        """What nothing can be said of, what would help or be gained, and what was assumed, each in a line."""
+        """What nothing can be said of, and what would help or be gained, each in a line."""
         reasons: dict[str, list[ForecastRow]] = {}
         for row in self.rows:
             if row.reason is not None:
@@ -107,9 +115,12 @@ class ForecastTable:
         for row in self.rows:
             for note in row.notes:
                 of_rows.setdefault(note, []).append(row)
-        notes += [Text(f"{self._where(among)}{note}") for note, among in of_rows.items()]
-        assumed = in_words(note for row in self.rows for note in row.assumed)
-        return notes + [Text(note, _FAINT) for note in assumed]
+        return notes + [Text(f"{self._where(among)}{note}") for note, among in of_rows.items()]
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What was taken for granted."""
+        return in_words(note for row in self.rows for note in row.assumed)
 
     def name(self, row: ForecastRow) -> str:
         """What tells a row from the others of the table."""
@@ -139,8 +150,41 @@ def tables_of(rows: Sequence[ForecastRow]) -> list[ForecastTable]:
     return [ForecastTable(sorted(group, key=_place), names) for group in groups.values()]
 
 
-def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
-    """For the terminal, at home in 80 columns; of more than `most_rows` only the first."""
+def cards_of(tables: Sequence[ForecastTable]) -> list[PlainTable]:
+    """Where there are several cards, how far each goes, and apart from that which cases fit; small cards first."""
+    axes = Axes(row.identity for table in tables for row in table.rows)
+    rows = [(table, row) for table in tables for row in table.rows]
+    shown = []
+    for is_search, meaning in _LEGENDS.items():
+        alike = [(table, row) for table, row in rows if row.is_search is is_search]
+        order = [_setting(table, row, axes) for table, row in sorted(alike, key=lambda pair: _place(pair[1]))]
+        cells = [
+            (
+                table.names.card_title(row.identity),
+                _setting(table, row, axes),
+                (_length(row) if is_search else _verdict(row)).plain,
+            )
+            for table, row in sorted(alike, key=lambda pair: pair[1].limit_bytes)
+        ]
+        shown += crossed(cells, order, meaning)
+    return shown
+
+
+_LEGENDS = {True: "Predicted: the longest max_seq_len that fits.", False: "Predicted: which cases fit."}
+
+
+def _setting(table: ForecastTable, row: ForecastRow, axes: Axes) -> Setting:
+    """The words that name its column."""
+    about = row.identity
+    length = "" if row.is_search else tokens(row.max_seq_len)
+    words = (f"{axes.bits(about)} bpw", about["cache"], how(about), ", ".join(axes.others(about)))
+    return (table.names.model(about), *words, length)
+
+
+def as_rich(table: ForecastTable, most_rows: int | None = None, told: Told | None = None) -> Group:
+    """For the terminal, at home in 80 columns; of more than `most_rows` only the first, and without the assumptions
+    that were `told` with another table.
+    """
     rows = table.rows[:most_rows]
     speeds = any(row.estimated_decode_tokens_per_s is not None for row in rows)
     stored = any(row.stored for row in rows)
@@ -172,9 +216,10 @@ def as_rich(table: ForecastTable, most_rows: int | None = None) -> Group:
     if stored:
         columns.append(Column(name="", cells=["stored" if row.stored else "" for row in rows], justify="left"))
     rich = Columns(columns=columns, gap=1)
+    assumed = [Text(note, _FAINT) for note in (told or Told()).new(table.assumptions)]
     cut = len(table.rows) - len(rows)
     more = [Text(f"… and {cut:,} more; redirect the output to see all, as with | less", _FAINT)] if cut else []
-    return Group(Text(table.title, style="bold"), rich, *more, *table.notes)
+    return Group(Text(table.title, style="bold"), rich, *more, *table.notes, *assumed)
 
 
 def _bar(row: ForecastRow, largest_bytes: int) -> RenderableType:
