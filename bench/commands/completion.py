@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import shtab
 
@@ -99,3 +99,6 @@ def _members(kind: Any) -> Iterator[str]:
         yield from ("true", "false")
     elif isinstance(kind, type) and issubclass(kind, Enum):
         yield from (str(member.value) for member in kind)
+    else:
+        for one in get_args(kind):  # of a key that may be null, too
+            yield from _members(one)
