@@ -12,6 +12,7 @@ import pandas as pd
 from bench.core import columns
 from bench.core.case import PAGE
 from bench.core.outcome import LimitBasis
+from bench.core.split import SplitBy
 
 # One question: rows that differ in any of these are never compared.
 QUESTION = [*columns.CARD, *columns.LIMIT, *columns.MODEL, "batch_size"]
@@ -27,7 +28,7 @@ _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on th
 CASE_COLUMNS = [
     *_SHARED,
     *("case_id", "started_at", "max_seq_len", "outcome", "peak_device_bytes", "peak_reserved_bytes", "context_bytes"),
-    *("weights_bytes", "cache_bytes", "decode_weights_bytes", "decode_cache_bytes"),
+    *("weights_bytes", "cache_bytes", "decode_weights_bytes", "decode_cache_bytes", "tightest_headroom_bytes"),
     *_SPEEDS,
 ]
 _BOUNDARY_COLUMNS = [
@@ -70,7 +71,7 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(
         question=_numbered([rows], QUESTION),
         headroom_bytes=rows["headroom_bytes"].fillna(_headroom(rows)).astype(float),
-        cache_bytes_per_token=rows["cache_bytes"].astype(float) / rows["max_seq_len"],
+        cache_bytes_per_token=_cache_bytes_per_token(rows),
     ).drop(columns=_USED_UP)
 
 
@@ -143,6 +144,13 @@ def _numbered(frames: list[pd.DataFrame], names: list[str]) -> np.ndarray[tuple[
     return number
 
 
+def _cache_bytes_per_token(rows: pd.DataFrame) -> pd.Series[float]:
+    """What each token less leaves to the card that decides; unknown where each of several has a part of the cache."""
+    together = rows["split"].isna() | rows["split"].astype(object).map(str).str.startswith(SplitBy.AUTO)
+    per_token: pd.Series[float] = rows["cache_bytes"].astype(float) / rows["max_seq_len"]
+    return per_token.where(together)
+
+
 def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
     """As docs/results.md defines it for boundaries."""
     total, limit = rows["device_total_bytes"].astype(float), rows["vram_limit_bytes"].astype(float)
@@ -151,11 +159,11 @@ def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
     own = limit - rows["context_bytes"].astype(float).fillna(0) - rows["peak_reserved_bytes"].astype(float)
     limited = rows["vram_limit_by"].eq("allocator")
     headroom: pd.Series[float] = left.where(~limited & total.notna(), own.where(limited))
-    return headroom
+    return headroom.where(rows["device_cards"].isna(), rows["tightest_headroom_bytes"].astype(float))
 
 
 # What has done its service in the evidence.
-_USED_UP = ["outcome", "started_at", "peak_reserved_bytes", "context_bytes"]
+_USED_UP = ["outcome", "started_at", "peak_reserved_bytes", "context_bytes", "tightest_headroom_bytes"]
 
 
 def _merged(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from bench.report.json_document import as_json_document
 from bench.report.publish import ReportOptions, publish
 from bench.report.rows import latest, shared
 from bench.report.tables.recommendations import as_frame
-from bench.store.store import read_boundaries, read_cases, release_memory
+from bench.store.store import read_boundaries, read_cases, read_memory, release_memory
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +44,8 @@ def report(
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
-        published = publish(cases, boundaries, out_dir, echo=not as_json, options=options)
+        memory = read_memory(results)[0].to_pandas()
+        published = publish(cases, boundaries, out_dir, echo=not as_json, options=options, memory=memory)
     finally:
         gc.enable()
     if as_json:

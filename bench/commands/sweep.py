@@ -25,7 +25,7 @@ from bench.report.rows import latest, plain, rows_of
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
-from bench.store.store import read_boundaries, read_cases
+from bench.store.store import read_boundaries, read_cases, read_memory
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +51,12 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
     files: list[Path] = []
     if not answer.cases.empty or not answer.boundaries.empty:
         files = publish(
-            answer.shown, answer.boundaries, answer.run_dir / "report", echo=not as_json, list_files=False
+            answer.shown,
+            answer.boundaries,
+            answer.run_dir / "report",
+            echo=not as_json,
+            list_files=False,
+            memory=read_memory(results_dir)[0].to_pandas(),
         ).files
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))

@@ -112,8 +112,9 @@ class TightestCard(TypedDict):
         int | None,
         Column(
             Role.OUTCOME,
-            "of several cards the number (from 0) of the one that ran out of memory, or else had the least left at its "
-            "peak; the sizes here are the sums over all cards, those of each are in memory.parquet "
+            "of several cards the number (from 0) of the one that ran out of memory; else of the last, where "
+            "`split=auto` fills each but the last to the brim, or the one with the least left at its peak. The sizes "
+            "here are the sums over all cards, and those of each in memory.parquet "
             "([several cards](several-cards.md)); null of one card",
             storage="int32",
             later=True,
@@ -296,6 +297,7 @@ class MemoryRow(TypedDict):
         list[str] | None,
         Column(Role.OUTCOME, "the model's modules that the engine put there; null where a case did not come so far"),
     ]
+    layers: Annotated[int | None, Column(Role.OUTCOME, "how many layers' keys and values are there", storage="int32")]
     peak_allocated_bytes: Annotated[int | None, _size("PyTorch's memory in use, in its blocks, over the whole case")]
     peak_requested_bytes: Annotated[int | None, _size("the same as asked for, before it is rounded to blocks")]
     peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]

@@ -40,6 +40,16 @@ class Split:
         numbers = self.gpu_split_gib if reserve_mib is None else reserve_mib
         return self.by if numbers is None else f"{self.by}({','.join(str(n).removesuffix('.0') for n in numbers)})"
 
+    def keys(self) -> dict[str, str]:
+        """What one types for it on the command line: `{"split": "[20.5,24]"}`."""
+        told: dict[str, str] = {"split": self.by}
+        if self.reserve_bytes is not None:
+            told["reserve_vram"] = f"[{','.join(f'{size}B' if size else '0' for size in self.reserve_bytes)}]"
+        if self.gpu_split_gib is not None:
+            gib = f"[{','.join(str(number).removesuffix('.0') for number in self.gpu_split_gib)}]"
+            told["split" if self.by is SplitBy.GPU_SPLIT else "gpu_split"] = gib
+        return told
+
     @staticmethod
     def parse(text: str) -> Split:
         """Reads what `str` has written. Raises ValueError for any other text."""

@@ -30,6 +30,7 @@ from bench.report.tables import tradeoffs as tradeoff_tables
 from bench.report.tables import verdicts as verdict_report
 from bench.report.tables.best import WANTED_TOKENS, rule
 from bench.report.tables.card import CardTable, card_table_count
+from bench.report.tables.card_memory import at_boundaries, memory_tables
 from bench.report.tables.cards import cards_frame, cards_tables
 from bench.report.tables.claims import claims_frame
 from bench.report.tables.parts import with_parts
@@ -70,8 +71,10 @@ def publish(
     options: ReportOptions | None = None,
     plots: bool = True,
     list_files: bool = True,
+    memory: pd.DataFrame | None = None,
 ) -> Published:
-    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`.
+    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`, and of `memory`, which has the
+    cards of cases on several.
 
     `echo` also prints the tables, and with `list_files` where everything is. What an earlier report wrote there, and
     this one has no more, is removed. Either frame may be empty. Cases that were run to find a boundary are shown as
@@ -88,7 +91,9 @@ def publish(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with drawing(asked, cases, boundaries, out_dir, names) if plots else nullcontext(_no_pictures) as pictures:
-            files = [_tables(found, asked, out_dir / "tables.md", echoed, names)]
+            told_cards = cases if memory is None else at_boundaries(cases, boundaries)
+            each_card = [] if memory is None else memory_tables(told_cards, memory, names)
+            files = [_tables(found, asked, each_card, out_dir / "tables.md", echoed, names)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
@@ -107,6 +112,7 @@ def publish(
                 boundaries=boundaries,
                 found=boundary_report.boundary_tables(with_parts(boundaries, cases), by_attention=True, names=names),
                 all_cards=wiki,
+                each_card=each_card,
                 verdicts=verdicts,
                 verdicts_total=verdicts_total,
                 advised=told.advised,
@@ -204,15 +210,21 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
 
 
 def _tables(
-    found: list[boundary_report.BoundaryTable], asked: pd.DataFrame, path: Path, echoed: Echo, names: Names
+    found: list[boundary_report.BoundaryTable],
+    asked: pd.DataFrame,
+    each_card: list[PlainTable],
+    path: Path,
+    echoed: Echo,
+    names: Names,
 ) -> Path:
     """The boundaries first, then the cases that were asked for: both may speak of the same card and model.
 
     Written one by one, as there may be many.
     """
-    sections: list[tuple[str, Iterable[CardTable[Any]]]] = [
+    sections: list[tuple[str, Iterable[CardTable[Any] | PlainTable]]] = [
         ("How far it goes", found),
         ("Case by case", verdict_report.verdict_tables(asked, names=names)),
+        ("Card by card", each_card),
     ]
     with path.open("w", encoding="utf-8") as file:
         file.write("# What fits\n")

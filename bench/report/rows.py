@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from bench.core.column import declared
-from bench.core.columns import BoundaryRow, CaseRow
+from bench.core.columns import BoundaryRow, CaseRow, MemoryRow
 
-_COLUMNS = (*declared(CaseRow), *declared(BoundaryRow))
+_COLUMNS = (*declared(CaseRow), *declared(BoundaryRow), *declared(MemoryRow))
 _WHOLE = {column.name for column in _COLUMNS if column.type is int}
 _LISTS = {column.name for column in _COLUMNS if column.type == list[str]}
 # Made plain together: a table of few rows would cost more by its columns than by its rows, and a million dicts are GBs.

@@ -9,6 +9,7 @@ from typing import cast
 from bench.core.case import Case
 from bench.core.columns import PARTS, SCHEMA_VERSION, MemoryRow
 from bench.core.device import DeviceSpec
+from bench.core.split import Split, SplitBy
 from bench.run.telemetry import Telemetry
 from bench.run.told import CardTold, Told
 
@@ -67,13 +68,19 @@ def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[Car
     ]
 
 
-def tightest(cards: Sequence[CardOfCase]) -> int | None:
-    """The number of the card that ran out, or else had the least left; None of one card, or where nothing is known."""
-    if len(cards) == 1:
+def tightest(case: Case, cards: Sequence[CardOfCase]) -> int | None:
+    """The number of the card that decides; None of one card, or where nothing is known.
+
+    It is the one that ran out of memory. Else, where the engine fills card after card, it is the last: what there is no
+    room for on one goes to the next. Else it is the one with the least left.
+    """
+    if case.split is None:
         return None
-    left = {n: card.headroom_bytes for n, card in enumerate(cards) if card.headroom_bytes is not None}
-    least = min(left, key=lambda number: left[number] or 0, default=None)
-    return next((number for number, card in enumerate(cards) if card.told.ran_out), least)
+    ran_out = next((number for number, card in enumerate(cards) if card.told.ran_out), None)
+    left = {number: card.headroom_bytes for number, card in enumerate(cards) if card.headroom_bytes is not None}
+    if ran_out is not None or not left:
+        return ran_out
+    return max(left) if Split.parse(case.split).by is SplitBy.AUTO else min(left, key=lambda number: left[number])
 
 
 def total(values: Iterable[int | None]) -> int | None:
@@ -101,6 +108,7 @@ def memory_rows(run_id: str, case_id: str, cards: Sequence[CardOfCase]) -> list[
             "vram_limit_bytes": card.vram_limit_bytes,
             "ran_out": told.ran_out,
             "modules": told.modules,
+            "layers": told.layers,
             "peak_allocated_bytes": memory and memory.peak_allocated_bytes,
             "peak_requested_bytes": memory and memory.peak_requested_bytes,
             "peak_reserved_bytes": memory and memory.peak_reserved_bytes,

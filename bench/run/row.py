@@ -50,7 +50,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     is_real, fits = not case.device.is_simulated, verdict.outcome is Outcome.FITS
     cards = cards_of(case, told, measured.telemetry)
     memories, telemetry = [card.told.memory for card in cards], measured.telemetry
-    tightest_card = tightest(cards)
+    tightest_card = tightest(case, cards)
     step = step_of(case) if fits else None
     engine = engine_of(case.engine)
     engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]

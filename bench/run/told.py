@@ -32,6 +32,7 @@ class CardTold:
     facts: CardFacts
     parts: dict[str, int | None] | None = None
     modules: list[str] | None = None
+    layers: int | None = None
     ran_out: bool = False
 
     @staticmethod
@@ -97,7 +98,7 @@ class Told:
         memories = [self.memory, *others]
         if self.result is not None and self.result.cards:
             return [
-                CardTold(memory, card.facts, card.parts, card.modules)
+                CardTold(memory, card.facts, card.parts, card.modules, card.layers)
                 for memory, card in zip(memories, self.result.cards, strict=True)
             ]
         facts = [self.facts, *self.others]
@@ -107,7 +108,7 @@ class Told:
         facts += [CardFacts()] * (count - len(facts))
         parts = self.result.parts if self.result else None
         return [
-            CardTold(memory, of_card, parts, None, number == ran_out)
+            CardTold(memory, of_card, parts, ran_out=number == ran_out)
             for number, (memory, of_card) in enumerate(zip(memories, facts, strict=True))
         ]
 

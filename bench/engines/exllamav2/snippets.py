@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.core.case import MAX_ATTENTION_SIZE, PAGE
+from bench.core.split import Split, SplitBy
 from bench.engines.base import Chosen, Snippet, wanted_weights
 
 # What ExLlamaV2 must be told not to use, so that it uses the one that was asked for.
@@ -12,6 +13,8 @@ _SWITCHES = {
     "sdpa": ("no_flash_attn", "no_xformers"),
     "matmul": ("no_flash_attn", "no_xformers", "no_sdpa"),
 }
+
+_DEFAULT_RESERVE_MIB = [192, 64]  # the engine's own on its first card and on others (exllamav2/model.py:551)
 
 
 def snippets(chosen: Chosen) -> list[Snippet]:
@@ -38,9 +41,24 @@ def exllamav2(chosen: Chosen) -> str:
         *(f"config.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
         "model = ExLlamaV2(config)",
     ]
+    split = None if setting["split"] is None else Split.parse(setting["split"])
     if setting["lazy"]:
-        return "\n".join([*lines, f"cache = {cache}(model, {sizes}, lazy=True)", "model.load_autosplit(cache)"])
-    return "\n".join([*lines, "model.load()", f"cache = {cache}(model, {sizes})"])
+        reserve = None if split is None else split.reserve_bytes
+        told = "" if reserve is None else f", reserve_vram={list(reserve)}"
+        return "\n".join([*lines, f"cache = {cache}(model, {sizes}, lazy=True)", f"model.load_autosplit(cache{told})"])
+    gib = None if split is None or split.gpu_split_gib is None else list(split.gpu_split_gib)
+    if split is None or split.by is SplitBy.GPU_SPLIT:
+        return "\n".join([*lines, f"model.load({gib or ''})", f"cache = {cache}(model, {sizes})"])
+    first = "" if gib is None else f"{gib}, "
+    lines[0] = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Cache_TP, ExLlamaV2Config"
+    return "\n".join(
+        [
+            *lines,
+            f"model.load_tp({first}expect_cache_tokens={chosen.max_seq_len * chosen.batch_size}, "
+            f"expect_cache_base={cache})",
+            f"cache = ExLlamaV2Cache_TP(model, {sizes}, base={cache})",
+        ]
+    )
 
 
 def tabbyapi(chosen: Chosen) -> str:
@@ -52,7 +70,10 @@ def tabbyapi(chosen: Chosen) -> str:
     setting = chosen.setting
     whole = chosen.max_seq_len // PAGE * PAGE
     remarks = ["TabbyAPI until June 2026: later versions have no ExLlamaV2 backend"]
-    remarks += ["on one GPU it loads plainly, as with lazy=false"] if setting["lazy"] else []
+    split = None if setting["split"] is None else Split.parse(setting["split"])
+    remarks += ["on one GPU it loads plainly, as with lazy=false"] if setting["lazy"] and split is None else []
+    if split is not None and split.by is SplitBy.AUTO:
+        remarks.append("its autosplit loads for the last token's logits alone, unlike the rows: it fits a little more")
     if setting["attention_requested"] not in (None, "auto", "flash"):
         remarks.append(f"it has no key for attention={setting['attention_requested']}")
     chunk = setting["max_input_len"]
@@ -69,10 +90,22 @@ def tabbyapi(chosen: Chosen) -> str:
             f"  cache_mode: {setting['cache']}",
             *([] if setting["max_input_len"] is None else [f"  chunk_size: {setting['max_input_len']}"]),
             f"  max_batch_size: {chosen.batch_size}",
+            *([] if split is None else _split_keys(split)),
             "memory:",
             "  cuda_malloc_async: false",
         ]
     )
+
+
+def _split_keys(split: Split) -> list[str]:
+    """TabbyAPI's keys for several GPUs; its reserve is in MiB."""
+    if split.by is SplitBy.AUTO:
+        reserve = _DEFAULT_RESERVE_MIB if split.reserve_bytes is None else [n >> 20 for n in split.reserve_bytes]
+        return ["  gpu_split_auto: true", f"  autosplit_reserve: {reserve}"]
+    gib = [] if split.gpu_split_gib is None else [f"  gpu_split: {list(split.gpu_split_gib)}"]
+    if split.by is SplitBy.TENSOR_PARALLEL:
+        return ["  tensor_parallel: true", *gib]
+    return ["  gpu_split_auto: false", *gib]
 
 
 def _other(line: str, size: int | None) -> list[str]:

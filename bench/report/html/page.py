@@ -46,6 +46,7 @@ class Content:
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
     all_cards: Sequence[PlainTable]
+    each_card: Sequence[PlainTable] = ()
     verdicts: Sequence[VerdictTable]
     verdicts_total: int
     advised: Sequence[Recommendation]
@@ -89,6 +90,7 @@ def as_html(content: Content) -> str:
         cards=cards(content.cases, content.boundaries, content.naming.names),
         ways=ways,
         all_cards=content.all_cards,
+        each_card=content.each_card[:MOST_TABLES],
         cases=len(content.cases),
         boundaries=len(content.boundaries),
         found=found,

@@ -7,21 +7,23 @@ import shlex
 from bench.analysis.recommend import Recommendation
 from bench.core.columns import SETTING, WEIGHTS, label, usual
 from bench.core.identity import key_of
+from bench.core.split import Split
 
 # Settings that `check_command` names in any case, or that follow from the weights in DIR.
-_ALWAYS = ("cache", "lazy", *WEIGHTS)
+_ALWAYS = ("cache", "lazy", "split", *WEIGHTS)
 
 
 def check_command(answer: Recommendation) -> str:
     """What measures the same setting on the reader's own card; the bits per weight are those of the weights in DIR."""
     assert answer.setting is not None  # nothing else can be copied
     setting = answer.setting
+    split = None if setting["split"] is None else Split.parse(setting["split"])
     keys: dict[str, object] = {
         "model": "local",
         "model.path": "DIR",
         "device": "cuda",
         "cache": setting["cache"],
-        "lazy": str(setting["lazy"]).lower(),
+        **({"lazy": str(setting["lazy"]).lower()} if split is None else {"device.index": "0+1", **split.keys()}),
         "max_seq_len": answer.max_seq_len,
     }
     asked = zip(SETTING, key_of(setting, SETTING), strict=True)
