@@ -122,6 +122,7 @@ def _collect(
     watched too.
     """
     pending = b""
+    has_ended = False  # what it told before is in the pipe all the same
     with selectors.DefaultSelector() as selector:
         selector.register(read_fd, selectors.EVENT_READ)
         while True:
@@ -131,9 +132,10 @@ def _collect(
             if left <= 0:
                 ending.timed_out = True
                 return True
-            if not selector.select(min(left, _POLL_S)):
-                if _has_ended(child):
+            if not selector.select(0 if has_ended else min(left, _POLL_S)):
+                if has_ended:
                     return True
+                has_ended = _has_ended(child)
                 continue
             data = os.read(read_fd, 1 << 16)
             if not data:

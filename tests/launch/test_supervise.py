@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.core import wire
 from bench.core.case import Case, ModelSpec
 from bench.core.device import DeviceSpec
 from bench.core.messages import CardFacts, Entered, Message, PhaseProgress, Result
@@ -310,3 +311,31 @@ def test_no_descriptors_are_leaked(run: Isolated) -> None:
     before = len(os.listdir("/dev/fd"))
     run("succeed()")
     assert len(os.listdir("/dev/fd")) == before - 1  # the lifeline's end, which the test itself closes
+
+
+class _Hurried:
+    """A child that is silent until it is asked whether it has ended, and by then has told all and ended."""
+
+    pid = 1 << 30  # of no process
+
+    def __init__(self, records_fd: int) -> None:
+        self._records_fd = os.dup(records_fd)
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        if self._records_fd >= 0:
+            os.write(self._records_fd, (wire.encode(RESULT) + "\n").encode())
+            self._records_fd = -1  # a child of its own keeps the pipe open
+        return 0
+
+
+class _HurriedLauncher:
+    def start(self, request: str, records_fd: int, log_fd: int) -> _Hurried:
+        return _Hurried(records_fd)
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_a_child_tells_just_before_it_ends_is_read(tmp_path: Path) -> None:
+    ending = run_isolated(_HurriedLauncher(), RunCase(CASE, tmp_path), tmp_path / "log", 60)
+    assert (ending.messages, ending.exit_code) == ([RESULT], 0)
