@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.allocator.limits import supports_flash_attention
 from bench.core.case import Case
+from bench.core.split import Split, SplitBy
 from bench.engines.registry import engine_of
 
 _FP16_BITS = 16
@@ -59,10 +60,16 @@ def estimated_speed(case: Case) -> float | None:
     """Tokens a second of all sequences together on a simulated card with the context full, estimated.
 
     A step reads the weights once and the cache of each sequence: batch_size * efficiency * bandwidth / bytes moved.
+    Several cards take turns, each with its own layers, so that alike ones are as fast as one that holds all; what cards
+    of different bandwidths read is known only when they are loaded, and what tensor parallel gains by nobody's figures.
     None for a real card, which is measured, and where bandwidth is unknown or config.json lacks a size.
     """
     step, bandwidth = step_of(case), case.device.memory_bandwidth_bytes_per_s
     if step is None or not bandwidth or not case.device.is_simulated:
+        return None
+    if any(device.memory_bandwidth_bytes_per_s != bandwidth for device in case.more_devices) or (
+        case.split is not None and Split.parse(case.split).by is SplitBy.TENSOR_PARALLEL
+    ):
         return None
     moved_bytes = step.weights_bytes + step.cache_bytes
     return case.batch_size * engine_of(case.engine).decode_efficiency * bandwidth / moved_bytes

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from bench.core.case import Case
 from bench.core.columns import PARTS, SCHEMA_VERSION, MemoryRow
 from bench.core.device import DeviceSpec
 from bench.core.split import Split, SplitBy
+from bench.engines.registry import engine_of
 from bench.run.telemetry import Telemetry
 from bench.run.told import CardTold, Told
 
@@ -56,6 +58,8 @@ class CardOfCase:
 def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[CardOfCase]:
     """Each card of a case, in their order. A child that died early has told of the first at most."""
     each = told.cards()
+    if _is_full_to_the_last(case, told):
+        each[-1] = replace(each[-1], ran_out=True)
     return [
         CardOfCase(
             device,
@@ -66,6 +70,19 @@ def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[Car
         )
         for number, device in enumerate(case.devices)
     ]
+
+
+def _is_full_to_the_last(case: Case, told: Told) -> bool:
+    """Whether the engine filled card after card, and the last had no room for the rest: its error names none."""
+    failure = told.failure
+    return (
+        case.split is not None
+        and Split.parse(case.split).by is SplitBy.AUTO
+        and failure is not None
+        and failure.card is None
+        and len(told.cards()) == len(case.devices)
+        and any(re.search(text, failure.message) for text in engine_of(case.engine).oom_texts)
+    )
 
 
 def tightest(case: Case, cards: Sequence[CardOfCase]) -> int | None:

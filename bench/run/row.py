@@ -18,7 +18,7 @@ from bench.core.messages import Timings
 from bench.core.outcome import Outcome
 from bench.engines.registry import engine_of
 from bench.forecast.forecaster import Forecast
-from bench.forecast.speed import step_of
+from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.supervise import Ending
 from bench.run.cards import CardOfCase, cards_of, tightest, total
 from bench.run.telemetry import Telemetry
@@ -90,7 +90,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "tightest_headroom_bytes": None if tightest_card is None else cards[tightest_card].headroom_bytes,
         "load_s": timings.load_s if is_real else None,
         **_speeds(timings),
-        "estimated_decode_tokens_per_s": forecast.estimated_decode_tokens_per_s if fits else None,
+        "estimated_decode_tokens_per_s": estimated_speed(case) if fits else None,
         "decode_weights_bytes": step and round(step.weights_bytes),
         "decode_cache_bytes": step and round(step.cache_bytes),
         "energy_j": _energy_j(telemetry),
