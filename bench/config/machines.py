@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bench.core.machine import machine_name
 
 MAX_CARDS = 16  # as many as a node has
 _COUNTED = re.compile(r"(\d+)\s*[x×*]\s*(.*\D.*)", re.IGNORECASE)
+_ALL = "all"
 _EXAMPLE = "device=2xrtx_3090, or device=rtx_4090+rtx_3060_12gb"
 
 
@@ -27,6 +29,26 @@ def is_machine(name: str, catalogue: Catalogue) -> bool:
     if catalogue.find("device", name) is not None or Path(name).expanduser().is_file():
         return False
     return "+" in name or _COUNTED.fullmatch(name.strip()) is not None
+
+
+def listed(name: str, catalogue: Catalogue) -> list[str]:
+    """The machines that a name stands for: `2xall` is each card twice, `all+all` every pair, in one order each."""
+    parts = [part.strip() for part in name.split("+")]
+    open_parts = [number for number, part in enumerate(parts) if _card_of(part) == _ALL]
+    if not open_parts or catalogue.find("device", _ALL) is not None:
+        return [name]
+    machines = []
+    for cards in itertools.combinations_with_replacement(catalogue.known("device"), len(open_parts)):
+        filled = list(parts)
+        for number, card in zip(open_parts, cards, strict=True):
+            filled[number] = filled[number][: -len(_ALL)] + card
+        machines.append("+".join(filled))
+    return machines
+
+
+def _card_of(part: str) -> str:
+    match = _COUNTED.fullmatch(part)
+    return match[2].strip() if match else part
 
 
 def adopt(name: str, catalogue: Catalogue) -> str:

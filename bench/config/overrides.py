@@ -85,6 +85,8 @@ def _with_names(
         chosen = [value]
     if None in chosen:
         raise BadInput(f"{typed}: name one, or leave it out. {nearest('', catalogue.names(group))}")
+    if group == "device":
+        chosen = [machine for one in chosen for machine in machines.listed(str(one), catalogue)]
     if group == "device" and len(set(map(str, chosen))) < len(chosen):
         raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.SEVERAL_GPUS}")
     texts = [quoted(_adopted(group, str(name), catalogue)) for name in chosen]

@@ -41,6 +41,14 @@ def test_a_machine_is_several_cards_in_their_order() -> None:
     assert _names("device=l4,2xl4,l4+t4") == [["l4"], ["l4", "l4"], ["l4", "t4"]]
 
 
+def test_all_machines_of_one_kind_are_an_axis() -> None:
+    cards = [names[0] for names in _names("device=all")]
+    assert _names("device=2xall") == [[card, card] for card in cards]
+    assert _names("device=all+l4") == [[card, "l4"] for card in cards]
+    pairs = _names("device=all+all")
+    assert len(pairs) == len(cards) * (len(cards) + 1) // 2 == len({tuple(sorted(pair)) for pair in pairs})
+
+
 def test_the_cards_of_a_machine_are_those_of_the_catalogue() -> None:
     ((single,),) = _machines("device=rtx_3090")
     ((first, second),) = _machines("device=2xrtx_3090")
