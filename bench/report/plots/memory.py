@@ -139,7 +139,7 @@ def _explain(figure: Figure, card: Card[BoundaryTable], bars: list[_Bar], labell
         handles.append(Patch(facecolor=GREY, label="load"))
     limit = card.tables[0].limit_bytes
     if limit is not None:
-        handles.append(key(f"the card's limit, {size(limit)}", color="black", ls="-", lw=1))
+        handles.append(key(f"{card.tables[0].limit_name}, {size(limit)}", color="black", ls="-", lw=1))
     words = ["Above each bar: the largest max_seq_len that fits, in tokens."] if labelled else []
     if any(not bar.stack for bar in bars if bar.row["fits_at"] is not None):
         words.append("Where there is a length and no bar, no row tells the memory.")

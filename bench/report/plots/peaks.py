@@ -230,6 +230,6 @@ def _explain(figure: Figure, card: Card[VerdictTable], looks: _Looks, aside: boo
         handles.append(key("out of memory", marker="x"))
     limit = card.tables[0].limit_bytes
     if limit is not None:
-        handles.append(key(f"the card's limit, {size(limit)}", color="black", ls="-", lw=1))
+        handles.append(key(f"{card.tables[0].limit_name}, {size(limit)}", color="black", ls="-", lw=1))
     words = ["Marks of one length that would hide each other stand side by side."] if aside else []
     explain(figure, handles, [*words, *left_out(looks.ways), *card.left_out])

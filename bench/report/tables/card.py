@@ -112,6 +112,11 @@ class CardTable(ABC, Generic[Row]):
         return first["vram_limit_bytes"] or first["device_total_bytes"]
 
     @property
+    def limit_name(self) -> str:
+        """What `limit_bytes` is of."""
+        return "the card's limit" if self.rows[0].get("device_cards") is None else "all cards' limits together"
+
+    @property
     def own_limit(self) -> int | None:
         """The model's own limit in tokens; None where nothing tells it."""
         return own_limit(self.rows[0])
