@@ -16,6 +16,10 @@ except Exception as error:  # the old package of this name, or half of one
     _WHY_NOT = f"NVML: nvidia-ml-py cannot be imported ({type(error).__name__}: {error})"
 
 
+# nvmlGpuTopologyLevel_t, in the words of `nvidia-smi topo -m`.
+_PATHS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+
+
 class NoDriver(RuntimeError):
     """NVML cannot be used here; the text says why."""
 
@@ -54,6 +58,18 @@ class Reading:
     memory_clock_mhz: int | None = None
     temperature_c: int | None = None
     throttle_reasons: int | None = None
+
+
+@dataclass(frozen=True)
+class Link:
+    """How two GPUs are connected; None where the driver does not tell.
+
+    `path` is nvidia-smi's word for what lies between them (`PIX` to `SYS`); `peer_access` is whether each reads the
+    other's memory, so that copies need not go through the host's.
+    """
+
+    path: str | None
+    peer_access: bool | None
 
 
 def gpus() -> list[Gpu]:
@@ -107,6 +123,21 @@ def read(uuid: str) -> Reading:
         memory_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))),
         temperature_c=_try(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))),
         throttle_reasons=_try(lambda: int(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
+    )
+
+
+def link(one: str, other: str) -> Link:
+    """How the GPUs of two uuids are connected. Raises `NoDriver` where there is no driver to ask."""
+    _start()
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in (one, other)]
+    except pynvml.NVMLError as error:
+        raise NoDriver(f"NVML: {error}") from error
+    level = _try(lambda: int(pynvml.nvmlDeviceGetTopologyCommonAncestor(*handles)))
+    status = _try(lambda: int(pynvml.nvmlDeviceGetP2PStatus(*handles, pynvml.NVML_P2P_CAPS_INDEX_READ)))
+    return Link(
+        path=None if level is None else _PATHS.get(level),
+        peer_access=None if status is None else status == pynvml.NVML_P2P_STATUS_OK,
     )
 
 

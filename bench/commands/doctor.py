@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -72,6 +73,7 @@ def examine() -> list[Finding]:
     findings += [finding for finding in _attention(gpus) if finding.what.replace("-", "_") not in broken]
     findings += [*broken.values(), *_environment(gpus)]
     findings += [_processes(gpu) for gpu in gpus]
+    findings += [_link(*pair) for pair in itertools.combinations(gpus, 2)]
     findings += [_allocator(), _isolation(), _disk()]
     return findings
 
@@ -210,6 +212,17 @@ def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
         remedy = "use attention=matmul, or install flash-attn: the engine's SDPA path applies no causal mask"
         findings.append(Finding("attention", "auto would choose SDPA, whose outputs are wrong", remedy))
     return findings
+
+
+def _link(one: nvml.Gpu, other: nvml.Gpu) -> Finding:
+    """Whether two GPUs copy to each other directly: a model on both is slower where they do not, and hardly larger."""
+    what = f"GPU {one.index} and {other.index}"
+    try:
+        link = nvml.link(one.uuid, other.uuid)
+    except nvml.NoDriver as error:
+        return Finding(what, str(error), "check nvidia-smi topo -m")
+    reach = {True: "reach each other's memory", False: "copy through the host's memory", None: "reach is not told"}
+    return Finding(what, reach[link.peer_access] + (f" (nvidia-smi topo -m: {link.path})" if link.path else ""))
 
 
 def _processes(gpu: nvml.Gpu) -> Finding:

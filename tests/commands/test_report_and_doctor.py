@@ -7,10 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bench import nvml
+from bench.commands import doctor
 from bench.core.columns import SCHEMA_VERSION
+from bench.nvml import Gpu, Link
 from bench.store.schema import Kind
 from bench.store.store import Journal, compact
 from tests.conftest import Program
@@ -202,3 +206,36 @@ def test_truncated_files_are_told(in_process: Program, stored: Path) -> None:
     assert done.returncode == 1
     assert "cut.parquet" in done.stderr
     assert "quality, 2,048" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        (Link("PHB", False), "copy through the host's memory (nvidia-smi topo -m: PHB)"),
+        (Link("PIX", True), "reach each other's memory (nvidia-smi topo -m: PIX)"),
+        (Link(None, None), "reach is not told"),
+    ],
+)
+def test_two_gpus_are_told_how_they_are_connected(monkeypatch: pytest.MonkeyPatch, link: Link, said: str) -> None:
+    two = [Gpu(n, f"GPU-{n}", "NVIDIA Some GPU", 24 << 30, "8.9", "580.1", "13.0") for n in (0, 1)]
+    monkeypatch.setattr(nvml, "gpus", lambda: two)
+    monkeypatch.setattr(nvml, "link", lambda one, other: link)
+    monkeypatch.setattr(nvml, "read", lambda uuid: nvml.Reading())
+    (finding,) = (finding for finding in doctor.examine() if finding.what == "GPU 0 and 1")
+    assert (finding.found, finding.remedy) == (said, None)
+
+
+@pytest.mark.parametrize(("status", "peer_access"), [(0, True), (3, False)])
+def test_a_link_is_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, status: int, peer_access: bool) -> None:
+    pynvml = nvml.pynvml
+    driver = SimpleNamespace(
+        NVMLError=pynvml.NVMLError,
+        NVML_P2P_CAPS_INDEX_READ=pynvml.NVML_P2P_CAPS_INDEX_READ,
+        NVML_P2P_STATUS_OK=pynvml.NVML_P2P_STATUS_OK,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid,
+        nvmlDeviceGetTopologyCommonAncestor=lambda one, other: pynvml.NVML_TOPOLOGY_HOSTBRIDGE,
+        nvmlDeviceGetP2PStatus=lambda one, other, what: status,
+    )
+    monkeypatch.setattr(nvml, "pynvml", driver)
+    assert nvml.link("GPU-0", "GPU-1") == Link("PHB", peer_access)
