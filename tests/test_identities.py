@@ -77,6 +77,9 @@ _SETTING: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+_SPLITS = st.sampled_from(["auto", "auto(96,96)", "tensor_parallel", "gpu_split(20,24)", "gpu_split(20.5,24)"])
+
+
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Case, Case]:
     """Two cases that differ in one fact."""
@@ -92,12 +95,24 @@ def pairs(draw: st.DrawFn) -> tuple[Case, Case]:
     )
     if case.vram_limit_bytes is not None and kind == "cuda":
         case = dataclasses.replace(case, vram_limit_by=draw(st.sampled_from(["process", "allocator"])))
-    node, strategies = draw(st.sampled_from([("model", _MODEL), ("device", facts), ("", _SETTING)]))
+    nodes: list[tuple[str, dict[str, st.SearchStrategy[Any]]]] = [("model", _MODEL), ("device", facts), ("", _SETTING)]
+    if draw(st.booleans()):
+        more = [{name: draw(values) for name, values in facts.items()} for _ in range(draw(st.integers(1, 2)))]
+        others = tuple(DeviceSpec(kind=kind, full_name="a card", **each) for each in more)
+        case = dataclasses.replace(case, more_devices=others, split=draw(_SPLITS))
+        if draw(st.booleans()):
+            last = others[-1]
+            name = draw(st.sampled_from(sorted(facts)))
+            value = draw(facts[name].filter(lambda value: value != getattr(last, name)))
+            changed = dataclasses.replace(last, **{name: value})
+            return case, dataclasses.replace(case, more_devices=(*others[:-1], changed))
+        nodes.append(("", {"split": _SPLITS}))
+    node, strategies = draw(st.sampled_from(nodes))
     name = draw(st.sampled_from(sorted(strategies)))
     part = getattr(case, node) if node else case
     value = draw(strategies[name].filter(lambda value: value != getattr(part, name)))
-    changed = dataclasses.replace(part, **{name: value})
-    return case, dataclasses.replace(case, **{node: changed}) if node else changed
+    other = dataclasses.replace(part, **{name: value})
+    return case, dataclasses.replace(case, **{node: other}) if node else other
 
 
 def row_of(case: Case, number: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from bench.core.identity_columns import CardColumns
 from bench.report.text.units import exact_size, size, size_in_mib
 
 _UUID_DIGITS = 6
+_MARK_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,24 @@ class _Fact:
 
     words: str
     texts: tuple[Callable[[Any], str], ...]
+
+
+def _totals(cards: str) -> list[int]:
+    return [card["total_memory_bytes"] for card in json.loads(cards)]
+
+
+def _sizes(cards: str) -> str:
+    """`23.56 + 12.00 GiB`, of the cards of a machine."""
+    return " + ".join(size(total).removesuffix(" GiB") for total in _totals(cards)) + " GiB"
+
+
+def _exact_sizes(cards: str) -> str:
+    return " + ".join(exact_size(total) for total in _totals(cards))
+
+
+def _mark(cards: str) -> str:
+    """Where they differ in what no size tells."""
+    return f"cards {hashlib.sha256(cards.encode()).hexdigest()[:_MARK_DIGITS]}"
 
 
 _FACTS = {
@@ -33,6 +54,7 @@ _FACTS = {
     "device_bandwidth_bytes_per_s": _Fact(
         "{} GB/s", (lambda value: f"{value / 1e9:.0f}", lambda value: str(value / 1e9))
     ),
+    "device_cards": _Fact("{}", (_sizes, _exact_sizes, _mark)),
     "device_uuid": _Fact("[{}]", (lambda value: str(value)[-_UUID_DIGITS:], str)),
     "vram_limit_bytes": _Fact("limited to {}", (size, exact_size)),
 }
