@@ -6,16 +6,16 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from bench.comparison.compare import Comparison, Gates, ResultSet, Slack
 from bench.comparison.compare import compare as compare_rows
 from bench.comparison.matching import family
 from bench.config.units import MissingUnit, parse_size
-from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, ResultRow, label
+from bench.core.columns import CARD, LIMIT, MODEL, SETTING, WEIGHTS, BoundaryRow, CaseRow, label
 from bench.core.errors import BadInput, ExitCode
 from bench.core.identity import key_of
 from bench.report.comparison.content import ComparisonReport, Side
@@ -23,7 +23,9 @@ from bench.report.comparison.document import document
 from bench.report.comparison.names import card_text
 from bench.report.comparison.render import as_markdown, show
 from bench.report.comparison.sections import refusal_text
+from bench.report.naming.cards import texts_of
 from bench.report.text.console import console_for
+from bench.report.text.units import exact_size, size
 from bench.store.schema import ANSWERS, Kind
 from bench.store.store import as_rows, read_boundaries, read_cases
 
@@ -189,7 +191,11 @@ def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:
             break
     else:
         return f"BASE {base} and HEAD {head} have other combinations of the same values"
-    old, new = (_listed(rows, column) for rows in sides)
+    named = _named({value for (value,) in old_values | new_values}, column)
+    old, new = (
+        _listed(card_text(row) if column == "device_name" else named[key_of(row, [column])[0]] for row in rows)
+        for rows in sides
+    )
     models, heads = ({family(row["model"]) for row in rows} for rows in sides)
     of_weights = column in (*MODEL, *WEIGHTS) and models & heads
     allowed = comparison.gates.allow_model_change
@@ -198,12 +204,16 @@ def _first_difference(comparison: Comparison, base: Path, head: Path) -> str:
     )
 
 
-def _listed(rows: Sequence[ResultRow], column: str) -> str:
-    """The values of a column, the first few of them."""
-    texts = list(
-        dict.fromkeys(card_text(row) if column == "device_name" else str(key_of(row, [column])[0]) for row in rows)
-    )
-    return ", ".join(texts[:_MOST_LISTED]) + (f" and {len(texts) - _MOST_LISTED} more" if texts[_MOST_LISTED:] else "")
+def _named(values: Collection[Any], column: str) -> dict[Any, str]:
+    """What each of a column's `values` is called, no two of them alike."""
+    ways = (size, exact_size) if column.endswith("_bytes") else (str,)
+    return {None: "null", **texts_of((value for value in values if value is not None), ways)}
+
+
+def _listed(texts: Iterable[str]) -> str:
+    """The first few of them, each once."""
+    few = list(dict.fromkeys(texts))
+    return ", ".join(few[:_MOST_LISTED]) + (f" and {len(few) - _MOST_LISTED} more" if few[_MOST_LISTED:] else "")
 
 
 def _write(path: Path, text: str) -> None:

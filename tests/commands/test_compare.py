@@ -304,6 +304,19 @@ def test_what_differs_first_is_told_where_nothing_can_be_compared(program: Progr
     assert "3.98 → 4.48" in both.stdout
 
 
+@pytest.mark.parametrize(
+    ("limit", "shown"), [(11 << 30, "11.00 GiB"), ((24 << 30) + 4096, "24.00 GiB"), (None, "null")]
+)
+def test_what_differs_is_told_in_units_and_words(
+    program: Program, tmp_path: Path, limit: int | None, shown: str
+) -> None:
+    write(tmp_path / "base", [case(vram_limit_bytes=limit)])
+    write(tmp_path / "head", [case(vram_limit_bytes=12 << 30)])
+    done = program("compare", "base", "head")
+    assert done.returncode == 2
+    assert f"vram_limit_bytes is {shown} in BASE base, 12.00 GiB in HEAD head" in told(done)
+
+
 def test_a_failure_is_a_document_too(program: Program, tmp_path: Path) -> None:
     write(tmp_path / "base", [case()])
     write(tmp_path / "head", [case(cache="Q4")])

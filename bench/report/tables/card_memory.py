@@ -8,17 +8,24 @@ from itertools import groupby
 import pandas as pd
 
 from bench.core.columns import CaseRow, MemoryRow
+from bench.core.outcome import Outcome
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.units import gib, tokens
+from bench.report.text.verdicts import in_a_cell
 
 _LEGEND = (
     "GiB of each card at its own peak: all that it held, weights and cache in it, and what was left. layers: how many "
-    "have keys and values there. * ran out of memory; ‡ decides: the last that split=auto fills, or the one with the "
-    "least left."
+    "have keys and values there."
 )
+# Each mark that stands in a table, and what it says.
+_RAN_OUT, _DECIDES = " *", " ‡"
+_MARKS = {
+    _DECIDES: "‡ decides: the last that split=auto fills, or the one with the least left.",
+    _RAN_OUT: "* ran out of memory.",
+}
 
 
 def memory_tables(cases: pd.DataFrame, memory: pd.DataFrame, names: Names) -> list[PlainTable]:
@@ -56,30 +63,36 @@ def _place(row: CaseRow) -> tuple[object, ...]:
 def _table(cases: list[tuple[CaseRow, list[MemoryRow]]], names: Names) -> PlainTable:
     first = cases[0][0]
     axes = Axes([case for case, _ in cases], beside=("max_seq_len",))
+    marks = {_mark(case, card) for case, cards in cases for card in cards}
     return PlainTable(
         title=f"{names.model(first)} on the cards of {names.card_title(first)}",
-        legend=_LEGEND,
+        legend=" ".join([_LEGEND, *(words for mark, words in _MARKS.items() if mark in marks)]),
         columns=[
             *("bpw", "cache", "how", *axes.varying, "max_seq_len"),
             *("card", "layers", "weights", "cache GiB", "held", "left"),
         ],
         lines=[line for case, cards in cases for line in _lines(case, cards, axes)],
-        varying=axes.varying,
+        varying=[*axes.varying, "max_seq_len"],
         card_key=card_key(first),
     )
 
 
 def _lines(case: CaseRow, cards: Iterable[MemoryRow], axes: Axes) -> Iterable[list[str]]:
     setting = [axes.bits(case), case["cache"], how(case), *axes.cells(case), tokens(case["max_seq_len"])]
-    for card in sorted(cards, key=lambda card: card["card"]):
-        mark = " *" if card["ran_out"] else " ‡" if card["card"] == case["tightest_card"] else ""
+    # How a case ended that does not fit, below its length: the figures beside it are of an attempt.
+    below = [""] * len(setting)
+    below[-1] = "" if case["outcome"] == Outcome.FITS else in_a_cell(case["outcome"], case["phase"])
+    for number, card in enumerate(sorted(cards, key=lambda card: card["card"])):
         yield [
-            *setting,
-            f"{card['card']}: {card['device_name']}{mark}",
+            *(setting if number == 0 else below if number == 1 else [""] * len(setting)),
+            f"{card['card']}: {card['device_name']}{_mark(case, card)}",
             "–" if card["layers"] is None else str(card["layers"]),
             gib(card["weights_bytes"], 2),
             gib(card["cache_bytes"], 2),
             gib(card["peak_device_bytes"], 2),
             gib(card["headroom_bytes"], 2),
         ]
-        setting = [""] * len(setting)
+
+
+def _mark(case: CaseRow, card: MemoryRow) -> str:
+    return _RAN_OUT if card["ran_out"] else _DECIDES if card["card"] == case["tightest_card"] else ""

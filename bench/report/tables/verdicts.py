@@ -16,7 +16,7 @@ from bench.report.naming.models import Names
 from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, TableRow, card_tables, cells_of, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
-from bench.report.text.verdicts import short
+from bench.report.text.verdicts import in_a_cell
 
 _LINE = ["bpw", "cache", "lazy", *OPTIONAL]
 _NEAR = 1.3  # of a length to the next
@@ -129,9 +129,7 @@ def _cell(row: ShownCase | None) -> str:
         return ""
     if row["outcome"] == "fits":
         return gib(row["peak_device_bytes"])
-    if row["outcome"] == "oom":
-        return f"OOM {row['phase']}"
-    return short(row["outcome"])
+    return in_a_cell(row["outcome"], row["phase"])
 
 
 def as_frames(frame: pd.DataFrame, most_rows: int) -> Iterator[pd.DataFrame]:

@@ -17,6 +17,11 @@ def ended(outcome: str, phase: str) -> str:
     return f"OOM in {phase}" if outcome == Outcome.OOM else short(outcome)
 
 
+def in_a_cell(outcome: str, phase: str) -> str:
+    """`OOM cache`, in as little room as a table's cell has; of another end `short`."""
+    return f"OOM {phase}" if outcome == Outcome.OOM else short(outcome)
+
+
 def stored(outcome: str, phase: str | None) -> str:
     """In the schema's words: `fits`, `oom in cache`."""
     return outcome if outcome == Outcome.FITS or phase in (None, Phase.DONE) else f"{outcome} in {phase}"
