@@ -16,8 +16,8 @@ SYNTHETIC_NOTE = "weights made up by vram-bench synth"
 NO_PEER_ACCESS_NOTE = "cards assumed not to reach each other's memory"
 BALANCED_NOTE = "expert routing assumed balanced"
 SYNTHETIC_LAYOUT_NOTE = (
-    "bit widths laid out by vram-bench for the mean: certified for that layout; a real checkpoint's holes differ "
-    "(model=hub or model=local reads its headers)"
+    "bit widths laid out by vram-bench for the mean: what is told holds for that layout; a real checkpoint's holes "
+    "differ (model=hub or model=local reads its headers)"
 )
 
 

@@ -112,6 +112,12 @@ def test_the_cards_limit_is_a_line(frame_of: FrameOf, boundaries_of: FrameOf) ->
     assert _legend(figure)[-1] == "the card's limit, 16.00 GiB"
 
 
+def test_the_limit_of_several_cards_is_no_wall_of_one(frame_of: FrameOf, boundaries_of: FrameOf) -> None:
+    row, case = _at(4096, "a")
+    figure = _drawn(boundaries_of({**row, "device_cards": "[]"}), frame_of({**case, "device_cards": "[]"}))
+    assert _legend(figure)[-1] == "all cards' limits together, 24.00 GiB"
+
+
 def test_what_has_no_bar_says_why_in_its_place(frame_of: FrameOf, boundaries_of: FrameOf) -> None:
     row, case = _at(4096, "a")
     others = [

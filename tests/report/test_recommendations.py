@@ -120,6 +120,20 @@ def test_the_csv_says_the_same(tmp_path: Path) -> None:
     assert frame["check_command"].str.startswith("vram-bench sweep model=local model.path=DIR device=cuda").all()
 
 
+def test_a_reason_is_told_once_for_all_that_it_holds_for() -> None:
+    rows = cases_of(fits(16384, estimated_decode_tokens_per_s=None), oom(32768))
+    (table,) = recommendation_tables(recommend(evidence(rows, boundaries_of()), rows, (4096, 8192, 131072)))
+    notes = [note for note in table.notes if "tokens/s" in note]
+    assert notes == ["fast, 4,096; fast, 8,192: the rows tell no tokens/s"]
+
+
+@pytest.mark.parametrize("cards", [None, "[]"])
+def test_headroom_is_that_of_the_card_that_decides(cards: str | None) -> None:
+    rows = cases_of(fits(16384, device_cards=cards, tightest_headroom_bytes=None if cards is None else 2 * GIB))
+    (table,) = recommendation_tables(recommend(evidence(rows, boundaries_of()), rows))
+    assert ("of the card (of several: of the one that decides) or more" in table.legend) is (cards is not None)
+
+
 def test_quality_stands_beside_where_it_is_known(tmp_path: Path) -> None:
     out = published(tmp_path, cases_of(fits(16384, model="mixtral_8x7b", cache="Q4")), boundaries_of())
     assert "| 10.19 perplexity (lower is better) |" in (out / "recommendations.md").read_text()

@@ -141,7 +141,7 @@ def memory_figure(table: BoundaryTable) -> dict[str, Any] | None:
     figure.update_layout(legend_traceorder="normal")
     figure.update_yaxes(title="GiB", rangemode="tozero")
     if table.limit_bytes is not None:
-        _level(figure, table.limit_bytes / GIB, f"the card, {size(table.limit_bytes)}")
+        _level(figure, table.limit_bytes / GIB, f"{table.limit_name}, {size(table.limit_bytes)}")
     return _plain(figure)
 
 

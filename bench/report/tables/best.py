@@ -27,8 +27,8 @@ def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADR
     """What `best` means, for the length and the headroom that were asked for."""
     return (
         f"best: the highest bpw, then the finest cache, that fits {wanted_tokens:,} tokens (or all that the model "
-        f"takes, where that is less) and leaves {size(headroom_bytes)}; where none does, the longest that leaves as "
-        "much."
+        f"takes or that was asked for, where that is less) and leaves {size(headroom_bytes)}; where none does, the "
+        "longest that leaves as much."
     )
 
 

@@ -36,7 +36,8 @@ from bench.report.text.units import gib, rate, size, tokens
 _LEGEND = (
     "quality: the highest bpw that gives this max_seq_len, then the finest cache; fast: among the most tokens/s with "
     "it, as speeds that differ by less than their error ({errors}) count as equal, and flash attention, load and the "
-    "most left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card or more. "
+    "most left decide; longest: the longest max_seq_len. All of them leave {headroom} of the card{decisive} "
+    "or more. "
     "rests on: a run that fits at this length{certified}; fewer tokens are taken to need no more. "
     "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
@@ -109,9 +110,8 @@ def recommendation_tables(answers: Sequence[Recommendation], naming: Naming | No
     for group in _groups(answers, _model):
         axes = naming.axes(group)
         where = f"{_model_name(group[0], naming)} on {naming.names.card_title(group[0].identity)}"
-        notes = [f"{name}: {answer.reason}" for answer in group if (name := _wanted(answer)) and answer.reason]
         lines = [[_wanted(answer), *_cells(answer, axes)] for answer in group]
-        notes = [*_same_reason(notes, group), *_untried(group)]
+        notes = [*_reasons(group), *_untried(group)]
         columns, key = ["for", *_columns(axes)], card_key(group[0].identity)
         tables.append(
             PlainTable(
@@ -211,12 +211,14 @@ def as_frame(answers: Sequence[Recommendation], quality: pd.DataFrame) -> pd.Dat
 
 def _legend(answers: Sequence[Recommendation]) -> str:
     certified = ", + where it is certified that 256 more fail" if any(answer.fails_at for answer in answers) else ""
+    several = any(answer.identity["device_cards"] for answer in answers)
     bases = {answer.tokens_per_s_basis for answer in answers} - {None}
     errors = [f"estimated {ESTIMATE_ERROR:.0%}"] if "estimated" in bases or not bases else []
     errors += [f"measured {MEASURED_ERROR:.0%}"] if bases - {"estimated"} else []
     return _LEGEND.format(
         headroom=size(answers[0].demanded_headroom_bytes),
         certified=certified,
+        decisive=" (of several: of the one that decides)" if several else "",
         errors=", ".join(errors).replace("%", " %"),
     )
 
@@ -255,10 +257,15 @@ def _wanted(answer: Recommendation) -> str:
     return name if answer.wanted_context is None else f"{name}, {answer.wanted_context:,}"
 
 
-def _same_reason(notes: list[str], group: Sequence[Recommendation]) -> list[str]:
-    """One line where the whole table has no answer, for one reason."""
-    reasons = {answer.reason for answer in group}
-    return [str(group[0].reason)] if len(reasons) == 1 and len(notes) > 1 else notes
+def _reasons(group: Sequence[Recommendation]) -> list[str]:
+    """Why there is no answer, each reason once: without what it is of where that is all that the table tells."""
+    lacking: dict[str, list[str]] = {}
+    for answer in group:
+        if answer.reason:
+            lacking.setdefault(answer.reason, []).append(_wanted(answer))
+    if len(group) > 1 and [len(names) for names in lacking.values()] == [len(group)]:
+        return list(lacking)
+    return [f"{'; '.join(names)}: {reason}" for reason, names in lacking.items()]
 
 
 def _untried(group: Sequence[Recommendation]) -> list[str]:
