@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
@@ -50,17 +50,31 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
     models: dict[tuple[int, float, str], ModelSpec] = {}
     devices: dict[int, tuple[DeviceSpec, ...]] = {}
     asked: dict[Case | Search, None] = {}  # in order, each once
+    told: dict[str, None] = {}
     for settings in combinations:
         model_key, device_key = (id(settings.model), settings.bpw, settings.engine.name), id(settings.device)
         if model_key not in models:
             models[model_key] = _model_of(settings)
+            told.update(dict.fromkeys(_unused_bits(overrides, settings, models[model_key])))
         if device_key not in devices:
             devices[device_key] = resolve_devices(settings.device)
             if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
         asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
+    for text in told:
+        print(f"vram-bench: {text}", file=sys.stderr)
     cases = [work for work in asked if isinstance(work, Case)]
     return Sweep(cases, [work for work in asked if isinstance(work, Search)], combinations[0])
+
+
+def _unused_bits(overrides: Sequence[str], settings: Settings, model: ModelSpec) -> Iterator[str]:
+    """What was typed of bits, where weights that are there have their own; not what names a revision."""
+    if model.bpw is None:
+        return
+    used = ("bpw",) if "{bpw}" in (settings.model.revision or "") else ()
+    unused = [text for text in overrides if (key := text.partition("=")[0]) in WEIGHTS and key not in used]
+    if unused:
+        yield f"{' '.join(unused)} not used: the weights of {model.name} are there, and have {model.bpw:.4g} bpw"
 
 
 def plan_checkpoint(overrides: Sequence[str]) -> Case:

@@ -331,13 +331,20 @@ def test_a_directory_with_only_a_config_is_a_model_without_weights(model_dir: Pa
     assert lengths_of(case.model.config).limit == 4096
 
 
-def test_the_bits_of_weights_that_are_there_win_over_the_bpw_asked_for(
-    model_dir: Path, write_exl2: Callable[..., None]
+def test_the_bits_of_weights_that_are_there_win_over_the_bpw_asked_for_and_that_is_told(
+    model_dir: Path, write_exl2: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    local = ["model=local", f"model.path={model_dir}", "max_seq_len=4096", "device=rtx_4090"]
     write_exl2(model_dir, "model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj")
-    (case,) = plan_sweep(["model=local", f"model.path={model_dir}", "bpw=3.0,6.0", "max_seq_len=4096"]).cases
+    (case,) = plan_sweep([*local, "bpw=3.0,6.0"]).cases
     assert case.bpw == BITS_PER_WEIGHT
     assert case.model.has_weights
+    told = capsys.readouterr().err
+    assert told == (
+        f"vram-bench: bpw=3.0,6.0 not used: the weights of tiny are there, and have {BITS_PER_WEIGHT:.4g} bpw\n"
+    )
+    plan_sweep(local)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_head_does_not_count_towards_the_bpw(model_dir: Path, write_exl2: Callable[..., None]) -> None:
