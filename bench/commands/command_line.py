@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys and values; text as you type it")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder of your own models, cards and experiments")
-    parser.add_argument("--cfg", metavar="job", help="show what the first combination is composed of, and end")
+    parser.add_argument("--cfg", "-c", metavar="job", help="show what the first combination is composed of, and end")
     # Hydra's way to say what is always meant here.
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
 

@@ -12,6 +12,7 @@ from bench.config.compose import device_settings
 from bench.config.settings import AUTO, MACHINE, DeviceSettings
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.core.machine import machine_name
 
 # What device=auto simulates where there is no GPU.
 DEFAULT_SIMULATED = "rtx_4090"
@@ -90,14 +91,15 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
 
 def _require_cards_alone(machine: DeviceSettings) -> None:
     """Refuses a key that does not say which of the cards it is about."""
+    called = machine_name([card.name for card in machine.cards or ()])
     for each in fields(DeviceSettings):
-        if each.name in ("name", "kind", "cards"):
+        if each.name in ("kind", "cards"):
             continue
         value = getattr(machine, each.name)
         usual = each.default if each.default_factory is MISSING else each.default_factory()
-        if value != usual:
+        if value != (called if each.name == "name" else usual):
             raise BadInput(
-                f"device.{each.name}={value}: of which card of {machine.name}? Write a file for that card, and name it "
+                f"device.{each.name}={value}: of which card of {called}? Write a file for that card, and name it "
                 "in its place: device=./CARD.yaml+rtx_3090"
             )
 

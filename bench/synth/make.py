@@ -75,8 +75,8 @@ def lay_out(case: Case) -> Layout:
 
     Raises `BadInput` for a model that the engine refuses, and for weights that there are no random values of.
     """
+    require_whole([case], to_be_read=case.model.has_weights)
     if case.model.has_weights and case.model.path is not None:
-        require_whole([case], to_be_read=True)
         try:
             return lay_out_like(Path(case.model.path))
         except CannotClone as error:

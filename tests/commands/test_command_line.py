@@ -52,6 +52,7 @@ def test_the_version_is_told(in_process: Program) -> None:
         (["--config-name", "mine"], "--config-name: the configuration is the program's own"),
         (["--hydra-help"], "--hydra-help: `vram-bench COMMAND --help`"),
         (["--cfg", "hydra"], "only `--cfg job` is shown"),
+        (["-c", "hydra"], "only `--cfg job` is shown"),
         (["-r"], "-r: a sweep of one combination"),
     ],
 )

@@ -334,6 +334,19 @@ def test_a_twin_of_weights_on_a_hub_needs_their_headers_alone(
     assert served.sent_bytes < 1_000_000
 
 
+def test_a_twin_of_half_an_unquantised_repository_is_refused_as_the_plan_of_it_is(
+    served: Hub, in_process: Program, tmp_path: Path
+) -> None:
+    half = {"model.embed_tokens.weight": ("F16", (8192, 512))}
+    files: dict[str, bytes | Path] = {"config.json": json.dumps(LLAMA).encode(), "model.safetensors": headers.of(half)}
+    served.repository(REPO).commit("main", files)
+    for command in (["synth", "--out", "twin"], ["plan", "device=rtx_4090"]):
+        done = in_process(*command, "model=hub", f"model.repo={REPO}", "bpw=4.0")
+        assert done.returncode == 2
+        assert "are in none of its files; choose another repository" in done.stderr
+    assert not (tmp_path / "twin").exists()
+
+
 # What goes wrong
 
 

@@ -94,9 +94,10 @@ def test_what_is_no_machine_is_told(override: str, said: str) -> None:
     assert len(str(refusal.value).splitlines()) <= 2
 
 
-def test_a_key_of_one_card_is_refused_for_several() -> None:
+@pytest.mark.parametrize("key", ["device.context_bytes=300MiB", "device.name=mine"])
+def test_a_key_of_one_card_is_refused_for_several(key: str) -> None:
     with pytest.raises(BadInput, match="of which card of 2xl4"):
-        _machines("device=2xl4", "device.context_bytes=300MiB")
+        _machines("device=2xl4", key)
 
 
 def test_cards_that_follow_each_other_are_counted() -> None:

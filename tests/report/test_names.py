@@ -101,6 +101,13 @@ def test_a_card_is_called_by_what_tells_it_from_the_others(
     assert names.card_slug(CARD) != slug
 
 
+def test_a_card_with_much_to_tell_has_a_name_that_a_file_can_have() -> None:
+    cards = [{**CARD, "device_name": "long" * 70, "device_total_bytes": size * GIB} for size in (1, 2)]
+    slugs = [Names(cards).card_slug(card) for card in cards]
+    assert len(set(slugs)) == 2
+    assert all(len(slug) < 128 for slug in slugs)
+
+
 def test_a_card_is_told_by_no_more_than_it_takes() -> None:
     other = {**CARD, "device_total_bytes": GIB, "compute_capability": "8.9", "device_bandwidth_bytes_per_s": 1e12}
     assert Names([CARD, other]).card_title(other) == "rtx_3090 (simulated), 1.00 GiB"

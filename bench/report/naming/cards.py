@@ -17,6 +17,7 @@ from bench.report.text.units import exact_size, size, size_in_mib
 
 _UUID_DIGITS = 6
 _MARK_DIGITS = 8
+_LONGEST_SLUG = 100  # a name in a folder has 255 bytes at most, and more is put after this
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class CardNames:
             parts.append(whole[limit])
         parts += ["capped"] if card["vram_limit_by"] == "allocator" else []
         parts += [] if uuid is None else [str(group.text("device_uuid", card)).strip("[]")]
-        return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+        return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:_LONGEST_SLUG]
 
     def _kind(self, card: CardColumns) -> str:
         return SIMULATED if is_simulated(card) else self._real
