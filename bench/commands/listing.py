@@ -78,7 +78,11 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
     if "models" in asked:
         console.print("others: model=local model.path=DIR, model=hub model.repo=ORG/NAME, model=FILE.yaml", style="dim")
     if "devices" in asked:
-        console.print("others: device=cuda, the GPU of this machine; device=FILE.yaml, a card of your own", style="dim")
+        console.print(
+            "others: device=cuda, the GPU of this machine; device=FILE.yaml, a card of your own; device=2xNAME, "
+            "device=NAME+NAME, several that hold one model",
+            style="dim",
+        )
     return ExitCode.DONE
 
 

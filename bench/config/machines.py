@@ -19,7 +19,8 @@ from bench.core.errors import BadInput
 from bench.core.machine import machine_name
 
 MAX_CARDS = 16  # as many as a node has
-_COUNTED = re.compile(r"(\d+)\s*[x×*]\s*(.*\D.*)", re.IGNORECASE)
+# `2x4090` is two of something, `4090x2` is not 4,090.
+_COUNTED = re.compile(r"(\d+)\s*[x×*]\s*(.*\D.*|\d{3,})", re.IGNORECASE)
 _ALL = "all"
 _EXAMPLE = "device=2xrtx_3090, or device=rtx_4090+rtx_3060_12gb"
 

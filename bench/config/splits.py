@@ -71,7 +71,7 @@ def _reserve(value: Any, count: int) -> tuple[int, ...] | None:
 
 def _require_count(key: str, values: list[Any], count: int) -> None:
     if len(values) != count:
-        raise BadInput(f"{key}={_typed(values)}: {len(values)} numbers for {count} cards; give one for each card")
+        raise BadInput(f"{key}={_typed(values)}: give one number for each of {count} cards, not {len(values)}")
 
 
 def _typed(value: Any) -> str:

@@ -97,6 +97,8 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
                 *("device.count=2", "device=cuda:0,1", "gpus=2", "device.devices=2"),
             )
         ],
+        ("device=2x4070", "More exactly: rtx_4070, rtx_4070_ti_super?"),
+        ("device=2x3090+l4", "Did you mean rtx_3090?"),
         ("tensor_parallel_size=2", "split=tensor_parallel"),
         ("device=cuda:1", "device=cuda device.index=1"),
         ("config.yml", "reading TabbyAPI's config.yml is not there yet"),

@@ -127,8 +127,8 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"split": [20]}, "gpu_split=[20]: 1 numbers for 2 cards"),
-        ({"gpu_split": [20, 24, 24]}, "3 numbers for 2 cards"),
+        ({"split": [20]}, "gpu_split=[20]: give one number for each of 2 cards, not 1"),
+        ({"gpu_split": [20, 24, 24]}, "one number for each of 2 cards, not 3"),
         ({"gpu_split": 20}, "give a list, GiB for each card: gpu_split=[20,20]"),
         ({"gpu_split": [20, -1]}, "-1 is no number of GiB"),
         ({"gpu_split": [20, "much"]}, "much is no number of GiB"),
@@ -138,7 +138,7 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
         ({"split": "auto", "gpu_split": [20, 24]}, "leave one of the two out"),
         ({"split": [20, 24], "gpu_split": [20, 24]}, "give one of the two"),
         ({"split": "tensor_parallel", "reserve_vram": "96MiB"}, "only split=auto keeps a reserve"),
-        ({"reserve_vram": ["96MiB"]}, "1 numbers for 2 cards"),
+        ({"reserve_vram": ["96MiB"]}, "one number for each of 2 cards, not 1"),
         ({"reserve_vram": "much"}, "'much' is not a size"),
         ({"lazy": False}, "split=auto is load_autosplit, with a lazy cache"),
         ({"lazy": True, "split": [20, 24]}, "split=gpu_split loads, then makes the cache"),
