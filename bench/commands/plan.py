@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.commands.display import Display, display_for
 from bench.config.cases import plan_sweep
-from bench.config.lengths import lengths_of
+from bench.config.lengths import lengths_of_model
 from bench.core.case import Case, Search
 from bench.core.columns import CARD, MODEL, CaseRow
 from bench.core.errors import ExitCode
@@ -134,7 +134,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
     limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
     is_search = isinstance(work, Search)
     length = None if is_search else case.max_seq_len
-    lengths = lengths_of(case.model.config, case.engine)
+    lengths = lengths_of_model(case.model, case.engine)
     return ForecastRow(
         identity=identity_of(case),
         native_max_seq_len=lengths.limit,

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
-from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of
+from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.models import resolve_model
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import split_of
@@ -133,7 +133,7 @@ def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ..
     vram_limit_bytes = _vram_limit(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
     limited = vram_limit_bytes is not None
-    known = lengths_of(model.config, engine.name)
+    known = lengths_of_model(model, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
     end = _search_end(settings.auto_up_to, known, model.name, engine.default_length) if AUTO in lengths else None
     if end is None and settings.auto_up_to is not None:

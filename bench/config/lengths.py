@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from bench.core.case import DEFAULT_ENGINE, MAX_SEQ_LEN
+from bench.core.case import DEFAULT_ENGINE, MAX_SEQ_LEN, ModelSpec
 from bench.core.outcome import LimitBasis
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of
@@ -95,6 +96,12 @@ def beyond_note(limit: int | None, engine: str) -> str:
 def is_plausible(length: int) -> bool:
     """Whether a context may be so long: a tokenizer's 10^30 for `no limit`, or 0, is none."""
     return MIN_SEQ_LEN <= length <= MAX_SEQ_LEN
+
+
+@lru_cache(maxsize=64)
+def lengths_of_model(model: ModelSpec, engine: str) -> Lengths:
+    """`lengths_of` its config.json; a sweep asks for few models, of each many times."""
+    return lengths_of(model.config, engine)
 
 
 def lengths_of(config: dict[str, Any], engine: str = DEFAULT_ENGINE) -> Lengths:

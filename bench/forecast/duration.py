@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 
-import numpy as np
-
 from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
-from bench.core.outcome import Outcome, Phase
+from bench.core.outcome import Outcome
 from bench.engines.registry import engine_of, rules_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
@@ -36,14 +34,13 @@ def probe_seconds(case: Case) -> float | None:
     engine = engine_of(case.engine)
     seconds_of = engine.simulated_seconds
     attention = engine.attentions[0] if case.attention == "auto" else case.attention
-    schedule = rules_of(case.engine).unread_setup(case, attention).schedule(case.max_seq_len)
+    setup = rules_of(case.engine).unread_setup(case, attention)
     scenario = scenario_of(case.scenario)
     steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
     decoding = [step for step in steps if step.act is Act.DECODE]
     decoded = sum(step.tokens for step in decoding)
-    filling = [index for index, each in enumerate(schedule.distinct) if each.phase == Phase.PREFILL]
-    chunks = int(np.isin(schedule.which, filling).sum()) + case.lazy
-    chunks -= sum(step.tokens for step in decoding if step.phase is Phase.PREFILL)
+    filling = [step for step in steps if step.act is Act.FILL]
+    chunks = sum(1 if step.name is not None else setup.chunk_count(step.tokens) for step in filling) + case.lazy
     unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
         (seconds_of.load_unquantised_layer if unquantised else seconds_of.load_layer)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from bench.config.lengths import Lengths, lengths_of
+from bench.config.lengths import Lengths, lengths_of_model
 from bench.core.case import Case, Search
 from bench.core.columns import IDENTITY, MACHINE, SCHEMA_VERSION, BoundaryRow, CaseRow
 from bench.core.outcome import Outcome
@@ -55,7 +55,7 @@ def find_boundary(
         observations.append(_observation(row))
         predicted = forecaster.fits_at(search)
     bracket = found(search.search_end, observations)
-    lengths = lengths_of(search.longest.model.config, search.longest.engine)
+    lengths = lengths_of_model(search.longest.model, search.longest.engine)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
     answered = last["outcome"] in _ANSWERS

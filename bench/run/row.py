@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import cast
 
-from bench.config.lengths import lengths_of
+from bench.config.lengths import lengths_of_model
 from bench.core.case import Case
 from bench.core.columns import PARTS, SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
@@ -54,7 +54,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     step = step_of(case) if fits else None
     engine = engine_of(case.engine)
     engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]
-    lengths = lengths_of(case.model.config, case.engine)
+    lengths = lengths_of_model(case.model, case.engine)
     notes = [*(told.notes or []), *lengths.notes(case.max_seq_len)]
     row = {
         **dict.fromkeys(CaseRow.__annotations__),

@@ -61,6 +61,9 @@ class Setup(Protocol):
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length."""
 
+    def chunk_count(self, tokens: int) -> int:
+        """Into how many chunks a prompt of so many tokens is split."""
+
     def whole_lengths(self) -> list[int]:
         """The lengths at which a case is recorded from its beginning to its end."""
 

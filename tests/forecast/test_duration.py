@@ -6,9 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bench.core.case import Case
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.setup import unread_setup
 from bench.forecast.duration import probe_seconds, slowness
+from bench.scenarios.fill import DECODE_TOKENS
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import made_up_case
 
@@ -65,3 +70,14 @@ def test_stored_cases_correct_it() -> None:
     ignored = [{**other, "outcome": "oom"}, {**other, "model_fingerprint": "?"}, {**other, "device_kind": "cuda"}]
     assert slowness([*took, *ignored, {**row, "wall_s": None}], [known]) == pytest.approx(2.0)
     assert slowness(ignored, [known]) is None
+
+
+@given(
+    tokens=st.integers(64, 20_000), max_input_len=st.integers(16, 4096), attention=st.sampled_from(["flash", "sdpa"])
+)
+@settings(max_examples=50, deadline=None)
+def test_chunks_are_counted_as_they_are_split(tokens: int, max_input_len: int, attention: str) -> None:
+    setup = unread_setup(case(max_input_len=max_input_len), attention)
+    made = [each for each in setup.schedule(tokens + DECODE_TOKENS).passes() if each.phase == Phase.PREFILL]
+    splits = [each for each in made if each.kind.startswith("prefill")]
+    assert setup.chunk_count(tokens) == len(splits) > 0

@@ -62,6 +62,13 @@ def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
     return Schedule(distinct, np.concatenate(which), np.concatenate(lengths), never_ends)
 
 
+def chunk_count(tokens: int, traits: Traits) -> int:
+    """Into how many chunks a prompt of so many tokens is split."""
+    if not traits.is_chunked:
+        return -(-tokens // traits.max_input_len)
+    return len(_chunks(tokens, traits.max_input_len, traits.max_attention_size))
+
+
 def _passes(step: Step, max_seq_len: int, traits: Traits) -> Iterable[Pass]:
     """What the engine makes of a step that is no prompt of any length. Lazy loading forwards a chunk as it goes."""
     if step.act is Act.LOAD:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.core.case import Case
 from bench.engines.exllamav2 import samples
-from bench.engines.exllamav2.schedule import schedule_of
+from bench.engines.exllamav2.schedule import chunk_count, schedule_of
 from bench.engines.exllamav2.traits import Traits
 from bench.trace.passes import Pass, Schedule
 
@@ -17,6 +17,10 @@ class Setup(Traits):
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length in tokens."""
         return schedule_of(max_seq_len, self)
+
+    def chunk_count(self, tokens: int) -> int:
+        """Into how many chunks a prompt of so many tokens is split."""
+        return chunk_count(tokens, self)
 
     def whole_lengths(self) -> list[int]:
         """The lengths in tokens at which a case is recorded to its end."""
