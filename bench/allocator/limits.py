@@ -34,6 +34,27 @@ class Limits(NamedTuple):
         return max(0, self.total_bytes - self.context_bytes)
 
 
+class MachineLimits(NamedTuple):
+    """Several cards, in the engine's order; the sums are of all of them."""
+
+    cards: tuple[Limits, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """What they have."""
+        return sum(card.total_bytes for card in self.cards)
+
+    @property
+    def context_bytes(self) -> int:
+        """What their CUDA contexts take."""
+        return sum(card.context_bytes for card in self.cards)
+
+    @property
+    def torch_bytes(self) -> int:
+        """What PyTorch may take of them."""
+        return sum(card.torch_bytes for card in self.cards)
+
+
 def limits_of(device: DeviceSpec, vram_limit_bytes: int | None) -> Limits:
     """The card `device`, or the smaller one inside it."""
     return Limits(

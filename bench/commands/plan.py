@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -130,8 +130,7 @@ def _card_and_model(row: NamedColumns) -> tuple[Any, ...]:
 def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> ForecastRow:
     """A forecast in plain values; `seen` are the real GPUs on which something was measured."""
     work, case, prediction = forecast.work, forecast.case, forecast.prediction
-    device = case.device
-    limit_bytes = min(device.total_memory_bytes, case.vram_limit_bytes or device.total_memory_bytes)
+    limit_bytes = min(case.machine.total_memory_bytes, case.limit_bytes or case.machine.total_memory_bytes)
     is_search = isinstance(work, Search)
     length = None if is_search else case.max_seq_len
     lengths = lengths_of_model(case.model, case.engine)
@@ -169,10 +168,18 @@ def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:
         "predicted_peak_reserved_bytes": prediction.peak_reserved_bytes if prediction.fits else None,
         "predicted_peak_device_bytes": prediction.peak_device_bytes if prediction.fits else None,
         "parts": {f"{part}_bytes": size for part, size in prediction.parts.items()},
-        "headroom_bytes": limit_bytes - prediction.peak_device_bytes
-        if prediction.fits
-        else min(0, limit_bytes - sum(prediction.parts.values())),
+        "headroom_bytes": _headroom(prediction, limit_bytes),
+        "cards": prediction.cards and [asdict(card) for card in prediction.cards],
     }
+
+
+def _headroom(prediction: Prediction, limit_bytes: int) -> int:
+    """What is left, of several cards on the tightest; where it does not fit, what is missing at least."""
+    if not prediction.fits:
+        return min(0, limit_bytes - sum(prediction.parts.values()))
+    if prediction.cards:
+        return min(card.headroom_bytes for card in prediction.cards)
+    return limit_bytes - prediction.peak_device_bytes
 
 
 def _phase(section: str | None) -> str | None:

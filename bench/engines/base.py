@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bench.engines.reading import Reading
     from bench.trace.parametric import ParametricTrace
     from bench.trace.passes import Setup
+    from bench.trace.split import SplitTrace
+    from bench.trace.split_replay import SplitReplayer
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class EngineRules:
     load_compiled: Callable[[], None]
     # The trace with another type of cache, of one with the type in whose place it was recorded.
     with_cache: Callable[[ParametricTrace, str], ParametricTrace]
+    # What replays a search on several cards: its trace, the sizes of the checkpoint's tensors, and any case of it.
+    split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer]
     # What it will get wrong of a case, or not run as it is run here.
     notes: Callable[[Case, Reading], Iterable[str]]
     # What to copy to run a chosen setting.

@@ -15,7 +15,7 @@ _INPUT_LENGTHS = (2048, 1024, 512, 256)
 
 def next_smaller(case: Case) -> Iterator[tuple[str, Case]]:
     """One step down for each setting by itself."""
-    steps: list[dict[str, Any]] = [{"lazy": False}] if case.lazy else []
+    steps: list[dict[str, Any]] = [{"lazy": False}] if case.lazy and not case.more_devices else []
     steps += [{"cache": cache} for cache in _caches(case)[:1]]
     steps += [{"bpw": bpw} for bpw in _widths(case)[:1]]
     steps += [{"max_input_len": length} for length in _input_lengths(case)[:1]]

@@ -13,7 +13,7 @@ from functools import cache
 from statistics import median
 from typing import Any
 
-from bench.allocator.limits import Limits, limits_of
+from bench.allocator.limits import Limits, MachineLimits, limits_of
 from bench.config import compose as config
 from bench.config.settings import DeviceSettings
 from bench.core.case import Case, version_column
@@ -89,12 +89,16 @@ class Calibration:
         )
         self._lessons.setdefault(key_of(row, _SAME), []).append(sample)
 
-    def limits(self, case: Case) -> Limits:
-        """The card of `case` as the allocator will see it; what was missed is taken off as if it were context."""
-        if case.device.is_simulated:
-            return limits_of(case.device, case.vram_limit_bytes)
-        samples = self._lessons.get((case.device.uuid, case.device.driver_version, case.engine), [])
-        device = _with_catalogue_figures(case.device)
+    def limits(self, case: Case) -> Limits | MachineLimits:
+        """The cards of `case` as the allocator will see them; what was missed is taken off as if it were context."""
+        first, *others = (self._limits_of(device, case) for device in case.devices)
+        return MachineLimits((first, *others)) if others else first
+
+    def _limits_of(self, device: DeviceSpec, case: Case) -> Limits:
+        if device.is_simulated:
+            return limits_of(device, case.vram_limit_bytes)
+        samples = self._lessons.get((device.uuid, device.driver_version, case.engine), [])
+        device = _with_catalogue_figures(device)
         total = next((sample.total_bytes for sample in reversed(samples) if sample.total_bytes), None)
         context = _context_bytes(samples)
         if context is None:

@@ -10,19 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.allocator.limits import Limits
 from bench.core.case import Case, Search
 from bench.core.columns import CaseRow
 from bench.engines.reading import Reading
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
-from bench.forecast.predict import Prediction, predict, predict_boundary, predict_fits_at
+from bench.forecast.predict import AnyLimits, AnyReplayer, Prediction, predict, predict_boundary, predict_fits_at
 from bench.forecast.search import grid
 from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.versions import installed_versions
 from bench.trace.passes import NoPrediction
-from bench.trace.replay import Replayer
 
 _KEPT_REPLAYERS = 16
 
@@ -66,7 +64,7 @@ class Forecaster:
     def __init__(self, traces: TraceLibrary, rows: Iterable[CaseRow] = ()) -> None:
         self._traces = traces
         self._calibration = Calibration(installed_versions(), rows)
-        self._replayers: OrderedDict[str, Replayer | str] = OrderedDict()
+        self._replayers: OrderedDict[str, AnyReplayer | str] = OrderedDict()
         self._lock = threading.Lock()
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -136,12 +134,13 @@ class Forecaster:
             # An engine that cannot run a model says so in the first case.
             probes = 1 if str(said.reason).startswith("Unsupported") else _probes(work, None)
             return Forecast(work, None, None, said.reason, probes, None, reading)
-        prediction = Prediction(**said.prediction)
+        prediction = Prediction.from_plain(said.prediction)
         fits_at = None
         if isinstance(work, Search):
             fits_at = prediction.max_seq_len if prediction.fits else 0
         case = replace(work.longest, max_seq_len=prediction.max_seq_len)
-        speed = estimated_speed(case) if prediction.fits else None
+        # Of several cards nothing is said: each waits for the one before.
+        speed = estimated_speed(case) if prediction.fits and not case.more_devices else None
         return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed, reading)
 
     def _key(self, work: Case | Search) -> str:
@@ -160,7 +159,12 @@ class Forecaster:
         ]
 
     def advise(self, search: Search) -> str | None:
-        """For a search that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks."""
+        """For a search that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks.
+
+        Of several cards nothing is said: what helps may be to put the model on them in another way.
+        """
+        if search.longest.more_devices:
+            return None
         options = list(smaller(search.longest))
         missing = self._missing_at_the_smallest(*smallest(search.longest))
         if missing is not None:
@@ -188,7 +192,7 @@ class Forecaster:
         lacking = _needed_bytes(shortest) - limits.total_bytes
         return f"not even with {said}: {shortest.max_seq_len} tokens need {_more(lacking)}"
 
-    def _replayer(self, case: Case) -> Replayer | str:
+    def _replayer(self, case: Case) -> AnyReplayer | str:
         """The search's replayer, or why there is none."""
         key = self._traces.search_key(case)
         with self._lock:
@@ -196,7 +200,7 @@ class Forecaster:
                 self._replayers.move_to_end(key)
                 return self._replayers[key]
         try:
-            replayer: Replayer | str = self._traces.replayer(case)
+            replayer: AnyReplayer | str = self._traces.replayer(case)
         except NoPrediction as reason:
             replayer = str(reason)
         with self._lock:
@@ -220,7 +224,7 @@ def _shortest(case: Case) -> Case:
     return replace(case, max_seq_len=grid(case.max_seq_len)[0])
 
 
-def _weights_lack(case: Case, limits: Limits) -> float:
+def _weights_lack(case: Case, limits: AnyLimits) -> float:
     """What is missing for the weights alone, as far as it is known without a recording; 0 where they may fit."""
     step = step_of(replace(case, batch_size=1))
     return max(0, step.weights_bytes - limits.torch_bytes) if step else 0
@@ -231,7 +235,7 @@ def _needed_bytes(prediction: Prediction) -> int:
     return sum(prediction.parts.values())
 
 
-def _saves_too_little(asked: Prediction, case: Case, than: Case, limits: Limits) -> bool:
+def _saves_too_little(asked: Prediction, case: Case, than: Case, limits: AnyLimits) -> bool:
     """Whether `case` only has another cache, and more is missing than all that the cache takes."""
     only_the_cache = case == replace(than, cache=case.cache)
     return only_the_cache and _needed_bytes(asked) - asked.parts["cache"] > limits.total_bytes

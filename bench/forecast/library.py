@@ -19,6 +19,7 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
+from bench.core.split import Split
 from bench.engines.registry import NAMES, engine_of, rules_of
 from bench.forecast.cache import ForecastStore
 from bench.launch.launcher import Launcher, LauncherFailed
@@ -27,6 +28,8 @@ from bench.launch.versions import engine_digest
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer, load_compiled
+from bench.trace.split import SplitTrace
+from bench.trace.split_replay import SplitReplayer
 
 
 def _recorded_cache(case: Case) -> str:
@@ -39,6 +42,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "bpw": lambda case: case.bpw == UNQUANTISED_BPW,
     "head_bits": lambda case: case.head_bits is None,
     "cache": _recorded_cache,
+    "split": lambda case: None if case.split is None else Split.parse(case.split).by,
 }
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
@@ -59,7 +63,7 @@ class TraceLibrary:
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
-        wanted = {each.path: each for case in cases if not case.more_devices for each in self._wanted(case)}
+        wanted = {each.path: each for case in cases for each in self._wanted(case)}
         missing = [each for path, each in wanted.items() if not path.exists()]
         if not missing:
             return
@@ -92,14 +96,15 @@ class TraceLibrary:
                 raise
         loading.result()
 
-    def replayer(self, case: Case) -> Replayer:
+    def replayer(self, case: Case) -> Replayer | SplitReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
-        if case.more_devices:
-            raise NoPrediction("several cards are not predicted yet")
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
-            trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
-            return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
+            tensor_bytes = load_tensor_bytes(paths[Recording.TENSORS])
+            if case.more_devices:
+                split = _load_split(paths[Recording.TRACE], case)
+                return rules_of(case.engine).split_replayer(split, tensor_bytes, case)
+            return Replayer(self._load(paths[Recording.TRACE], case.engine, case.cache), tensor_bytes)
         except NoPrediction:
             raise
         except FileNotFoundError:
@@ -111,12 +116,13 @@ class TraceLibrary:
 
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
-        return "-".join([*(each.path.stem for each in self._wanted(case)), case.cache])
+        split = [] if case.split is None else [str(len(case.devices)), case.split]
+        return "-".join([*(each.path.stem for each in self._wanted(case)), case.cache, *split])
 
     def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies."""
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
-        trace = [case.model.fingerprint, supports_flash_attention(case.device), *setting]
+        trace = [case.model.fingerprint, all(map(supports_flash_attention, case.devices)), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
         recorded = replace(case, cache=_recorded_cache(case))
         for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
@@ -147,6 +153,11 @@ def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
     rules = rules_of(engine)
     return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
+
+
+def _load_split(path: Path, case: Case) -> SplitTrace:
+    rules = rules_of(case.engine)
+    return SplitTrace.load(path, rules.setup).with_cache(rules.with_cache, case.cache)
 
 
 def _load_compiled() -> None:

@@ -5,13 +5,44 @@ Replays of what the engine was recorded to allocate (bench.memory): the same all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from bench.allocator.limits import Limits
+from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import PARTS
 from bench.core.case import PAGE
 from bench.forecast.search import Observation, found, grid, next_probe
-from bench.trace.replay import Replay, Replayer
+from bench.trace.replay import CardReplay, Replay
+from bench.trace.split_replay import SplitReplay
+
+AnyLimits = Limits | MachineLimits
+
+
+class AnyReplayer(Protocol):
+    """A search on one card or on several (`bench.trace.replay`, `bench.trace.split_replay`)."""
+
+    @property
+    def reading(self) -> dict[str, Any] | None:
+        """What the engine made of config.json, in plain values."""
+
+    def replay(self, max_seq_len: int, limits: Any, endless: bool = False) -> Replay:
+        """The case at that length on these cards, or on endless ones."""
+
+    def needed_bytes(self, max_seq_len: int, limits: Any) -> int:
+        """About what PyTorch must hold."""
+
+
+@dataclass(frozen=True)
+class CardPrediction:
+    """What one of several cards comes to; `attention_layers` of the model have their keys and values there."""
+
+    attention_layers: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    peak_device_bytes: int
+    headroom_bytes: int
+    parts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -19,7 +50,8 @@ class Prediction:
     """The peaks of one case; where it does not `fit`, those that it would have on a card without a limit.
 
     `parts` are the bytes of each part alive at the peak of allocated bytes, the CUDA context among them; `failed_in` is
-    the section in which memory runs out.
+    the section in which memory runs out. On several cards all are sums; `cards` says it of each where the case fits,
+    and `failed_on` is the number of the one that runs out.
     """
 
     max_seq_len: int
@@ -29,14 +61,22 @@ class Prediction:
     peak_reserved_bytes: int
     peak_device_bytes: int
     parts: dict[str, int]
+    cards: tuple[CardPrediction, ...] | None = None
+    failed_on: int | None = None
+
+    @staticmethod
+    def from_plain(told: Mapping[str, Any]) -> Prediction:
+        """Reads what `dataclasses.asdict` has made."""
+        cards = told.get("cards")
+        return Prediction(**{**told, "cards": cards and tuple(CardPrediction(**card) for card in cards)})
 
 
-def predict(replayer: Replayer, limits: Limits, max_seq_len: int) -> Prediction:
+def predict(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> Prediction:
     """One case on a card. Raises `NoPrediction`."""
     return _prediction(replayer, limits, max_seq_len, replayer.replay(max_seq_len, limits))
 
 
-def predict_boundary(replayer: Replayer, limits: Limits, search_end: int) -> Prediction:
+def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> Prediction:
     """The longest case, in pages, that fits a card; the shortest, which does not, where nothing fits.
 
     Raises `NoPrediction`.
@@ -51,14 +91,20 @@ def predict_boundary(replayer: Replayer, limits: Limits, search_end: int) -> Pre
     return _prediction(replayer, limits, length, replays[length])
 
 
-def predict_fits_at(replayer: Replayer, limits: Limits, search_end: int) -> int:
+def predict_fits_at(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
     """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `NoPrediction`."""
     boundary = predict_boundary(replayer, limits, search_end)
     return boundary.max_seq_len if boundary.fits else 0
 
 
-def _prediction(replayer: Replayer, limits: Limits, max_seq_len: int, limited: Replay) -> Prediction:
+def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limited: Replay) -> Prediction:
     replay = limited if limited.fits else replayer.replay(max_seq_len, limits, endless=True)
+    cards = None
+    if isinstance(limited, SplitReplay) and isinstance(limits, MachineLimits) and limited.fits:
+        cards = tuple(
+            _card(layers, card, own)
+            for layers, card, own in zip(limited.attention_layers, limited.cards, limits.cards, strict=True)
+        )
     return Prediction(
         max_seq_len=max_seq_len,
         fits=limited.fits,
@@ -66,11 +112,29 @@ def _prediction(replayer: Replayer, limits: Limits, max_seq_len: int, limited: R
         peak_allocated_bytes=replay.peak_allocated_bytes,
         peak_reserved_bytes=replay.peak_reserved_bytes,
         peak_device_bytes=replay.peak_reserved_bytes + limits.context_bytes,
-        parts={**dict(zip(PARTS, replay.parts_at_peak, strict=True)), "context": limits.context_bytes},
+        parts=_parts(replay, limits),
+        cards=cards,
+        failed_on=limited.failed_on if isinstance(limited, SplitReplay) else None,
     )
 
 
-def _estimate(replayer: Replayer, limits: Limits, search_end: int) -> int:
+def _card(layers: int, replay: CardReplay, limits: Limits) -> CardPrediction:
+    device_bytes = replay.peak_reserved_bytes + limits.context_bytes
+    return CardPrediction(
+        attention_layers=layers,
+        peak_allocated_bytes=replay.peak_allocated_bytes,
+        peak_reserved_bytes=replay.peak_reserved_bytes,
+        peak_device_bytes=device_bytes,
+        headroom_bytes=limits.total_bytes - device_bytes,
+        parts=_parts(replay, limits),
+    )
+
+
+def _parts(replay: Replay | CardReplay, limits: AnyLimits) -> dict[str, int]:
+    return {**dict(zip(PARTS, replay.parts_at_peak, strict=True)), "context": limits.context_bytes}
+
+
+def _estimate(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
     """Where the line through two lengths crosses the card's limit: near the boundary, but for fragmentation."""
     short, long = min(PAGE, search_end), search_end
     least, most = (replayer.needed_bytes(length, limits) for length in (short, long))

@@ -57,6 +57,7 @@ class ForecastRow:
     gains: list[Gain] | None = None
     advice: str | None = None
     estimated_probe_s: float | None = None
+    cards: list[dict[str, Any]] | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -97,6 +98,8 @@ class ForecastRow:
         """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
+        if own["cards"] is None:  # of one card the other fields say all
+            del own["cards"]
         return {**self.identity, **own, "predicted_needed_bytes": self.predicted_needed_bytes, "gains": gains}
 
 

@@ -51,7 +51,7 @@ def layers_of(templates: Iterable[Array], depth: int, period: int) -> Layers:
     return Layers(
         bounds=np.array(bounds, np.int64),
         alike=np.array(alike, np.int64),
-        carried=np.concatenate(carried).astype(np.int64),
+        carried=np.concatenate([np.zeros(0, np.int64), *carried]).astype(np.int64),
         carried_bounds=np.stack(carried_bounds).astype(np.int64),
         period=period,
     )

@@ -6,7 +6,7 @@ An example. A model was recorded with five layers, each of which allocates its o
 >>> recorded[:, LAYER] = np.repeat(range(5), 2)
 >>> recorded[::2, BLOCK] = range(0, 10, 2)  # the event that allocates a block gives it its number
 >>> recorded[3::2, BLOCK] = range(0, 8, 2)  # the second event of layer i frees the block of layer i - 1
->>> deep = _deepen(recorded, num_layers=5, period=1, depth=7)
+>>> deep = deepen(recorded, num_layers=5, period=1, depth=7)
 
 The model has seven: a layer is repeated twice, and each layer still frees the block of the one before it.
 
@@ -77,6 +77,22 @@ def save_reason(path: Path, reason: str) -> None:
             np.savez_compressed(file, about=np.array(json.dumps(about)))
 
 
+def save_arrays(path: Path, about: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Writes a trace; it appears whole or not at all."""
+    with replaced(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Raises `NoPrediction` where a reason is what was kept, and OSError where nothing was."""
+    with np.load(path, allow_pickle=False) as file:
+        about: dict[str, Any] = json.loads(str(file["about"]))
+        arrays = {name: file[name] for name in file.files if name != "about"}
+    if "reason" in about:
+        raise NoPrediction(about["reason"])
+    return about, arrays
+
+
 class Sections(NamedTuple):
     """Every section of a case: phases, kinds (keys of `ParametricTrace.templates`), `terms` [sections, NUM_TERMS]."""
 
@@ -109,10 +125,12 @@ class ParametricTrace:
 
     def save(self, path: Path) -> None:
         """Writes the trace; it appears whole or not at all."""
+        save_arrays(path, self.about(), self.templates)
+
+    def about(self) -> dict[str, Any]:
+        """All but the templates, as plain data."""
         about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "templates"}
-        about["setup"] = self.setup.to_plain()
-        with replaced(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, about=np.array(json.dumps(about)), **self.templates)  # type: ignore[arg-type]
+        return {**about, "setup": self.setup.to_plain()}
 
     @staticmethod
     def load(path: Path, make_setup: Callable[..., Setup]) -> ParametricTrace:
@@ -120,11 +138,11 @@ class ParametricTrace:
 
         Raises `NoPrediction` where that is what was kept, and OSError where nothing was.
         """
-        with np.load(path, allow_pickle=False) as file:
-            about: dict[str, Any] = json.loads(str(file["about"]))
-            templates = {name: file[name] for name in file.files if name != "about"}
-        if "reason" in about:
-            raise NoPrediction(about["reason"])
+        return ParametricTrace.of(*load_arrays(path), make_setup)
+
+    @staticmethod
+    def of(about: dict[str, Any], templates: dict[str, Array], make_setup: Callable[..., Setup]) -> ParametricTrace:
+        """From what `about` gave, and the templates."""
         return ParametricTrace(templates=templates, **{**about, "setup": make_setup(**about["setup"])})
 
     def passes(self, max_seq_len: int) -> list[Pass]:
@@ -177,7 +195,7 @@ class ParametricTrace:
         """The same with every layer of the model spelled out."""
         if self.depth == self.num_layers:
             return self
-        templates = {kind: _deepen(t, self.num_layers, self.period, self.depth) for kind, t in self.templates.items()}
+        templates = {kind: deepen(t, self.num_layers, self.period, self.depth) for kind, t in self.templates.items()}
         return replace(self, templates=templates, num_layers=self.depth)
 
     @cached_property
@@ -192,7 +210,7 @@ class ParametricTrace:
     @cached_property
     def all_events(self) -> tuple[Array, Array]:
         """The events of all kinds of sections, and where those of each kind begin."""
-        return _concatenated(self.templates.values())
+        return concatenated(self.templates.values())
 
     @cached_property
     def layers(self) -> Layers:
@@ -202,10 +220,11 @@ class ParametricTrace:
     @cached_property
     def flash_calls(self) -> tuple[Array, Array]:
         """The same, of events whose size follows from the kind of card: one of each sort."""
-        return _concatenated(_flash_calls(template) for template in self.templates.values())
+        return concatenated(_flash_calls(template) for template in self.templates.values())
 
 
-def _concatenated(templates: Iterable[Array]) -> tuple[Array, Array]:
+def concatenated(templates: Iterable[Array]) -> tuple[Array, Array]:
+    """The events of several templates, and where those of each begin."""
     together = list(templates)
     starts = np.cumsum([0, *map(len, together)]).astype(np.int64)
     return np.ascontiguousarray(np.concatenate(together)), starts
@@ -217,12 +236,20 @@ def _flash_calls(template: Array) -> Array:
     return calls[np.unique(shapes, axis=0, return_index=True)[1]]
 
 
-def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
-    """Repeats the last period of layers that is shown until there are `depth`."""
+def deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
+    """Repeats the last period of layers that is shown until there are `depth`, or leaves out those before the last.
+
+    Raises `NoPrediction` where what is left out is needed.
+    """
     spans = spans_of_layers(template, num_layers)
-    shown = SHOWN_PERIODS * period
-    sources = [*range(-1, shown), *(shown - period + i % period for i in range(depth - num_layers))]
-    sources += range(shown, num_layers + 1)
+    if depth < num_layers:
+        if depth < 2 or (depth == 2 and np.diff(spans[2]) != np.diff(spans[3])):
+            raise NoPrediction(f"no recording shows a card with {depth} whole layers, among them the last")
+        sources = [*range(-1, depth - 1), num_layers - 1, num_layers]
+    else:
+        shown = SHOWN_PERIODS * period
+        sources = [*range(-1, shown), *(shown - period + i % period for i in range(depth - num_layers))]
+        sources += range(shown, num_layers + 1)
     starts = np.cumsum([0] + [spans[source + 1][1] - spans[source + 1][0] for source in sources])
     parts = []
     for layer, source in enumerate(sources, start=-1):
@@ -231,6 +258,8 @@ def _deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
         maker = template[part[:, BLOCK], LAYER]  # the recorded layer whose allocation each event is about
         # Blocks made up to two periods back are shifted along with the layer; older ones are shared by all layers.
         near = (maker >= 0) & (source - maker <= 2 * period)
+        if depth < num_layers and (np.any(near & (maker + layer < source)) or np.any(~near & (maker > depth - 2))):
+            raise NoPrediction(f"no recording shows a card with {depth} whole layers")
         first = np.array([span[0] for span in spans])[maker + 1]
         part[:, BLOCK] += starts[np.where(near, maker + layer - source, maker) + 1] - first
         parts.append(part)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from bench.allocator.flash import Call
 
+RESERVE_BYTES = 1 << 20  # that a recording on several cards keeps free: it tells them from all else that is kept
+
 
 class Op(IntEnum):
     """What happened to the allocator."""
@@ -25,15 +27,17 @@ class Size(IntEnum):
     WORKSPACE = 2  # the cuBLAS workspace of the card
     SCRATCH = 3  # the most that any module of the model wants
     SORT = 4  # the numbers that are sorted, and the generation of the card
-    FLASH_0 = 5  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
-    FLASH_1 = 6
-    FLASH_2 = 7
+    RESERVE = 5  # what is kept free on each of several cards
+    FLASH_0 = 6  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
+    FLASH_1 = 7
+    FLASH_2 = 8
 
 
 class Event(NamedTuple):
-    """`block` numbers the allocations of a recording; `layer` is the decoder layer at work, -1 before the first.
+    """`block` numbers the allocations of a card; `layer` is the decoder layer at work, -1 before the first.
 
-    Where `size` is SORT, `size_bytes` are the numbers that are sorted.
+    Where `size` is SORT, `size_bytes` are the numbers that are sorted. `module` counts the modules of a layer, and
+    those after the last one.
     """
 
     op: Op
@@ -45,6 +49,7 @@ class Event(NamedTuple):
     size: Size = Size.LENGTHS
     tensor: str | None = None
     call: Call | None = None
+    module: int = 0
 
 
 @dataclass
@@ -58,7 +63,10 @@ class Section:
 
 @dataclass
 class Recording:
-    """A case at one length, as far as it was recorded. The model had `num_layers` layers, repeating every `period`.
+    """A case at one length on one card, as far as it was recorded.
+
+    The card had `num_layers` whole layers, repeating every `period`; `first_layer` is the model's number of the first.
+    Events count layers from that one.
 
     Its sections are those of `schedule` and then the `extra_passes`; or the first two, loading and making the cache.
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch.
@@ -69,3 +77,4 @@ class Recording:
     period: int
     scratch: list[tuple[int, int]] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
+    first_layer: int = 0

@@ -13,7 +13,7 @@ in it. At 2,048 tokens, of which 1,024 are there, that is 2 and 20 MiB.
 >>> lengths = np.stack([columns.terms(0, 0, 2048), columns.terms(256, 1024, 2048)])
 >>> def replay(card_bytes):
 ...     state, rows = allocator.new_state(card_bytes, len(PARTS), max_blocks=8, num_streams=1), np.full(2, -1)
-...     ended = sections.replay(events, layers, np.array([0, 1]), lengths, (0, 2), (1, 0, 0, 1), state, rows)
+...     ended = sections.replay(events, layers, np.array([0, 1]), lengths, (0, 2), (1, 0, 0, 1, 0), state, rows)
 ...     return ended, int(state.counters[allocator.PEAK_ALLOCATED]) >> 20
 
 On 40 MiB both sections go through (0 is `DONE`), with 22 MiB in use at the peak. On 32 MiB the card is full in section
@@ -45,8 +45,18 @@ from bench.trace.recording import Size
 from bench.trace.sections import CROWDED, FULL, Card
 from bench.trace.template import DENOMINATOR, Array
 
-_ENDLESS_BYTES = 1 << 60
+ENDLESS_BYTES = 1 << 60
 _ENDS = 64  # sections
+
+
+@dataclass(frozen=True)
+class CardReplay:
+    """The peaks of one card."""
+
+    peak_allocated_bytes: int
+    peak_requested_bytes: int
+    peak_reserved_bytes: int
+    parts_at_peak: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -131,30 +141,23 @@ class Replayer:
         Raises `NoPrediction` for lengths that the recordings say nothing about.
         """
         plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
-        limit_bytes = _ENDLESS_BYTES if endless else limits.torch_bytes
+        limit_bytes = ENDLESS_BYTES if endless else limits.torch_bytes
         key = max_seq_len, self._asked_before_decode(plan, limits)
         if endless and key not in self._beginnings:
-            self._beginnings[key], _ = self._run(plan, limits, _ENDLESS_BYTES, end=plan.first_decode)
+            self._beginnings[key], _ = self._run(plan, limits, ENDLESS_BYTES, end=plan.first_decode)
         beginning = self._beginnings.get(key)
         if beginning is not None and beginning.state.counters[allocator.PEAK_RESERVED] <= limit_bytes:
             # Where the card was never full, it makes no difference how large it is.
             stage, failed = self._run(plan, limits, limit_bytes, beginning)
         else:
             stage, failed = self._run(plan, limits, limit_bytes)
-        counters = stage.state.counters
-        return Replay(
-            failed_in=None if failed is None else plan.phases[failed],
-            peak_allocated_bytes=int(counters[allocator.PEAK_ALLOCATED]),
-            peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
-            peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
-            parts_at_peak=tuple(int(size) for size in stage.state.parts[1]),
-        )
+        return Replay(failed_in=None if failed is None else plan.phases[failed], **vars(outcome_of(stage.state)))
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         """About what PyTorch must hold at that length, on any card; remembered."""
         if max_seq_len not in self._needed:
             plan = _without_middle(self._plan(max_seq_len))
-            stage, _ = self._run(plan, limits, _ENDLESS_BYTES)
+            stage, _ = self._run(plan, limits, ENDLESS_BYTES)
             self._needed[max_seq_len] = int(stage.state.counters[allocator.PEAK_ALLOCATED])
         return self._needed[max_seq_len]
 
@@ -164,7 +167,7 @@ class Replayer:
 
     def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
         """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
-        card = _card(limits, plan.scratch_bytes)
+        card = card_of(limits, plan.scratch_bytes)
         flash_sizes: Array = sections.all_sizes(
             *self._trace.flash_calls, plan.kinds[: plan.first_decode], plan.lengths, card
         )
@@ -174,7 +177,7 @@ class Replayer:
         self, plan: _Plan, limits: Limits, limit_bytes: int, beginning: _Stage | None = None, end: int | None = None
     ) -> tuple[_Stage, int | None]:
         """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
-        card = _card(limits, plan.scratch_bytes)
+        card = card_of(limits, plan.scratch_bytes)
         steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
         while True:
             stage = self._empty_card(limit_bytes) if beginning is None else beginning.copy(limit_bytes)
@@ -193,10 +196,11 @@ def load_compiled() -> None:
     """Has numba load what replays run, or compile it, by replaying nothing: the first replay need not wait for that."""
     nothing, no_events = np.zeros(0, np.int64), np.zeros((0, columns.NUM_COLUMNS), np.int64)
     layers = Layers(np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), nothing, np.zeros((0, 1), np.int64), 1)
-    lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1)
-    state = allocator.new_state(_ENDLESS_BYTES, len(PARTS), 2, 1)
+    lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1, 0)
+    state = allocator.new_state(ENDLESS_BYTES, len(PARTS), 2, 1)
     sections.replay(no_events, layers, nothing, lengths, (0, 0), card, state, nothing)
     sections.all_sizes(no_events, np.zeros(1, np.int64), nothing, lengths, card)
+    sections.fill(no_events, np.zeros(columns.NUM_TERMS, np.int64), card, state, nothing)
 
 
 def _without_middle(plan: _Plan) -> _Plan:
@@ -208,5 +212,17 @@ def _without_middle(plan: _Plan) -> _Plan:
     return _Plan(phases, plan.kinds[ends], plan.lengths[ends], plan.scratch_bytes, phases.index(Phase.DECODE))
 
 
-def _card(limits: Limits, scratch_bytes: int) -> Card:
-    return limits.num_sms, limits.workspace_bytes, scratch_bytes, limits.sort_tile
+def card_of(limits: Limits, scratch_bytes: int, reserve_bytes: int = 0) -> Card:
+    """What sizes follow from, beside the lengths."""
+    return limits.num_sms, limits.workspace_bytes, scratch_bytes, limits.sort_tile, reserve_bytes
+
+
+def outcome_of(state: State) -> CardReplay:
+    """What an allocator has come to."""
+    counters = state.counters
+    return CardReplay(
+        peak_allocated_bytes=int(counters[allocator.PEAK_ALLOCATED]),
+        peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
+        peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
+        parts_at_peak=tuple(int(size) for size in state.parts[1]),
+    )

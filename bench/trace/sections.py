@@ -22,8 +22,8 @@ _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 _LAGS = 2  # periods of layers after which a state may return: blocks that layers hand on may swap places
 
 _MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
-_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _FLASH_0 = (
-    int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.FLASH_0)
+_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _RESERVE, _FLASH_0 = (
+    int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.RESERVE, Size.FLASH_0)
 )
 _OP, _BLOCK, _STREAM, _PART, _SIZE_RULE = (
     columns.OP,
@@ -43,8 +43,9 @@ _SIZE_TERMS, _Q_TERMS, _K_TERMS = columns.SIZE_TERMS, columns.Q_TERMS, columns.K
 # How a replay ends: all done, the card full, or no room left in the arrays of the allocator's state.
 DONE, FULL, CROWDED = range(3)
 
-# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, and how much is sorted at a time.
-Card = tuple[int, int, int, int]
+# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, how much is sorted at a time, and the
+# bytes that are kept free.
+Card = tuple[int, int, int, int, int]
 
 
 @njit(cache=True, nogil=True)
@@ -98,6 +99,22 @@ def replay(
             return step, ended
         steady = same and _mark(state) == mark
     return steps[1] - 1, DONE
+
+
+@njit(cache=True, nogil=True)
+def fill(events: Array, lengths: Array, card: Card, state: State, rows: Array) -> int:
+    """Runs one section until the card is full; the number of events that went through.
+
+    `rows` [events] are the blocks that are held, -1 once they are free. There must be room for all of them.
+    """
+    sizes = np.zeros(len(events), np.int64)
+    _sizes_of(events, 0, len(events), lengths, card, sizes)
+    for index in range(len(events)):
+        if _run_events(events, index, index + 1, sizes[index:], rows, 0, state) != DONE:
+            return index
+        if events[index, _OP] == _FREE:
+            rows[events[index, _BLOCK]] = -1
+    return len(events)
 
 
 @compiled
@@ -220,6 +237,8 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
             size = card[2]
         elif rule == _SORT:
             size = sort.workspace_bytes(_value(events, index, _SIZE_TERMS, lengths), card[3])
+        elif rule == _RESERVE:
+            size = card[4]
         elif rule == _TENSOR:
             size = events[index, _SIZE_TERMS] // DENOMINATOR
         elif rule >= _FLASH_0:

@@ -40,8 +40,11 @@ from bench.trace.recording import Op, Recording, Section, Size
 from bench.trace.template import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, spans_of_layers
 
 
-def solve(recordings: Sequence[Recording], setup: Setup, depth: int) -> ParametricTrace:
+def solve(recordings: Sequence[Recording], setup: Setup, depth: int, repeats: bool | None = None) -> ParametricTrace:
     """The trace of one search; `depth` is the number of layers of the whole model.
+
+    `repeats` says whether the layers that were recorded must show how they repeat; by default that is so where the
+    model has more of them.
 
     Raises `NoPrediction` for recordings of other passes than the scenario's.
     """
@@ -50,13 +53,13 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int) -> Parametr
     for recording in recordings:
         for each, section in _told_apart(recording, setup):
             terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
-            samples.setdefault(each.kind, []).append(_Sample(each, terms, section))
+            samples.setdefault(each.kind, []).append(_Sample(each, terms, section, recording.first_layer))
     tensors: dict[str, int] = {}
     templates, null_space, refused = {}, {}, {}
     for kind, found in samples.items():
         try:
             template = _solve_kind(kind, [_as_array(sample, first.num_layers, tensors) for sample in found], found)
-            if first.num_layers < depth:
+            if first.num_layers < depth if repeats is None else repeats:
                 _require_repetition(kind, template, first.num_layers, first.period)
         except NoPrediction as reason:
             refused[kind] = str(reason)
@@ -84,6 +87,7 @@ class _Sample(NamedTuple):
     each: Pass
     terms: Array
     section: Section
+    first_layer: int
 
 
 def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
@@ -102,13 +106,14 @@ def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]
 
 def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Array:
     """The section's events; the first column of each group of coefficients holds a plain value."""
-    each, _, section = sample
+    each, _, section, first_layer = sample
     rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
     layers = _layers_of_cache(section, num_layers) if each.phase == Phase.CACHE else None
     made: dict[int, int] = {}
     for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
         row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part
         row[columns.LAYER] = event.layer if layers is None else layers[index]
+        row[columns.MODULE] = event.module
         row[columns.SIZE_RULE], row[columns.TENSOR] = event.size, -1
         row[columns.BLOCK] = index
         if event.op is Op.MALLOC:
@@ -118,7 +123,7 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
                 raise NoPrediction(f"{each.kind} frees what an earlier section allocated")
             row[columns.BLOCK] = made[event.block]
         if event.tensor is not None:
-            name = event.tensor.replace(f".{event.layer}.", ".{}.", 1)
+            name = event.tensor.replace(f".{event.layer + first_layer}.", ".{}.", 1)
             row[columns.TENSOR] = tensors.setdefault(name, len(tensors))
         elif event.call is not None:
             call = event.call
@@ -139,6 +144,8 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
 
 def _layers_of_cache(section: Section, num_layers: int) -> list[int]:
     """A cache is made layer by layer, with some tensors for all of them at the end."""
+    if not section.events:
+        return []
     sizes = [event.size_bytes for event in section.events]
     for rest in range(len(sizes) + 1):
         each, remainder = divmod(len(sizes) - rest, num_layers)
@@ -213,6 +220,8 @@ def _null_space(samples: Sequence[Array]) -> list[list[int]]:
 
 def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:
     """Raises `NoPrediction` unless the last two periods that were recorded are equal, relative to their own layers."""
+    if num_layers <= columns.SHOWN_PERIODS * period:
+        raise NoPrediction(f"{num_layers} layers show too little of how they repeat")
     spans = spans_of_layers(template, num_layers)
     last_of_layer = np.array([last for _, last in spans])
 

@@ -19,9 +19,9 @@ NUM_TERMS = 6
 # The periods of layers in a recording: two that the first events may still affect, and two that must be equal.
 SHOWN_PERIODS = 4
 # The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
-OP, BLOCK, STREAM, PART, LAYER, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(12)
-SIZE_TERMS, Q_TERMS, K_TERMS = 12, 12 + NUM_TERMS, 12 + 2 * NUM_TERMS
-NUM_COLUMNS = 12 + 3 * NUM_TERMS
+OP, BLOCK, STREAM, PART, LAYER, MODULE, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(13)
+SIZE_TERMS, Q_TERMS, K_TERMS = 13, 13 + NUM_TERMS, 13 + 2 * NUM_TERMS
+NUM_COLUMNS = 13 + 3 * NUM_TERMS
 
 
 def terms(q_len: int | Array, k_len: int | Array, max_seq_len: int | Array) -> Array:

@@ -15,7 +15,7 @@ import torch
 
 from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
-from bench.allocator.parts import PARTS, SCRATCH, WORKSPACE
+from bench.allocator.parts import PARTS, RESERVE, SCRATCH, WORKSPACE
 from bench.core.case import Case
 from bench.scenarios.base import Act, Pace
 from bench.scenarios.registry import scenario_of
@@ -23,8 +23,10 @@ from bench.tensor_files import read_header
 from bench.trace import parametric as trace
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import Pass
-from bench.trace.recording import Event, Op, Recording, Section, Size
+from bench.trace.recording import RESERVE_BYTES, Event, Op, Recording, Section, Size
 from bench.trace.solve import solve
+from bench.trace.split import FIRST, Place, SplitTrace, beginning_of
+from bench.worker.engines.base import Beginning
 from bench.worker.engines.registry import worker_engine
 from bench.worker.scenario import perform
 from bench.worker.simulated.machine import SimulatedMachine, open_machine
@@ -35,67 +37,44 @@ _OF_LOADING = (Act.LOAD, Act.CACHE)
 _BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
 
 
-class Recorder(CachingAllocator, Observer):
-    """An allocator that never runs out, and notes everything."""
+class Recorder(Observer):
+    """Hears what the engine is about; its `cards` are allocators that never run out, and note everything."""
 
-    def __init__(self, recording: Recording) -> None:
-        super().__init__(_ENDLESS_BYTES, len(PARTS))
-        self.recording = recording
-        self._events: list[Event] = []
-        self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
-        self._count = 0
+    def __init__(self, recordings: Sequence[Recording]) -> None:
+        self.cards = [NotingCard(self, recording) for recording in recordings]
+        self.layer = -1
+        self.module = 0
         # What the next allocations are for, and the numbers that are sorted in them.
-        self._expected: list[tuple[Size, Call | None, int | None]] = []
+        self.expected: list[tuple[Size, Call | None, int | None]] = []
         self._tensors: dict[str, dict[int, str]] = {}
         self._on_host: dict[
             int, tuple[torch.Tensor, str]
         ] = {}  # what was read to the host, kept so that it stays itself
-        self.layer = -1
 
     def enter(self, q_len: int = 0, k_len: int = 0) -> None:
         """A new section begins."""
-        self.recording.sections.append(Section(q_len, k_len))
-        self._events = self.recording.sections[-1].events
-        self.layer = -1
+        for card in self.cards:
+            card.enter(q_len, k_len)
+        self.layer, self.module = -1, 0
 
     def scratch(self, lines: list[tuple[int, int]]) -> None:
         """What the model wants of scratch."""
-        self.recording.scratch = lines
+        for card in self.cards:
+            card.recording.scratch = lines
 
     def stop(self) -> None:
         """What is still freed, now or much later, is no part of the recording any more."""
-        self._events = []
-
-    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
-        """Allocates, and records the event with what decides its size."""
-        row = super().malloc(size_bytes, stream, part)
-        self._numbers[row] = self._count
-        size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
-        if self._expected:
-            size, call, length = self._expected.pop(0)
-        asked = size_bytes if length is None else length
-        self._events.append(Event(Op.MALLOC, self._count, asked, stream, part, self.layer, size, None, call))
-        self._count += 1
-        return row
-
-    def free(self, row: int) -> None:
-        """Frees, and records the event."""
-        super().free(row)
-        self._events.append(Event(Op.FREE, self._numbers.pop(row), layer=self.layer))
-
-    def empty_cache(self) -> None:
-        """Empties the cache, and records the event."""
-        super().empty_cache()
-        self._events.append(Event(Op.EMPTY_CACHE, layer=self.layer))
+        for card in self.cards:
+            card.events = []
 
     def attention(self, call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """The next three allocations are the temporaries of this call."""
-        self._expected = [(size, call, None) for size in (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)]
+        self.expected = [(size, call, None) for size in (Size.FLASH_0, Size.FLASH_1, Size.FLASH_2)]
         return tuple(max(1, size) for size in sizes)  # on another card all three may be there: keep their places
 
     def sort(self, length: int) -> None:
         """The next allocation is the workspace to sort `length` numbers."""
-        self._expected = [(Size.SORT, None, length)]
+        self.expected = [(Size.SORT, None, length)]
 
     def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
         """`target` is read from `offset` in the file: names the tensor, on the card or on the host."""
@@ -104,7 +83,7 @@ class Recorder(CachingAllocator, Observer):
             self._tensors[filename] = {entry.start: name for name, entry in entries.items()}
         name = self._tensors[filename][offset]
         if isinstance(target, SimulatedTensor):
-            self._name(target, name)
+            self.cards[target.card.index].name(target, name)
         else:
             self._on_host[target.data_ptr()] = (target, name)
 
@@ -113,28 +92,82 @@ class Recorder(CachingAllocator, Observer):
         read = self._on_host.pop(source.data_ptr(), None)
         # A slice of it, or a cast one, is of a size of its own.
         if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
-            self._name(target, read[1])
+            self.cards[target.card.index].name(target, read[1])
 
-    def _name(self, target: SimulatedTensor, name: str) -> None:
+
+class NotingCard(CachingAllocator):
+    """One card of a `Recorder`."""
+
+    def __init__(self, recorder: Recorder, recording: Recording) -> None:
+        super().__init__(_ENDLESS_BYTES, len(PARTS))
+        self.recording = recording
+        self.events: list[Event] = []
+        self._recorder = recorder
+        self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
+        self._count = 0
+
+    def enter(self, q_len: int, k_len: int) -> None:
+        """A new section begins."""
+        self.recording.sections.append(Section(q_len, k_len))
+        self.events = self.recording.sections[-1].events
+
+    def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
+        """Allocates, and records the event with what decides its size."""
+        row = super().malloc(size_bytes, stream, part)
+        self._numbers[row] = self._count
+        size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
+        if part == RESERVE and size_bytes == RESERVE_BYTES:
+            size = Size.RESERVE
+        if self._recorder.expected:
+            size, call, length = self._recorder.expected.pop(0)
+        asked = size_bytes if length is None else length
+        self._note(Event(Op.MALLOC, self._count, asked, stream, part, size=size, call=call))
+        self._count += 1
+        return row
+
+    def free(self, row: int) -> None:
+        """Frees, and records the event."""
+        super().free(row)
+        self._note(Event(Op.FREE, self._numbers.pop(row)))
+
+    def empty_cache(self) -> None:
+        """Empties the cache, and records the event."""
+        super().empty_cache()
+        self._note(Event(Op.EMPTY_CACHE))
+
+    def name(self, target: SimulatedTensor, name: str) -> None:
         """The last allocation, which `target` has just been given, holds the tensor `name`."""
         if target.claim is not None:
-            last = self._events[-1]
+            last = self.events[-1]
             assert last.block == self._numbers[target.claim.block]
-            self._events[-1] = last._replace(size=Size.TENSOR, tensor=name)
+            self.events[-1] = last._replace(size=Size.TENSOR, tensor=name)
+
+    def _note(self, event: Event) -> None:
+        layer = self._recorder.layer - self.recording.first_layer
+        self.events.append(event._replace(layer=max(layer, -1), module=self._recorder.module))
 
 
-def make_trace(case: Case, layouts: Path) -> ParametricTrace:
-    """The parametric trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
+def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
+    """The trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
     with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
 
-    def record_at(max_seq_len: int, extra: Sequence[Pass] | None) -> Recording:
-        shallow = dataclasses.replace(how.case, max_seq_len=max_seq_len)
-        return record(shallow, layouts, extra, how.num_layers, how.period)
+    def trace_of(beginning: Beginning | None) -> ParametricTrace:
+        recordings = []
+        for lengths, is_whole in ((how.setup.whole_lengths(), True), (how.setup.load_lengths(), False)):
+            for length in lengths:
+                extra = how.setup.extra_passes(length) if is_whole else None
+                shallow = dataclasses.replace(how.case if beginning is None else beginning.case, max_seq_len=length)
+                num_layers = how.num_layers if beginning is None else beginning.num_layers
+                recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning))
+        repeats = recordings[0].num_layers > 1 if case.more_devices else None
+        solved = solve(recordings, how.setup, how.depth, repeats)
+        return dataclasses.replace(solved, reading=how.reading.to_plain())
 
-    recordings = [record_at(length, how.setup.extra_passes(length)) for length in how.setup.whole_lengths()]
-    recordings += [record_at(length, None) for length in how.setup.load_lengths()]
-    return dataclasses.replace(solve(recordings, how.setup, how.depth), reading=how.reading.to_plain())
+    if not case.more_devices:
+        return trace_of(None)
+    others = {beginning_of(Place(each.layer, each.module), each.depth): trace_of(each) for each in how.beginnings}
+    return SplitTrace({FIRST: trace_of(None), **others})
 
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
@@ -148,18 +181,25 @@ def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
 
 
 def record(
-    case: Case, layouts: Path, extra: Sequence[Pass] | None = (), num_layers: int = 0, period: int = 1
+    case: Case,
+    layouts: Path,
+    extra: Sequence[Pass] | None = (),
+    num_layers: int = 0,
+    period: int = 1,
+    beginning: Beginning | None = None,
 ) -> Recording:
     """Carries out the steps of `case` and then the `extra` passes; where they are None, only those of loading.
 
-    `num_layers` and `period` are put into the recording as they are.
+    `num_layers` and `period` are put into the recording as they are. It is that of the first card, or of the second
+    which has the `beginning`.
     """
     engine = worker_engine(case.engine)
-    recording = Recording(case.max_seq_len, num_layers, period)
+    first_layers = [0, *(beginning.first_layer if beginning else 0 for _ in case.more_devices)]
+    recordings = [Recording(case.max_seq_len, num_layers, period, first_layer=first) for first in first_layers]
     with _open_machine(case) as simulated:
-        recorder = Recorder(recording)
-        simulated.use(recorder, recorder)
-        with engine.marked(recorder):
+        recorder = Recorder(recordings)
+        simulated.use(recorder.cards, recorder)
+        with engine.marked(recorder, beginning):
             session = engine.session(case, simulated)
             session.open(simulated.model_dir(case, layouts))
             session.build()
@@ -173,7 +213,7 @@ def record(
             for each in extra or ():
                 engine.forward(session, each)
             recorder.stop()
-    return recording
+    return recordings[0 if beginning is None else 1]
 
 
 def _open_machine(case: Case) -> AbstractContextManager[SimulatedMachine]:

@@ -8,6 +8,7 @@ from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.schedule import endless, load_compiled
 from bench.engines.exllamav2.setup import Setup, unread_setup
 from bench.engines.exllamav2.snippets import snippets
+from bench.engines.exllamav2.splits import split_replayer
 
 RULES = EngineRules(
     endless=endless,
@@ -15,6 +16,7 @@ RULES = EngineRules(
     unread_setup=unread_setup,
     load_compiled=load_compiled,
     with_cache=with_cache,
+    split_replayer=split_replayer,
     notes=notes,
     snippets=snippets,
 )

@@ -13,11 +13,31 @@ from bench.worker.interfaces.engine import Engine, Session
 from bench.worker.simulated.engine import SimulatedEngine
 
 
+class Beginning(NamedTuple):
+    """A card of several that begins with the module number `module` of the layer `layer`, in both of a shallow `case`.
+
+    `first_layer` is the first layer that is on it as a whole, and `num_layers` how many are. Where there is no such
+    layer, the number is that among the modules after all of them.
+    """
+
+    case: Case
+    layer: int
+    module: int
+    first_layer: int
+    num_layers: int
+
+    @property
+    def depth(self) -> int:
+        """The number of layers of the shallow model."""
+        return self.first_layer + self.num_layers
+
+
 class Recordable(NamedTuple):
     """How a case is recorded.
 
     `case` is the same with as few layers as show them all: `num_layers`, which repeat every `period`, of the `depth`
     that the model has. `setup` decides which passes there are, `reading` is what the engine made of config.json.
+    On several cards `beginnings` are those that a card other than the first may have.
     """
 
     case: Case
@@ -26,12 +46,18 @@ class Recordable(NamedTuple):
     depth: int
     setup: Setup
     reading: Reading
+    beginnings: tuple[Beginning, ...] = ()
 
 
 class Listener(Protocol):
-    """Who is told what the engine is about. `layer` is the decoder layer at work, -1 before the first."""
+    """Who is told what the engine is about.
+
+    `layer` is the decoder layer at work, -1 before the first, and `module` the number of the module in it; after the
+    last layer modules are counted, too.
+    """
 
     layer: int
+    module: int
 
     def enter(self, q_len: int, k_len: int) -> None:
         """A pass of `q_len` tokens begins, after which the cache holds `k_len`."""
@@ -46,8 +72,11 @@ class RecordedEngine(Protocol):
     def recordable(self, case: Case, machine: Machine) -> Recordable:
         """Raises `Unsupported`."""
 
-    def marked(self, listener: Listener) -> AbstractContextManager[None]:
-        """While it lasts, the engine's models, passes and layers tell `listener` that they begin."""
+    def marked(self, listener: Listener, beginning: Beginning | None = None) -> AbstractContextManager[None]:
+        """While it lasts, the engine's models, passes and layers tell `listener` that they begin.
+
+        With a `beginning`, the second card begins with that module.
+        """
 
     def forward(self, session: Session, each: Pass) -> None:
         """One pass more of a session whose cache is there, as the engine makes it in a case."""

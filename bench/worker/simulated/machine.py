@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from bench.core.case import Case
 from bench.core.device import DeviceSpec
 from bench.notes.rules import notes_of_cards
 from bench.scenarios.registry import scenario_of
-from bench.worker.interfaces.engine import Unsupported
 from bench.worker.simulated import attention, copies, cuda_api, operators
 from bench.worker.simulated.card import SimulatedCard
 from bench.worker.simulated.compiler import keep_out_compiler
@@ -62,11 +61,10 @@ class SimulatedMachine:
         """What the catalogue assumes of the cards."""
         return notes_of_cards([card.spec for card in self.cards])
 
-    def use(self, allocator: CachingAllocator, observer: Observer) -> None:
-        """Gives its only card another allocator before anything is allocated; `observer` hears what that cannot."""
-        if len(self.cards) > 1:
-            raise Unsupported("what several cards are asked for is not recorded")
-        self.cards[0].allocator = allocator
+    def use(self, allocators: Sequence[CachingAllocator], observer: Observer) -> None:
+        """Gives each card another allocator before anything is allocated; `observer` hears what those cannot."""
+        for card, allocator in zip(self.cards, allocators, strict=True):
+            card.allocator = allocator
         _CUDA.observer = observer
 
 

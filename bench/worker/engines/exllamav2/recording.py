@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,26 +10,32 @@ from unittest import mock
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.engines.exllamav2.setup import Setup
 from bench.trace.template import SHOWN_PERIODS
-from bench.worker.engines.base import Listener, Recordable
+from bench.worker.engines.base import Beginning, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
 from bench.worker.engines.exllamav2.readable import read_config
+from bench.worker.engines.exllamav2.several_cards import begin_a_card, on_two_cards
+from bench.worker.engines.exllamav2.shallow import with_layers
+from bench.worker.engines.exllamav2.shallow import with_num_hidden_layers as with_num_hidden_layers
 from bench.worker.interfaces.card import Machine
-
-_LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")  # ExLlamaV2Config.prepare
 
 
 def recordable(case: Case, machine: Machine) -> Recordable:
     """How `case` is recorded on a machine like `machine`. Raises `Unsupported`."""
     config = read_config(case.model.config)
     setup = _setup(case, config, choose_attention(config, case.attention, machine))
-    shallow, period = _shallow(case, config)
+    num_layers, period = _depth(case, config)
+    shallow = case if num_layers == config.num_hidden_layers else with_layers(case, num_layers)
+    beginnings: tuple[Beginning, ...] = ()
+    if case.more_devices:
+        shallow, beginnings = on_two_cards(shallow, config, num_layers, period)
     return Recordable(
         case=shallow,
-        num_layers=read_config(shallow.model.config).num_hidden_layers,
+        num_layers=num_layers,
         period=period,
         depth=config.num_hidden_layers,
         setup=setup,
         reading=read_back(config, setup.attention),
+        beginnings=beginnings,
     )
 
 
@@ -54,35 +59,24 @@ def _setup(case: Case, config: Any, attention: str) -> Setup:
     )
 
 
-def _shallow(case: Case, config: Any) -> tuple[Case, int]:
-    """The case with as few layers as show them all, and after how many they repeat."""
+def _depth(case: Case, config: Any) -> tuple[int, int]:
+    """As few layers as show them all, and after how many they repeat."""
     period = 1
     if config.arch.lm.alternating_swa:  # ExLlamaV2.__init__
         period = config.sliding_window_pattern if config.sliding_window_pattern > 1 else 2
     shown = SHOWN_PERIODS * period
     fewest = shown + 1 + (config.num_hidden_layers - shown - 1) % period  # so that the last layer falls where it does
-    if fewest >= config.num_hidden_layers or case.model.has_weights:
-        return case, period
-    model = dataclasses.replace(
-        case.model,
-        config=with_num_hidden_layers(case.model.config, fewest),
-        fingerprint=f"{case.model.fingerprint}-{fewest}",
-    )
-    return dataclasses.replace(case, model=model), period
-
-
-def with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
-    """A config.json (parsed) of a model that is so deep."""
-    shallow: dict[str, Any] = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}
-    text_config = shallow.get("text_config")
-    if isinstance(text_config, dict):
-        shallow["text_config"] = with_num_hidden_layers(text_config, num_layers)
-    return shallow
+    if case.model.has_weights:
+        return config.num_hidden_layers, period
+    return fewest if case.more_devices else min(fewest, config.num_hidden_layers), period
 
 
 @contextmanager
-def marked(listener: Listener) -> Iterator[None]:
-    """While it lasts, models, passes and layers tell `listener` that they begin."""
+def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[None]:
+    """While it lasts, models, passes and layers tell `listener` that they begin.
+
+    With a `beginning`, its module goes to the second card: of the first it is told that it does not fit.
+    """
     from exllamav2.model import ExLlamaV2
 
     make, forward_chunk = ExLlamaV2.__init__, ExLlamaV2.forward_chunk
@@ -90,12 +84,15 @@ def marked(listener: Listener) -> Iterator[None]:
     def marked_make(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
         listener.scratch(_scratch(self))
-        layer = -1
+        layer, number = -1, -1
         for module in self.modules:
             own = getattr(module, "layer_idx", None)
-            layer = own if own is not None else (-1 if layer < 0 else self.config.num_hidden_layers)
+            before, layer = layer, own if own is not None else (-1 if layer < 0 else self.config.num_hidden_layers)
+            number = number + 1 if layer == before else 0
             for name in ("set_device_idx", "load", "forward"):
-                setattr(module, name, _marking(getattr(module, name), listener, layer))
+                setattr(module, name, _marking(getattr(module, name), listener, layer, number))
+            if beginning is not None and (layer, number) == (beginning.layer, beginning.module):
+                begin_a_card(module)
 
     def marked_forward_chunk(self: Any, **kwargs: Any) -> Any:
         q_len = kwargs["input_ids"].shape[1]
@@ -122,9 +119,9 @@ def _scratch(model: Any) -> list[tuple[int, int]]:
     return [line for line in lines if not any(a >= line[0] and b >= line[1] and (a, b) != line for a, b in lines)]
 
 
-def _marking(method: Callable[..., Any], listener: Listener, layer: int) -> Callable[..., Any]:
+def _marking(method: Callable[..., Any], listener: Listener, layer: int, number: int) -> Callable[..., Any]:
     def marked(*args: Any, **kwargs: Any) -> Any:
-        listener.layer = layer
+        listener.layer, listener.module = layer, number
         return method(*args, **kwargs)
 
     return marked

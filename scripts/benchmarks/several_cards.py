@@ -1,0 +1,222 @@
+"""Is what is predicted for several cards what runs there, to the byte? Random machines, most of them rather small.
+
+Each cell is a model cut to a few layers, a bit width, a cache and a chunk on two or three made-up cards that differ
+in size, CUDA context and kind. Its boundary is searched with the prediction, on simulated cards. Every case is compared
+with its prediction: whether it fits or the phase in which memory runs out, which layers are where, and on each card the
+peaks of allocated, requested and reserved bytes and the parts.
+
+    .venv/bin/python scripts/benchmarks/several_cards.py --cells 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import mean
+
+from bench.allocator.limits import MachineLimits, limits_of
+from bench.config.cases import plan_sweep
+from bench.core.case import PAGE, Case
+from bench.core.messages import Entered, Message, last
+from bench.core.split import Split, SplitBy
+from bench.engines.registry import engine_of, rules_of
+from bench.forecast.predict import predict_fits_at
+from bench.forecast.search import Observation, found, next_probe
+from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.parametric import load_tensor_bytes
+from bench.trace.passes import NoPrediction
+from bench.trace.split import SplitTrace
+from bench.trace.split_replay import SplitReplay
+from bench.worker import cards, recorder, scenario
+from bench.worker.cards import preload
+
+MIB = 1 << 20
+ENGINE = "exllamav2"
+MODELS = {
+    "llama_3_1_8b": (14, 8192),
+    "llama_3_1_70b": (12, 8192),
+    "qwen2_5_14b": (17, 8192),
+    "phi_3_medium_128k": (16, 8192),
+    "mistral_nemo_12b": (15, 8192),
+    "command_r_35b": (13, 8192),
+}
+LAYOUTS = Path(tempfile.mkdtemp())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a case ended on simulated cards."""
+
+    failed_in: str | None
+    cards: list[tuple[int, int, int, tuple[int, ...]]]
+    layers: list[int] | None
+
+
+def run(case: Case) -> Ran:
+    """By the engine's own code."""
+    messages: list[Message] = []
+    layers: list[int] | None = None
+    failed_in = None
+    with cards.open_machine(case) as machine:
+        try:
+            scenario.run(case, machine, LAYOUTS, messages.append)
+            layers = [card.layers for card in getattr(messages[-1], "cards", [])]
+        except RuntimeError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
+                raise
+            entered = last(messages, Entered)
+            failed_in = str(entered and entered.phase)
+        figures = []
+        for card in machine.cards:
+            stats = card.allocator.stats
+            peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
+            figures.append((*peaks, tuple(card.allocator.parts_at_peak)))
+    return Ran(failed_in, figures, layers)
+
+
+def differences(ran: Ran, predicted: SplitReplay) -> list[str]:
+    """What is not as predicted. Where memory runs out in loading, the last card got as far as it got."""
+    if ran.failed_in != predicted.failed_in:
+        return [f"ran out in {ran.failed_in}, predicted in {predicted.failed_in}"]
+    told = []
+    if ran.layers is not None and tuple(ran.layers) != predicted.attention_layers:
+        told.append(f"layers {ran.layers}, predicted {predicted.attention_layers}")
+    if ran.failed_in is None:
+        for number, (figures, card) in enumerate(zip(ran.cards, predicted.cards, strict=True)):
+            own = (card.peak_allocated_bytes, card.peak_requested_bytes, card.peak_reserved_bytes, card.parts_at_peak)
+            if figures != own:
+                told.append(f"card {number}: {figures}, predicted {own}")
+    return told
+
+
+@cache
+def trace_of(model: str, cache_type: str, chunk: int, by: str) -> SplitTrace:
+    """Recorded once, of the cache in whose place it is recorded."""
+    trace = recorder.make_trace(case_of(model, 4.0, cache_type, chunk, by), LAYOUTS)
+    assert isinstance(trace, SplitTrace)
+    return trace
+
+
+@cache
+def tensor_bytes(model: str, bpw: float) -> dict[str, int]:
+    """The sizes of the checkpoint's tensors."""
+    path = LAYOUTS / "tensors.json"
+    recorder.save_tensor_bytes(path, case_of(model, bpw, "FP16", 2048, SplitBy.AUTO), LAYOUTS)
+    return load_tensor_bytes(path)
+
+
+def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str) -> Case:
+    """A case on two cards; their sizes come later."""
+    layers, longest = MODELS[model]
+    words = [f"model={model}", f"model.name=cut_{model}", f"model.config.num_hidden_layers={layers}", f"bpw={bpw}"]
+    words += [f"cache={cache_type}", f"max_input_len={chunk}", f"max_seq_len={longest}", "device=2xrtx_4090"]
+    words += ["gpu_split=[20,20]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
+    return plan_sweep(words).cases[0]
+
+
+def random_machine(chosen: random.Random, case: Case, needed: int) -> Case:
+    """`case` on two or three cards that have about what is `needed` together."""
+    count = chosen.choice((2, 2, 3))
+    shares = [chosen.uniform(0.45, 1.0) for _ in range(count)]
+    total = needed * chosen.uniform(1.0, 1.25) + count * chosen.uniform(350, 900) * MIB
+    kinds = [("8.6", 28), ("8.9", 128), ("9.0", 132), ("12.0", 170), ("8.0", 108)]
+    devices = []
+    for share in shares:
+        capability, multiprocessors = chosen.choice(kinds)
+        context = chosen.randrange(200, 600) * MIB
+        size = int(total * share / sum(shares)) // (1 << 16) * (1 << 16) + context
+        devices.append(
+            replace(
+                case.device,
+                name=f"made_up_{size >> 20}_mib",
+                total_memory_bytes=size,
+                context_bytes=context,
+                compute_capability=capability,
+                multi_processor_count=multiprocessors,
+                workspace_bytes=None,
+            )
+        )
+    first, *others = devices
+    reserve = None
+    if chosen.random() < 0.4:
+        reserve = tuple(chosen.choice((0, 96, 512, 64)) * MIB for _ in devices)
+    return replace(case, device=first, more_devices=tuple(others), split=str(Split(SplitBy.AUTO, None, reserve)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
+    parser.add_argument("--recordings", type=int, default=10, metavar="N", help="to predict them with (default 10)")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    preload("simulated", ENGINE)
+    gc.collect()
+    gc.freeze()
+    chosen = random.Random(arguments.seed)
+    counts: Counter[str] = Counter()
+    probes: list[int] = []
+    predicting = running = 0.0
+    recordings = [
+        (chosen.choice(list(MODELS)), chosen.choice((512, 2048)), recorded_as)
+        for recorded_as in ("FP16", "Q6") * (arguments.recordings // 2)
+    ]
+    for number in range(arguments.cells):
+        model, chunk, recorded_as = recordings[number * len(recordings) // arguments.cells]
+        bpw, cache_type = chosen.choice((2.5, 4.0, 6.0)), "FP16"
+        if recorded_as != cache_type:
+            cache_type = chosen.choice(("Q8", "Q6", "Q4"))
+        case = case_of(model, bpw, cache_type, chunk, SplitBy.AUTO)
+        spec, rules = engine_of(ENGINE), rules_of(ENGINE)
+        recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, SplitBy.AUTO)
+
+        trace = recorded.with_cache(rules.with_cache, cache_type)
+        length = chosen.randrange(1, MODELS[model][1] // PAGE) * PAGE
+        plenty = MachineLimits((limits_of(case.device, None),))
+        needed = rules.split_replayer(trace, tensor_bytes(model, bpw), case).needed_bytes(length, plenty)
+        case = random_machine(chosen, case, needed)
+        replayer = rules.split_replayer(trace, tensor_bytes(model, bpw), case)
+        limits = MachineLimits(tuple(limits_of(device, None) for device in case.devices))
+        search_end = case.max_seq_len
+        started = time.process_time()
+        try:
+            guess: int | None = predict_fits_at(replayer, limits, search_end)
+        except NoPrediction as reason:
+            guess = None
+            counts[f"no prediction: {reason}"] += 1
+        predicting += time.process_time() - started
+        observations: list[Observation] = []
+        while (length_ := next_probe(search_end, guess, observations)) is not None:
+            started = time.process_time()
+            ran = run(replace(case, max_seq_len=length_))
+            running += time.process_time() - started
+            observations.append(Observation(length_, ran.failed_in is None))
+            try:
+                told = differences(ran, replayer.replay(length_, limits))
+            except NoPrediction as reason:
+                counts[f"case not predicted: {reason}"] += 1
+                continue
+            counts["cases as predicted" if not told else "cases that differ"] += 1
+            counts[f"ended: {ran.failed_in or 'fits'}"] += 1
+            if told:
+                print(f"differs: cell {number} {case.model.name} {bpw} {cache_type} {chunk} {length_} {case.split}")
+                print("  ", *told, sep="\n   ", flush=True)
+        fits_at = found(search_end, observations).fits_at
+        probes.append(len(observations))
+        counts["boundary as predicted" if (guess or None) == fits_at else "boundary differs"] += 1
+        print(f"{number} {case.model.name} {bpw} {cache_type} {chunk} {len(observations)} probes", flush=True)
+        counts["nothing fits" if fits_at is None else "all fits" if fits_at == search_end else "inside"] += 1
+    print(f"{arguments.cells} cells, {mean(probes):.2f} probes on average, at most {max(probes)}")
+    for what, count in sorted(counts.items()):
+        print(f"  {what}: {count}")
+    print(f"CPU seconds: {predicting:.1f} to predict the boundaries, {running:.1f} to run {sum(probes)} cases")
+
+
+if __name__ == "__main__":
+    main()

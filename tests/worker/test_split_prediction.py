@@ -1,0 +1,137 @@
+"""Several cards: what is predicted is what runs there, on each card to the byte; or nothing is predicted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.allocator.limits import MachineLimits, limits_of
+from bench.core.case import Case
+from bench.core.messages import Entered, Message, Result, last
+from bench.engines.exllamav2.quantised_caches import with_cache
+from bench.engines.exllamav2.spec import SPEC
+from bench.engines.exllamav2.splits import split_replayer
+from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.passes import NoPrediction
+from bench.trace.split import SplitTrace
+from bench.trace.split_replay import SplitReplay
+from bench.worker import cards, recorder, scenario
+from tests.worker.predicted_and_simulated import case_of, little_garbage, tensor_bytes_of
+
+MIB = 1 << 20
+KINDS = (("8.6", 28), ("8.9", 128), ("9.0", 132), ("7.5", 40))
+Ending = tuple[str | None, list[tuple[int, int, int, tuple[int, ...]]], list[int] | None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    with little_garbage():
+        yield
+
+
+def trace_of(case: Case, layouts: Path) -> SplitTrace:
+    """A search on several cards, as `bench.forecast.library` has it."""
+    trace = recorder.make_trace(replace(case, cache=SPEC.caches[case.cache].recorded_as), layouts)
+    assert isinstance(trace, SplitTrace)
+    return trace.with_cache(with_cache, case.cache)
+
+
+def on_cards(case: Case, sizes_mib: tuple[float, ...], split: str) -> Case:
+    """The case on cards of these sizes, each of another kind."""
+    devices = [
+        replace(
+            case.device,
+            total_memory_bytes=int(size * MIB),
+            compute_capability=kind,
+            multi_processor_count=multiprocessors,
+        )
+        for size, (kind, multiprocessors) in zip(sizes_mib, KINDS, strict=False)
+    ]
+    return replace(case, device=devices[0], more_devices=tuple(devices[1:]), split=split)
+
+
+def simulate(case: Case, layouts: Path) -> Ending:
+    """By the engine's own code: where memory runs out, the peaks of each card, its layers."""
+    messages: list[Message] = []
+    failed_in = layers = None
+    with cards.open_machine(case) as machine:
+        try:
+            scenario.run(case, machine, layouts, messages.append)
+            result = last(messages, Result)
+            layers = [card.layers for card in result.cards] if result else None
+        except RuntimeError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
+                raise
+            entered = last(messages, Entered)
+            failed_in = str(entered and entered.phase)
+        peaks = []
+        for card in machine.cards:
+            stats = card.allocator.stats
+            own = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
+            peaks.append((*own, tuple(card.allocator.parts_at_peak)))
+    return failed_in, peaks, layers
+
+
+def told(replay: SplitReplay) -> Ending:
+    """The same of a replay."""
+    peaks = [
+        (card.peak_allocated_bytes, card.peak_requested_bytes, card.peak_reserved_bytes, card.parts_at_peak)
+        for card in replay.cards
+    ]
+    return replay.failed_in, peaks, None if replay.failed_in else list(replay.attention_layers)
+
+
+def limits(case: Case) -> MachineLimits:
+    return MachineLimits(tuple(limits_of(device, None) for device in case.devices))
+
+
+def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[float, ...], str]]:
+    """Cards that together have about what is needed, and what is kept free on them."""
+    chosen = random.Random(seed)
+    for number in range(count):
+        shares = [chosen.uniform(0.3, 1) for _ in range(2 + number % 2)]
+        total = need_mib * chosen.uniform(0.95, 1.3) + 300 * len(shares)
+        reserve = ["0", "8", "24"][number % 3]
+        sizes = tuple(total * share / sum(shares) for share in shares)
+        yield sizes, f"auto({','.join([reserve] * len(shares))})"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "axes"),
+    [
+        ("CohereForCausalLM", {"max_input_len": 256}),
+        ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa"}),
+    ],
+)
+def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: str, axes: dict[str, Any]) -> None:
+    assert_predicted(layouts, architecture, axes, 3)
+
+
+def assert_predicted(layouts: Path, architecture: str, axes: dict[str, Any], count: int) -> set[str]:
+    """That some machines are predicted, and as they run; how they end."""
+    search = on_cards(case_of(architecture, 12, lazy=True, **axes), (1 << 20, 1 << 20), "auto(0,0)")
+    trace, tensor_bytes = trace_of(search, layouts), tensor_bytes_of(search, layouts)
+    replayer = split_replayer(trace, tensor_bytes, search)
+    seen: list[str] = []
+    length = 2560
+    need = replayer.replay(length, limits(search), endless=True).peak_allocated_bytes / MIB
+    for sizes, split in machines(need, len(architecture), count):
+        case = replace(on_cards(search, sizes, split), max_seq_len=length)
+        replayer = split_replayer(trace, tensor_bytes, case)
+        try:
+            predicted = replayer.replay(length, limits(case))
+        except NoPrediction as reason:
+            seen.append(str(reason))
+            continue
+        ran = simulate(case, layouts)
+        assert told(predicted)[0] == ran[0]
+        if ran[0] is None:
+            assert told(predicted) == ran
+        seen.append(ran[0] or "fits")
+    assert "fits" in seen
+    return set(seen)
