@@ -11,6 +11,8 @@ from pathlib import Path
 
 from bench.commands.display import Display, Quarters, display_for
 from bench.config.cases import plan_checkpoint
+from bench.config.models import resolve_model
+from bench.config.settings import ModelSettings
 from bench.config.units import parse_size
 from bench.core.errors import BadInput, ExitCode
 from bench.report.text.units import duration, size
@@ -48,8 +50,9 @@ def synth(overrides: Sequence[str], out: Path, seed: int, shard_size: str, spars
         return ExitCode.INTERRUPTED
     files = "1 file" if len(shards) == 1 else f"{len(shards)} files"
     kind = "sparse: all weights are zero" if sparse else f"random weights, seed {seed}"
+    bpw = resolve_model(ModelSettings("local", path=str(out))).bpw
     print(
-        f"{recipe.case.model.name} {recipe.case.bpw:g} bpw, {size(layout.size_bytes)} in {files}, {kind}; "
+        f"{recipe.case.model.name} {bpw:g} bpw, {size(layout.size_bytes)} in {files}, {kind}; "
         f"{duration(time.monotonic() - started)}\n"
         f"use it with: model=local model.path={out}"
     )

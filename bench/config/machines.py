@@ -61,8 +61,9 @@ def adopt(name: str, catalogue: Catalogue) -> str:
     if not 2 <= len(cards) <= MAX_CARDS:
         raise BadInput(f"device={name}: {len(cards)} cards; a machine has 2 to {MAX_CARDS}, as in {_EXAMPLE}")
     read = {card: _read(card, name, catalogue) for card in dict.fromkeys(cards)}
-    adopted = machine_name([str(read[card]["name"]) for card in cards])
-    node: dict[str, object] = {"name": adopted, "kind": MACHINE, "cards": [read[card] for card in cards]}
+    called = machine_name([str(read[card]["name"]) for card in cards])
+    node: dict[str, object] = {"name": called, "kind": MACHINE, "cards": [read[card] for card in cards]}
+    adopted = called.replace("/", "-")  # which Hydra takes for a group
     if catalogue.machines.get(adopted, node) != node:  # other cards of the same names
         adopted = f"{adopted}-{len(catalogue.machines)}"
     catalogue.machines[adopted] = node

@@ -17,6 +17,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from bench.config.models import resolve_model
+from bench.config.settings import ModelSettings
 from tests.conftest import Program
 from tests.synth import headers
 from tests.synth.exl2 import read
@@ -49,6 +51,8 @@ def digests(directory: Path) -> dict[str, str]:
 def test_what_it_makes_says_what_it_is_and_can_be_measured(in_process: Program, tmp_path: Path, model: str) -> None:
     made = in_process("synth", "model=local", model, "bpw=3.5", "--out", "made", "--shard-size", "1MiB")
     assert (made.returncode, made.stdout.count("model.path=made")) == (0, 1)
+    bpw = resolve_model(ModelSettings("local", path=str(tmp_path / "made"))).bpw  # four layers do not make 3.5
+    assert made.stdout.startswith(f"small {bpw:g} bpw, ")
     directory = tmp_path / "made"
     assert not (tmp_path / "made.partial").exists()
     names = {path.name for path in directory.iterdir()}

@@ -55,6 +55,13 @@ def test_the_cards_of_a_machine_are_those_of_the_catalogue() -> None:
     assert first == second == single
 
 
+@pytest.mark.parametrize("name", ["a/b c", "RTX 3080 (10 GB)", "2xfoo", "a+b", "x,y"])
+def test_a_card_in_a_machine_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{CARD}name: '{name}'\n")
+    assert _names(f"device=2x{path}") == [[name, name]]
+
+
 def test_a_machine_has_cards_of_one_s_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(CARD)

@@ -158,7 +158,7 @@ def _head_options() -> dict[int, Any]:
 
 
 def _choose_bits(attention: list[list[Any]], mlps: list[list[list[Any]]], bpw: float) -> Iterator[tuple[Any, Any]]:
-    """Each linear layer with the quantisation that brings the whole model closest to `bpw`.
+    """Each linear layer with the quantisation that brings the model to `bpw`, or below by part of a layer's step.
 
     The quantiser mixes neighbouring options over the layers by the error that it measures; without weights there is no
     error to measure, so the richer option of each pair is spread evenly over the layers. The sum of bits is the same.
