@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from bench.launch.launchers import Launchers
 from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_cards, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document
+from bench.report.json_document import in_lines
 from bench.report.tables.forecasts import show
 from bench.report.text.console import console_for
 from bench.run.resume import Stored
@@ -69,7 +69,7 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     slow = slowness(stored.rows, [work.longest for work in works])
     expectation = expect(rows, stored.rows, jobs, slow, settings.timeout_s)
     if as_json:
-        print(json.dumps(document(rows, expectation), indent=2))
+        sys.stdout.writelines(in_lines(document(rows, expectation)))
     else:
         show(rows, expectation, console_for())
     return ExitCode.DONE

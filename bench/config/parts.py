@@ -66,7 +66,7 @@ class Part:
     def typed_values(self, axis: Override) -> list[Any]:
         """The values of an axis, as they are when the part has them."""
         if axis.key not in self._typed_values:
-            self._typed_values[axis.key] = [_assigned(self._config, axis.key, value) for value in axis.values]
+            self._typed_values[axis.key] = _assigned(self._config, axis.key, axis.values)
         return self._typed_values[axis.key]
 
 
@@ -174,11 +174,17 @@ def part_with(key: str, parts: dict[str, Part]) -> Part:
     return parts.get(key.partition(".")[0], parts[""])
 
 
-def _assigned(config: DictConfig, key: str, value: Any) -> Any:
-    scratch = copy.deepcopy(config)
-    try:
-        OmegaConf.update(scratch, key, value, merge=True)
-        found = OmegaConf.select(scratch, key)
-    except OmegaConfBaseException as error:
-        raise BadInput(composition(error)) from error
-    return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+def _assigned(config: DictConfig, key: str, values: Sequence[Any]) -> list[Any]:
+    """Each of `values` as `config` has it at `key`."""
+    typed: list[Any] = []
+    scratch: DictConfig | None = None
+    for value in values:
+        if scratch is None or isinstance(value, dict):  # which would be merged with the one before it
+            scratch = copy.deepcopy(config)
+        try:
+            OmegaConf.update(scratch, key, value, merge=True)
+            found = OmegaConf.select(scratch, key)
+        except OmegaConfBaseException as error:
+            raise BadInput(composition(error)) from error
+        typed.append(OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found)
+    return typed
