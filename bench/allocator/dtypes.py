@@ -36,4 +36,8 @@ def assumptions(config: Mapping[str, Any], bpw: float, has_weights: bool) -> lis
     """The note on an assumed type of weights; none where they are quantised, or were read."""
     if bpw != UNQUANTISED_BPW or has_weights or told(config) is not None:
         return []
-    return [f"weights of {ASSUMED} assumed: config.json names no torch_dtype"]
+    text = config.get("text_config")
+    scopes = (config, text if isinstance(text, dict) else {})
+    named = next((scope[key] for scope in scopes for key in _KEYS if scope.get(key) is not None), None)
+    said = "no torch_dtype" if named is None else f"torch_dtype {named}, which is none that is loaded"
+    return [f"weights of {ASSUMED} assumed: config.json names {said}"]

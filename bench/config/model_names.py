@@ -7,9 +7,9 @@ from pathlib import Path
 
 # A folder of the Hugging Face cache: models--ORG--NAME/snapshots/HASH.
 _CACHED = re.compile(r"models--(.+)")
-# What a quantised model's folder is called where the one above it names the model: 4.0bpw, 6_0-h8, exl2-4.25bpw, exl2.
+# What a folder is called where the one above it names the model: 4.0bpw, 6_0-h8, exl2-4.25bpw, 5.0bpw-h6-exl2, exl2.
 _BITS = r"(?:bpw[-_]?|b)?(?P<bits>\d+(?:[._]\d+)?)(?:[-_ ]?(?:bpw|bits?))?"
-_QUANTISATION = re.compile(rf"exl2|(?:exl2[-_ ])?{_BITS}(?:[-_ ]?h(?:ead)?[-_]?\d+)?", re.IGNORECASE)
+_QUANTISATION = re.compile(rf"exl2|(?:exl2[-_ ])?{_BITS}(?:[-_ ]?h(?:ead|b)?[-_]?\d+)?(?:[-_ ]exl2)?", re.IGNORECASE)
 _MOST_PARTS = 4
 
 

@@ -25,7 +25,7 @@ _UNNAMED = ("local", "hub")
 
 
 def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW, engine: str = DEFAULT_ENGINE) -> ModelSpec:
-    """The model that `settings` name; `bpw` is what `{bpw}` in a revision stands for.
+    """The model that `settings` name; `bpw` is what is asked for, and what `{bpw}` in a revision stands for.
 
     Raises `BadInput` for a directory or a repository that is no model, or has weights that `engine` does not load.
     """
@@ -37,6 +37,9 @@ def resolve_model(settings: ModelSettings, bpw: float = UNQUANTISED_BPW, engine:
         return _from_catalogue(settings.name, json.dumps(settings.config, sort_keys=True))
     elif settings.repo:
         model = _from_hub(settings.repo, (settings.revision or "main").replace("{bpw}", str(bpw)), engine)
+        # Unquantised weights are what a quantised model is made of: its bits can be chosen, as in the catalogue.
+        if model.bpw == UNQUANTISED_BPW != bpw:
+            model = replace(model, bpw=None)
     else:
         raise BadInput("model=hub needs model.repo=ORG/NAME, and model.revision=REV where it is not main")
     return model if settings.name in _UNNAMED else replace(model, name=settings.name)
@@ -60,8 +63,6 @@ def _from_hub(repo: str, revision: str, engine: str) -> ModelSpec:
     return replace(
         model,
         name=repo.rpartition("/")[2] + ("" if revision == "main" else f"@{mark}"),
-        # Unquantised weights are what a quantised model is made of: its bits can be chosen, as in the catalogue.
-        bpw=None if model.bpw == UNQUANTISED_BPW else model.bpw,
         repo=repo,
         revision=resolved.commit,
     )

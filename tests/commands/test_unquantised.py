@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.allocator.dtypes import assumptions
 from bench.store.store import read_boundaries, read_cases
 from tests.conftest import Program
 
@@ -89,3 +90,8 @@ def test_synth_writes_the_type_that_config_json_names(
     assert made.returncode == 0, made.stderr
     with safe_open(tmp_path / "made" / "model.safetensors", framework="np") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {kind}
+
+
+def test_a_type_that_is_none_of_the_engines_is_told_as_it_is_named() -> None:
+    (note,) = assumptions({"torch_dtype": "float8_e4m3fn"}, bpw=16.0, has_weights=False)
+    assert note == "weights of BF16 assumed: config.json names torch_dtype float8_e4m3fn, which is none that is loaded"

@@ -195,6 +195,26 @@ def test_a_repository_of_unquantised_weights_is_asked_for_any_bits(served: Hub, 
     assert [(case.model.has_weights, case.bpw) for case in cases] == [(False, 3.0), (False, 4.0)]
 
 
+def test_unquantised_weights_of_a_repository_are_those_of_its_headers(
+    served: Hub, in_process: Program, tmp_path: Path
+) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "config.json").write_text(json.dumps(LLAMA | {"torch_dtype": "float32"}))
+    assert in_process("synth", "model.path=config", "bpw=16", "--out", "whole").returncode == 0
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(LLAMA))  # which names no type
+    served.repository("org/whole").commit("main", _files(tmp_path / "whole"))
+    for number, model in enumerate((["model.path=whole"], ["model=hub", "model.repo=org/whole"])):
+        overrides = ["bpw=16", "max_seq_len=512", "device=rtx_4090", f"results_dir=r{number}"]
+        done = in_process("sweep", *model, *overrides)
+        assert done.returncode == 0, done.stderr
+        assert "assumed: config.json names no torch_dtype" not in done.stdout
+    rows = [pq.read_table(next((tmp_path / f"r{number}").rglob("cases.parquet"))).to_pylist()[0] for number in (0, 1)]
+    peaks = [(row["peak_allocated_bytes"], row["peak_reserved_bytes"]) for row in rows]
+    assert peaks[0] == peaks[1]
+    assert rows[1]["predicted_peak_bytes"] == rows[1]["peak_allocated_bytes"]
+
+
 def test_a_repository_with_only_a_config_is_asked_for_any_bits(served: Hub) -> None:
     served.repository("org/base").commit("main", {"config.json": json.dumps(CONFIG).encode(), "model.bin": b"x"})
     assert [case.bpw for case in _cases("bpw=3.0,4.0", repo="org/base")] == [3.0, 4.0]

@@ -25,6 +25,8 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 4096
         ("/models/mine/6.5bpw_h8", "mine/6.5bpw_h8"),
         ("/models/mine/exl2/4.0bpw", "mine/exl2/4.0bpw"),
         ("/models/mine/exl2-4.0bpw", "mine/exl2-4.0bpw"),
+        ("/models/mine/5.0bpw-h6-exl2", "mine/5.0bpw-h6-exl2"),
+        ("/models/mine/5.0bpw-hb8-exl2", "mine/5.0bpw-hb8-exl2"),
         ("/models/mine/8", "mine/8"),
         ("/models/mine/b3.5", "mine/b3.5"),
         ("/models/phi3", "phi3"),
