@@ -70,6 +70,7 @@ def _as_row(row: ForecastRow) -> dict[str, Any]:
         "outcome": Outcome.FITS if row.fits else Outcome.OOM if row.fits is False else Outcome.ERROR,
         "peak_device_bytes": row.predicted_peak_device_bytes,
         "peak_reserved_bytes": row.predicted_peak_reserved_bytes,
+        "tightest_headroom_bytes": row.headroom_bytes if row.identity["device_cards"] is not None else None,
         **{name: parts.get(name) for name in ("context_bytes", "weights_bytes", "cache_bytes")},
         "estimated_decode_tokens_per_s": row.estimated_decode_tokens_per_s,
     }
