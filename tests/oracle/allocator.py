@@ -40,7 +40,7 @@ class RealAllocator:
         """What it answers to each operation."""
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0)
-        assert self._gpu.used_bytes == 0
+        assert self._gpu.used_bytes() == 0
         self._gpu.be(NullCard(card_bytes))
         before = self._counts()
         self._base: int | None = None

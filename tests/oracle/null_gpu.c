@@ -7,9 +7,13 @@
  * refusal when the card is full. What is not: values (device memory reads as zeros, but for small tables that the host
  * wrote), time, and whatever lives outside of cudaMalloc (the context, loaded modules); of the latter a fixed amount is
  * taken away (NULL_GPU_CONTEXT_BYTES), and more with the first kernel (NULL_GPU_MODULES_BYTES). Processes with the same
- * NULL_GPU_SHARED, a file, share one card: each sees what the others hold, and their contexts.
+ * NULL_GPU_SHARED, a file, share the cards: each sees what the others hold, and their contexts.
  *
- * How to read it: 1. the card, 2. its memory, 3. copies, 4. kernels, 5. streams and events, 6. facts about the card,
+ * NULL_GPU_CARDS says how many there are, for the life of a process, and NULL_GPU_PEER_ACCESS whether they reach each
+ * other's memory. A setting of a card may be a list, with commas; its last number is that of all further cards. Of them
+ * CUDA counts those that CUDA_VISIBLE_DEVICES names, by number or UUID, in its order; NVML counts all.
+ *
+ * How to read it: 1. the cards, 2. their memory, 3. copies, 4. kernels, 5. streams and events, 6. facts about a card,
  * 7. cuBLAS, 8. the driver, 9. NVML. A function that PyTorch never calls here is not answered: the program ends with
  * "undefined symbol" or an error of the real library, not with a wrong number.
  *
@@ -31,44 +35,78 @@
 
 #define API __attribute__((visibility("default")))
 
-/* 1. The card. Its size may be changed while nothing is allocated, so that one process can be many cards in turn. */
+/* 1. The cards. Their sizes may be changed while nothing is allocated, so that one process can be many cards in turn. */
 
+#define CARDS 8
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct {
+static struct card {
     size_t total, context, modules, used;
     int major, minor, multiprocessors, shared_kib, binary_version;
     char name[128];
-} card;
+} cards[CARDS];
+static int num_cards = 1, peer_access;
+static int visible[CARDS], num_visible; /* by CUDA's numbers */
+static __thread int device_of_thread; /* CUDA's number of the card that it is on: the first, until it says otherwise */
+static int current(void) { return visible[device_of_thread]; }
+#define UUID "GPU-6e756c6c-2d67-7075-2d30-3030303030%02x" /* null-gpu-0000000 in hexadecimal, of the first card */
 
-static size_t number(const char *name, size_t otherwise) {
-    const char *text = getenv(name);
-    return text ? strtoull(text, NULL, 10) : otherwise;
+/* The number of a card in a setting. */
+static size_t number(const char *name, int index, size_t otherwise) {
+    const char *text = getenv(name), *next;
+    if (!text) return otherwise;
+    while (index-- && (next = strchr(text, ','))) text = next + 1;
+    return strtoull(text, NULL, 10);
 }
 
-API void null_gpu_resize(size_t total, size_t context) {
-    card.total = total;
-    card.context = context;
+API void null_gpu_resize(int index, size_t total, size_t context) {
+    if (index < 0 || index >= num_cards) abort();
+    cards[index].total = total;
+    cards[index].context = context;
 }
 
-API void null_gpu_set(size_t total, size_t context, int major, int minor, int multiprocessors) {
-    null_gpu_resize(total, context);
-    card.major = major;
-    card.minor = minor;
-    card.multiprocessors = multiprocessors;
+API void null_gpu_set(int index, size_t total, size_t context, int major, int minor, int multiprocessors) {
+    null_gpu_resize(index, total, context);
+    struct card *card = &cards[index];
+    card->major = major;
+    card->minor = minor;
+    card->multiprocessors = multiprocessors;
     /* The largest shared memory of a block, and which of the wheel's binaries the real runtime would pick: the newest
      * that is not newer than the card. CUB chooses its algorithms by both. */
-    card.shared_kib = major == 7 ? 64 : major == 8 ? (minor == 0 ? 163 : 99) : major == 12 ? 99 : 227;
+    card->shared_kib = major == 7 ? 64 : major == 8 ? (minor == 0 ? 163 : 99) : major == 12 ? 99 : 227;
     static const int compiled[] = {75, 80, 86, 90, 100, 120};
     for (size_t i = 0; i < sizeof compiled / sizeof *compiled; i++)
-        if (compiled[i] <= 10 * major + minor) card.binary_version = compiled[i];
+        if (compiled[i] <= 10 * major + minor) card->binary_version = compiled[i];
 }
 
+/* What CUDA_VISIBLE_DEVICES names, up to the first that is not there; all cards without it. */
+static void look(void) {
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    for (int i = 0; !text && i < num_cards; i++) visible[num_visible++] = i;
+    while (text && *text && num_visible < num_cards) {
+        unsigned card;
+        if (sscanf(text, UUID, &card) == 1) card -= '0';
+        else if (sscanf(text, "%u", &card) != 1) return;
+        if (card >= (unsigned)num_cards) return;
+        visible[num_visible++] = (int)card;
+        if ((text = strchr(text, ','))) text++;
+    }
+}
+
+/* PyTorch asks each pair of cards once in a process. */
+API void null_gpu_peer_access(int yes) { peer_access = yes; }
+
 __attribute__((constructor)) static void start(void) {
-    size_t capability = number("NULL_GPU_COMPUTE_CAPABILITY", 86); /* 86 for 8.6 */
-    null_gpu_set(number("NULL_GPU_TOTAL_BYTES", 24ull << 30), number("NULL_GPU_CONTEXT_BYTES", 0),
-                 (int)capability / 10, (int)capability % 10, (int)number("NULL_GPU_MULTIPROCESSORS", 82));
-    card.modules = number("NULL_GPU_MODULES_BYTES", 0);
-    snprintf(card.name, sizeof card.name, "Null GPU (sm_%zu)", capability);
+    num_cards = (int)number("NULL_GPU_CARDS", 0, 1);
+    if (num_cards < 1 || num_cards > CARDS) abort();
+    null_gpu_peer_access((int)number("NULL_GPU_PEER_ACCESS", 0, 0));
+    for (int i = 0; i < num_cards; i++) {
+        size_t capability = number("NULL_GPU_COMPUTE_CAPABILITY", i, 86); /* 86 for 8.6 */
+        null_gpu_set(i, number("NULL_GPU_TOTAL_BYTES", i, 24ull << 30), number("NULL_GPU_CONTEXT_BYTES", i, 0),
+                     (int)capability / 10, (int)capability % 10, (int)number("NULL_GPU_MULTIPROCESSORS", i, 82));
+        cards[i].modules = number("NULL_GPU_MODULES_BYTES", i, 0);
+        snprintf(cards[i].name, sizeof cards[i].name, "Null GPU (sm_%zu)", capability);
+    }
+    look();
 }
 
 /* 2. Memory: addresses out of a range that is reserved and never backed, always upwards; so no two allocations of a
@@ -77,7 +115,7 @@ __attribute__((constructor)) static void start(void) {
 #define RANGE (1ull << 45)
 #define ALIGNMENT (2ull << 20)
 static char *range, *next;
-static struct allocation { char *address; size_t bytes; } *allocations;
+static struct allocation { char *address; size_t bytes; int card; } *allocations;
 static size_t num_allocations, max_allocations;
 
 static int on_card(const void *pointer) {
@@ -89,11 +127,11 @@ static void forget(const char *address, size_t bytes);
 static __thread cudaError_t last_error;
 static cudaError_t fail(cudaError_t error) { return last_error = error; }
 
-/* What each process holds, context included, in a file that they share; a process that has ended holds nothing. Two that
+/* What each process holds of each card, context included, in a file that they share; a process that has ended holds nothing. Two that
  * ask for the last of the card at the same moment may both get it: a test has one of them wait for the other. */
 
 #define PROCESSES 64
-static struct holding { volatile pid_t pid; volatile size_t bytes; } *holdings;
+static struct holding { volatile pid_t pid; volatile size_t bytes[CARDS]; } *holdings;
 
 static struct holding *shared(void) {
     const char *path = getenv("NULL_GPU_SHARED");
@@ -108,10 +146,10 @@ static struct holding *shared(void) {
 
 static int alive(const struct holding *h) { return h->pid && !kill(h->pid, 0); }
 
-static size_t held_by_others(void) {
+static size_t held_by_others(int card) {
     size_t bytes = 0;
     for (struct holding *h = shared(); h && h < holdings + PROCESSES; h++)
-        if (h->pid != getpid() && alive(h)) bytes += h->bytes;
+        if (h->pid != getpid() && alive(h)) bytes += h->bytes[card];
     return bytes;
 }
 
@@ -121,14 +159,20 @@ static struct holding *held_by_me(void) {
     return NULL;
 }
 
+/* What is left of a card for this process. */
+static size_t left_on(int card) {
+    size_t taken = cards[card].used + cards[card].context + held_by_others(card);
+    return taken < cards[card].total ? cards[card].total - taken : 0;
+}
+
 static void tell_others(void) {
     struct holding *mine = held_by_me();
     for (struct holding *h = shared(); h && !mine && h < holdings + PROCESSES; h++) {
         pid_t gone = h->pid;
         if (!alive(h) && __sync_bool_compare_and_swap(&h->pid, gone, getpid())) mine = h;
     }
-    if (mine) mine->bytes = card.used + card.context;
-    else if (holdings) abort(); /* more processes than there is room for */
+    for (int i = 0; mine && i < num_cards; i++) mine->bytes[i] = cards[i].used + cards[i].context;
+    if (!mine && holdings) abort(); /* more processes than there is room for */
 }
 
 API cudaError_t cudaMalloc(void **out, size_t bytes) {
@@ -137,7 +181,7 @@ API cudaError_t cudaMalloc(void **out, size_t bytes) {
         range = next = mmap(NULL, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) abort();
     }
-    if (card.used + bytes + card.context + held_by_others() > card.total) {
+    if (bytes > left_on(current())) {
         pthread_mutex_unlock(&lock);
         return fail(cudaErrorMemoryAllocation);
     }
@@ -145,8 +189,8 @@ API cudaError_t cudaMalloc(void **out, size_t bytes) {
         max_allocations = max_allocations ? 2 * max_allocations : 256;
         allocations = realloc(allocations, max_allocations * sizeof *allocations);
     }
-    allocations[num_allocations++] = (struct allocation){next, bytes};
-    card.used += bytes;
+    allocations[num_allocations++] = (struct allocation){next, bytes, current()};
+    cards[current()].used += bytes;
     tell_others();
     *out = next;
     next += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -159,7 +203,7 @@ API cudaError_t cudaFree(void *pointer) {
     pthread_mutex_lock(&lock);
     for (size_t i = num_allocations; i--;)
         if (allocations[i].address == pointer) {
-            card.used -= allocations[i].bytes;
+            cards[allocations[i].card].used -= allocations[i].bytes;
             tell_others();
             forget(allocations[i].address, allocations[i].bytes);
             allocations[i] = allocations[--num_allocations];
@@ -172,12 +216,12 @@ API cudaError_t cudaFree(void *pointer) {
 
 API cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     tell_others(); /* whoever asks has a context by now */
-    *total = card.total;
-    *free_bytes = card.total - card.context - card.used - held_by_others();
+    *total = cards[current()].total;
+    *free_bytes = left_on(current());
     return cudaSuccess;
 }
 
-API size_t null_gpu_used(void) { return card.used; }
+API size_t null_gpu_used(int index) { return cards[index].used; }
 
 /* Host memory is real. */
 API cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned flags) {
@@ -192,7 +236,14 @@ API cudaError_t cudaHostUnregister(void *pointer) { return cudaSuccess; }
 API cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *pointer) {
     memset(attributes, 0, sizeof *attributes);
     attributes->type = on_card(pointer) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
-    if (on_card(pointer)) attributes->devicePointer = (void *)pointer;
+    if (!on_card(pointer)) return cudaSuccess;
+    attributes->devicePointer = (void *)pointer;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < num_allocations; i++)
+        if ((const char *)pointer >= allocations[i].address &&
+            (const char *)pointer < allocations[i].address + allocations[i].bytes)
+            while (visible[attributes->device] != allocations[i].card) attributes->device++;
+    pthread_mutex_unlock(&lock);
     return cudaSuccess;
 }
 
@@ -276,6 +327,9 @@ API cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMe
 API cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s) {
     return copy(to, from, bytes);
 }
+/* Columns of hidden states, gathered from several cards: nobody computed them. */
+API cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                                  size_t rows, enum cudaMemcpyKind kind, cudaStream_t s) { return cudaSuccess; }
 API cudaError_t cudaMemcpyPeerAsync(void *to, int device, const void *from, int source, size_t bytes, cudaStream_t s) {
     return copy(to, from, bytes);
 }
@@ -295,11 +349,12 @@ API cudaError_t cudaGetSymbolAddress(void **out, const void *symbol) { *out = (v
 static cudaError_t launch(void) {
     cudaError_t error = cudaSuccess;
     pthread_mutex_lock(&lock);
-    if (card.modules && card.used + card.context + card.modules + held_by_others() > card.total) {
+    struct card *card = &cards[current()];
+    if (card->modules > left_on(current())) {
         error = fail(cudaErrorMemoryAllocation);
-    } else if (card.modules) {
-        card.context += card.modules;
-        card.modules = 0;
+    } else if (card->modules) {
+        card->context += card->modules;
+        card->modules = 0;
         tell_others();
     }
     pthread_mutex_unlock(&lock);
@@ -342,7 +397,7 @@ API cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, con
     attributes->maxThreadsPerBlock = 1024;
     attributes->numRegs = 32;
     attributes->maxDynamicSharedSizeBytes = 48 << 10;
-    attributes->ptxVersion = attributes->binaryVersion = card.binary_version;
+    attributes->ptxVersion = attributes->binaryVersion = cards[current()].binary_version;
     return cudaSuccess;
 }
 API cudaError_t cudaFuncSetAttribute(const void *f, enum cudaFuncAttribute attribute, int value) { return cudaSuccess; }
@@ -397,19 +452,32 @@ API cudaError_t cudaEventQuery(cudaEvent_t e) { return cudaSuccess; }
 API cudaError_t cudaEventSynchronize(cudaEvent_t e) { return cudaSuccess; }
 API cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end) { *ms = 0; return cudaSuccess; }
 
-/* 6. Facts about the card. */
+/* 6. Facts about a card. */
 
-API cudaError_t cudaGetDeviceCount(int *count) { *count = 1; return cudaSuccess; }
-API cudaError_t cudaGetDevice(int *device) { *device = 0; return cudaSuccess; }
-API cudaError_t cudaSetDevice(int device) { return device ? fail(cudaErrorInvalidDevice) : cudaSuccess; }
+API cudaError_t cudaGetDeviceCount(int *count) {
+    *count = num_visible;
+    return num_visible ? cudaSuccess : fail(cudaErrorNoDevice);
+}
+API cudaError_t cudaGetDevice(int *device) { *device = device_of_thread; return cudaSuccess; }
+API cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= num_visible) return fail(cudaErrorInvalidDevice);
+    device_of_thread = device;
+    return cudaSuccess;
+}
 API cudaError_t cudaDeviceSynchronize(void) { return cudaSuccess; }
-API cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) { *can = 0; return cudaSuccess; }
+API cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer) {
+    *can = peer_access && device != peer;
+    return cudaSuccess;
+}
+API cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
+    return peer_access && peer != device_of_thread ? cudaSuccess : fail(cudaErrorPeerAccessUnsupported);
+}
 API cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
     *least = 0, *greatest = -5;
     return cudaSuccess;
 }
 API cudaError_t cudaDeviceGetPCIBusId(char *text, int length, int device) {
-    snprintf(text, (size_t)length, "0000:00:00.0");
+    snprintf(text, (size_t)length, "0000:%02x:00.0", (unsigned)visible[device]);
     return cudaSuccess;
 }
 API cudaError_t cudaDriverGetVersion(int *version) { *version = CUDART_VERSION; return cudaSuccess; }
@@ -428,19 +496,23 @@ API const char *cudaGetErrorString(cudaError_t error) {
 }
 
 API cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
+    if (device < 0 || device >= num_visible) return fail(cudaErrorInvalidDevice);
+    const struct card *card = &cards[visible[device]];
     memset(p, 0, sizeof *p);
-    memcpy(p->name, card.name, sizeof card.name);
+    memcpy(p->name, card->name, sizeof card->name);
     memcpy(p->uuid.bytes, "null-gpu-0000000", 16);
-    p->totalGlobalMem = card.total;
-    p->major = card.major, p->minor = card.minor;
-    p->multiProcessorCount = card.multiprocessors;
+    p->uuid.bytes[15] = (char)('0' + visible[device]);
+    p->pciBusID = visible[device];
+    p->totalGlobalMem = card->total;
+    p->major = card->major, p->minor = card->minor;
+    p->multiProcessorCount = card->multiprocessors;
     p->sharedMemPerBlock = 48 << 10;
-    p->sharedMemPerBlockOptin = (size_t)card.shared_kib << 10;
-    p->sharedMemPerMultiprocessor = ((size_t)card.shared_kib + 1) << 10;
+    p->sharedMemPerBlockOptin = (size_t)card->shared_kib << 10;
+    p->sharedMemPerMultiprocessor = ((size_t)card->shared_kib + 1) << 10;
     p->regsPerBlock = p->regsPerMultiprocessor = 65536;
     p->warpSize = 32;
     p->maxThreadsPerBlock = 1024;
-    p->maxThreadsPerMultiProcessor = card.major == 8 && card.minor ? 1536 : 2048;
+    p->maxThreadsPerMultiProcessor = card->major == 8 && card->minor ? 1536 : 2048;
     p->maxThreadsDim[0] = p->maxThreadsDim[1] = 1024, p->maxThreadsDim[2] = 64;
     p->maxGridSize[0] = 2147483647, p->maxGridSize[1] = p->maxGridSize[2] = 65535;
     p->l2CacheSize = 6 << 20;
@@ -449,7 +521,7 @@ API cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
 
 API cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device) {
     struct cudaDeviceProp p;
-    cudaGetDeviceProperties(&p, device);
+    if (cudaGetDeviceProperties(&p, device)) return last_error;
     switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
     case cudaDevAttrMaxBlockDimX: *value = p.maxThreadsDim[0]; break;
@@ -507,7 +579,7 @@ API int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *
 API int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &something; return 0; }
 API int cuInit(unsigned flags) { return 0; }
 API int cuDriverGetVersion(int *version) { *version = CUDART_VERSION; return 0; }
-API int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+API int cuDeviceGetCount(int *count) { *count = num_visible; return 0; }
 API int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
 API int cuCtxGetCurrent(void **context) { *context = &something; return 0; }
 API int cuCtxSetCurrent(void *context) { return 0; }
@@ -522,16 +594,19 @@ API cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **functi
     return cudaSuccess;
 }
 
-/* 9. NVML: one GPU, and on it this process and those that share it. */
+/* 9. NVML: the cards, by their addresses, and on each this process and those that share it. */
 
 struct nvml_memory { unsigned long long total, free, used; };
 struct nvml_memory_v2 { unsigned version; unsigned long long total, reserved, free, used; };
 struct nvml_process { unsigned pid; unsigned long long used; unsigned gpu_instance, compute_instance; };
 
-/* Alone on the card, whoever asks is taken to have its context already. */
-static size_t used_on_card(void) {
-    if (!shared()) return card.used + card.context;
-    return held_by_others() + (held_by_me() ? held_by_me()->bytes : 0);
+static int index_of(const void *device) { return (int)((const struct card *)device - cards); }
+
+/* Alone on a card, whoever asks is taken to have its context already. */
+static size_t used_of(const void *device) {
+    int card = index_of(device);
+    if (!shared()) return cards[card].used + cards[card].context;
+    return held_by_others(card) + (held_by_me() ? held_by_me()->bytes[card] : 0);
 }
 
 
@@ -539,38 +614,51 @@ DONE(nvmlInit_v2) DONE(nvmlInitWithFlags) DONE(nvmlShutdown)
 API const char *nvmlErrorString(int error) { return "an error of the null GPU"; }
 API int nvmlSystemGetDriverVersion(char *text, unsigned length) { snprintf(text, length, "null"); return 0; }
 API int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = CUDART_VERSION; return 0; }
-API int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
-API int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = &something; return 0; }
-API int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) { *device = &something; return 0; }
-API int nvmlDeviceGetHandleByPciBusId_v2(const char *id, void **device) { *device = &something; return 0; }
+static int found(void **device, int index) {
+    if (index < 0 || index >= num_cards) return 6; /* not found */
+    *device = &cards[index];
+    return 0;
+}
+API int nvmlDeviceGetCount_v2(unsigned *count) { *count = (unsigned)num_cards; return 0; }
+API int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { return found(device, (int)index); }
+API int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+    unsigned last;
+    return sscanf(uuid, UUID, &last) == 1 ? found(device, (int)last - '0') : 6;
+}
+API int nvmlDeviceGetHandleByPciBusId_v2(const char *id, void **device) {
+    unsigned bus;
+    return sscanf(id, "%*x:%x", &bus) == 1 ? found(device, (int)bus) : 6;
+}
 API int nvmlDeviceGetName(void *device, char *text, unsigned length) {
-    snprintf(text, length, "%s", card.name);
+    snprintf(text, length, "%s", ((struct card *)device)->name);
     return 0;
 }
 API int nvmlDeviceGetUUID(void *device, char *text, unsigned length) {
-    snprintf(text, length, "GPU-6e756c6c-2d67-7075-2d30-303030303030"); /* the uuid above, in hexadecimal */
+    snprintf(text, length, UUID, '0' + (unsigned)index_of(device));
     return 0;
 }
 API int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) {
-    *major = card.major, *minor = card.minor;
+    const struct card *card = device;
+    *major = card->major, *minor = card->minor;
     return 0;
 }
 API int nvmlDeviceGetMemoryInfo(void *device, struct nvml_memory *memory) {
-    memory->total = card.total, memory->used = used_on_card();
+    memory->total = ((struct card *)device)->total, memory->used = used_of(device);
     memory->free = memory->total - memory->used;
     return 0;
 }
 API int nvmlDeviceGetMemoryInfo_v2(void *device, struct nvml_memory_v2 *memory) {
-    memory->total = card.total, memory->reserved = 0, memory->used = used_on_card();
+    memory->total = ((struct card *)device)->total, memory->reserved = 0, memory->used = used_of(device);
     memory->free = memory->total - memory->used;
     return 0;
 }
 API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct nvml_process *processes) {
     if (!processes || *count < PROCESSES) return *count = PROCESSES, 7; /* insufficient size */
     *count = 0;
-    if (!shared()) processes[(*count)++] = (struct nvml_process){(unsigned)getpid(), used_on_card(), 0, 0};
+    if (!shared()) processes[(*count)++] = (struct nvml_process){(unsigned)getpid(), used_of(device), 0, 0};
     for (struct holding *h = holdings; h && h < holdings + PROCESSES; h++)
-        if (alive(h)) processes[(*count)++] = (struct nvml_process){(unsigned)h->pid, h->bytes, 0, 0};
+        if (alive(h))
+            processes[(*count)++] = (struct nvml_process){(unsigned)h->pid, h->bytes[index_of(device)], 0, 0};
     return 0;
 }
 /* PyTorch looks these up together with what it needs, and asks them about NVLink only. */
