@@ -119,7 +119,10 @@ def test_llama_70b_lands_on_two_cards_as_the_engine_puts_it(
 
 
 @pytest.mark.parametrize("cache", ["FP16", "Q4"])
-@pytest.mark.parametrize("split", [Split(), Split(SplitBy.GPU_SPLIT, (0.12, 0.12, 8)), Split(SplitBy.TENSOR_PARALLEL)])
+@pytest.mark.parametrize(
+    "split",
+    [Split(), Split(SplitBy.GPU_SPLIT, (0.12, 0.12, 8)), Split(SplitBy.TENSOR_PARALLEL, (8.0, 8.0, 8.0))],
+)
 def test_the_parts_of_each_card_sum_to_its_peak(run: Runner, cache: str, split: Split) -> None:
     case = made_up_case(WIDE, cache=cache, max_input_len=256)
     result = run(on(case, 570 * MIB, 440 * MIB, 8 << 30, split=split))
@@ -191,6 +194,15 @@ def test_what_tensor_parallelism_cannot_do_is_refused_before_anything_is_loaded(
     case = made_up_case({**TINY, "moe_intermediate_size": 768, **config}, **axes)
     with pytest.raises(Unsupported, match=f"with tensor parallelism: .*{reason}"):
         run(on(case, 1 << 30, 1 << 30, split=Split(SplitBy.TENSOR_PARALLEL)))
+
+
+def test_tensor_parallelism_that_would_divide_a_layer_among_other_cards_than_its_output_is_refused(
+    run: Runner,
+) -> None:
+    # The engine gives no card less than 256 columns, of the layer's width and of the model's: the fewest of the latter.
+    case, split = made_up_case(WIDE, max_input_len=256), Split(SplitBy.TENSOR_PARALLEL, (8.0, 1.0, 8.0))
+    with pytest.raises(Unsupported, match=r"divides an MLP among cards 0, 1, 2 and its output among 0, 2: give card 1"):
+        run(on(case, 8 << 30, 8 << 30, 8 << 30, split=split))
 
 
 def test_a_tensor_is_on_the_card_that_was_named_or_else_on_the_current_one(machine: SimulatedMachine) -> None:

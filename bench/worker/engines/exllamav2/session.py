@@ -20,7 +20,7 @@ from bench.trace.passes import Pass
 from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, divided_cache_class, read_back
 from bench.worker.engines.exllamav2.progress import telling_chunks
 from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
-from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_tensor_parallel
+from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_same_cards, require_tensor_parallel
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Placed, Tell, Unsupported
 
@@ -78,9 +78,15 @@ class ExLlamaV2Session:
         elif split.by is SplitBy.GPU_SPLIT:
             self._model.load(gpu_split, callback=tell)
         else:
+
+            def told(done: int, total: int) -> None:  # before the first module too, when it is known what goes where
+                require_same_cards(self._model.tp_context)
+                if tell is not None:
+                    tell(done, total)
+
             self._model.load_tp(
                 gpu_split or free_gib(),
-                callback=tell,
+                callback=told,
                 expect_cache_tokens=case.max_seq_len * case.batch_size,
                 expect_cache_base=cache_class(case.cache),
             )

@@ -41,6 +41,19 @@ def _what_stands_against_it(case: Case, config: Any, reading: Reading) -> str | 
     return None
 
 
+def require_same_cards(divided: Any) -> None:
+    """Raises `Unsupported` where the first pass would end in a segmentation fault. `divided` is the model's TPContext.
+
+    ExLlamaV2MLP.tp_split makes the buffers of a layer's input for the cards of its output (rs_split); tp_mlp_forward_
+    writes one for each card that has columns of the layer (id_split). The two have other least sizes.
+    """
+    layer, output = divided.id_split_devs, divided.rs_split_devs
+    if layer != output:
+        text = " and its output among ".join(", ".join(map(str, cards)) for cards in (layer, output))
+        unequal = sorted(set(layer) ^ set(output))
+        raise Unsupported(f"ExLlamaV2 divides an MLP among cards {text}: give card {unequal[0]} more, or 0 (gpu_split)")
+
+
 def free_gib() -> list[float]:
     """The gpu_split that the engine makes where none is given: what each card has free, in whole MiB.
 
