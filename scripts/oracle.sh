@@ -5,7 +5,8 @@
 #   scripts/oracle.sh build             and the engine: CUDA's libraries, nvcc; 10 GB, 15 minutes on two cores
 #   scripts/oracle.sh allocator [...]   PyTorch's allocator beside our model of it
 #   scripts/oracle.sh engine [...]      the engine on the null GPU beside the simulated card
-#   scripts/oracle.sh renew             both, and the recorded vectors that the test suite replays
+#   scripts/oracle.sh machines [...]    the engine on two and three null GPUs beside simulated cards
+#   scripts/oracle.sh renew             all of them, and the recorded vectors that the test suite replays
 #   scripts/oracle.sh python [...]      the interpreter, with the null GPU under it
 #
 # ORACLE_DIR is where all of it goes (.oracle), ORACLE_TORCH the version of torch (the one in constraints.txt).
@@ -75,14 +76,15 @@ build)
     if [ "${2:-}" = allocator ]; then check 3 && build_allocator; else check 10 && build_engine; fi
     ;;
 allocator) run -m tests.oracle.allocator "${@:2}" ;;
-engine)
-    run -m tests.oracle.engine "${@:2}" --record "$dir/engine.json.gz"
-    PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/engine.json.gz"
+engine | machines)
+    run -m "tests.oracle.$1" "${@:2}" --record "$dir/$1.json.gz"
+    PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/$1.json.gz"
     ;;
 renew)
     run -m tests.oracle.allocator --operations 24000 --seeds 12 --record tests/oracle/vectors/allocator.npz
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz
+    run -m tests.oracle.machines --every 6 --record tests/oracle/vectors/machines.json.gz
     ;;
 python) run "${@:2}" ;;
-*) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

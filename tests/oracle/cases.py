@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Collection
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -26,14 +27,22 @@ CARDS = (("8.6", 28), ("8.6", 82), ("8.0", 108), ("8.9", 58), ("8.9", 128), ("9.
 ENDLESS_BYTES = 1 << 44
 
 
-def random_cases(count: int, seed: int) -> list[Case]:
-    """Cases of whatever shape on cards of endless size; a third of them of the catalogue's."""
+def random_cases(count: int, seed: int, only: Collection[str] = ()) -> list[Case]:
+    """Cases of whatever shape on cards of endless size; a third of them of the catalogue's.
+
+    `only` are names of models and of architectures, where the others cannot do what is to be compared.
+    """
     random_ = random.Random(seed)
     catalogue = [
-        plan_sweep([f"model={name}", "device=rtx_4090", "max_seq_len=auto"]).cells[0].longest.model
+        plan_sweep([f"model={name}", "device=rtx_4090", "max_seq_len=auto"]).searches[0].longest.model
         for name in CATALOGUE
+        if not only or name in only
     ]
-    small = [_model(name, {**DENSE, "architectures": [name], **more}) for name, more in ARCHITECTURES.items()]
+    small = [
+        _model(name, {**DENSE, "architectures": [name], **more})
+        for name, more in ARCHITECTURES.items()
+        if not only or name in only
+    ]
     cases = []
     for index in range(count):
         models = catalogue if index % 3 == 0 else small

@@ -1,54 +1,57 @@
-"""Recorded outcomes of the null GPU, each held against what the simulated card comes to. Usage: compare FILE.json.gz"""
+"""Recorded outcomes of the null GPU, each held against what the simulated cards come to. Usage: compare FILE.json.gz"""
 
 from __future__ import annotations
 
+import functools
 import gc
-import gzip
-import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from bench.core.case import Case
 from bench.worker import cards
+from bench.worker.engines.exllamav2.engine import EXLLAMAV2
+from bench.worker.simulated.machine import open_machine
 from tests.oracle.outcome import FIGURES, outcome_of
-
-
-class Recorded(NamedTuple):
-    """A case, and what it came to on the null GPU."""
-
-    case: Case
-    outcome: dict[str, Any]
-
-
-def read(path: Path) -> list[Recorded]:
-    """The cases of a file that `tests.oracle.engine` has written."""
-    document = json.loads(gzip.decompress(path.read_bytes()))
-    return [Recorded(Case.from_json(each["case"]), each["outcome"]) for each in document["cases"]]
+from tests.oracle.recorded import Recorded, read
 
 
 def differences(recorded: Recorded, layouts: Path) -> list[str]:
     """What the simulated card says otherwise, a line each; nothing where all is equal to the byte."""
-    theirs, ours = recorded.outcome, outcome_of(recorded.case, cards.open_machine, layouts)
+    case, theirs = recorded.case, recorded.outcome
+    open_ = functools.partial(open_machine, engine=EXLLAMAV2, devices=case.devices, peer_access=recorded.peer_access)
+    ours = outcome_of(case, open_, layouts)
     if "phases" not in theirs or "phases" not in ours:
         return [] if ours == theirs else [f"{theirs}, simulated {ours}"]
-    lines = []
-    if ours["failed_in"] != theirs["failed_in"]:
-        lines.append(f"fails in {theirs['failed_in']}, simulated in {ours['failed_in']}")
+    lines = [
+        f"{name} {their}, simulated {ours[name]}"
+        for name, their in theirs.items()
+        if name != "phases" and their != ours[name]
+    ]
     for phase, figures in theirs["phases"].items():
-        for name, their, our in zip(FIGURES[-len(figures) :], figures, ours["phases"].get(phase, figures), strict=True):
+        names = _figures(len(figures), len(case.devices))
+        for name, their, our in zip(names, figures, ours["phases"].get(phase, figures), strict=True):
             if their != our:
                 lines.append(f"{phase}: {name} {their:,}, simulated {our - their:+,}")
     return lines
 
 
+def _figures(count: int, cards: int) -> list[str]:
+    """What the figures of a phase are; where a case failed they are the peaks alone."""
+    names = FIGURES[-(count // cards) :]
+    return list(names) if cards == 1 else [f"card {index} {name}" for index in range(cards) for name in names]
+
+
 def named(case: Case) -> str:
     """One line that tells the cases apart."""
+    cards = ", ".join(
+        f"sm_{(device.compute_capability or '').replace('.', '')} of {device.total_memory_bytes:,} B"
+        for device in case.devices
+    )
+    way = case.split or ("lazy" if case.lazy else "load")
     return (
-        f"{case.model.name} {case.bpw:g} bpw head {case.head_bits} {case.cache} {'lazy' if case.lazy else 'load'} "
-        f"{case.attention} {case.max_seq_len} x {case.batch_size} by {case.max_input_len} on sm_"
-        f"{(case.device.compute_capability or '').replace('.', '')} of {case.device.total_memory_bytes:,} B"
+        f"{case.model.name} {case.bpw:g} bpw head {case.head_bits} {case.cache} {way} {case.attention} "
+        f"{case.max_seq_len} x {case.batch_size} by {case.max_input_len} on {cards}"
     )
 
 

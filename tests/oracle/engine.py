@@ -17,20 +17,24 @@ from typing import Any
 
 from bench.core.case import Case
 from tests.oracle.cases import on_a_card_of, random_cases
+from tests.oracle.recorded import Recorded
 
 SEGMENT_BYTES = 2 << 20
 
 
-def outcomes(cases: Sequence[Case], jobs: int) -> list[dict[str, Any]]:
+Kind = tuple[tuple[str, int], ...]  # compute capability and multiprocessors of each card
+
+
+def outcomes(cases: Sequence[Case], jobs: int, peer_access: bool = False) -> list[dict[str, Any]]:
     """What each case comes to on the null GPU (`outcome_of`), in order; `jobs` workers at a time."""
-    kinds: dict[tuple[str, int], list[int]] = {}
+    kinds: dict[Kind, list[int]] = {}
     for index, case in enumerate(cases):
-        key = case.device.compute_capability or "8.0", case.device.multi_processor_count or 1
-        kinds.setdefault(key, []).append(index)
+        kind = tuple((card.compute_capability or "8.0", card.multi_processor_count or 1) for card in case.devices)
+        kinds.setdefault(kind, []).append(index)
     found: list[dict[str, Any]] = [{} for _ in cases]
 
-    def work(kind: tuple[str, int]) -> None:
-        answers = _ask_worker(kind, [cases[index] for index in kinds[kind]])
+    def work(kind: Kind) -> None:
+        answers = _ask_worker(kind, peer_access, [cases[index] for index in kinds[kind]])
         for index, answer in zip(kinds[kind], answers, strict=True):
             found[index] = answer
 
@@ -39,13 +43,17 @@ def outcomes(cases: Sequence[Case], jobs: int) -> list[dict[str, Any]]:
     return found
 
 
-def _ask_worker(kind: tuple[str, int], cases: Sequence[Case]) -> list[dict[str, Any]]:
-    capability, num_sms = kind
-    card = {"NULL_GPU_COMPUTE_CAPABILITY": capability.replace(".", ""), "NULL_GPU_MULTIPROCESSORS": str(num_sms)}
+def _ask_worker(kind: Kind, peer_access: bool, cases: Sequence[Case]) -> list[dict[str, Any]]:
+    machine = {
+        "NULL_GPU_CARDS": str(len(kind)),
+        "NULL_GPU_COMPUTE_CAPABILITY": ",".join(capability.replace(".", "") for capability, _ in kind),
+        "NULL_GPU_MULTIPROCESSORS": ",".join(str(num_sms) for _, num_sms in kind),
+        "NULL_GPU_PEER_ACCESS": str(int(peer_access)),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.oracle.worker"],
         input="".join(case.to_json() + "\n" for case in cases),
-        env={**os.environ, **card},
+        env={**os.environ, **machine},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -54,6 +62,21 @@ def _ask_worker(kind: tuple[str, int], cases: Sequence[Case]) -> list[dict[str, 
     if not about["flash_attn"]:
         raise RuntimeError("flash-attn's binding is not there: build it with scripts/oracle.sh build")
     return answers
+
+
+def record(path: Path, recorded: Sequence[Recorded], started_at: float) -> None:
+    """Writes what was found, for `tests.oracle.compare`, and says how much that is."""
+    took_s = time.monotonic() - started_at
+    failed = [each.outcome["error"] for each in recorded if "error" in each.outcome]
+    print(f"{len(recorded)} cases on the null GPU in {took_s:.0f} s; {len(failed)} ended in an error of the engine")
+    for text in failed:
+        print(f"  {text}")
+    versions = {name: version(name) for name in ("torch", "exllamav2")}
+    cases = [
+        {**(each._asdict() if each.peer_access else {"outcome": each.outcome}), "case": each.case.to_json()}
+        for each in recorded
+    ]
+    path.write_bytes(gzip.compress(json.dumps({"versions": versions, "cases": cases}).encode(), mtime=0))
 
 
 def on_full_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]]) -> list[Case]:
@@ -107,15 +130,7 @@ def main() -> int:
     more = on_full_cards(cases, found)[: arguments.full]
     more += on_the_smallest_cards(cases[-arguments.smallest :], found[-arguments.smallest :], jobs)
     cases, found = cases + more, found + outcomes(more, jobs)
-    took_s = time.monotonic() - started_at
-    failed = [outcome["error"] for outcome in found if "error" in outcome]
-    print(f"{len(cases)} cases on the null GPU in {took_s:.0f} s; {len(failed)} ended in an error of the engine")
-    for text in failed:
-        print(f"  {text}")
-    recorded = [{"case": case.to_json(), "outcome": outcome} for case, outcome in zip(cases, found, strict=True)]
-    versions = {name: version(name) for name in ("torch", "exllamav2")}
-    text = json.dumps({"versions": versions, "cases": recorded})
-    arguments.record.write_bytes(gzip.compress(text.encode(), mtime=0))
+    record(arguments.record, [Recorded(*each) for each in zip(cases, found, strict=True)], started_at)
     return 0
 
 

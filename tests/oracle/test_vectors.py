@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.core.split import Split, SplitBy
 from bench.worker import cards
 from tests.oracle import compare
 from tests.oracle.operations import ANSWERS, answers_of_model
+from tests.oracle.recorded import read
 from tests.worker.predicted_and_simulated import little_garbage
 
 VECTORS = Path(__file__).parent / "vectors"
 ENGINE = VECTORS / "engine.json.gz"
+MACHINES = VECTORS / "machines.json.gz"
 _AT_A_TIME = 40
 
 
@@ -36,17 +39,28 @@ def test_the_model_of_the_allocator_answers_as_pytorch_s_own(seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("first", range(0, len(compare.read(ENGINE)), _AT_A_TIME))
-def test_a_simulated_card_takes_what_the_engine_itself_takes(first: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("vectors", "first"),
+    [(vectors, first) for vectors in (ENGINE, MACHINES) for first in range(0, len(read(vectors)), _AT_A_TIME)],
+)
+def test_simulated_cards_take_what_the_engine_itself_takes(vectors: Path, first: int, tmp_path: Path) -> None:
     found = {
         compare.named(recorded.case): lines
-        for recorded in compare.read(ENGINE)[first : first + _AT_A_TIME]
+        for recorded in read(vectors)[first : first + _AT_A_TIME]
         if (lines := compare.differences(recorded, tmp_path))
     }
     assert not found
 
 
 def test_the_vectors_show_every_way_a_case_can_end() -> None:
-    ends = [recorded.outcome.get("failed_in", "neither") for recorded in compare.read(ENGINE)]
+    ends = [recorded.outcome.get("failed_in", "neither") for recorded in read(ENGINE)]
     assert len(ends) >= 400
     assert {None, "load", "cache", "prefill"} <= set(ends)
+
+
+def test_the_vectors_of_several_cards_show_every_way_to_use_them() -> None:
+    of_split = {by: [each for each in read(MACHINES) if Split.parse(each.case.split or "").by is by] for by in SplitBy}
+    for recorded in of_split.values():
+        assert {len(each.case.devices) for each in recorded} == {2, 3}
+        assert {each.peer_access for each in recorded} == {False, True}
+        assert {None, "load"} <= {each.outcome.get("failed_in", "neither") for each in recorded}

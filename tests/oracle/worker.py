@@ -1,8 +1,8 @@
 """Runs cases on the null GPU: one JSON case a line on stdin, one JSON outcome a line on stdout.
 
-ExLlamaV2 as it is, its own compiled extension, flash-attn's own binding and PyTorch's own allocator. A process is cards
-of one kind (NULL_GPU_COMPUTE_CAPABILITY, NULL_GPU_MULTIPROCESSORS), because PyTorch reads a card's properties once;
-each case has a fork of its own, on a card of its own size.
+ExLlamaV2 as it is, its own compiled extension, flash-attn's own binding and PyTorch's own allocator. A process has so
+many cards of such kinds (NULL_GPU_CARDS, NULL_GPU_COMPUTE_CAPABILITY, NULL_GPU_MULTIPROCESSORS), because PyTorch reads
+their properties once and the engine uses all that there are; each case has a fork of its own, on cards of its own size.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from exllamav2 import attn, moe_mlp, stloader
+from exllamav2 import attn, compat, moe_mlp, stloader
 
 from bench.core.case import Case
+from bench.core.messages import CardFacts, Memory
 from bench.scenarios.fill import DECODE_TOKENS, WARM_UP_TOKENS
 from bench.worker.cuda import CudaCard
 from bench.worker.engines.exllamav2 import checkpoint
@@ -44,16 +45,87 @@ class NullGpuCard(CudaCard):
         return checkpoint.layout_of(case, layouts)
 
 
+class OneOfSeveral:
+    """A card beside others: what PyTorch counts on `cuda:index`."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def facts(self) -> CardFacts:
+        """Nothing that a case depends on."""
+        return CardFacts()
+
+    def memory(self) -> Memory:
+        """PyTorch's statistics."""
+        stats = torch.cuda.memory_stats(self._index)
+        counted = {
+            f"{prefix}{kind}_bytes": int(stats[f"{kind}_bytes.all.{which}"])
+            for prefix, which in (("", "current"), ("peak_", "peak"))
+            for kind in ("allocated", "requested", "reserved")
+        }
+        del counted["requested_bytes"]
+        return Memory(**counted, device_bytes=None, peak_device_bytes=None)
+
+    def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
+        """Not compared."""
+        return {}
+
+
+class NullGpuMachine:
+    """Several null GPUs, as a real machine would answer."""
+
+    warm_up_tokens = WARM_UP_TOKENS
+    decode_tokens = DECODE_TOKENS
+
+    def __init__(self, count: int) -> None:
+        torch.cuda.init()
+        self.cards = [OneOfSeveral(index) for index in range(count)]
+
+    def import_engine(self) -> None:
+        """It is."""
+
+    def supports_flash_attention(self) -> bool:
+        """By the compute capabilities that CUDA reports."""
+        return all(torch.cuda.get_device_capability(index)[0] >= 8 for index in range(len(self.cards)))
+
+    def model_dir(self, case: Case, layouts: Path) -> Path:
+        """A layout without weights."""
+        return checkpoint.layout_of(case, layouts)
+
+    def time(self, work: Callable[[], None], repeats: int) -> list[float]:
+        """Does the work once."""
+        work()
+        return []
+
+    def notes(self) -> list[str]:
+        """None."""
+        return []
+
+
 @contextmanager
-def open_null_card(case: Case) -> Iterator[Machine]:
-    """The card of `case`, which this process then is for good."""
+def open_null_machine(case: Case) -> Iterator[Machine]:
+    """The cards of `case`, which this process then has for good."""
     gpu = NullGpu()
-    gpu.resize(case.device.total_memory_bytes, case.device.context_bytes or 0)
+    for index, device in enumerate(case.devices):
+        gpu.resize(device.total_memory_bytes, device.context_bytes or 0, index)
     with (
         mock.patch.object(moe_mlp.torch, "where", _balanced(gpu, torch.where)),
         mock.patch.object(stloader.ext_c, "stloader_read", _only_tables(stloader.ext_c.stloader_read)),
+        mock.patch.object(compat, "test_gpu_peer_copy", _copies_arrive(compat.test_gpu_peer_copy)),
     ):
-        yield NullGpuCard(case, EXLLAMAV2)
+        yield NullGpuMachine(len(case.devices)) if case.more_devices else NullGpuCard(case, EXLLAMAV2)
+
+
+def _copies_arrive(test: Callable[..., bool]) -> Callable[..., bool]:
+    """The engine's test of copies between two cards: what it takes is taken, and the numbers, which nobody computed,
+    are found to be there.
+    """
+
+    def arrive(*devices: torch.device) -> bool:
+        test(*devices)
+        return True
+
+    return arrive
 
 
 def _balanced(gpu: NullGpu, where: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +163,7 @@ def main() -> None:
         for line in sys.stdin:
             pid = os.fork()
             if not pid:
-                outcome = outcome_of(Case.from_json(line), open_null_card, Path(folder))
+                outcome = outcome_of(Case.from_json(line), open_null_machine, Path(folder))
                 print(json.dumps(outcome), flush=True)
                 os._exit(0)
             _, status = os.waitpid(pid, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -203,6 +204,34 @@ def test_tensor_parallelism_that_would_divide_a_layer_among_other_cards_than_its
     case, split = made_up_case(WIDE, max_input_len=256), Split(SplitBy.TENSOR_PARALLEL, (8.0, 1.0, 8.0))
     with pytest.raises(Unsupported, match=r"divides an MLP among cards 0, 1, 2 and its output among 0, 2: give card 1"):
         run(on(case, 8 << 30, 8 << 30, 8 << 30, split=split))
+
+
+def test_a_card_s_tables_and_scratch_come_with_its_first_matrix_as_the_engine_makes_them(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = on(made_up_case(WIDE, max_input_len=256), 1 << 30, 1 << 30, split=Split(SplitBy.GPU_SPLIT, (0.225, 1)))
+    short = run(case)
+    assert short.layers == [8, 0]
+    assert short.results[1].modules == ["lm_head (Linear)"]
+    monkeypatch.setattr(type(EXLLAMAV2), "shortcuts", lambda engine, cuda: contextlib.nullcontext())
+    phases = [
+        [(done.phase, done.memory, done.others) for done in each.messages if isinstance(done, PhaseDone)]
+        for each in (short, run(case))
+    ]
+    assert phases[0] == phases[1]
+
+
+def test_the_card_that_multiplies_first_decides_the_workspaces_of_all() -> None:
+    case = on(made_up_case(TINY), 1 << 30, 1 << 30)
+    for capabilities, size_bytes in ((("8.6", "12.0"), 8_519_680), (("12.0", "8.6"), 32 * MIB)):
+        devices = tuple(
+            replace(device, compute_capability=capability)
+            for device, capability in zip(case.devices, capabilities, strict=True)
+        )
+        with open_machine(case, EXLLAMAV2, devices) as machine:
+            for card in machine.cards:
+                card.use_cublas()
+            assert allocated(machine) == [size_bytes, size_bytes]
 
 
 def test_a_tensor_is_on_the_card_that_was_named_or_else_on_the_current_one(machine: SimulatedMachine) -> None:

@@ -29,16 +29,28 @@ class Claim:
         self._allocator.free(self.block)
 
 
-class SimulatedCard:
-    """The card `cuda:index`. `limits` are those of `spec`, or of a smaller card inside it."""
+class Cublas:
+    """What PyTorch decides once for all cards of a process: how large each workspace is.
 
-    def __init__(self, index: int, spec: DeviceSpec, limits: Limits, allocator: CachingAllocator) -> None:
+    It goes by the card that uses cuBLAS first (CUDABlas.cpp, getChosenWorkspaceSize; seen on the null GPU).
+    """
+
+    workspace_bytes: int | None = None
+
+
+class SimulatedCard:
+    """The card `cuda:index`. `limits` are those of `spec`, or of a smaller card inside it; `cublas` is the process's."""
+
+    def __init__(
+        self, index: int, spec: DeviceSpec, limits: Limits, allocator: CachingAllocator, cublas: Cublas
+    ) -> None:
         self.index = index
         self.device = torch.device("cuda", index)
         self.spec = spec
         self.limits = limits
         self.allocator = allocator
         self.stream = 0  # the current one; 0 is the default
+        self._cublas = cublas
         self._streams_made = 0
         self._workspaces: dict[int, Claim] = {}
 
@@ -98,7 +110,9 @@ class SimulatedCard:
     def use_cublas(self) -> None:
         """PyTorch gives each handle and stream a workspace at the first use of cuBLAS, and keeps it."""
         if self.stream not in self._workspaces:
-            self._workspaces[self.stream] = self.take(self.limits.workspace_bytes, WORKSPACE)
+            if self._cublas.workspace_bytes is None:
+                self._cublas.workspace_bytes = self.limits.workspace_bytes
+            self._workspaces[self.stream] = self.take(self._cublas.workspace_bytes, WORKSPACE)
 
     def mem_get_info(self) -> tuple[int, int]:
         """Free and total bytes, as `torch.cuda.mem_get_info`."""

@@ -19,7 +19,7 @@ from bench.core.device import DeviceSpec
 from bench.notes.rules import notes_of_cards
 from bench.scenarios.registry import scenario_of
 from bench.worker.simulated import attention, copies, cuda_api, operators
-from bench.worker.simulated.card import SimulatedCard
+from bench.worker.simulated.card import Cublas, SimulatedCard
 from bench.worker.simulated.compiler import keep_out_compiler
 from bench.worker.simulated.engine import SimulatedEngine
 from bench.worker.simulated.tensor import Observer, SimulatedCuda
@@ -34,7 +34,8 @@ class SimulatedMachine:
     def __init__(self, case: Case, engine: SimulatedEngine, devices: tuple[DeviceSpec, ...]) -> None:
         self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
         self._engine = engine
-        self.cards = [_card(index, spec, case.vram_limit_bytes) for index, spec in enumerate(devices)]
+        cublas = Cublas()
+        self.cards = [_card(index, spec, cublas, case.vram_limit_bytes) for index, spec in enumerate(devices)]
 
     # The interface of `bench.worker.interfaces.card.Machine`
 
@@ -68,9 +69,9 @@ class SimulatedMachine:
         _CUDA.observer = observer
 
 
-def _card(index: int, spec: DeviceSpec, limit_bytes: int | None = None) -> SimulatedCard:
+def _card(index: int, spec: DeviceSpec, cublas: Cublas, limit_bytes: int | None = None) -> SimulatedCard:
     limits = limits_of(spec, limit_bytes)
-    return SimulatedCard(index, spec, limits, NotingAllocator(limits.torch_bytes, len(PARTS)))
+    return SimulatedCard(index, spec, limits, NotingAllocator(limits.torch_bytes, len(PARTS)), cublas)
 
 
 def preload(engine: SimulatedEngine) -> None:
@@ -82,7 +83,9 @@ def preload(engine: SimulatedEngine) -> None:
         cuda_api.allow_cuda_devices()
         sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
     sys.modules.update(engine.stand_ins(_CUDA))
-    _CUDA.start([_card(0, DeviceSpec("", "simulated", "", 0))], engine.part_of)  # an engine may look at what is there
+    _CUDA.start(
+        [_card(0, DeviceSpec("", "simulated", "", 0), Cublas())], engine.part_of
+    )  # an engine may look at what is there
     with cuda_api.patched(_CUDA):
         engine.import_simulated()
     if not _preloaded:

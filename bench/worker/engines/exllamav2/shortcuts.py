@@ -79,7 +79,9 @@ class _Headers:
         files = config.tensor_file_map
         if f"{module.key}.q_weight" not in files or _is_fused(module.f_key, files):
             return None
-        context = module.model.get_device_context(module.device_idx)
+        context = module.model.device_context[module.device_idx]
+        if context is None or not context.ready:  # the first matrix of a card makes it, once its own tensors are there
+            return None
         shapes = []
         for each in _EXL2:
             name = f"{module.key}.{each}"
