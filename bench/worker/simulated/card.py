@@ -39,7 +39,7 @@ class Cublas:
 
 
 class SimulatedCard:
-    """The card `cuda:index`. `limits` are those of `spec`, or of a smaller card inside it; `cublas` is the process's."""
+    """The card `cuda:index`. `limits` are of `spec`, or of a smaller card inside it; `cublas` is the process's."""
 
     def __init__(
         self, index: int, spec: DeviceSpec, limits: Limits, allocator: CachingAllocator, cublas: Cublas
