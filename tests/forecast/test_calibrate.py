@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.allocator.limits import limits_of
+from bench.allocator.limits import MachineLimits, limits_of
 from bench.core.case import Case, ModelSpec
 from bench.core.columns import CaseRow
 from bench.core.device import DeviceSpec
@@ -267,3 +267,11 @@ def test_the_cublas_workspace_is_the_one_that_was_seen() -> None:
     seen = row(telemetry='{"properties": {"workspaces_bytes": [123, 123]}}')
     assert Calibration(VERSIONS, [seen, row()]).limits(CASE).workspace_bytes == 123
     assert Calibration(VERSIONS, [row()]).limits(CASE).workspace_bytes == limits_of(CASE.device, None).workspace_bytes
+
+
+def test_the_first_of_several_cards_decides_how_large_the_workspaces_of_all_are() -> None:
+    ada, blackwell = (replace(CASE.device, kind="simulated", compute_capability=each) for each in ("8.9", "12.0"))
+    for first, second in ((ada, blackwell), (blackwell, ada)):
+        limits = Calibration(VERSIONS).limits(replace(CASE, device=first, more_devices=(second,)))
+        assert isinstance(limits, MachineLimits)
+        assert {card.workspace_bytes for card in limits.cards} == {limits_of(first, None).workspace_bytes}
