@@ -30,7 +30,7 @@ import numpy as np
 from bench.core.files import replaced
 from bench.trace.layers import Layers, layers_of
 from bench.trace.passes import NoPrediction, Pass, Setup
-from bench.trace.recording import Size
+from bench.trace.recording import Op, Size
 from bench.trace.template import (
     BATCH,
     BLOCK,
@@ -39,6 +39,7 @@ from bench.trace.template import (
     KV_HEADS,
     LAYER,
     NUM_COLUMNS,
+    OP,
     Q_TERMS,
     SHOWN_PERIODS,
     SIZE_RULE,
@@ -243,7 +244,7 @@ def deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
     """
     spans = spans_of_layers(template, num_layers)
     if depth < num_layers:
-        if depth < 2 or (depth == 2 and np.diff(spans[2]) != np.diff(spans[3])):
+        if depth < 2:
             raise NoPrediction(f"no recording shows a card with {depth} whole layers, among them the last")
         sources = [*range(-1, depth - 1), num_layers - 1, num_layers]
     else:
@@ -252,6 +253,7 @@ def deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
         sources += range(shown, num_layers + 1)
     starts = np.cumsum([0] + [spans[source + 1][1] - spans[source + 1][0] for source in sources])
     parts = []
+    kept = np.concatenate([np.arange(*spans[source + 1]) for source in sources])
     for layer, source in enumerate(sources, start=-1):
         part = template[slice(*spans[source + 1])].copy()
         part[:, LAYER] = layer
@@ -263,4 +265,18 @@ def deepen(template: Array, num_layers: int, period: int, depth: int) -> Array:
         first = np.array([span[0] for span in spans])[maker + 1]
         part[:, BLOCK] += starts[np.where(near, maker + layer - source, maker) + 1] - first
         parts.append(part)
-    return np.concatenate(parts)
+    deep = np.concatenate(parts)
+    if depth < num_layers:
+        _require_same_blocks(template, kept, deep)
+    return deep
+
+
+def _require_same_blocks(template: Array, kept: Array, short: Array) -> None:
+    """Raises `NoPrediction` unless what is freed without some layers is what was, and is all that was."""
+    freed, was_freed = short[short[:, OP] == Op.FREE, BLOCK], template[template[:, OP] == Op.FREE, BLOCK]
+    meant = template[kept[short[:, OP] == Op.FREE], BLOCK]
+    columns = [column for column in range(NUM_COLUMNS) if column not in (BLOCK, LAYER, TENSOR)]
+    if not np.array_equal(short[freed][:, columns], template[meant][:, columns]) or not np.array_equal(
+        np.sort(freed), np.flatnonzero(np.isin(kept, was_freed))
+    ):
+        raise NoPrediction("no recording shows a card with so few whole layers, among them the last")

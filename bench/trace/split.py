@@ -150,7 +150,7 @@ class CardTemplates:
         elif trace.num_layers < SHOWN_PERIODS:
             raise NoPrediction("no recording shows a card with a part of the last layer alone")
         else:  # the last layer is another's, and so is the one before
-            template = deepen(template, trace.num_layers, trace.period, depth + 2)
+            template = deepen(template, trace.num_layers, trace.period, max(depth + 2, trace.num_layers))
         return template if stretch.end is None else _ended(template, depth, stretch.end.module)
 
     def put_tensors(self, events: Array, begin: Place) -> None:

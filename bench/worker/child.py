@@ -96,6 +96,7 @@ def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
 
 def _record(request: Record, emit: Emit) -> int:
     from bench.trace.parametric import save_reason
+    from bench.trace.passes import NoPrediction
     from bench.worker import recorder
 
     for wanted in request.wanted:
@@ -106,6 +107,8 @@ def _record(request: Record, emit: Emit) -> int:
                 recorder.save_tensor_bytes(wanted.path, wanted.case, request.layouts)
         except (OSError, MemoryError):  # of this machine and this moment: the next time it is tried again
             traceback.print_exc()
+        except NoPrediction as reason:
+            save_reason(wanted.path, str(reason))
         except Exception as error:
             save_reason(wanted.path, f"{type(error).__name__}: {error}")
             traceback.print_exc()

@@ -22,7 +22,7 @@ def on_two_cards(case: Case, config: Any, num_layers: int, period: int) -> tuple
     """
     split = Split.parse(case.split or SplitBy.AUTO)
     if split.by is not SplitBy.AUTO:
-        raise NoPrediction(f"split={split.by} is not predicted yet")
+        raise NoPrediction(f"split={split.by} is not predicted: only split=auto is")
     if period > 1:
         raise NoPrediction("its layers alternate, and a card may begin with a layer of any kind: that is not recorded")
     reserve = str(Split(SplitBy.AUTO, reserve_bytes=(RESERVE_BYTES, RESERVE_BYTES)))
