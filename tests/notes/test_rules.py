@@ -9,7 +9,7 @@ import pytest
 
 from bench.core.case import Case, ModelSpec
 from bench.core.device import DeviceSpec
-from bench.engines.exllamav2.notes import SDPA_NOTE
+from bench.engines.exllamav2.notes import GAPS_NOTE, SDPA_NOTE
 from bench.engines.reading import Reading
 from bench.notes.rules import (
     BALANCED_NOTE,
@@ -75,3 +75,8 @@ def test_keys_of_the_text_that_are_looked_for_elsewhere() -> None:
     assert "reads final_logit_softcapping at the top level of config.json alone" in note
     both = {**nested, "final_logit_softcapping": 30.0}
     assert of(replace(CASE, model=replace(CASE.model, config=both))) == []
+
+
+@pytest.mark.parametrize(("split", "told"), [("gpu_split(20,24)", True), ("auto", False), ("tensor_parallel", False)])
+def test_a_split_by_hand_may_have_gaps(split: str, told: bool) -> None:
+    assert (GAPS_NOTE in of(replace(CASE, split=split))) is told

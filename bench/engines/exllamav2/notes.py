@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.core.case import PAGE, Case
+from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.positions import positions_note
 from bench.engines.exllamav2.version import ENGINE
 from bench.engines.exllamav2.windows import windows_note
@@ -13,6 +14,10 @@ from bench.engines.reading import Reading
 SDPA_NOTE = (
     f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
     "install flash-attn or use attention=matmul"
+)
+GAPS_NOTE = (
+    "with gpu_split the lengths that fit may have gaps: a longer context can move a module to the next card, and fit "
+    "where a shorter one does not (docs/several-cards.md)"
 )
 _SCALED = 32  # values that share a scale in a quantised cache (ExLlamaV2's cache.py, cache_q.cuh)
 # Keys that the engine reads at the top level alone, and what each does.
@@ -33,6 +38,7 @@ def notes(case: Case, reading: Reading) -> Iterator[str]:
         _unread_note(case),
         _cache_note(case.cache, reading.head_dim),
         _length_note(case.max_seq_len),
+        GAPS_NOTE if case.split is not None and Split.parse(case.split).by is SplitBy.GPU_SPLIT else None,
     ):
         if note is not None:
             yield note
