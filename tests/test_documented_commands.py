@@ -98,6 +98,7 @@ INSTEAD: dict[str, Instead] = {
             "./scripts/oracle.sh allocator --operations 1000000",
             "./scripts/oracle.sh build",
             "./scripts/oracle.sh engine",
+            "./scripts/oracle.sh machines",
         )
     },
     "./scripts/quickstart.sh": parsed("./scripts/quickstart.sh", "installs, and sweeps for minutes"),

@@ -100,11 +100,12 @@ class TraceLibrary:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
-            tensor_bytes = load_tensor_bytes(paths[Recording.TENSORS])
+            # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:
                 split = _load_split(paths[Recording.TRACE], case)
-                return rules_of(case.engine).split_replayer(split, tensor_bytes, case)
-            return Replayer(self._load(paths[Recording.TRACE], case.engine, case.cache), tensor_bytes)
+                return rules_of(case.engine).split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
+            trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
+            return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
         except NoPrediction:
             raise
         except FileNotFoundError:
