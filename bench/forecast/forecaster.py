@@ -139,8 +139,7 @@ class Forecaster:
         if isinstance(work, Search):
             fits_at = prediction.max_seq_len if prediction.fits else 0
         case = replace(work.longest, max_seq_len=prediction.max_seq_len)
-        # Of several cards nothing is said: each waits for the one before.
-        speed = estimated_speed(case) if prediction.fits and not case.more_devices else None
+        speed = estimated_speed(case) if prediction.fits else None
         return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed, reading)
 
     def _key(self, work: Case | Search) -> str:
