@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +45,7 @@ def report(
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
-        memory = read_memory(results)[0].to_pandas()
+        memory = partial(stored_memory, results, problems)
         published = publish(cases, boundaries, out_dir, echo=not as_json, options=options, memory=memory)
     finally:
         gc.enable()
@@ -81,6 +82,17 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     cases["notes"] = shared(cases["notes"])
     release_memory()
     return latest(cases, "case_id", "started_at"), stored_boundaries.to_pandas(), problems
+
+
+def stored_memory(results: Path, problems: list[str]) -> pd.DataFrame:
+    """Each card of cases on several below `results`; what could not be read is told, and added to the `problems`."""
+    stored, found = read_memory(results)
+    memory: pd.DataFrame = stored.to_pandas()
+    new = [problem for problem in found if problem not in problems]
+    for problem in new:
+        print(f"vram-bench: skipped {problem}", file=sys.stderr)
+    problems += new
+    return memory
 
 
 def _contexts(text: str | None) -> tuple[int, ...]:

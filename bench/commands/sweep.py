@@ -8,12 +8,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bench.commands.progress import progress_for
+from bench.commands.report import stored_memory
 from bench.config import compose as config
 from bench.config.cases import Sweep, plan_sweep
 from bench.core.columns import BoundaryRow
@@ -25,7 +27,7 @@ from bench.report.rows import latest, plain, rows_of
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
-from bench.store.store import read_boundaries, read_cases, read_memory
+from bench.store.store import read_boundaries, read_cases
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +58,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
             answer.run_dir / "report",
             echo=not as_json,
             list_files=False,
-            memory=read_memory(results_dir)[0].to_pandas(),
+            memory=partial(stored_memory, results_dir, answer.problems),
         ).files
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))
@@ -80,13 +82,15 @@ class _Answer:
     shown: pd.DataFrame
     run_dir: Path  # of this run, or where all is stored already of the newest that has a row of it
     run_dirs: list[Path]  # of all runs that have a row of it, the first first
+    problems: list[str]  # what could not be read
     left: int
     total: int
 
 
 def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
     (stored, problems), (boundaries, others) = read_cases(results_dir), read_boundaries(results_dir)
-    for problem in dict.fromkeys([*problems, *others]):
+    problems = list(dict.fromkeys([*problems, *others]))
+    for problem in problems:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     found = latest(boundaries.to_pandas(), "boundary_id", "finished_at")
     found = found[found["boundary_id"].isin(finished.boundary_ids)]
@@ -105,6 +109,7 @@ def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
         shown=shown,
         run_dir=finished.run_dir or (run_dirs[-1] if run_dirs else results_dir),
         run_dirs=run_dirs,
+        problems=problems,
         left=total - sum(answered),
         total=total,
     )

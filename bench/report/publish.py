@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +71,11 @@ def publish(
     options: ReportOptions | None = None,
     plots: bool = True,
     list_files: bool = True,
-    memory: pd.DataFrame | None = None,
+    memory: Callable[[], pd.DataFrame] | None = None,
 ) -> Published:
-    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`, and of `memory`, which has the
-    cards of cases on several.
+    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`.
+
+    `memory` reads what each card held; it is asked where a case has several.
 
     `echo` also prints the tables, and with `list_files` where everything is. What an earlier report wrote there, and
     this one has no more, is removed. Either frame may be empty. Cases that were run to find a boundary are shown as
@@ -91,8 +92,9 @@ def publish(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with drawing(asked, cases, boundaries, out_dir, names) if plots else nullcontext(_no_pictures) as pictures:
-            told_cards = cases if memory is None else at_boundaries(cases, boundaries)
-            each_card = [] if memory is None else memory_tables(told_cards, memory, names)
+            each_card: list[PlainTable] = []
+            if memory is not None and not cases.empty and cases["device_cards"].notna().any():
+                each_card = memory_tables(at_boundaries(cases, boundaries), memory(), names)
             files = [_tables(found, asked, each_card, out_dir / "tables.md", echoed, names)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)

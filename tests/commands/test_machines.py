@@ -63,3 +63,16 @@ def test_a_case_on_one_card_is_told_by_its_own_row_alone(in_process: Program, tm
     (row,) = _rows(tmp_path / "results", "cases")
     assert (row["device_cards"], row["split"], row["tightest_card"], row["tightest_headroom_bytes"]) == (None,) * 4
     assert _rows(tmp_path / "results", "memory") == []
+
+
+def test_what_each_card_held_is_told_again_or_skipped_in_words(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    assert in_process("sweep", "device=2x./small.yaml", *GIVEN).returncode == 0
+    again = in_process("report")
+    assert (again.returncode, again.stdout.count("on the cards of 2xsmall")) == (0, 1)
+    (path,) = (tmp_path / "results").rglob("memory.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["ran_out"]), path)
+    damaged = in_process("report", "--json")
+    assert damaged.returncode == 1
+    assert f"skipped {path.relative_to(tmp_path)}: damaged" in damaged.stderr
+    assert len(json.loads(damaged.stdout)["skipped"]) == 1
