@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bench.allocator.sort import tile_of
@@ -38,6 +39,15 @@ class MachineLimits(NamedTuple):
     """Several cards, in the engine's order; the sums are of all of them."""
 
     cards: tuple[Limits, ...]
+
+    @staticmethod
+    def of(cards: Iterable[Limits]) -> MachineLimits:
+        """The cards as one process has them.
+
+        PyTorch decides once how large cuBLAS's workspaces are, by the card that multiplies first: it is filled first.
+        """
+        first, *others = cards
+        return MachineLimits((first, *(each._replace(workspace_bytes=first.workspace_bytes) for each in others)))
 
     @property
     def total_bytes(self) -> int:

@@ -35,7 +35,7 @@ def is_machine(name: str, catalogue: Catalogue) -> bool:
 def listed(name: str, catalogue: Catalogue) -> list[str]:
     """The machines that a name stands for: `2xall` is each card twice, `all+all` every pair, in one order each."""
     parts = [part.strip() for part in name.split("+")]
-    open_parts = [number for number, part in enumerate(parts) if _card_of(part) == _ALL]
+    open_parts = [number for number, part in enumerate(parts) if _count_and_card(part)[1] == _ALL]
     if not open_parts or catalogue.find("device", _ALL) is not None:
         return [name]
     machines = []
@@ -47,9 +47,10 @@ def listed(name: str, catalogue: Catalogue) -> list[str]:
     return machines
 
 
-def _card_of(part: str) -> str:
+def _count_and_card(part: str) -> tuple[int, str]:
+    """`2xrtx_3090` is 2 and `rtx_3090`; a name alone is one of it."""
     match = _COUNTED.fullmatch(part)
-    return match[2].strip() if match else part
+    return (int(match[1]), match[2].strip()) if match else (1, part)
 
 
 def adopt(name: str, catalogue: Catalogue) -> str:
@@ -71,8 +72,7 @@ def adopt(name: str, catalogue: Catalogue) -> str:
 
 
 def _counted(part: str, name: str) -> list[str]:
-    match = _COUNTED.fullmatch(part)
-    count, card = (int(match[1]), match[2].strip()) if match else (1, part)
+    count, card = _count_and_card(part)
     if not card or not count:
         raise BadInput(f"device={name}: name a card before and after each +, and count from 1: {_EXAMPLE}")
     if count > MAX_CARDS:

@@ -280,8 +280,8 @@ class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, TightestCard, _Bou
     """How far one setting goes: a row of boundaries.parquet."""
 
 
-class MemoryRow(TypedDict):
-    """One of the several cards of a case: a row of memory.parquet."""
+class _MemoryRecord(TypedDict):
+    """Which card of which case, and how much of it was held."""
 
     schema_version: Annotated[int, Column(Role.RECORD, "the schema that the row was written by", storage="int32")]
     run_id: Annotated[str, Column(Role.RECORD, "the sweep that the case was measured in")]
@@ -303,17 +303,10 @@ class MemoryRow(TypedDict):
     peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]
     peak_device_bytes: Annotated[int | None, _size("what the card held, with the CUDA context")]
     headroom_bytes: Annotated[int | None, _size("its limit less `peak_device_bytes`")]
-    context_bytes: Annotated[int | None, _size("the CUDA context's own; on a simulated card from the catalogue")]
-    weights_bytes: Annotated[int | None, _part("this and the parts below are those alive at this card's own peak")]
-    cache_bytes: Annotated[int | None, _part("keys and values")]
-    scratch_bytes: Annotated[int | None, _part("the engine's scratch space")]
-    rope_bytes: Annotated[int | None, _part("sines and cosines of the positions")]
-    attention_bytes: Annotated[int | None, _part("what attention holds for one pass")]
-    logits_bytes: Annotated[int | None, _part("logits")]
-    activations_bytes: Annotated[int | None, _part("hidden states and what MLPs hold for one pass")]
-    reserve_bytes: Annotated[int | None, _part("what `load_autosplit` keeps free while it loads")]
-    workspace_bytes: Annotated[int | None, _part("cuBLAS's workspaces")]
-    other_bytes: Annotated[int | None, _part("what belongs to none of these")]
+
+
+class MemoryRow(_MemoryRecord, PartColumns):
+    """One of the several cards of a case, its parts at its own peak: a row of memory.parquet."""
 
 
 ResultRow = CaseRow | BoundaryRow

@@ -91,10 +91,8 @@ class Calibration:
 
     def limits(self, case: Case) -> Limits | MachineLimits:
         """The cards of `case` as the allocator will see them; what was missed is taken off as if it were context."""
-        first, *others = (self._limits_of(device, case) for device in case.devices)
-        # PyTorch decides by the card that multiplies first how large cuBLAS's workspaces are on all of them.
-        alike = (each._replace(workspace_bytes=first.workspace_bytes) for each in others)
-        return MachineLimits((first, *alike)) if others else first
+        cards = [self._limits_of(device, case) for device in case.devices]
+        return MachineLimits.of(cards) if case.more_devices else cards[0]
 
     def _limits_of(self, device: DeviceSpec, case: Case) -> Limits:
         if device.is_simulated:

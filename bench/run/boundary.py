@@ -12,6 +12,7 @@ from bench.core.columns import IDENTITY, MACHINE, SCHEMA_VERSION, BoundaryRow, C
 from bench.core.outcome import Outcome
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import Bracket, Observation, found, next_probe
+from bench.run.cards import headroom
 from bench.run.row import now
 
 # Verdicts on a length; a card that had to spill to the host did not hold it.
@@ -125,12 +126,15 @@ def _told(row: Mapping[str, object], name: str) -> Any:
 
 def _headroom(row: CaseRow | None) -> int | None:
     """What the card, or the smaller one inside it, had left at the peak; of several the tightest."""
-    if row is not None and row["tightest_card"] is not None:
-        return row["tightest_headroom_bytes"]
-    if row is None or row["peak_device_bytes"] is None or row["device_total_bytes"] is None:
+    if row is None:
         return None
-    limit, reserved = row["vram_limit_bytes"], row["peak_reserved_bytes"]
-    if row["vram_limit_by"] == "allocator" and limit is not None and reserved is not None:
-        # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
-        return limit - (row["context_bytes"] or 0) - reserved
-    return min(row["device_total_bytes"], limit or row["device_total_bytes"]) - row["peak_device_bytes"]
+    if row["tightest_card"] is not None:
+        return row["tightest_headroom_bytes"]
+    return headroom(
+        total_bytes=row["device_total_bytes"],
+        limit_bytes=row["vram_limit_bytes"],
+        limit_by=row["vram_limit_by"],
+        peak_device_bytes=row["peak_device_bytes"],
+        peak_reserved_bytes=row["peak_reserved_bytes"],
+        context_bytes=row["context_bytes"],
+    )

@@ -46,13 +46,33 @@ class CardOfCase:
     @property
     def headroom_bytes(self) -> int | None:
         """What the card, or the smaller one inside it, had left at the peak."""
-        total, limit, memory = self.total_bytes, self.vram_limit_bytes, self.told.memory
-        if self.peak_device_bytes is None or total is None:
-            return None
-        if self.vram_limit_by == "allocator" and limit is not None and memory is not None:
-            # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
-            return limit - (self.told.facts.context_bytes or 0) - memory.peak_reserved_bytes
-        return min(total, limit or total) - self.peak_device_bytes
+        memory = self.told.memory
+        return headroom(
+            total_bytes=self.total_bytes,
+            limit_bytes=self.vram_limit_bytes,
+            limit_by=self.vram_limit_by,
+            peak_device_bytes=self.peak_device_bytes,
+            peak_reserved_bytes=memory.peak_reserved_bytes if memory else None,
+            context_bytes=self.told.facts.context_bytes,
+        )
+
+
+def headroom(
+    *,
+    total_bytes: int | None,
+    limit_bytes: int | None,
+    limit_by: str | None,
+    peak_device_bytes: int | None,
+    peak_reserved_bytes: int | None,
+    context_bytes: int | None,
+) -> int | None:
+    """What a card, or the smaller one inside it, had left at the peak; None where that is unknown."""
+    if peak_device_bytes is None or total_bytes is None:
+        return None
+    if limit_by == "allocator" and limit_bytes is not None and peak_reserved_bytes is not None:
+        # There the limit is on PyTorch and the context that it began with; others may hold the rest of the card.
+        return limit_bytes - (context_bytes or 0) - peak_reserved_bytes
+    return min(total_bytes, limit_bytes or total_bytes) - peak_device_bytes
 
 
 def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[CardOfCase]:

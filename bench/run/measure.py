@@ -16,12 +16,11 @@ from bench.launch.environment import child_environment
 from bench.launch.launcher import LauncherFailed
 from bench.launch.launchers import Launchers, uuids_of
 from bench.launch.supervise import Ending, Interrupted, run_isolated
-from bench.run.cards import cards_of, memory_rows
+from bench.run.cards import memory_rows
 from bench.run.locks import reserved
 from bench.run.progress import Progress
 from bench.run.row import Measurement, make_row, now
 from bench.run.telemetry import Sampler
-from bench.run.told import Told
 from bench.run.verdict import judge
 
 
@@ -60,8 +59,7 @@ class Measurer:
         environment = child_environment(case.device.kind, uuids)
         measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment)
         row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
-        cards = cards_of(case, Told.by(ending.messages), measured.telemetry)
-        return row, memory_rows(self.run_dir.name, case_id, cards)
+        return row, memory_rows(self.run_dir.name, case_id, measured.cards)
 
     def _run_child(self, case: Case, log_path: Path) -> Ending:
         """How the case's child ended; a launcher that fails gets a second chance."""

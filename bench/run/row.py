@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from statistics import median
 from typing import cast
 
@@ -30,7 +31,7 @@ from bench.run.verdict import Verdict
 class Measurement:
     """A case that was run: how its child ended, the verdict on that, and what was read of its cards meanwhile.
 
-    `telemetry` is of each real GPU; `environment` was the child's.
+    `telemetry` is of each real GPU; `environment` was the child's. What follows from these is worked out once.
     """
 
     case: Case
@@ -41,14 +42,23 @@ class Measurement:
     telemetry: Sequence[Telemetry]
     environment: dict[str, str]
 
+    @cached_property
+    def told(self) -> Told:
+        """What the child said."""
+        return Told.by(self.ending.messages)
+
+    @cached_property
+    def cards(self) -> list[CardOfCase]:
+        """What is known of each card."""
+        return cards_of(self.case, self.told, self.telemetry)
+
 
 def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None], forecast: Forecast) -> CaseRow:
     """One row; what is not known is None."""
     case, verdict, ending = measured.case, measured.verdict, measured.ending
-    told = Told.by(ending.messages)
+    told, cards = measured.told, measured.cards
     timings = told.timings
     is_real, fits = not case.device.is_simulated, verdict.outcome is Outcome.FITS
-    cards = cards_of(case, told, measured.telemetry)
     memories, telemetry = [card.told.memory for card in cards], measured.telemetry
     tightest_card = tightest(case, cards)
     step = step_of(case) if fits else None

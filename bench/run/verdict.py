@@ -71,10 +71,11 @@ def judge(
 
 def _sizes(told: Told, totals_bytes: Sequence[int | None], vram_limit_bytes: int | None) -> list[int | None]:
     """The bytes of each card, or of the smaller one inside it; what CUDA told is preferred, as NVML lists more."""
-    listed = [*totals_bytes, *[None] * len(told.cards())]
+    cards = told.cards()
+    listed = [*totals_bytes, *[None] * len(cards)]
     known = [
         listed_bytes if card.facts.device_total_bytes is None else card.facts.device_total_bytes
-        for card, listed_bytes in zip(told.cards(), listed, strict=False)
+        for card, listed_bytes in zip(cards, listed, strict=False)
     ]
     if vram_limit_bytes is None:
         return known

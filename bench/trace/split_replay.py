@@ -84,7 +84,7 @@ class SplitReplayer:
 
     def replay(self, max_seq_len: int, limits: MachineLimits, endless: bool = False) -> SplitReplay:
         """The case at `max_seq_len` on cards, or on endless ones. Raises `NoPrediction`."""
-        cards = _with_one_workspace(limits.cards)
+        cards = limits.cards
         bounds = [ENDLESS_BYTES if endless else each.torch_bytes for each in cards]
         loaded, is_whole = self._load(max_seq_len, cards, bounds)
         failed: tuple[int, int] | None = None
@@ -188,11 +188,6 @@ class SplitReplayer:
 
     def _empty_card(self, limit_bytes: int, num_events: int) -> State:
         return allocator.new_state(limit_bytes, len(PARTS), 2 * num_events + 4096, self._num_streams)
-
-
-def _with_one_workspace(cards: Sequence[Limits]) -> list[Limits]:
-    """PyTorch decides once how large cuBLAS's workspaces are, by the card that multiplies first: it is filled first."""
-    return [card._replace(workspace_bytes=cards[0].workspace_bytes) for card in cards]
 
 
 def _take_back(events: Array, done: int, state: State, rows: Array) -> None:

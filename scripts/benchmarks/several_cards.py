@@ -182,7 +182,7 @@ def main() -> None:
         needed = rules.split_replayer(trace, tensor_bytes(model, bpw), case).needed_bytes(length, plenty)
         case = random_machine(chosen, case, needed)
         replayer = rules.split_replayer(trace, tensor_bytes(model, bpw), case)
-        limits = MachineLimits(tuple(limits_of(device, None) for device in case.devices))
+        limits = MachineLimits.of(limits_of(device, None) for device in case.devices)
         search_end = case.max_seq_len
         started = time.process_time()
         try:

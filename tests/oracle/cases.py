@@ -15,7 +15,7 @@ from typing import Any
 from bench.config.cases import plan_sweep
 from bench.core.case import Case, ModelSpec
 from bench.core.device import DeviceSpec
-from bench.worker.engines.exllamav2.recording import with_num_hidden_layers
+from bench.worker.engines.exllamav2.shallow import with_num_hidden_layers
 from tests.worker.architectures import ARCHITECTURES, DENSE
 
 CATALOGUE = (

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.allocator.caching import CachingAllocator
 from bench.allocator.limits import limits_of
 from bench.core.case import Case
-from bench.core.messages import Entered, Message, last
+from bench.core.messages import Entered, Message, Result, last
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.run.verdict import OUT_OF_MEMORY
@@ -70,19 +71,42 @@ def predict(replayer: Replayer, case: Case) -> Figures:
     return Figures(**vars(replay))
 
 
-def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
-    """By the engine's own code, and how often the allocator had to give its cached segments back."""
+@dataclass(frozen=True)
+class Ended:
+    """How a case ended on simulated cards: each card's allocator, and how many layers are where if it went through."""
+
+    failed_in: str | None
+    allocators: list[CachingAllocator]
+    layers: list[int] | None
+
+
+def run(case: Case, layouts: Path) -> Ended:
+    """By the engine's own code, on one card or several."""
     messages: list[Message] = []
     failed_in: str | None = None
-    with cards.open_machine(case) as simulated:
+    with cards.open_machine(case) as machine:
         try:
-            scenario.run(case, simulated, layouts, messages.append)
+            scenario.run(case, machine, layouts, messages.append)
         except RuntimeError as error:
             if not OUT_OF_MEMORY.search(str(error)):
                 raise
             entered = last(messages, Entered)
             failed_in = str(entered and entered.phase)
-        stats = simulated.cards[0].allocator.stats
-        parts = tuple(simulated.cards[0].allocator.parts_at_peak)
+        # What leaves the machine with the case changes no peak.
+        allocators = [card.allocator for card in machine.cards]
+    result = last(messages, Result)
+    return Ended(failed_in, allocators, [card.layers for card in result.cards] if result else None)
+
+
+def peaks_of(allocator: CachingAllocator) -> tuple[int, int, int, tuple[int, ...]]:
+    """The peaks of allocated, requested and reserved bytes, and the parts."""
+    stats = allocator.stats
     peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
-    return Figures(failed_in, *peaks, parts), stats.num_alloc_retries
+    return (*peaks, tuple(allocator.parts_at_peak))
+
+
+def simulate(case: Case, layouts: Path) -> tuple[Figures, int]:
+    """A case on one card, and how often the allocator had to give its cached segments back."""
+    ended = run(case, layouts)
+    (allocator,) = ended.allocators
+    return Figures(ended.failed_in, *peaks_of(allocator)), allocator.stats.num_alloc_retries

@@ -12,16 +12,14 @@ import pytest
 
 from bench.allocator.limits import MachineLimits, limits_of
 from bench.core.case import Case
-from bench.core.messages import Entered, Message, Result, last
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.engines.exllamav2.splits import split_replayer
-from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
 from bench.trace.split_replay import SplitReplay
-from bench.worker import cards, recorder, scenario
-from tests.worker.predicted_and_simulated import case_of, little_garbage, tensor_bytes_of
+from bench.worker import recorder
+from tests.worker.predicted_and_simulated import case_of, little_garbage, peaks_of, run, tensor_bytes_of
 
 MIB = 1 << 20
 KINDS = (("8.6", 28), ("8.9", 128), ("9.0", 132), ("7.5", 40))
@@ -55,28 +53,6 @@ def on_cards(case: Case, sizes_mib: tuple[float, ...], split: str) -> Case:
     return replace(case, device=devices[0], more_devices=tuple(devices[1:]), split=split)
 
 
-def simulate(case: Case, layouts: Path) -> Ending:
-    """By the engine's own code: where memory runs out, the peaks of each card, its layers."""
-    messages: list[Message] = []
-    failed_in = layers = None
-    with cards.open_machine(case) as machine:
-        try:
-            scenario.run(case, machine, layouts, messages.append)
-            result = last(messages, Result)
-            layers = [card.layers for card in result.cards] if result else None
-        except RuntimeError as error:
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            entered = last(messages, Entered)
-            failed_in = str(entered and entered.phase)
-        peaks = []
-        for card in machine.cards:
-            stats = card.allocator.stats
-            own = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
-            peaks.append((*own, tuple(card.allocator.parts_at_peak)))
-    return failed_in, peaks, layers
-
-
 def told(replay: SplitReplay) -> Ending:
     """The same of a replay."""
     peaks = [
@@ -87,7 +63,7 @@ def told(replay: SplitReplay) -> Ending:
 
 
 def limits(case: Case) -> MachineLimits:
-    return MachineLimits(tuple(limits_of(device, None) for device in case.devices))
+    return MachineLimits.of(limits_of(device, None) for device in case.devices)
 
 
 def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[float, ...], str]]:
@@ -128,7 +104,8 @@ def assert_predicted(layouts: Path, architecture: str, axes: dict[str, Any], cou
         except NoPrediction as reason:
             seen.append(str(reason))
             continue
-        ran = simulate(case, layouts)
+        ended = run(case, layouts)
+        ran = ended.failed_in, list(map(peaks_of, ended.allocators)), ended.layers
         assert told(predicted)[0] == ran[0]
         if ran[0] is None:
             assert told(predicted) == ran

@@ -15,7 +15,6 @@ from bench.worker.engines.exllamav2.choices import choose_attention, read_back
 from bench.worker.engines.exllamav2.readable import read_config
 from bench.worker.engines.exllamav2.several_cards import begin_a_card, on_two_cards
 from bench.worker.engines.exllamav2.shallow import with_layers
-from bench.worker.engines.exllamav2.shallow import with_num_hidden_layers as with_num_hidden_layers
 from bench.worker.interfaces.card import Machine
 
 
