@@ -23,6 +23,7 @@ from bench.core.errors import ExitCode
 from bench.core.identity import identity_of, is_simulated, key_of
 from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
+from bench.core.split import Split
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
@@ -143,7 +144,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         probes=0 if stored else forecast.probes,
         stored=stored,
         reason=forecast.reason,
-        **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes)),
+        **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes, case.split)),
         predicted_fits_at=forecast.fits_at or None,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
         estimated_probe_s=probe_seconds(_as_probed(forecast)),
@@ -158,7 +159,7 @@ def _as_probed(forecast: Forecast) -> Case:
     return forecast.case if prediction is None else replace(forecast.case, max_seq_len=prediction.max_seq_len)
 
 
-def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:
+def _predicted(prediction: Prediction, limit_bytes: int, split: str | None) -> dict[str, Any]:
     """What is known where something can be predicted: a card that it does not fit has no peak."""
     return {
         "max_seq_len": prediction.max_seq_len,
@@ -168,17 +169,19 @@ def _predicted(prediction: Prediction, limit_bytes: int) -> dict[str, Any]:
         "predicted_peak_reserved_bytes": prediction.peak_reserved_bytes if prediction.fits else None,
         "predicted_peak_device_bytes": prediction.peak_device_bytes if prediction.fits else None,
         "parts": {f"{part}_bytes": size for part, size in prediction.parts.items()},
-        "headroom_bytes": _headroom(prediction, limit_bytes),
+        "headroom_bytes": _headroom(prediction, limit_bytes, split),
         "cards": prediction.cards and [asdict(card) for card in prediction.cards],
     }
 
 
-def _headroom(prediction: Prediction, limit_bytes: int) -> int:
-    """What is left, of several cards on the tightest; where it does not fit, what is missing at least."""
+def _headroom(prediction: Prediction, limit_bytes: int, split: str | None) -> int | None:
+    """What is left, of several cards on the one that decides; where it does not fit, what is missing at least."""
     if not prediction.fits:
         return min(0, limit_bytes - sum(prediction.parts.values()))
-    if prediction.cards:
-        return min(card.headroom_bytes for card in prediction.cards)
+    if prediction.cards and split is not None:
+        left = [card.headroom_bytes for card in prediction.cards]
+        number = Split.parse(split).deciding_card(left)
+        return None if number is None else left[number]
     return limit_bytes - prediction.peak_device_bytes
 
 

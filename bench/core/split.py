@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,17 @@ class Split:
         reserve_mib = None if self.reserve_bytes is None else tuple(size / _MIB for size in self.reserve_bytes)
         numbers = self.gpu_split_gib if reserve_mib is None else reserve_mib
         return self.by if numbers is None else f"{self.by}({','.join(str(n).removesuffix('.0') for n in numbers)})"
+
+    def deciding_card(self, headroom_bytes: Sequence[int | None]) -> int | None:
+        """The number of the card that decides how far it goes, by what each has left; None where nothing is known.
+
+        Where the engine fills card after card it is the last: what there is no room for on one goes to the next. Else
+        it is the one with the least left.
+        """
+        known = {number: left for number, left in enumerate(headroom_bytes) if left is not None}
+        if not known:
+            return None
+        return max(known) if self.by is SplitBy.AUTO else min(known, key=lambda number: known[number])
 
     def keys(self) -> dict[str, str]:
         """What one types for it on the command line: `{"split": "[20.5,24]"}`."""

@@ -108,16 +108,14 @@ def _is_full_to_the_last(case: Case, told: Told) -> bool:
 def tightest(case: Case, cards: Sequence[CardOfCase]) -> int | None:
     """The number of the card that decides; None of one card, or where nothing is known.
 
-    It is the one that ran out of memory. Else, where the engine fills card after card, it is the last: what there is no
-    room for on one goes to the next. Else it is the one with the least left.
+    It is the one that ran out of memory, or else as the split has it (`Split.deciding_card`).
     """
     if case.split is None:
         return None
     ran_out = next((number for number, card in enumerate(cards) if card.told.ran_out), None)
-    left = {number: card.headroom_bytes for number, card in enumerate(cards) if card.headroom_bytes is not None}
-    if ran_out is not None or not left:
+    if ran_out is not None:
         return ran_out
-    return max(left) if Split.parse(case.split).by is SplitBy.AUTO else min(left, key=lambda number: left[number])
+    return Split.parse(case.split).deciding_card([card.headroom_bytes for card in cards])
 
 
 def total(values: Iterable[int | None]) -> int | None:

@@ -57,6 +57,17 @@ def test_a_model_is_put_on_two_cards_in_every_way(in_process: Program, tmp_path:
     assert "4 of them stored already" in again.stderr
 
 
+def test_a_plan_leaves_what_the_run_leaves(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    planned = in_process("plan", "device=2x./small.yaml", *GIVEN, "--json")
+    (told,) = json.loads(planned.stdout)["cases"]
+    assert in_process("sweep", "device=2x./small.yaml", *GIVEN).returncode == 0
+    (row,) = _rows(tmp_path / "results", "cases")
+    assert (told["fits"], told["reason"], row["outcome"]) == (True, None, "fits")
+    assert told["headroom_bytes"] == row["tightest_headroom_bytes"]
+    assert told["predicted_peak_bytes"] == row["peak_allocated_bytes"] == row["predicted_peak_bytes"]
+
+
 def test_a_case_on_one_card_is_told_by_its_own_row_alone(in_process: Program, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
     assert in_process("sweep", "device=./small.yaml", *GIVEN).returncode == 0
