@@ -25,7 +25,7 @@ from bench.analysis.evidence import (
     without_defaults,
 )
 from bench.core import columns
-from bench.core.case import CACHES
+from bench.core.caches import finest_first
 from bench.core.identity import is_simulated
 from bench.core.identity_columns import CardColumns, IdentityColumns, NamedColumns, RanAttention, SettingColumns
 
@@ -237,8 +237,9 @@ def _at(rows: pd.DataFrame, length: pd.Series[float]) -> pd.DataFrame:
 
 def _best(rows: pd.DataFrame, policy: Policy) -> list[_Best]:
     """One row for each question that has any."""
+    caches = rows["cache"].astype(object)
     rows = rows.assign(
-        fineness=rows["cache"].astype(object).map({cache: -i for i, cache in enumerate(CACHES)}),
+        fineness=caches.map({cache: -i for i, cache in enumerate(finest_first(caches.dropna().unique()))}),
         kernels=rows["attention"].astype(object).map(_ATTENTION).fillna(0),
         eager=~rows["lazy"].astype(bool),
     )

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from bench import nvml
 from bench.config.devices import DEFAULT_SIMULATED
+from bench.core.case import DEFAULT_ENGINE
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engines, titles
 from bench.launch.fork_server import can_fork
@@ -69,7 +70,8 @@ def examine() -> list[Finding]:
     gpus, findings = _gpus()
     broken = _broken()
     findings += [*_nvml(), _torch(bool(gpus)), *map(_engine, engines())]
-    findings += [_extension(engine, bool(gpus)) for engine in engines() if engine.extension not in broken]
+    installed = [engine for engine in engines() if installed_version(engine.name) is not None]
+    findings += [_extension(engine, bool(gpus)) for engine in installed if engine.extension not in broken]
     findings += [finding for finding in _attention(gpus) if finding.what.replace("-", "_") not in broken]
     findings += [*broken.values(), *_environment(gpus)]
     findings += [_processes(gpu) for gpu in gpus]
@@ -168,6 +170,9 @@ def _torch_cuda() -> str | None:
 
 def _engine(engine: EngineSpec) -> Finding:
     installed = installed_version(engine.name)
+    if installed is None and engine.name != DEFAULT_ENGINE:
+        remedy = f"pip install 'vram-bench[{engine.name}]' for engine={engine.name}"
+        return Finding(engine.name, "not installed", remedy, f"engine={engine.name}")
     if installed is None:
         return Finding(engine.name, "not installed", "run scripts/quickstart.sh", "everything")
     return Finding(engine.name, installed)
@@ -177,25 +182,26 @@ def _extension(engine: EngineSpec, has_gpu: bool) -> Finding:
     if _is_there(engine.extension):
         return Finding("extension", f"{engine.extension} is built and importable")
     if not has_gpu:
-        return Finding("extension", "not built; simulated cards do not use it")
+        return Finding("extension", f"{engine.extension} is not built; simulated cards do not use it")
     missing = [tool for tool in ("nvcc", "ninja", "c++") if shutil.which(tool) is None]
     if missing:
         remedy = f"install {', '.join(missing)}, or a wheel of {engine.name} that has the extension built in"
-        return Finding("extension", "not built, and cannot be built here", remedy, "measuring")
+        return Finding("extension", f"{engine.extension} is not built, and cannot be built here", remedy, "measuring")
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
     locks = [str(path) for path in cache.glob(f"**/{engine.extension}/lock")]
     if locks:
         remedy = "if no build is running, one was cut off and every import waits for it for ever: delete the file"
-        return Finding("extension", f"being built: {', '.join(locks)}", remedy, "measuring")
+        return Finding("extension", f"{engine.extension} is being built: {', '.join(locks)}", remedy, "measuring")
     if list(cache.glob(f"**/{engine.extension}.so")):
-        return Finding("extension", f"built, in {cache}")
+        return Finding("extension", f"{engine.extension} is built, in {cache}")
     remedy = f'build it before the first sweep, or raise timeout_s: python -c "import torch, {engine.name}.ext"'
-    return Finding("extension", "not built yet: the first import takes minutes", remedy)
+    return Finding("extension", f"{engine.extension} is not built yet: the first import takes minutes", remedy)
 
 
 def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
     flash, xformers = installed_version("flash-attn"), installed_version("xformers")
     old = [gpu.name for gpu in gpus if float(gpu.compute_capability) < 8.0]
+    users = titles(engine.name for engine in engines() if "flash" in engine.attentions)
     findings = []
     if flash is None:
         remedy = "long contexts take more memory without it, and there is no paged attention: pip install flash-attn"
@@ -203,7 +209,7 @@ def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:
     elif tuple(int(n) for n in flash.split(".")[:3] if n.isdigit()) < _MIN_FLASH_ATTN:
         findings.append(Finding("flash-attn", flash, "paged attention needs 2.5.7 or newer: pip install -U flash-attn"))
     elif old:
-        remedy = f"{titles()} by itself would pick it on {', '.join(old)} and fail; cases here switch it off there"
+        remedy = f"{users} by itself would pick it on {', '.join(old)} and fail; cases here switch it off there"
         findings.append(Finding("flash-attn", flash, remedy))
     else:
         findings.append(Finding("flash-attn", flash))

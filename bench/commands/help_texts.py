@@ -7,18 +7,22 @@ import re
 import textwrap
 
 from bench.core.columns import SETTING, label
-from bench.engines.registry import titles
+from bench.engines.registry import NAMES, bits_in_words, caches_in_words, engines, titles
 
+_FORMATS = " or ".join(engine.weights.quantised for engine in engines())
+_MADE = [engine for engine in engines() if engine.makes_checkpoints]
 # A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
-_LINES = """
-  model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and EXL2 weights for a real GPU); \
-hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
+_LINES = f"""
+  model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and {_FORMATS} weights for a real \
+GPU); hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   device: auto, cuda (device.index=N), a simulated card of `vram-bench list devices`, all of them (all), \
 or FILE.yaml; several that hold one model: 2xrtx_3090, rtx_4090+rtx_3060_12gb, device.index=0+1
-  bpw: 2.0 to 8.0 bits per weight, or 16
+  engine: {", ".join(NAMES)}, or auto, which is that of the weights (the default)
+  bpw: {bits_in_words()}, or 16
   max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
-  cache: FP16, Q8, Q6, Q4
-  lazy: true: lazy cache and load_autosplit; false: load, then the cache
+  cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
+  load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card; lazy=true is \
+load=autosplit
   split: on several cards auto (load_autosplit), tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
@@ -50,7 +54,8 @@ Says what a sweep of the same keys is expected to find, and how long it would ta
 nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
 {KEYS}"""
 SYNTH = f"""\
-Writes an EXL2 checkpoint with random weights that {titles()} loads and runs, so that the memory and the speed of a \
+Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights that \
+{titles(engine.name for engine in _MADE)} loads and runs, so that the memory and the speed of a \
 model can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
 
   model: a name of `vram-bench list models`; local with model.path=DIR, where a config.json is enough; or hub with \

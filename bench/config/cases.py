@@ -11,17 +11,17 @@ from typing import Any
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
-from bench.config.models import resolve_model
+from bench.config.models import engine_of_weights, resolve_model
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import split_of
 from bench.config.units import number_in_words, parse_size
-from bench.core.case import MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
+from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of, rules_of
 
-_MAX_EXL2_BPW = 8.0
 _HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
 # The keys that a case has as they are typed; `_work_on` says which of them depend on more.
 _AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for key in fields(Settings)}]
@@ -47,7 +47,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         if len(values) > 1:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
     # Combinations of one model or device share its settings: each is looked up once, found by their identity.
-    models: dict[tuple[int, float, str], ModelSpec] = {}
+    models: dict[tuple[int, float, str], tuple[ModelSpec, EngineSpec]] = {}
     devices: dict[int, tuple[DeviceSpec, ...]] = {}
     asked: dict[Case | Search, None] = {}  # in order, each once
     told: dict[str, None] = {}
@@ -55,12 +55,12 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         model_key, device_key = (id(settings.model), settings.bpw, settings.engine.name), id(settings.device)
         if model_key not in models:
             models[model_key] = _model_of(settings)
-            told.update(dict.fromkeys(_unused_bits(overrides, settings, models[model_key])))
+            told.update(dict.fromkeys(_unused_bits(overrides, settings, models[model_key][0])))
         if device_key not in devices:
             devices[device_key] = resolve_devices(settings.device)
             if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
-        asked.update(dict.fromkeys(_work_on(settings, models[model_key], devices[device_key])))
+        asked.update(dict.fromkeys(_work_on(settings, *models[model_key], devices[device_key])))
     for text in told:
         print(f"vram-bench: {text}", file=sys.stderr)
     cases = [work for work in asked if isinstance(work, Case)]
@@ -86,8 +86,8 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
         key = text.partition("=")[0]
         if key.startswith("hydra."):
             continue
-        if key.partition(".")[0] != "model" and key not in WEIGHTS:
-            raise BadInput(f"{text!r}: a checkpoint depends on model, {' and '.join(WEIGHTS)} alone")
+        if key.partition(".")[0] != "model" and key not in (*WEIGHTS, "engine"):
+            raise BadInput(f"{text!r}: a checkpoint depends on model, {', '.join(WEIGHTS)} and engine alone")
     if not any(text.startswith(("model=", "model.path=")) for text in overrides):
         raise BadInput(
             "which model? model=NAME (`vram-bench list models`), model=local model.path=DIR, "
@@ -97,45 +97,49 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
-    model = _model_of(settings)
-    (case,) = _work_on(settings, model, resolve_devices(settings.device))
+    model, engine = _model_of(settings)
+    if not engine.makes_checkpoints:
+        raise BadInput(f"engine={engine.name}: no {engine.weights.quantised} checkpoints can be made yet")
+    (case,) = _work_on(settings, model, engine, resolve_devices(settings.device))
     assert isinstance(case, Case)
     return case
 
 
 def work_of(settings: Settings) -> list[Case | Search]:
     """What one combination asks for: a case for each of its lengths, the search for `auto`. Raises `BadInput`."""
-    return _work_on(settings, _model_of(settings), resolve_devices(settings.device))
+    return _work_on(settings, *_model_of(settings), resolve_devices(settings.device))
 
 
-def _model_of(settings: Settings) -> ModelSpec:
-    return resolve_model(settings.model, settings.bpw, settings.engine.name)
+def _model_of(settings: Settings) -> tuple[ModelSpec, EngineSpec]:
+    """The model, and the engine that runs it: with engine=auto that of its weights."""
+    name = settings.engine.name
+    if name == AUTO:
+        name = engine_of_weights(settings.model, settings.bpw)
+    return resolve_model(settings.model, settings.bpw, name), engine_of(name)
 
 
-def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ...]) -> list[Case | Search]:
+def _work_on(
+    settings: Settings, model: ModelSpec, engine: EngineSpec, devices: tuple[DeviceSpec, ...]
+) -> list[Case | Search]:
     device, *more_devices = devices
     if not device.is_simulated and not model.has_weights:
         raise BadInput(
-            f"model={model.name}: a real GPU needs EXL2 weights; give them with model=local model.path=DIR "
-            f"or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
+            f"model={model.name}: a real GPU needs {engine.weights.quantised} weights; give them with model=local "
+            f"model.path=DIR or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
         )
     bpw = settings.bpw if model.bpw is None else model.bpw  # a checkpoint's own bits
-    if model.bpw is None and _MAX_EXL2_BPW < bpw < UNQUANTISED_BPW:
-        raise BadInput(f"bpw={bpw:g}: EXL2 weights have 2.0 to 8.0 bits; 16 is unquantised")
-    engine = engine_of(settings.engine.name)
-    for key, value, allowed in (
-        ("head_bits", settings.head_bits, engine.head_bits),
-        ("cache", settings.cache.name, tuple(engine.caches)),
-        ("attention", settings.attention.name, (AUTO, *engine.attentions)),
-    ):
-        if value not in allowed:
-            raise BadInput(f"{key}={value}: allowed are {', '.join(map(str, allowed))}")
+    if model.bpw is None and not engine.least_bpw <= bpw <= engine.most_bpw and bpw != UNQUANTISED_BPW:
+        raise BadInput(
+            f"bpw={bpw:g}: {engine.weights.quantised} weights have {engine.least_bpw} to {engine.most_bpw} bits; "
+            "16 is unquantised"
+        )
+    cache = _require_known(settings, engine)
     vram_limit_bytes = _vram_limit(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
     limited = vram_limit_bytes is not None
     known = lengths_of_model(model, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
-    end = _search_end(settings.auto_up_to, known, model.name, engine.default_length) if AUTO in lengths else None
+    end = _search_end(settings.auto_up_to, known, model.name, engine) if AUTO in lengths else None
     if end is None and settings.auto_up_to is not None:
         raise BadInput(
             f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
@@ -147,6 +151,8 @@ def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ..
             "model": model,
             "device": device,
             "more_devices": tuple(more_devices),
+            "engine": engine.name,
+            "cache": cache,
             "split": split,
             "lazy": lazy,
             "bpw": bpw,
@@ -164,10 +170,29 @@ def _work_on(settings: Settings, model: ModelSpec, devices: tuple[DeviceSpec, ..
             f"model={model.name}: {known.engine_key} in its config.json is {number_in_words(default)}, and it has a "
             f"learned position for each of them; write {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} there"
         )
-    longest = max((end or 0) if length == AUTO else length for length in lengths)
-    if reason := rules_of(engine.name).endless(longest, settings.max_attention_size, settings.attention.name):
-        raise BadInput(f"{reason}; give at least max_attention_size={longest}")
-    return [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
+    works = [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
+    for work in sorted(works, key=lambda work: -work.longest.max_seq_len):
+        if reason := rules_of(engine.name).refusal(work.longest):
+            raise BadInput(reason)
+    return works
+
+
+def _require_known(settings: Settings, engine: EngineSpec) -> str:
+    """The cache by the engine's own name for it. Raises `BadInput` for values that are another engine's."""
+    cache = engine.cache_synonyms.get(settings.cache, str(settings.cache))
+    attentions = (AUTO, *engine.attentions)
+    for key, value, allowed, in_words in (
+        ("head_bits", settings.head_bits, engine.head_bits, ", ".join(map(str, engine.head_bits))),
+        ("cache", cache, engine.caches, engine.caches_in_words),
+        ("attention", settings.attention.name, attentions, ", ".join(attentions)),
+    ):
+        if value not in allowed:
+            raise BadInput(f"{key}={value}: allowed with {engine.title} are {in_words}")
+    if not engine.has_max_attention_size and settings.max_attention_size != MAX_ATTENTION_SIZE:
+        raise BadInput(
+            f"max_attention_size={settings.max_attention_size}: {engine.title} has no such bound; leave it out"
+        )
+    return cache
 
 
 def _plain(value: Any) -> Any:
@@ -185,7 +210,7 @@ def _lengths(value: Any, known: Lengths, model: str) -> list[Any]:
     ]
 
 
-def _search_end(value: Any, known: Lengths, model: str, default: int) -> int:
+def _search_end(value: Any, known: Lengths, model: str, engine: EngineSpec) -> int:
     """The longest length of a search: the model's own limit, or `auto_up_to`, in whole pages."""
     if value is None:
         if known.engine_default is not None and not is_plausible(known.engine_default):
@@ -194,10 +219,16 @@ def _search_end(value: Any, known: Lengths, model: str, default: int) -> int:
                 f"{number_in_words(known.engine_default)}, and a context has {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} tokens; "
                 "give max_seq_len=N, or auto_up_to=N to search up to there"
             )
-        return known.limit or default  # where the engine refuses config.json, the first case reports it
+        end = known.limit or engine.default_length  # where the engine refuses config.json, the first case reports it
+        if end is None:
+            raise BadInput(
+                f"max_seq_len={AUTO}: the config.json of {model} names no length, and {engine.title} has no default; "
+                "give max_seq_len=N, or auto_up_to=N to search up to there"
+            )
+        return end // engine.context_step * engine.context_step or engine.context_step
     end = _tokens("auto_up_to", value, replace(known, is_hard=False), model)
     if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
-        return known.limit
+        return known.limit // engine.context_step * engine.context_step or engine.context_step
     return -(-end // PAGE) * PAGE
 
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.engines.base import EngineSpec
+from bench.engines.registry import engines
 
 Shape = list[int]
 Tensors = Mapping[str, tuple[Shape, str]]  # shape and safetensors type, by name
 
 EXL2_PARTS = ("q_weight", "q_invperm", "q_scale", "q_scale_max", "q_groups")
+_PLAIN_TYPES = ("F16", "BF16", "F32")
 _PLAIN_PARTS = frozenset({"weight", "bias", *EXL2_PARTS})
 _REMEDY = "give a model of these, or a directory with its config.json alone to choose the bits with bpw"
 
@@ -32,7 +34,7 @@ class Format:
 
 
 EXL2 = Format("EXL2", ("exl2",))
-_EXL3 = Format("EXL3", ("exl3",), "exllamav3")
+_EXL3 = Format("EXL3", ("exl3",))
 _GPTQ = Format(
     "GPTQ",
     ("gptq", "gptqmodel"),
@@ -129,6 +131,14 @@ def is_weights_file(name: str) -> bool:
     return any(pattern.match(name) for pattern, _ in _FOREIGN_FILES) or _PICKLES.match(name) is not None
 
 
+def format_of(tensors: Tensors, config: Mapping[str, Any]) -> str | None:
+    """The name of the format of quantised weights; None for others, and for those that are not understood."""
+    if any(name.rpartition(".")[2] == EXL2_PARTS[0] for name in tensors):
+        return EXL2.name
+    found = _recognise(tensors, _method(config), _PLAIN_TYPES)
+    return found.name if isinstance(found, Format) else None
+
+
 def refusal(tensors: Tensors, config: Mapping[str, Any], foreign_files: list[str], engine: EngineSpec) -> str | None:
     """Why these weights are not measured with `engine`: which format they are in.
 
@@ -138,13 +148,20 @@ def refusal(tensors: Tensors, config: Mapping[str, Any], foreign_files: list[str
     """
     said = _method(config)
     loads = engine.weights
-    found = _recognise(tensors, said, loads.plain_types) if tensors else _recognise_files(foreign_files, said)
-    if found is None:
+    found: Format | str | None
+    if tensors and loads.quantised != EXL2.name and format_of(tensors, config) == EXL2.name:
+        found = EXL2
+    else:
+        found = _recognise(tensors, said, loads.plain_types) if tensors else _recognise_files(foreign_files, said)
+    if found is None or (isinstance(found, Format) and found.name == loads.quantised):
         return None
     if isinstance(found, str):
         return f"{found}; {loads.in_words}; {_REMEDY}"
     if why := loads.why_not.get(found.name):
         return f"{found.name} weights; {why}; {_REMEDY}"
+    other = next((each for each in engines() if each.weights.quantised == found.name), None)
+    if other is not None:
+        return f"{found.name} weights; {loads.in_words}; leave engine out, or give engine={other.name}"
     needs = f", {found.name} needs {found.loaded_by}" if found.loaded_by else ""
     return f"{found.name} weights; {loads.in_words}{needs}; {_REMEDY}"
 

@@ -23,8 +23,8 @@ MIN_SEQ_LEN = 64
 # RoPE scaling that is in max_position_embeddings already.
 _COUNTED_IN = frozenset({"default", "llama3", "longrope", "su"})
 
-# Families whose config.json leaves the length out, as all their models have the same (exllamav3 1.6.5,
-# architecture/gemma2.py and gemma3.py, default_max_position_embeddings; transformers 5.24.0, config classes).
+# Families whose config.json leaves the length out, as all their models have the same (transformers 5.24.0, config
+# classes).
 _OF_A_FAMILY = {"gemma": 8192, "gemma2": 8192, "gemma3": 131072, "gemma3_text": 131072}
 # transformers leaves out of a text_config whatever is its class's default (5.24.0, recursive_diff_dict), so where it
 # names none, it has that one.
@@ -64,6 +64,8 @@ class Lengths:
 
     def notes(self, max_seq_len: int) -> list[str]:
         """What a reader should know of a case of that length: it may be longer than the model was made for."""
+        if self.limit is None and self.engine_key is None:
+            return [f"config.json names no limit, and {self.engine} takes none by default"]
         if self.limit is None:
             return [f"the model's own limit is not known: {self.engine_key} of config.json is no length"]
         if not self.is_limit_known:
@@ -129,7 +131,11 @@ def lengths_of(config: dict[str, Any], engine: str = DEFAULT_ENGINE) -> Lengths:
 
 
 def _engine_default(config: dict[str, Any], engine: EngineSpec) -> tuple[int | None, str | None]:
-    """What the engine takes where nobody sets a length, and the key it is from. No value where it refuses the key's."""
+    """What the engine takes where nobody sets a length, and the key it is from. No value where it refuses the key's, or
+    where it takes no length from config.json.
+    """
+    if engine.default_length is None:
+        return None, None
     for prefix, scope in (("", config), ("text_config.", config.get("text_config"))):
         if not scope:
             continue

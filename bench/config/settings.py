@@ -7,6 +7,7 @@ what a key takes. What needs more than one key, or a look at the machine, is in 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,21 +17,19 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.units import parse_rate, parse_size, parse_tokens
-from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
+from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, UNQUANTISED_BPW
 from bench.engines.registry import NAMES as ENGINES
-from bench.engines.registry import engine_of, engines
+from bench.engines.registry import bits_in_words, caches_in_words, engine_of, engines
 from bench.scenarios.registry import NAMES as SCENARIOS
 
 if TYPE_CHECKING:
     Engine = Enum
     Scenario = Enum
-    Cache = Enum
     Attention = Enum
 else:
-    Engine = Enum("Engine", {name: name for name in ENGINES})
+    # `auto` is the engine of the weights, and the default one where there are none.
+    Engine = Enum("Engine", {name: name for name in (*ENGINES, "auto")})
     Scenario = Enum("Scenario", {name: name for name in SCENARIOS})
-    # What one of the engines has; cases.py knows which of them takes it.
-    Cache = Enum("Cache", {name: name for engine in engines() for name in engine.caches})
     # `auto` leaves the choice to the engine.
     Attention = Enum(
         "Attention", {"auto": "auto", **{name: name for engine in engines() for name in engine.attentions}}
@@ -41,10 +40,16 @@ def _named(choices: type[Enum], name: str) -> Any:
     return choices[name]
 
 
-_ENGINE = _named(Engine, DEFAULT_ENGINE)
+_ENGINE = _named(Engine, "auto")
 _SCENARIO = _named(Scenario, DEFAULT_SCENARIO)
-_CACHE = _named(Cache, "FP16")
 _ATTENTION = _named(Attention, "auto")
+
+
+class Load(Enum):
+    """How a model comes to one card: loaded as a whole, or by the engine's autosplit, which the cache is made for."""
+
+    single = "single"
+    autosplit = "autosplit"
 
 
 class LimitBy(Enum):
@@ -94,6 +99,22 @@ def _member_of(enum: type[Enum], synonyms: dict[str, str] | None = None) -> Call
         return by_name.get((synonyms or {}).get(name, name), value)
 
     return find
+
+
+def _cache(value: Any) -> Any:
+    """The name of a cache in any case; bits of keys and of values, 8,5 or [8,5], as k8v5. Raises `ValueError`."""
+    if isinstance(value, list) and len(value) == 2:
+        value = f"k{value[0]}v{value[1]}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"{value} alone is no cache; a comma makes an axis, so that 8,5 is written k8v5 or [8,5]")
+    if not isinstance(value, str):
+        return value
+    pair = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", value)
+    name = f"k{pair[1]}v{pair[2]}" if pair else value.strip()
+    known = {word.lower(): word for engine in engines() for word in (*engine.caches, *engine.cache_synonyms)}
+    if name.lower() not in known:
+        raise ValueError(f"allowed are {caches_in_words()}")
+    return known[name.lower()]
 
 
 def _size(value: Any) -> Any:
@@ -208,15 +229,16 @@ class Settings:
     bpw: Annotated[
         float,
         BeforeValidator(_bits),
-        Field(ge=2.0, le=16.0),
-        Allowed("2.0 to 8.0 bits per weight, or 16 for unquantised weights"),
+        Field(ge=min(engine.least_bpw for engine in engines()), le=UNQUANTISED_BPW),
+        Allowed(f"{bits_in_words()}, or 16 for unquantised weights"),
     ] = 4.0
     engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(_names_of(Engine))] = _ENGINE
     scenario: Annotated[Scenario, BeforeValidator(_member_of(Scenario)), Allowed(_names_of(Scenario))] = _SCENARIO
     head_bits: Annotated[int, BeforeValidator(_no_flag)] = engine_of(DEFAULT_ENGINE).default_head_bits
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
-    cache: Annotated[Cache, BeforeValidator(_member_of(Cache)), Allowed(_names_of(Cache))] = _CACHE
+    cache: Annotated[Any, BeforeValidator(_cache), Allowed(caches_in_words())] = "FP16"
+    load: Annotated[Load, BeforeValidator(_member_of(Load)), Allowed("single or autosplit")] | None = None
     lazy: Annotated[bool, Allowed("true or false")] | None = None
     split: Any = None
     gpu_split: Any = None

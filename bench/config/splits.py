@@ -1,11 +1,11 @@
-"""How a model is put on several cards, from the keys `split`, `gpu_split`, `reserve_vram` and `lazy`."""
+"""How a model is put on several cards, from the keys `split`, `gpu_split`, `reserve_vram`, `load` and `lazy`."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from bench.config.settings import Settings
+from bench.config.settings import Load, Settings
 from bench.config.units import parse_size
 from bench.core.errors import BadInput
 from bench.core.split import Split, SplitBy
@@ -17,6 +17,7 @@ _ALLOWED = f"allowed are {', '.join(SplitBy)}, or GiB for each card: [20,24]"
 def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
     """The text of the `Split` over `count` cards, None for one card, and whether loading is lazy. Raises `BadInput`."""
     asked, numbers = settings.split, settings.gpu_split
+    lazy = _is_lazy(settings)
     if isinstance(asked, list):
         if numbers is not None:
             raise BadInput(f"split={asked} gpu_split={numbers}: give one of the two")
@@ -32,18 +33,31 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
                 raise BadInput(f"{key}={value}: it is for several cards, and this is one; two are device=2xrtx_3090")
         if by is not SplitBy.AUTO:
             raise BadInput(f"split={by}: it is for several cards, and this is one; two are device=2xrtx_3090")
-        return None, bool(settings.lazy)
+        return None, bool(lazy)
     if by is SplitBy.AUTO and numbers is not None:
         raise BadInput(f"split=auto gpu_split={numbers}: the engine fills card after card; leave one of the two out")
     if by is SplitBy.GPU_SPLIT and numbers is None:
         raise BadInput(f"split=gpu_split: how many GiB for each card? gpu_split=[{','.join(['20'] * count)}]")
     if by is not SplitBy.AUTO and settings.reserve_vram is not None:
         raise BadInput(f"reserve_vram={settings.reserve_vram}: only split=auto keeps a reserve; leave it out")
-    if settings.lazy is not None and settings.lazy is not (by is SplitBy.AUTO):
+    if lazy is not None and lazy is not (by is SplitBy.AUTO):
+        key = "load" if settings.lazy is None else "lazy"
+        value = str(settings.lazy).lower() if settings.load is None else settings.load.name
         wanted = "is load_autosplit, with a lazy cache" if by is SplitBy.AUTO else "loads, then makes the cache"
-        raise BadInput(f"lazy={str(settings.lazy).lower()}: split={by} {wanted}; leave lazy out, or give another split")
+        raise BadInput(f"{key}={value}: split={by} {wanted}; leave {key} out, or give another split")
     split = Split(by, _gib(numbers, count), _reserve(settings.reserve_vram, count))
     return str(split), by is SplitBy.AUTO
+
+
+def _is_lazy(settings: Settings) -> bool | None:
+    """Whether loading is by autosplit, by `load` or by `lazy`, which are two names of one key; None where none says."""
+    if settings.load is None:
+        return settings.lazy
+    is_autosplit = settings.load is Load.autosplit
+    if settings.lazy is not None and settings.lazy is not is_autosplit:
+        lazy = str(settings.lazy).lower()
+        raise BadInput(f"load={settings.load.name} lazy={lazy}: lazy=true is load=autosplit; give one of them")
+    return is_autosplit
 
 
 def _gib(value: Any, count: int) -> tuple[float, ...] | None:

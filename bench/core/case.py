@@ -18,7 +18,6 @@ from bench.core.machine import Machine
 MAX_ATTENTION_SIZE = 2048**2  # queries times keys, unless one sets it
 MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model claims has 10,485,760 (Llama 4 Scout)
 UNQUANTISED_BPW = 16.0
-CACHES = ("FP16", "Q8", "Q6", "Q4")  # from large to small: the finest first
 PAGE = 256  # tokens, as the engines' own generators count the cache: the step of a boundary
 DEFAULT_ENGINE = "exllamav2"
 DEFAULT_SCENARIO = "fill"

@@ -92,30 +92,45 @@ class EngineSpec:
     """All that the parent knows of an engine.
 
     `name` is that of its package, `title` what people call it, `extension` its compiled module. `caches` begin with the
-    most precise, `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are
-    what others call them. `architectures` are those that it has code for, by their names in config.json.
-    `length_keys` are the keys of config.json in which it looks for a length, in its order, and
-    `default_length` is what it takes where there is none. `decode_efficiency` is the share of a card's bandwidth that
-    decoding reaches. `warm_up_tokens` are decoded on a real card before anything is measured. `oom_texts` are regular
-    expressions of its own errors where memory runs out.
+    most precise, `caches_in_words` names them for people, and `cache_synonyms` are other ways to write them.
+    `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are what others call
+    them. `least_bpw` and `most_bpw` are those of its quantised weights. `has_max_attention_size` says whether it can be
+    told to bound queries times keys. `context_step` divides every length of its cache, in tokens. `several_cards` says
+    whether it is measured on more than one, `makes_checkpoints` whether checkpoints with random weights can be made for
+    it. `architectures` are those that it has code for, by their names in
+    config.json. `length_keys` are the keys of config.json in which it looks for a length, in its order, and
+    `default_length` is what it takes where there is none; None for an engine that takes no length from config.json.
+    `decode_efficiency` is the share of a card's bandwidth that decoding reaches, None where nothing published tells it.
+    `unpacks_cache` says whether decoding unpacks a quantised cache to FP16 before it is read. `warm_up_tokens` are
+    decoded on a real card before anything is measured. `simulated_seconds` are None where they were not measured.
+    `oom_texts` are regular expressions of its own errors where memory runs out.
     """
 
     name: str
     title: str
     extension: str
     caches: Mapping[str, CacheType]
+    caches_in_words: str
+    cache_synonyms: Mapping[str, str]
     attentions: tuple[str, ...]
     attention_synonyms: Mapping[str, str]
+    least_bpw: float
+    most_bpw: float
     head_bits: tuple[int, ...]
     default_head_bits: int
+    has_max_attention_size: bool
+    context_step: int
+    several_cards: bool
+    makes_checkpoints: bool
     architectures: frozenset[str]
     length_keys: tuple[str, ...]
-    default_length: int
+    default_length: int | None
     learned_positions: frozenset[str]
     weights: Weights
-    decode_efficiency: float
+    decode_efficiency: float | None
+    unpacks_cache: bool
     warm_up_tokens: int
-    simulated_seconds: SimulatedSeconds
+    simulated_seconds: SimulatedSeconds | None
     oom_texts: tuple[str, ...]
     packages: Mapping[str, Package]
 
@@ -126,11 +141,9 @@ class EngineSpec:
 
 
 @dataclass(frozen=True)
-class EngineRules:
-    """What the parent computes of an engine. Kept apart from its `EngineSpec`, as it takes NumPy and numba."""
+class PredictionRules:
+    """What a prediction takes of an engine: how its recordings become those of any case."""
 
-    # Why a case of `max_seq_len`, `max_attention_size` and an attention would never end; None where it does.
-    endless: Callable[[int, int, str], str | None]
     # The rules for a search: from what was kept with a trace, and of a case that nobody has recorded.
     setup: Callable[..., Setup]
     unread_setup: Callable[[Case, str], Setup]
@@ -140,6 +153,16 @@ class EngineRules:
     with_cache: Callable[[ParametricTrace, str], ParametricTrace]
     # What replays a search on several cards: its trace, the sizes of the checkpoint's tensors, and any case of it.
     split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer]
+
+
+@dataclass(frozen=True)
+class EngineRules:
+    """What the parent computes of an engine. Kept apart from its `EngineSpec`, as it takes NumPy and numba."""
+
+    # Why a case cannot be run, and what to give in its place; None where it can.
+    refusal: Callable[[Case], str | None]
+    # None for an engine of which nothing is predicted: its boundaries are found by runs alone.
+    prediction: PredictionRules | None
     # What it will get wrong of a case, or not run as it is run here.
     notes: Callable[[Case, Reading], Iterable[str]]
     # What to copy to run a chosen setting.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 
 from bench.engines.base import EngineRules, EngineSpec
 
-NAMES = ("exllamav2",)
+NAMES = ("exllamav2", "exllamav3")
 
 
 @cache
@@ -29,6 +30,16 @@ def engines() -> list[EngineSpec]:
     return [engine_of(name) for name in NAMES]
 
 
-def titles() -> str:
-    """What people call the engines."""
-    return " and ".join(engine.title for engine in engines())
+def caches_in_words() -> str:
+    """The caches that there are, and whose they are."""
+    return "; ".join(f"{engine.caches_in_words} with {engine.name}" for engine in engines())
+
+
+def bits_in_words() -> str:
+    """The bits per weight of quantised weights, and whose they are."""
+    return ", ".join(f"{each.least_bpw} to {each.most_bpw} bits per weight with {each.name}" for each in engines())
+
+
+def titles(names: Iterable[str] = NAMES) -> str:
+    """What people call the engines: all, or those of `names`."""
+    return " and ".join(engine_of(name).title for name in NAMES if name in set(names))

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bench.config.settings import Settings
-from bench.core.case import CACHES, Case
+from bench.core.caches import CACHES, coarseness
+from bench.core.case import Case
+from bench.engines.registry import engine_of
 
-_WIDTHS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.25, 2.0)
+_WIDTHS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.5, 2.25, 2.0, 1.5, 1.0)
 _INPUT_LENGTHS = (2048, 1024, 512, 256)
 
 
@@ -26,8 +27,8 @@ def smallest(case: Case) -> tuple[str, Case]:
     """All given up at once, and every setting of it."""
     step: dict[str, Any] = {
         "lazy": False,
-        **({} if case.model.has_weights else {"bpw": min(case.bpw, _WIDTHS[-1])}),
-        "cache": CACHES[-1],
+        **({} if case.model.has_weights else {"bpw": min(case.bpw, _widths_of(case)[-1])}),
+        "cache": max((case.cache, CACHES[-1]), key=coarseness),
         "max_input_len": min(case.max_input_len, _INPUT_LENGTHS[-1]),
     }
     return _taken(step, case)
@@ -49,7 +50,7 @@ def smaller(case: Case) -> Iterator[tuple[str, Case]]:
 def _taken(step: dict[str, Any], case: Case) -> tuple[str, Case]:
     said = " ".join(f"{key}={_typed(value)}" for key, value in step.items())
     if "bpw" in step and case.head_bits is None:  # an unquantised model has none
-        step = {**step, "head_bits": Settings.head_bits}
+        step = {**step, "head_bits": engine_of(case.engine).default_head_bits}
     return said, replace(case, **step)
 
 
@@ -58,12 +59,18 @@ def _typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _caches(case: Case) -> tuple[str, ...]:
-    return CACHES[CACHES.index(case.cache) + 1 :]
+def _caches(case: Case) -> list[str]:
+    """Those of the engine that people have a name for, and that take less."""
+    there = engine_of(case.engine).caches
+    return [cache for cache in CACHES if cache in there and coarseness(cache) > coarseness(case.cache)]
 
 
 def _widths(case: Case) -> list[float]:
-    return [] if case.model.has_weights else [bpw for bpw in _WIDTHS if bpw < case.bpw]
+    return [] if case.model.has_weights else [bpw for bpw in _widths_of(case) if bpw < case.bpw]
+
+
+def _widths_of(case: Case) -> list[float]:
+    return [bpw for bpw in _WIDTHS if bpw >= engine_of(case.engine).least_bpw]
 
 
 def _input_lengths(case: Case) -> list[int]:

@@ -26,15 +26,17 @@ _LENGTHS = 3  # of chunks in a case: a short prompt, whole ones, the last
 
 
 def probe_seconds(case: Case) -> float | None:
-    """About how long `case` takes, if all of it fits; None on a real card, and where config.json doesn't tell."""
+    """About how long `case` takes, if all of it fits; None on a real card, and where nothing tells."""
     found = layers_and_experts(case.model.config)
     if not case.device.is_simulated or found is None:
         return None
     layers, experts = found
     engine = engine_of(case.engine)
-    seconds_of = engine.simulated_seconds
+    seconds_of, rules = engine.simulated_seconds, rules_of(case.engine).prediction
+    if seconds_of is None or rules is None:
+        return None
     attention = engine.attentions[0] if case.attention == "auto" else case.attention
-    setup = rules_of(case.engine).unread_setup(case, attention)
+    setup = rules.unread_setup(case, attention)
     scenario = scenario_of(case.scenario)
     steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
     decoding = [step for step in steps if step.act is Act.DECODE]

@@ -20,6 +20,7 @@ from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
 from bench.core.split import Split
+from bench.engines.base import PredictionRules
 from bench.engines.registry import NAMES, engine_of, rules_of
 from bench.forecast.cache import ForecastStore
 from bench.launch.launcher import Launcher, LauncherFailed
@@ -98,12 +99,13 @@ class TraceLibrary:
 
     def replayer(self, case: Case) -> Replayer | SplitReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
+        rules = _rules(case.engine)
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:
                 split = _load_split(paths[Recording.TRACE], case)
-                return rules_of(case.engine).split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
+                return rules.split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
             trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
             return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
         except NoPrediction:
@@ -118,10 +120,13 @@ class TraceLibrary:
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
-        return "-".join([*(each.path.stem for each in self._wanted(case)), case.cache, *split])
+        made_of = [each.path.stem for each in self._wanted(case)] or [case.engine]
+        return "-".join([*made_of, case.cache, *split])
 
     def _wanted(self, case: Case) -> Iterator[Wanted]:
-        """What a search's prediction is made of, and where each lies."""
+        """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
+        if rules_of(case.engine).prediction is None:
+            return
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
         trace = [case.model.fingerprint, all(map(supports_flash_attention, case.devices)), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
@@ -150,18 +155,27 @@ class TraceLibrary:
             one_more()
 
 
+def _rules(engine: str) -> PredictionRules:
+    """Raises `NoPrediction` for an engine that is not predicted."""
+    rules = rules_of(engine).prediction
+    if rules is None:
+        raise NoPrediction(f"{engine_of(engine).title} is not predicted yet: its boundary is found by runs")
+    return rules
+
+
 def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
-    rules = rules_of(engine)
+    rules = _rules(engine)
     return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
 
 
 def _load_split(path: Path, case: Case) -> SplitTrace:
-    rules = rules_of(case.engine)
+    rules = _rules(case.engine)
     return SplitTrace.load(path, rules.setup).with_cache(rules.with_cache, case.cache)
 
 
 def _load_compiled() -> None:
     for name in NAMES:
-        rules_of(name).load_compiled()
+        if (rules := rules_of(name).prediction) is not None:
+            rules.load_compiled()
     load_compiled()

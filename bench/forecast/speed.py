@@ -71,12 +71,17 @@ def estimated_speed(case: Case) -> float | None:
         case.split is not None and Split.parse(case.split).by is SplitBy.TENSOR_PARALLEL
     ):
         return None
+    efficiency = engine_of(case.engine).decode_efficiency
+    if efficiency is None:
+        return None
     moved_bytes = step.weights_bytes + step.cache_bytes
-    return case.batch_size * engine_of(case.engine).decode_efficiency * bandwidth / moved_bytes
+    return case.batch_size * efficiency * bandwidth / moved_bytes
 
 
 def _copies_for_each_head(case: Case) -> bool:
     """Whether attention runs by other kernels than flash-attn's; `auto` is flash-attn where the card can run it."""
+    if not engine_of(case.engine).attentions:
+        return False
     return case.attention != "flash" and not (case.attention == "auto" and supports_flash_attention(case.device))
 
 
@@ -118,9 +123,12 @@ def _cache_bytes(case: Case, shape: _Shape) -> float:
         copied_bytes = 2 * fp16_bytes * shape.heads / shape.kv_heads  # written, then read
     if case.cache == "FP16":
         return fp16_bytes + copied_bytes
-    kind = engine_of(case.engine).caches[case.cache]
+    engine = engine_of(case.engine)
+    kind = engine.caches[case.cache]
     packed_bytes = elements * (kind.key_bits + kind.value_bits) / 8
     scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * case.max_seq_len * 2
+    if not engine.unpacks_cache:
+        return packed_bytes + scale_bytes
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
 
 

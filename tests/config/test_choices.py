@@ -243,7 +243,7 @@ def test_a_size_without_a_unit_is_no_number_of_bytes_wherever_it_stands(override
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("bpw=x", "bpw=x: allowed are 2.0 to 8.0 bits per weight, or 16"),
+        ("bpw=x", "bpw=x: allowed are 2.0 to 8.0 bits per weight with exllamav2, "),
         ("bpw=null", "bpw=null: allowed are"),
         ("cache=Q5", "cache=Q5: allowed are FP16, Q8, Q6, Q4"),
         ("engine=vllm", "engine=vllm: allowed are exllamav2"),

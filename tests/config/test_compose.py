@@ -239,7 +239,7 @@ def test_hydra_composes_once_and_for_choices_once_more(monkeypatch: pytest.Monke
         ("bpw=99", ["bpw=99", "16"]),
         ("bpw=1.5", ["bpw=1.5", "2"]),
         ("bpw=9", ["bpw=9", "2.0 to 8.0", "16"]),
-        ("bpw=abc", ["bpw=abc", "2.0 to 8.0 bits per weight, or 16"]),
+        ("bpw=abc", ["bpw=abc", "2.0 to 8.0 bits per weight with exllamav2, 1.0 to 8.0", "or 16"]),
         ("bpw=nan", ["bpw=nan", "16"]),
         ("max_seq_len=-3", ["max_seq_len=-3", "64"]),
         ("max_seq_len=foo", ["max_seq_len=foo: give a number of tokens from 64 to 16,777,216, or auto"]),

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config import formats
+from bench.config.cases import plan_sweep
+from bench.core.errors import BadInput
 from bench.engines.exllamav2.spec import SPEC
 from tests.config.conftest import CONFIG
 from tests.conftest import Program
@@ -35,6 +37,13 @@ NF4 = {
 }
 LLM_INT8 = {f"{X}.weight": ("I8", (64, 64)), f"{X}.SCB": ("F32", (64,)), f"{X}.weight_format": ("U8", ())}
 EXL3 = {f"{X}.trellis": ("I16", (4, 4, 64)), f"{X}.suh": ("F16", (64,)), f"{X}.svh": ("F16", (64,))}
+EXL2 = {
+    f"{X}.q_weight": ("I32", (8, 64)),
+    f"{X}.q_invperm": ("I32", (64,)),
+    f"{X}.q_scale": ("I32", (1, 8)),
+    f"{X}.q_scale_max": ("F16", (1,)),
+    f"{X}.q_groups": ("I16", (2,)),
+}
 MLX = {f"{X}.weight": ("U32", (64, 8)), f"{X}.scales": ("BF16", (64, 1)), f"{X}.biases": ("BF16", (64, 1))}
 AQLM = {
     f"{X}.codes": ("I16", (64, 8, 1)),
@@ -55,8 +64,6 @@ def _says(method: str, **more: Any) -> dict[str, Any]:
 
 # Tensors, what config.json adds, and the name that the weights have.
 KINDS = [
-    (EXL3, {}, "EXL3"),
-    (EXL3, _says("exl3"), "EXL3"),
     (GPTQ, {}, "GPTQ"),
     (GPTQ, _says("gptq"), "GPTQ"),
     ({**AWQ, f"{X}.g_idx": ("I32", (64,))}, {}, "GPTQ"),
@@ -127,10 +134,24 @@ def test_weights_that_cannot_be_measured_are_refused_by_name(
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_the_engine_of_exl3_is_named_and_of_gptq_the_reason(in_process: Program, tmp_path: Path) -> None:
-    for folder, tensors in (("exl3", EXL3), ("gptq", GPTQ)):
-        _model(tmp_path / folder, tensors, {})
-    assert "EXL3 needs exllamav3" in in_process("plan", "model.path=exl3", "device=t4").stderr
+@pytest.mark.parametrize(
+    ("tensors", "quantised", "engine", "other"),
+    [(EXL3, "EXL3", "exllamav3", "exllamav2"), (EXL2, "EXL2", "exllamav2", "exllamav3")],
+)
+def test_weights_choose_their_engine_and_no_other_loads_them(
+    tmp_path: Path, tensors: Any, quantised: str, engine: str, other: str
+) -> None:
+    folder = _model(tmp_path / "m", tensors, _says("exl3"))  # which config.json may say of weights that are none
+    asked = [f"model.path={folder}", "device=t4", "max_seq_len=4096"]
+    (case,) = plan_sweep(asked).cases
+    assert (case.engine, case.model.bpw) == (engine, 4.5 if quantised == "EXL3" else 4.57)
+    assert plan_sweep([*asked, f"engine={engine}"]).cases == [case]
+    with pytest.raises(BadInput, match=f"{quantised} weights; .* leave engine out, or give engine={engine}"):
+        plan_sweep([*asked, f"engine={other}"])
+
+
+def test_the_reason_of_gptq_is_told(in_process: Program, tmp_path: Path) -> None:
+    _model(tmp_path / "gptq", GPTQ, {})
     said = in_process("plan", "model.path=gptq", "device=t4").stderr
     assert "ExLlamaV2 loads those of 4 bits" in said
     assert "beside PyTorch's allocator" in said

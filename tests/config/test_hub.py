@@ -222,7 +222,7 @@ def test_a_repository_with_only_a_config_is_asked_for_any_bits(served: Hub) -> N
 
 @pytest.mark.parametrize(
     ("tensors", "name"),
-    [(kinds.GPTQ, "GPTQ"), (kinds.AWQ, "AWQ"), (kinds.EXL3, "EXL3"), (kinds.FP8, "FP8"), (kinds.NF4, "bitsandbytes"),
+    [(kinds.GPTQ, "GPTQ"), (kinds.AWQ, "AWQ"), (kinds.FP8, "FP8"), (kinds.NF4, "bitsandbytes"),
      (kinds.PACKED, "compressed-tensors"), (kinds.MLX, "MLX"), (kinds.AQLM, "AQLM"), (kinds.HQQ, "HQQ")],
 )  # fmt: skip
 def test_a_repository_of_weights_in_another_format_is_refused(served: Hub, tensors: Any, name: str) -> None:

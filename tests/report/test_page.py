@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.core.case import CACHES
+from bench.core.caches import CACHES
 from bench.report.html import cases as page_cases
 from bench.report.html import page as pages
 from bench.report.publish import publish

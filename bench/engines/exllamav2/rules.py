@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from bench.engines.base import EngineRules
+from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav2.notes import notes
 from bench.engines.exllamav2.quantised_caches import with_cache
-from bench.engines.exllamav2.schedule import endless, load_compiled
+from bench.engines.exllamav2.refusals import refusal
+from bench.engines.exllamav2.schedule import load_compiled
 from bench.engines.exllamav2.setup import Setup, unread_setup
 from bench.engines.exllamav2.snippets import snippets
 from bench.engines.exllamav2.splits import split_replayer
 
 RULES = EngineRules(
-    endless=endless,
-    setup=Setup,
-    unread_setup=unread_setup,
-    load_compiled=load_compiled,
-    with_cache=with_cache,
-    split_replayer=split_replayer,
+    refusal=refusal,
+    prediction=PredictionRules(
+        setup=Setup,
+        unread_setup=unread_setup,
+        load_compiled=load_compiled,
+        with_cache=with_cache,
+        split_replayer=split_replayer,
+    ),
     notes=notes,
     snippets=snippets,
 )

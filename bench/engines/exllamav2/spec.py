@@ -15,6 +15,8 @@ SPEC = EngineSpec(
         "Q6": CacheType(8, 4, "Q6"),
         "Q4": CacheType(4, 4, "Q6"),
     },
+    caches_in_words="FP16, Q8, Q6, Q4",
+    cache_synonyms={},
     attentions=("flash", "xformers", "sdpa", "matmul"),
     # Of packages, of transformers' attn_implementation, of PyTorch.
     attention_synonyms={
@@ -22,8 +24,14 @@ SPEC = EngineSpec(
         **dict.fromkeys(("torch_sdpa", "scaled_dot_product_attention"), "sdpa"),
         "eager": "matmul",
     },
+    least_bpw=2.0,
+    most_bpw=8.0,
     head_bits=(2, 3, 4, 5, 6, 8),  # exllamav2/conversion/qparams.py, qparams_headoptions
     default_head_bits=6,  # exllamav2/conversion/convert_exl2.py, -hb
+    has_max_attention_size=True,
+    context_step=1,
+    several_cards=True,
+    makes_checkpoints=True,
     # exllamav2/architecture.py, ExLlamaV2ArchParams; any other would be run as a Llama, with a warning.
     architectures=frozenset(
         {
@@ -74,6 +82,7 @@ SPEC = EngineSpec(
     # The median over the ten EXL2 rows of at least 3B parameters in ExLlamaV2's README (373bcc1 of 2024-08-17, version
     # 0.1.8, RTX 3090 Ti and 4090), which is 0.706; 0.55 to 0.83 by row.
     decode_efficiency=0.71,
+    unpacks_cache=True,  # exllamav2/attn.py, forward; cache.py, get_kv_state
     # What an engine prepares while it runs must be there before: here, CUDA graphs at the 205th call of a layer.
     warm_up_tokens=256,
     # Measured on two cores of a server, 2026.

@@ -12,8 +12,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bench.core.case import CACHES
+from bench.core.caches import finest_first
 from bench.core.columns import BoundaryRow
+from bench.report.colours import cache_colour
 from bench.report.naming.axes import bits_of, how
 from bench.report.naming.ways import Way, Ways, shapes_for
 from bench.report.tables.boundaries import BoundaryTable
@@ -27,7 +28,6 @@ from bench.report.text.verdicts import ended
 # Okabe and Ito's palette as in the pictures, less what is too pale on white and what is lost on black. The colour-blind
 # see no fifth apart from all of these: what is more than four has shapes, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_CACHE_COLOURS = dict(zip(CACHES, COLOURS, strict=True))
 # Marks; an open one says that a boundary is not certified.
 _SHAPES = (
     *(
@@ -88,7 +88,7 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
         points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
         symbols = [shapes[way] + ("" if row["certified"] else "-open") for row in rows if row["fits_at"] is not None]
         outline = shapes[way] if ways.are_named else None
-        traces += _curve(name, points, _CACHE_COLOURS[cache], way.lazy, symbols, outline, joined=True)
+        traces += _curve(name, points, cache_colour(cache), way.lazy, symbols, outline, joined=True)
     traces += _cross("nothing fits", traces)
     limit = table.own_limit
     longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
@@ -153,7 +153,7 @@ def verdict_figures(table: VerdictTable) -> Iterator[tuple[str, dict[str, Any]]]
     looks = _looks(sorted({line["bpw"] for line in table.lines}), ways)
     lines = list(zip(table.lines, table.cells, strict=True))
     few = len(table.lengths) <= _MOST_LENGTHS
-    for cache in CACHES:
+    for cache in finest_first(line["cache"] for line in table.lines):
         traces: list[go.Scatter] = []
         for line, cells in (pair for pair in lines if pair[0]["cache"] == cache):
             points = [

@@ -13,13 +13,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from bench.core.caches import finest_first
 from bench.core.case import PAGE
 from bench.core.columns import BoundaryRow
+from bench.report.colours import cache_colour
 from bench.report.naming.axes import bits_of
 from bench.report.naming.ways import Way, Ways
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import (
-    CACHE_COLOURS,
     GREY,
     LAZY_SHAPE,
     SMALL,
@@ -97,7 +98,7 @@ class _Curve:
 
     @property
     def colour(self) -> str:
-        return CACHE_COLOURS[self.cache]
+        return cache_colour(self.cache)
 
     @property
     def style(self) -> str:
@@ -212,11 +213,9 @@ def _seen_to_fail(row: BoundaryRow) -> int | None:
 def _explain(figure: Figure, card: Card[BoundaryTable], ways: Ways) -> None:
     """Only of what is there."""
     rows = [row for table in card.tables for cells in table.cells for row in cells if row]
-    present = {row["cache"] for row in rows}
     handles: list[Artist] = [
-        Line2D([], [], color=colour, lw=3, label=f"{cache} cache")
-        for cache, colour in CACHE_COLOURS.items()
-        if cache in present
+        Line2D([], [], color=cache_colour(cache), lw=3, label=f"{cache} cache")
+        for cache in finest_first(row["cache"] for row in rows)
     ]
     for way, shape in way_shapes(ways).items():
         handles.append(key(way.label, ls="--" if way.lazy else ":", marker=shape))

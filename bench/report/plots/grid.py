@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bench.core.case import CACHES
+from bench.core.caches import finest_first
 from bench.report.plots.panels import Card, Most
 from bench.report.plots.style import USUAL, name, panels, say
 from bench.report.tables.card import CardTable
@@ -31,7 +31,7 @@ def draw_grid(
     card: Card[Table], draw: Callable[[Axes, Table, str], str | None], x_label: str, y_label: str
 ) -> tuple[Figure, list[list[Axes]]]:
     """The figure and its panels. `draw` fills one of a table and a cache, or returns why there is nothing to draw."""
-    caches = [cache for cache in CACHES if any(cache == row["cache"] for table in card.tables for row in table.rows)]
+    caches = finest_first(row["cache"] for table in card.tables for row in table.rows)
     figure, axes = panels(len(card.tables), len(caches), panel_in(len(card.tables)) + 0.35, share=True)
     for table, row in zip(card.tables, axes, strict=True):
         ran = {case["cache"] for case in table.rows}

@@ -19,11 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from bench.core.case import CACHES
 from bench.report.naming.ways import Way, Ways, shapes_for
 
-# Okabe and Ito's palette, safe for the colour-blind.
-CACHE_COLOURS = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 GREY = "#444444"
 # Marks that can be told apart at their size; the one of lazy loading is no other's.
 SHAPES, LAZY_SHAPE = ("o", "s", "^", "v", "P", "*", "<", ">", "h", "d", "X"), "D"

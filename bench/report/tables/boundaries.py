@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.core.case import CACHES
+from bench.core.caches import finest_first
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
@@ -99,7 +99,7 @@ def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Name
 
 def _table(rows: list[BoundaryAtFit], names: Names) -> BoundaryTable:
     lines = lines_of(rows, _LINE)
-    caches = [cache for cache in CACHES if any(row["cache"] == cache for row in rows)]
+    caches = finest_first(row["cache"] for row in rows)
     cells = cells_of(rows, _LINE, lines, "cache", caches)
     return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 

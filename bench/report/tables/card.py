@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import pandas as pd
 
-from bench.core.case import CACHES
+from bench.core.caches import coarseness
 from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import is_simulated
 from bench.core.identity_columns import IdentityColumns, NativeLength, RanAttention, SettingColumns
@@ -190,7 +190,7 @@ def lines_of(rows: Sequence[TableRow], names: Sequence[str]) -> list[Line]:
     lines = [cast(Line, dict(zip(names, key, strict=True))) for key in keys]
 
     def place(line: Line) -> tuple[Any, ...]:
-        cache = CACHES.index(line["cache"]) if "cache" in line else 0
+        cache = coarseness(line["cache"]) if "cache" in line else ()
         return line["bpw"], cache, line["lazy"], *((value is not None, value) for value in line.values())
 
     return sorted(lines, key=place)

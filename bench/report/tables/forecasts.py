@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from bench.core.case import CACHES
+from bench.core.caches import coarseness
+from bench.core.case import DEFAULT_ENGINE
 from bench.core.columns import label
 from bench.core.identity import key_of
 from bench.engines.registry import titles
@@ -241,9 +242,10 @@ def _is_in_pieces(row: ForecastRow) -> bool:
 def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) -> Group:
     """How to read the tables."""
     cells = " cell: a setting of which the longest is searched." if any(row.is_search for row in rows) else ""
+    predicted = {row.identity["engine"] or DEFAULT_ENGINE for row in rows if row.reason is None}
+    source = f"Predicted from what {titles(predicted)} was recorded to allocate: nothing" if predicted else "Nothing"
     text = (
-        f"Predicted from what {titles()} was recorded to allocate: nothing here is measured, nothing was run on a "
-        "card. "
+        f"{source} here is measured, nothing was run on a card. "
         "peak: the most that the card would hold; left: what stays free. rest: scratch, attention, logits and the "
         "like; kept: by PyTorch, for later. probe: a run that finds an answer."
     )
@@ -275,7 +277,7 @@ def _place(row: ForecastRow) -> tuple[Any, ...]:
     """Few bits first, then the cache from large to small, then lazy loading last."""
     known = [(value is not None, value) for value in key_of(row.identity, OPTIONAL)]
     setting = row.identity
-    return setting["bpw"], CACHES.index(setting["cache"]), setting["lazy"], *known, row.max_seq_len or 0
+    return setting["bpw"], coarseness(setting["cache"]), setting["lazy"], *known, row.max_seq_len or 0
 
 
 def _length(row: ForecastRow) -> Text:
