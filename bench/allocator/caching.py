@@ -1,8 +1,9 @@
 """A model of PyTorch's CUDACachingAllocator: the same blocks, segments, peaks and OOMs, over no memory at all.
 
 Source of every rule: c10/cuda/CUDACachingAllocator.cpp and c10/core/AllocatorConfig.h of PyTorch 2.11 to 2.13 with
-the default settings (no expandable segments, no max_split_size_mb, no roundup_power2_divisions, no garbage
-collection threshold). Not modelled, because the engines use none of it: record_stream, memory pools, graph capture.
+the default settings (no max_split_size_mb, no roundup_power2_divisions, no garbage collection threshold), with native
+segments or with expandable ones (expandable.py): an allocator has the one or the other for its life. Not modelled,
+because the engines use none of it: record_stream, memory pools, graph capture.
 
 Free of torch, and compiled by numba: the simulated card calls it through `CachingAllocator`, one request at a time; a
 recorded trace is replayed through the same functions in a millisecond (replay.py).
@@ -15,11 +16,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.allocator.blocks import merge_free, set_block, split
 from bench.allocator.compiled import compiled
-from bench.allocator.free_blocks import close_holes, forget_free, leave_hole, remember_free, take_free_block
+from bench.allocator.expandable import grow, take_reaching_least, unmap_free_pages
+from bench.allocator.free_blocks import close_holes, leave_hole, remember_free, take_free_block
+from bench.allocator.sizes import SMALL_SIZE, round_size, segment_size
 from bench.allocator.state import (
-    ADDRESS,
     ALLOCATED,
+    DEVICE_BYTES,
+    FRACTION_LIMIT,
+    FREE,
     FULL,
     HOLE,
     IN_USE,
@@ -34,64 +40,45 @@ from bench.allocator.state import (
     PEAK_ALLOCATED,
     PEAK_REQUESTED,
     PEAK_RESERVED,
-    POOL,
     PREV,
     REQUESTED,
     REQUESTED_NOW,
     RESERVED,
     SIZE,
+    UNLIMITED_BYTES,
+    UNMAPPED,
+    USED,
     State,
     give_row_back,
+    has_room,
     new_state,
     take_row,
 )
-
-MIN_BLOCK_SIZE = 512  # every request is rounded up to a multiple of this (kMinBlockSize)
-SMALL_SIZE = 1 << 20  # the largest request served from the small pool (kSmallSize)
-SMALL_BUFFER = 2 << 20  # a segment of the small pool (kSmallBuffer)
-MIN_LARGE_ALLOC = 10 << 20  # requests from here on get a segment of their own size (kMinLargeAlloc)
-LARGE_BUFFER = 20 << 20  # a segment that several medium requests share (large_segment_size_mb)
-ROUND_LARGE = 2 << 20  # large segments are a multiple of this (kRoundLarge)
-
-
-@compiled
-def round_size(size_bytes: int) -> int:
-    """The size of the block that serves a request of `size_bytes` (> 0)."""
-    return -(-size_bytes // MIN_BLOCK_SIZE) * MIN_BLOCK_SIZE
-
-
-@compiled
-def segment_size(rounded_bytes: int) -> int:
-    """The size of the segment that is asked from the driver for a block of `rounded_bytes`."""
-    if rounded_bytes <= SMALL_SIZE:
-        return SMALL_BUFFER
-    if rounded_bytes < MIN_LARGE_ALLOC:
-        return LARGE_BUFFER
-    return -(-rounded_bytes // ROUND_LARGE) * ROUND_LARGE
 
 
 @compiled
 def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
     """The row of a block of at least `size_bytes` (> 0) for `stream`; `FULL` when the card is full.
 
-    There must be two unused rows.
+    The state must have room (`has_room`).
     """
     counters = state.counters
     size = round_size(size_bytes)
     pool = 2 * stream + (0 if size <= SMALL_SIZE else 1)
-    row = take_free_block(state, size, pool)
+    is_expandable = counters[DEVICE_BYTES] > 0
+    row = take_reaching_least(state, size, pool) if is_expandable else take_free_block(state, size, pool)
     if row == FULL:
-        row = _new_segment(state, size, pool)
+        row = grow(state, size, pool) if is_expandable else _new_segment(state, size, pool)
     if row == FULL:
         empty_cache(state)
         counters[NUM_RETRIES] += 1
-        row = _new_segment(state, size, pool)
+        row = grow(state, size, pool) if is_expandable else _new_segment(state, size, pool)
     if row == FULL:
         counters[NUM_OOMS] += 1
         return FULL
-    _split(state, row, size)
+    split(state, row, size)
     blocks = state.blocks
-    blocks[row, IN_USE] = 1
+    blocks[row, IN_USE] = USED
     blocks[row, REQUESTED] = size_bytes
     blocks[row, PART] = part
     counters[ALLOCATED] += blocks[row, SIZE]
@@ -109,36 +96,27 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
 def free(state: State, row: int) -> bool:
     """Gives a block back to its pool, merged with its free neighbours; False if it was not in use."""
     blocks, counters = state.blocks, state.counters
-    if blocks[row, IN_USE] == 0:
+    if blocks[row, IN_USE] != USED:
         return False
     counters[ALLOCATED] -= blocks[row, SIZE]
     counters[REQUESTED_NOW] -= blocks[row, REQUESTED]
     state.parts[0, blocks[row, PART]] -= blocks[row, SIZE]
-    blocks[row, IN_USE] = 0
-    before, after = blocks[row, PREV], blocks[row, NEXT]
-    if before >= 0 and blocks[before, IN_USE] == 0:
-        forget_free(state, before)
-        blocks[row, ADDRESS] = blocks[before, ADDRESS]
-        blocks[row, SIZE] += blocks[before, SIZE]
-        blocks[row, PREV] = blocks[before, PREV]
-        if blocks[row, PREV] >= 0:
-            blocks[blocks[row, PREV], NEXT] = row
-        give_row_back(state, before)
-    if after >= 0 and blocks[after, IN_USE] == 0:
-        forget_free(state, after)
-        blocks[row, SIZE] += blocks[after, SIZE]
-        blocks[row, NEXT] = blocks[after, NEXT]
-        if blocks[row, NEXT] >= 0:
-            blocks[blocks[row, NEXT], PREV] = row
-        give_row_back(state, after)
+    blocks[row, IN_USE] = FREE
+    merge_free(state, row)
     remember_free(state, row)
     return True
 
 
 @compiled
 def empty_cache(state: State) -> None:
-    """Gives every segment without a block in use back to the driver."""
+    """Gives every segment without a block in use back to the driver, and unmaps the free pages of expandable ones.
+
+    The state must have room (`has_room`).
+    """
     blocks = state.blocks
+    if state.counters[DEVICE_BYTES] > 0:
+        unmap_free_pages(state)
+        return
     for pool in range(len(state.num_free)):
         for place in range(state.num_free[pool]):
             row = state.free[pool, place]
@@ -160,38 +138,9 @@ def _new_segment(state: State, size: int, pool: int) -> int:
     counters[NUM_SEGMENTS] += 1
     counters[PEAK_RESERVED] = max(counters[PEAK_RESERVED], counters[RESERVED])
     row = take_row(state)
-    _set_block(state, row, counters[NEXT_ADDRESS], segment, pool, -1, -1)
+    set_block(state, row, counters[NEXT_ADDRESS], segment, pool, -1, -1)
     counters[NEXT_ADDRESS] += segment
     return row
-
-
-@compiled
-def _set_block(state: State, row: int, address: int, size: int, pool: int, before: int, after: int) -> None:
-    blocks = state.blocks
-    blocks[row, ADDRESS] = address
-    blocks[row, SIZE] = size
-    blocks[row, REQUESTED] = 0
-    blocks[row, POOL] = pool
-    blocks[row, PART] = 0
-    blocks[row, IN_USE] = 0
-    blocks[row, PREV] = before
-    blocks[row, NEXT] = after
-
-
-@compiled
-def _split(state: State, row: int, size: int) -> None:
-    blocks = state.blocks
-    remaining = blocks[row, SIZE] - size
-    small = blocks[row, POOL] % 2 == 0
-    if (small and remaining < MIN_BLOCK_SIZE) or (not small and remaining <= SMALL_SIZE):
-        return
-    rest = take_row(state)
-    _set_block(state, rest, blocks[row, ADDRESS] + size, remaining, blocks[row, POOL], row, blocks[row, NEXT])
-    if blocks[row, NEXT] >= 0:
-        blocks[blocks[row, NEXT], PREV] = rest
-    blocks[row, NEXT] = rest
-    blocks[row, SIZE] = size
-    remember_free(state, rest)
 
 
 class OutOfMemory(Exception):
@@ -219,6 +168,7 @@ class Block(NamedTuple):
     small: bool
     part: int
     in_use: bool
+    is_mapped: bool
     prev: int | None
     next: int | None
 
@@ -240,18 +190,24 @@ class Statistics(NamedTuple):
 class CachingAllocator:
     """Blocks of one device, each known by its row. `limit_bytes` is what all segments together may take.
 
-    `parts` counts the bytes in use by the caller's own labels (`malloc(..., part=i)`); `parts_at_peak` is their state
-    when allocated bytes first were at their highest.
+    With `device_bytes`, the device's memory, segments are expandable, and `fraction_bytes` is what a fraction of it
+    allows (`set_per_process_memory_fraction`). `parts` counts the bytes in use by the caller's own labels
+    (`malloc(..., part=i)`); `parts_at_peak` is their state when allocated bytes first were at their highest.
     """
 
-    def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
+    def __init__(
+        self, limit_bytes: int, num_parts: int = 1, device_bytes: int = 0, fraction_bytes: int = UNLIMITED_BYTES
+    ) -> None:
         self.limit_bytes = limit_bytes
-        self._state = new_state(limit_bytes, num_parts, max_blocks=1024, num_streams=2)
+        self._is_expandable = device_bytes > 0
+        self._state = new_state(limit_bytes, num_parts, 1024, 2, device_bytes, fraction_bytes)
 
     def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
         """A block of at least `size_bytes` (> 0) for `stream`; raises `OutOfMemory` when the card is full."""
         if self._state.counters[NUM_UNUSED] < 2 or 2 * stream >= len(self._state.num_free):
             self._grow(stream)
+        if self._is_expandable:
+            self._make_room()
         row = int(malloc(self._state, size_bytes, stream, part))
         if row == FULL:
             raise OutOfMemory(size_bytes, self.free_bytes)
@@ -263,13 +219,18 @@ class CachingAllocator:
             raise ValueError(f"block {row} is not in use")
 
     def empty_cache(self) -> None:
-        """Gives every segment without a block in use back to the driver."""
+        """Gives every segment without a block in use back to the driver, and every free page of expandable ones."""
+        self._make_room()
         empty_cache(self._state)
 
     def set_limit(self, limit_bytes: int) -> None:
         """`torch.cuda.set_per_process_memory_fraction`: from now on; what is held stays held."""
-        self.limit_bytes = limit_bytes
-        self._state.counters[LIMIT] = limit_bytes
+        counters = self._state.counters
+        if self._is_expandable:
+            counters[FRACTION_LIMIT] = limit_bytes if limit_bytes < counters[DEVICE_BYTES] else UNLIMITED_BYTES
+        else:
+            self.limit_bytes = limit_bytes
+            counters[LIMIT] = limit_bytes
 
     def reset_peak(self) -> None:
         """`torch.cuda.reset_peak_memory_stats`: the peaks start again from what is in use now."""
@@ -306,17 +267,18 @@ class CachingAllocator:
             row=row,
             address=address,
             size_bytes=size,
-            requested_bytes=requested,
+            requested_bytes=requested if in_use == USED else 0,
             stream=pool // 2,
             small=pool % 2 == 0,
             part=part,
-            in_use=bool(in_use),
+            in_use=in_use == USED,
+            is_mapped=in_use != UNMAPPED,
             prev=before if before >= 0 else None,
             next=after if after >= 0 else None,
         )
 
     def all_blocks(self) -> NDArray[np.int64]:
-        """The rows of `State.blocks` that hold a block, in use or free."""
+        """The rows of `State.blocks` that hold a block, in use or free, or unmapped addresses."""
         state = self._state
         held = np.ones(len(state.blocks), bool)
         held[state.unused[: state.counters[NUM_UNUSED]]] = False
@@ -329,6 +291,10 @@ class CachingAllocator:
         places = (row for pool, count in enumerate(state.num_free) for row in state.free[pool, :count])
         return [self.block(int(row)) for row in places if row != HOLE]
 
+    def _make_room(self) -> None:
+        while not has_room(self._state):
+            self._grow(0)
+
     def _grow(self, stream: int) -> None:
         """Room for twice the blocks, and for the pools of `stream`."""
         old = self._state
@@ -340,7 +306,7 @@ class CachingAllocator:
         new.num_free[: 2 * streams] = old.num_free
         new.num_holes[: 2 * streams] = old.num_holes
         new.parts[:] = old.parts
-        new.counters[:] = old.counters
+        new.counters[: len(old.counters)] = old.counters
         num_unused = int(old.counters[NUM_UNUSED])
         new.unused[rows : rows + num_unused] = old.unused[:num_unused]  # above the new rows, which its bottom lists
         new.counters[NUM_UNUSED] = rows + num_unused

@@ -15,11 +15,23 @@ _MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a 
 @compiled
 def take_free_block(state: State, size: int, pool: int) -> int:
     """Takes the first block of `pool` that has `size` bytes out of it; its row, `FULL` where there is none."""
-    place = _first_not_before(state, pool, size, 0)
-    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
-        place += 1
+    place = skip_holes(state, pool, first_not_before(state, pool, size, 0))
     if place == state.num_free[pool]:
         return FULL
+    return take_place(state, pool, place)
+
+
+@compiled
+def skip_holes(state: State, pool: int, place: int) -> int:
+    """The first place of `pool` from `place` on that is not empty."""
+    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
+        place += 1
+    return place
+
+
+@compiled
+def take_place(state: State, pool: int, place: int) -> int:
+    """Takes the block at a place of `pool` out of it; its row."""
     row = int(state.free[pool, place])
     leave_hole(state, pool, place)
     if state.num_holes[pool] > MAX_HOLES:
@@ -28,7 +40,7 @@ def take_free_block(state: State, size: int, pool: int) -> int:
 
 
 @compiled
-def _first_not_before(state: State, pool: int, size: int, address: int) -> int:
+def first_not_before(state: State, pool: int, size: int, address: int) -> int:
     """The place in a pool of the first free block that is not before (`size`, `address`)."""
     low, high = 0, state.num_free[pool]
     while low < high:
@@ -46,7 +58,7 @@ def remember_free(state: State, row: int) -> None:
     """Puts the block of `row`, which is in use no more, into its pool."""
     size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
     free, keys = state.free[pool], state.free_keys[pool]
-    place = _first_not_before(state, pool, size, address)
+    place = first_not_before(state, pool, size, address)
     if place > 0 and free[place - 1] == HOLE and (place == state.num_free[pool] or free[place] != HOLE):
         place -= 1
     # Those behind make room, as far as to the next hole.
@@ -62,7 +74,7 @@ def remember_free(state: State, row: int) -> None:
         keys[i, 0], keys[i, 1] = keys[i - 1, 0], keys[i - 1, 1]
     free[place] = row
     keys[place, 0], keys[place, 1] = size, address
-    state.counters[FREE_MARK] += _mark_of(state, row)
+    state.counters[FREE_MARK] += mark_of(state, row)
 
 
 @compiled
@@ -70,7 +82,7 @@ def forget_free(state: State, row: int) -> None:
     """Takes the block of `row` out of its pool, because it is merged with a neighbour."""
     blocks = state.blocks
     pool = blocks[row, POOL]
-    place = _first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
+    place = first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
     while state.free[pool, place] != row:  # a hole that the same block has left
         place += 1
     leave_hole(state, pool, place)
@@ -81,7 +93,7 @@ def forget_free(state: State, row: int) -> None:
 @compiled
 def leave_hole(state: State, pool: int, place: int) -> None:
     """Empties a place of `pool`."""
-    state.counters[FREE_MARK] -= _mark_of(state, state.free[pool, place])
+    state.counters[FREE_MARK] -= mark_of(state, state.free[pool, place])
     state.free[pool, place] = HOLE
     state.num_holes[pool] += 1
 
@@ -101,8 +113,8 @@ def close_holes(state: State, pool: int) -> None:
 
 
 @compiled
-def _mark_of(state: State, row: int) -> int:
-    """The share of one free block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
+def mark_of(state: State, row: int) -> int:
+    """The share of one block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
     blocks = state.blocks
     mark = blocks[row, ADDRESS] * _MIX_ADDRESS ^ (blocks[row, SIZE] * _MIX_SIZE + blocks[row, POOL])
     mark = (mark ^ (mark >> 29)) * _MIX_ADDRESS

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from bench.allocator.caching import CachingAllocator, OutOfMemory, empty_cache, free, malloc
 from bench.allocator.compiled import compiled
-from bench.allocator.state import FULL, NUM_UNUSED, State
+from bench.allocator.state import FULL, UNLIMITED_BYTES, State, has_room
 
 _MALLOC, _FREE, _EMPTY_CACHE = range(3)
+_DONE, _FULL, _CROWDED = range(3)  # CROWDED: there is no room for more blocks in the arrays
 # The columns of `Requests.array`: BLOCK is the request that made it.
 _OP, _SIZE, _STREAM, _PART, _BLOCK = range(5)
 
@@ -36,8 +37,10 @@ class Requests:
 class NotingAllocator(CachingAllocator):
     """An allocator that notes what it is asked for between `start` and `stop`."""
 
-    def __init__(self, limit_bytes: int, num_parts: int = 1) -> None:
-        super().__init__(limit_bytes, num_parts)
+    def __init__(
+        self, limit_bytes: int, num_parts: int = 1, device_bytes: int = 0, fraction_bytes: int = UNLIMITED_BYTES
+    ) -> None:
+        super().__init__(limit_bytes, num_parts, device_bytes, fraction_bytes)
         self._noted: Requests | None = None
         self.makers: dict[
             int, int
@@ -85,28 +88,32 @@ class NotingAllocator(CachingAllocator):
 
         Raises `OutOfMemory` as soon as one can't be served; then `rows` are the blocks that are in use by then.
         """
-        while self._state.counters[NUM_UNUSED] < 2 * len(rows) + 2:
-            self._grow(1)
         rows[:] = -1
-        failed = int(_repeat(requests.array, rows, self._state))
-        if failed >= 0:
-            raise OutOfMemory(requests.asked[failed][_SIZE], self.free_bytes)
+        done = 0
+        while done < len(rows):
+            done, ended = _repeat(requests.array, rows, self._state, done)
+            if ended == _CROWDED:
+                self._grow(1)
+            elif ended == _FULL:
+                raise OutOfMemory(requests.asked[done][_SIZE], self.free_bytes)
 
 
 @compiled
-def _repeat(requests: NDArray[np.int64], rows: NDArray[np.int64], state: State) -> int:
-    """The index of the request that the card was too full for; -1 if none."""
-    for index in range(len(requests)):
+def _repeat(requests: NDArray[np.int64], rows: NDArray[np.int64], state: State, first: int) -> tuple[int, int]:
+    """How many went through, those before the `first` among them; and why no more did."""
+    for index in range(first, len(requests)):
         op = requests[index, _OP]
-        if op == _MALLOC:
-            row = malloc(state, requests[index, _SIZE], requests[index, _STREAM], requests[index, _PART])
-            if row == FULL:
-                return index
-            rows[index] = row
-        elif op == _FREE:
+        if op == _FREE:
             maker = requests[index, _BLOCK]
             free(state, rows[maker])
             rows[maker] = -1
+        elif not has_room(state):
+            return index, _CROWDED
+        elif op == _MALLOC:
+            row = malloc(state, requests[index, _SIZE], requests[index, _STREAM], requests[index, _PART])
+            if row == FULL:
+                return index, _FULL
+            rows[index] = row
         else:
             empty_cache(state)
-    return -1
+    return len(requests), _DONE

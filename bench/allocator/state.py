@@ -11,6 +11,9 @@ from bench.allocator.compiled import compiled
 
 # The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
 ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
+# What `IN_USE` says: a free block, one in use, or addresses of an expandable segment that have no memory.
+FREE, USED, UNMAPPED = range(3)
+NEXT_UNMAPPED = REQUESTED  # of unmapped addresses: the row of those that follow in their pool, -1 for none
 # The places in `State.counters`.
 (
     LIMIT,
@@ -26,12 +29,16 @@ ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
     NEXT_ADDRESS,
     NUM_UNUSED,
     FREE_MARK,
-) = range(13)
+    DEVICE_BYTES,
+    FRACTION_LIMIT,
+) = range(15)
+FIRST_UNMAPPED = 15  # and one more place for each pool: the row of its lowest unmapped addresses, -1 for none
 
 FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
 HOLE = -1  # in `State.free`, a place among the free blocks of one that is in use again: most come back as they were
 MAX_HOLES = 64  # of a pool
 FULL = -1  # what `malloc` answers when the card is full
+UNLIMITED_BYTES = 1 << 62
 
 
 class State(NamedTuple):
@@ -41,7 +48,8 @@ class State(NamedTuple):
     stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
     `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
     `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
-    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change.
+    Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change,
+    and of unmapped addresses. `DEVICE_BYTES` is 0 where segments are native.
     """
 
     blocks: NDArray[np.int64]
@@ -54,8 +62,19 @@ class State(NamedTuple):
     counters: NDArray[np.int64]
 
 
-def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: int) -> State:
-    """An empty card on which all segments together may take `limit_bytes`."""
+def new_state(
+    limit_bytes: int,
+    num_parts: int,
+    max_blocks: int,
+    num_streams: int,
+    device_bytes: int = 0,
+    fraction_bytes: int = UNLIMITED_BYTES,
+) -> State:
+    """An empty card on which all segments together may take `limit_bytes`.
+
+    With `device_bytes`, the memory that the device says it has, its segments are expandable; `fraction_bytes` is then
+    what `set_per_process_memory_fraction` allows, which counts in another way than a full card.
+    """
     state = State(
         blocks=np.zeros((max_blocks, 8), np.int64),
         unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
@@ -64,12 +83,27 @@ def new_state(limit_bytes: int, num_parts: int, max_blocks: int, num_streams: in
         num_free=np.zeros(2 * num_streams, np.int64),
         num_holes=np.zeros(2 * num_streams, np.int64),
         parts=np.zeros((2, num_parts), np.int64),
-        counters=np.zeros(13, np.int64),
+        counters=np.zeros(FIRST_UNMAPPED + 2 * num_streams, np.int64),
     )
     state.counters[LIMIT] = limit_bytes
     state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
     state.counters[NUM_UNUSED] = max_blocks
+    state.counters[DEVICE_BYTES] = device_bytes
+    state.counters[FRACTION_LIMIT] = fraction_bytes
+    state.counters[FIRST_UNMAPPED:] = -1
     return state
+
+
+@compiled
+def has_room(state: State) -> bool:
+    """Whether there are rows enough for whatever the next request, or emptying the cache, makes of the blocks."""
+    unused = state.counters[NUM_UNUSED]
+    if state.counters[DEVICE_BYTES] == 0:
+        return bool(unused >= 2)
+    wanted = 8  # two tries to grow, and both ends of each free block that loses its pages
+    for pool in range(len(state.num_free)):
+        wanted += 2 * state.num_free[pool]
+    return bool(unused >= wanted)
 
 
 @compiled

@@ -21,6 +21,7 @@ UNQUANTISED_BPW = 16.0
 PAGE = 256  # tokens, as the engines' own generators count the cache: the step of a boundary
 DEFAULT_ENGINE = "exllamav2"
 DEFAULT_SCENARIO = "fill"
+NATIVE, EXPANDABLE = ALLOCATORS = ("native", "expandable")  # segments of PyTorch's allocator
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
 
@@ -63,7 +64,8 @@ class Case:
 
     `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
     PyTorch's `allocator`. None for a simulated card, which simply has that size. On several cards the limit is that of
-    each; `device` is the first of them, `more_devices` the others, and `split` the text of a `Split`.
+    each; `device` is the first of them, `more_devices` the others, and `split` the text of a `Split`. `allocator` is
+    one of `ALLOCATORS`.
     """
 
     model: ModelSpec
@@ -84,6 +86,7 @@ class Case:
     scenario: str = DEFAULT_SCENARIO
     more_devices: tuple[DeviceSpec, ...] = ()
     split: str | None = None
+    allocator: str = NATIVE
 
     @property
     def longest(self) -> Case:

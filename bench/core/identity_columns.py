@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
+from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, NATIVE
 from bench.core.column import Column, Role
 
 
@@ -172,6 +172,17 @@ class _Way(TypedDict):
             "how the model is put on several cards: `auto`, `gpu_split(20,24)` (GiB), `tensor_parallel`; null of one",
             of="split",
             later=True,
+        ),
+    ]
+    allocator: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "PyTorch's allocator: `native` segments, or `expandable` ones "
+            "([simulation](simulation.md#expandable-segments))",
+            of="allocator",
+            later=True,
+            before=NATIVE,
         ),
     ]
 

@@ -13,7 +13,7 @@ from functools import cache
 from statistics import median
 from typing import Any
 
-from bench.allocator.limits import Limits, MachineLimits, limits_of
+from bench.allocator.limits import Limits, MachineLimits, case_limits, limits_of
 from bench.config import compose as config
 from bench.config.settings import DeviceSettings
 from bench.core.case import Case, version_column
@@ -96,7 +96,7 @@ class Calibration:
 
     def _limits_of(self, device: DeviceSpec, case: Case) -> Limits:
         if device.is_simulated:
-            return limits_of(device, case.vram_limit_bytes)
+            return case_limits(device, case)
         samples = self._lessons.get((device.uuid, device.driver_version, case.engine), [])
         device = _with_catalogue_figures(device)
         total = next((sample.total_bytes for sample in reversed(samples) if sample.total_bytes), None)
@@ -121,7 +121,7 @@ class Calibration:
             # The worker caps PyTorch at the limit less the context that it began with, whoever holds the rest.
             began = (samples[-1].initial_context_bytes or 0) if samples else context
             limit += context - began
-        return limits_of(known, limit)
+        return limits_of(known, limit, case.allocator, case.vram_limit_by)
 
     def _of_this_software(self, row: CaseRow) -> bool:
         installed = self._versions.get("torch_version") or ""

@@ -43,6 +43,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "bpw": lambda case: case.bpw == UNQUANTISED_BPW,
     "head_bits": lambda case: case.head_bits is None,
     "cache": _recorded_cache,
+    "allocator": lambda case: None,
     "split": lambda case: None if case.split is None else Split.parse(case.split).by,
 }
 _PER_REQUEST = 8

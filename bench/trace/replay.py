@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.allocator import state as allocator
-from bench.allocator.limits import Limits
+from bench.allocator.limits import ENDLESS_BYTES, Limits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
 from bench.core.outcome import Phase
@@ -45,7 +45,6 @@ from bench.trace.recording import Size
 from bench.trace.sections import CROWDED, FULL, Card
 from bench.trace.template import DENOMINATOR, Array
 
-ENDLESS_BYTES = 1 << 60
 _ENDS = 64  # sections
 
 
@@ -122,7 +121,7 @@ class Replayer:
         self._num_streams = int(self._events[:, columns.STREAM].max(initial=0)) + 1
         self._max_blocks = len(self._events) // 2 + 2
         self._plans: dict[int, _Plan] = {}
-        self._beginnings: dict[tuple[int, bytes], _Stage] = {}
+        self._beginnings: dict[tuple[int, int, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
 
     @property
@@ -141,23 +140,22 @@ class Replayer:
         Raises `NoPrediction` for lengths that the recordings say nothing about.
         """
         plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
-        limit_bytes = ENDLESS_BYTES if endless else limits.torch_bytes
-        key = max_seq_len, self._asked_before_decode(plan, limits)
+        card = limits.endless if endless else limits
+        key = max_seq_len, limits.device_bytes, self._asked_before_decode(plan, limits)
         if endless and key not in self._beginnings:
-            self._beginnings[key], _ = self._run(plan, limits, ENDLESS_BYTES, end=plan.first_decode)
+            self._beginnings[key], _ = self._run(plan, card, end=plan.first_decode)
         beginning = self._beginnings.get(key)
-        if beginning is not None and beginning.state.counters[allocator.PEAK_RESERVED] <= limit_bytes:
-            # Where the card was never full, it makes no difference how large it is.
-            stage, failed = self._run(plan, limits, limit_bytes, beginning)
+        if beginning is not None and card.never_refuses(int(beginning.state.counters[allocator.PEAK_RESERVED])):
+            stage, failed = self._run(plan, card, beginning)
         else:
-            stage, failed = self._run(plan, limits, limit_bytes)
+            stage, failed = self._run(plan, card)
         return Replay(failed_in=None if failed is None else plan.phases[failed], **vars(outcome_of(stage.state)))
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         """About what PyTorch must hold at that length, on any card; remembered."""
         if max_seq_len not in self._needed:
             plan = _without_middle(self._plan(max_seq_len))
-            stage, _ = self._run(plan, limits, ENDLESS_BYTES)
+            stage, _ = self._run(plan, limits.endless)
             self._needed[max_seq_len] = int(stage.state.counters[allocator.PEAK_ALLOCATED])
         return self._needed[max_seq_len]
 
@@ -174,21 +172,21 @@ class Replayer:
         return np.array(card, np.int64).tobytes()[8:] + flash_sizes.tobytes()  # all of the card but `num_sms`
 
     def _run(
-        self, plan: _Plan, limits: Limits, limit_bytes: int, beginning: _Stage | None = None, end: int | None = None
+        self, plan: _Plan, limits: Limits, beginning: _Stage | None = None, end: int | None = None
     ) -> tuple[_Stage, int | None]:
         """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
         card = card_of(limits, plan.scratch_bytes)
         steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
         while True:
-            stage = self._empty_card(limit_bytes) if beginning is None else beginning.copy(limit_bytes)
+            stage = self._empty_card(limits) if beginning is None else beginning.copy(limits.mapped_bytes)
             failed, ended = sections.replay(self._events, self._layers, plan.kinds, plan.lengths, steps, card, *stage)
             if ended != CROWDED:
                 return stage, failed if ended == FULL else None
             self._max_blocks *= 4  # chunks that grow may leave any number of segments behind
             beginning, steps = None, (0, steps[1])
 
-    def _empty_card(self, limit_bytes: int) -> _Stage:
-        state = allocator.new_state(limit_bytes, len(PARTS), self._max_blocks, self._num_streams)
+    def _empty_card(self, limits: Limits) -> _Stage:
+        state = limits.new_state(len(PARTS), self._max_blocks, self._num_streams)
         return _Stage(state, np.full(len(self._events), -1, np.int64))
 
 

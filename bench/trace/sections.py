@@ -190,7 +190,7 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
             if sizes[index - first] == 0:
                 rows[index] = -1
                 continue
-            if state.counters[allocator.NUM_UNUSED] < 2:
+            if not allocator.has_room(state):
                 return CROWDED
             row = caching.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
             if row == allocator.FULL:
@@ -201,6 +201,8 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
             if row >= 0:
                 caching.free(state, row)
         else:
+            if not allocator.has_room(state):
+                return CROWDED
             caching.empty_cache(state)
     return DONE
 

@@ -23,7 +23,7 @@ from bench.trace.layers import Layers, layers_of
 from bench.trace.parametric import Sections, concatenated
 from bench.trace.passes import NoPrediction
 from bench.trace.recording import Op
-from bench.trace.replay import ENDLESS_BYTES, CardReplay, Replay, card_of, outcome_of
+from bench.trace.replay import CardReplay, Replay, card_of, outcome_of
 from bench.trace.sections import FULL
 from bench.trace.split import BEGINNING, CardTemplates, Place, SplitTrace, Stretch, place_at
 from bench.trace.template import BLOCK, LAYER, MODULE, NUM_COLUMNS, OP, PART, STREAM, Array
@@ -84,9 +84,8 @@ class SplitReplayer:
 
     def replay(self, max_seq_len: int, limits: MachineLimits, endless: bool = False) -> SplitReplay:
         """The case at `max_seq_len` on cards, or on endless ones. Raises `NoPrediction`."""
-        cards = limits.cards
-        bounds = [ENDLESS_BYTES if endless else each.torch_bytes for each in cards]
-        loaded, is_whole = self._load(max_seq_len, cards, bounds)
+        cards = [each.endless if endless else each for each in limits.cards]
+        loaded, is_whole = self._load(max_seq_len, cards)
         failed: tuple[int, int] | None = None
         if not is_whole:
             failed = (0, len(cards) - 1)
@@ -96,7 +95,7 @@ class SplitReplayer:
                 if step is not None:
                     failed = min(failed or (step, number), (step, number))
         unused = len(cards) - len(loaded)
-        outcomes = [outcome_of(card.state) for card in loaded] + [outcome_of(self._empty_card(0, 0))] * unused
+        outcomes = [outcome_of(card.state) for card in loaded] + [outcome_of(self._empty_card(cards[0], 0))] * unused
         phase = None if failed is None else self._sections_of(BEGINNING, max_seq_len).phases[failed[0]]
         return SplitReplay(
             failed_in=phase,
@@ -113,17 +112,17 @@ class SplitReplayer:
     def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
         """About what PyTorch must hold at that length, on any cards; remembered."""
         if max_seq_len not in self._needed:
-            loaded, _ = self._load(max_seq_len, limits.cards[:1], [ENDLESS_BYTES])
+            loaded, _ = self._load(max_seq_len, [limits.cards[0].endless])
             self._needed[max_seq_len] = int(loaded[0].state.counters[allocator.PEAK_ALLOCATED])
         return self._needed[max_seq_len]
 
-    def _load(self, max_seq_len: int, limits: Sequence[Limits], bounds: Sequence[int]) -> tuple[list[_Loaded], bool]:
+    def _load(self, max_seq_len: int, limits: Sequence[Limits]) -> tuple[list[_Loaded], bool]:
         """The cards that got modules, and whether the last of them got all that was left."""
         loaded: list[_Loaded] = []
         begin = BEGINNING
         for number, each in enumerate(limits):
             events = self._loading(begin, max_seq_len)
-            state = self._empty_card(bounds[number], len(events))
+            state = self._empty_card(each, len(events))
             rows = np.full(len(events), -1, np.int64)
             plan = self._sections_of(begin, max_seq_len)
             card = self._card(each, number, max_seq_len)
@@ -186,8 +185,8 @@ class SplitReplayer:
             self._programs[key] = _Program(concatenated(templates)[0], layers_of(templates, depth, trace.period))
         return self._programs[key]
 
-    def _empty_card(self, limit_bytes: int, num_events: int) -> State:
-        return allocator.new_state(limit_bytes, len(PARTS), 2 * num_events + 4096, self._num_streams)
+    def _empty_card(self, limits: Limits, num_events: int) -> State:
+        return limits.new_state(len(PARTS), 2 * num_events + 4096, self._num_streams)
 
 
 def _take_back(events: Array, done: int, state: State, rows: Array) -> None:

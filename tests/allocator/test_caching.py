@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from bench.allocator import caching as rules
-from bench.allocator.caching import OutOfMemory, round_size, segment_size
+from bench.allocator.caching import OutOfMemory
+from bench.allocator.sizes import round_size, segment_size
 
 KIB, MIB = 1 << 10, 1 << 20
 NUM_PARTS = 3

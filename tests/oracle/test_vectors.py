@@ -10,7 +10,8 @@ import pytest
 
 from bench.core.split import Split, SplitBy
 from bench.worker import cards
-from tests.oracle import compare
+from tests.oracle import compare, expandable_vectors
+from tests.oracle.expandable_vectors import read as read_expandable
 from tests.oracle.operations import ANSWERS, answers_of_model
 from tests.oracle.recorded import read
 from tests.worker.predicted_and_simulated import little_garbage
@@ -64,3 +65,16 @@ def test_the_vectors_of_several_cards_show_every_way_to_use_them() -> None:
         assert {len(each.case.devices) for each in recorded} == {2, 3}
         assert {each.peer_access for each in recorded} == {False, True}
         assert {None, "load"} <= {each.outcome.get("failed_in", "neither") for each in recorded}
+
+
+@pytest.mark.parametrize("sequence", read_expandable(VECTORS / "expandable.npz"), ids=lambda sequence: sequence.name)
+def test_expandable_segments_grow_and_shrink_as_pytorch_s_own(sequence: expandable_vectors.Sequence) -> None:
+    ours = expandable_vectors.answers_of_model(sequence)
+    different = np.flatnonzero((ours != sequence.answers).any(axis=1))
+    assert len(different) == 0, dict(
+        zip(
+            expandable_vectors.ANSWERS,
+            zip(ours[different[0]], sequence.answers[different[0]], strict=True),
+            strict=True,
+        )
+    )

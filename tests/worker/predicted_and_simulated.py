@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.allocator.caching import CachingAllocator
-from bench.allocator.limits import limits_of
+from bench.allocator.limits import case_limits
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, Result, last
 from bench.engines.exllamav2.quantised_caches import with_cache
@@ -67,7 +67,7 @@ def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
 
 def predict(replayer: Replayer, case: Case) -> Figures:
     """By replay."""
-    replay = replayer.replay(case.max_seq_len, limits_of(case.device, case.vram_limit_bytes))
+    replay = replayer.replay(case.max_seq_len, case_limits(case.device, case))
     return Figures(**vars(replay))
 
 

@@ -58,6 +58,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "cache": ("FP16", "Q8", "Q6", "Q4"),
     "bits": ((4.0, 6), (2.5, None), (16.0, None)),
     "batch_size": (1, 3),
+    "allocator": ("native", "expandable"),
     "max_input_len": (1024, 256, 96),
     "max_attention_size": (2048**2, 300**2, 9000),
     "length": range(6),
@@ -116,7 +117,7 @@ def _limit(number: int, need: Figures) -> int:
 def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture: str, chosen: dict[str, Any]) -> None:
     axes = {
         axis: chosen[axis]
-        for axis in ("lazy", "attention", "cache", "batch_size", "max_input_len", "max_attention_size")
+        for axis in ("lazy", "attention", "cache", "batch_size", "max_input_len", "max_attention_size", "allocator")
     }
     bpw, head_bits = chosen["bits"]
     layers, more = SLIDING.get(architecture, (7, ROUTED.get(architecture)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.allocator import flash, sort
 from bench.allocator.caching import CachingAllocator
-from bench.allocator.limits import limits_of, supports_flash_attention
+from bench.allocator.limits import Limits, case_limits, limits_of, supports_flash_attention
 from bench.allocator.parts import PARTS
 from bench.allocator.requests import NotingAllocator
 from bench.core.case import Case
@@ -35,7 +35,7 @@ class SimulatedMachine:
         self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
         self._engine = engine
         cublas = Cublas()
-        self.cards = [_card(index, spec, cublas, case.vram_limit_bytes) for index, spec in enumerate(devices)]
+        self.cards = [_card(index, spec, case_limits(spec, case), cublas) for index, spec in enumerate(devices)]
 
     # The interface of `bench.worker.interfaces.card.Machine`
 
@@ -69,9 +69,9 @@ class SimulatedMachine:
         _CUDA.observer = observer
 
 
-def _card(index: int, spec: DeviceSpec, cublas: Cublas, limit_bytes: int | None = None) -> SimulatedCard:
-    limits = limits_of(spec, limit_bytes)
-    return SimulatedCard(index, spec, limits, NotingAllocator(limits.torch_bytes, len(PARTS)), cublas)
+def _card(index: int, spec: DeviceSpec, limits: Limits, cublas: Cublas) -> SimulatedCard:
+    allocator = NotingAllocator(limits.mapped_bytes, len(PARTS), limits.device_bytes, limits.fraction_bytes)
+    return SimulatedCard(index, spec, limits, allocator, cublas)
 
 
 def preload(engine: SimulatedEngine) -> None:
@@ -83,9 +83,8 @@ def preload(engine: SimulatedEngine) -> None:
         cuda_api.allow_cuda_devices()
         sys.modules.update(attention.modules(attention.FlashAttention(_CUDA)))
     sys.modules.update(engine.stand_ins(_CUDA))
-    _CUDA.start(
-        [_card(0, DeviceSpec("", "simulated", "", 0), Cublas())], engine.part_of
-    )  # an engine may look at what is there
+    nothing = DeviceSpec("", "simulated", "", 0)  # an engine may look at what is there
+    _CUDA.start([_card(0, nothing, limits_of(nothing, None), Cublas())], engine.part_of)
     with cuda_api.patched(_CUDA):
         engine.import_simulated()
     if not _preloaded:
