@@ -12,7 +12,7 @@ import pytest
 
 from bench.engines.exllamav2.spec import SPEC
 from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS
-from bench.worker.cuda import CudaCard
+from bench.worker.cuda.machine import CudaMachine
 from tests.test_wall import imports
 
 ROOT = Path(__file__).parent.parent
@@ -147,7 +147,7 @@ def test_the_calls_without_the_harness_are_without_the_harness() -> None:
     source = (ROOT / "scripts" / "cost" / "plain_speed.py").read_text(encoding="utf-8")
     assert "bench" not in {name.split(".")[0] for name in imports(ROOT / "scripts" / "cost" / "plain_speed.py")}
     lengths = f"PROMPT, LAST, WARM_UP, DECODED = {PROMPT_TOKENS}, {DECODE_TOKENS}, "
-    assert f"{lengths}{SPEC.warm_up_tokens}, {CudaCard.decode_tokens} " in source
+    assert f"{lengths}{SPEC.warm_up_tokens}, {CudaMachine.decode_tokens} " in source
 
 
 @pytest.mark.parametrize(

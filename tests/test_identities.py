@@ -107,6 +107,11 @@ def pairs(draw: st.DrawFn) -> tuple[Case, Case]:
             changed = dataclasses.replace(last, **{name: value})
             return case, dataclasses.replace(case, more_devices=(*others[:-1], changed))
         nodes.append(("", {"split": _SPLITS}))
+        if draw(st.booleans()):  # the same sum, otherwise divided
+            by = None if kind == "simulated" else draw(st.sampled_from(["process", "allocator"]))
+            limits = draw(st.permutations([GIB, 2 * GIB, None, 3 * GIB]))[: len(case.devices)]
+            case = dataclasses.replace(case, vram_limit_bytes=None, vram_limits_bytes=tuple(limits), vram_limit_by=by)
+            return case, dataclasses.replace(case, vram_limits_bytes=(*limits[1:], limits[0]))
     node, strategies = draw(st.sampled_from(nodes))
     name = draw(st.sampled_from(sorted(strategies)))
     part = getattr(case, node) if node else case

@@ -116,9 +116,9 @@ def limits_of(
     )
 
 
-def case_limits(device: DeviceSpec, case: Case) -> Limits:
-    """One of the cards of `case`."""
-    return limits_of(device, case.vram_limit_bytes, case.allocator, case.vram_limit_by)
+def case_limits(device: DeviceSpec, limit_bytes: int | None, case: Case) -> Limits:
+    """One of the cards of `case`, or the smaller one inside it."""
+    return limits_of(device, limit_bytes, case.allocator, case.vram_limit_by)
 
 
 def _workspace_bytes(device: DeviceSpec) -> int:

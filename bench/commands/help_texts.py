@@ -16,7 +16,8 @@ _LINES = f"""
   model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and {_FORMATS} weights for a real \
 GPU); hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
   device: auto, cuda (device.index=N), a simulated card of `vram-bench list devices`, all of them (all), \
-or FILE.yaml; several that hold one model: 2xrtx_3090, rtx_4090+rtx_3060_12gb, device.index=0+1
+or FILE.yaml; several that hold one model: 2xrtx_3090, rtx_4090+rtx_3060_12gb, or cuda with \
+device.index=0+1 (several real ones: untested on hardware)
   engine: {", ".join(NAMES)}, or auto, which is that of the weights (the default)
   bpw: {bits_in_words()}, or 16
   max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
@@ -25,7 +26,7 @@ or FILE.yaml; several that hold one model: 2xrtx_3090, rtx_4090+rtx_3060_12gb, d
 load=autosplit
   split: on several cards auto (load_autosplit), tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
-  vram_limit: e.g. 24GiB: a smaller card inside the one that is there; on a real GPU another process holds the rest \
+  vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU another process holds the rest \
 (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
 """
 # Keys that no row tells, and that have no line; those that rows tell come before them.

@@ -30,6 +30,7 @@ from bench.store.schema import Kind
 from bench.store.store import as_rows, read_boundaries, read_cases
 
 _TIMEOUT_S = 900.0
+_NOT_YET = "a machine is not simulated again as it was measured yet"
 _ANSWERS = (Outcome.FITS, Outcome.OOM)
 
 _Row = TypeVar("_Row", CaseRow, BoundaryRow)
@@ -44,8 +45,11 @@ def agreement(
     (RESULTS-simulated), `out` the document (standard output). With `cards` each measured card becomes a file of the
     catalogue there: from then on simulated cards of that name use what was measured, and their rows say so.
     """
-    cases = _answered(as_rows(read_cases(results)[0], CaseRow))
-    boundaries = _answered(as_rows(read_boundaries(results)[0], BoundaryRow))
+    cases, left_out = _answered(as_rows(read_cases(results)[0], CaseRow))
+    boundaries, boundaries_left_out = _answered(as_rows(read_boundaries(results)[0], BoundaryRow))
+    left_out += boundaries_left_out
+    if not cases and left_out:
+        raise BadInput(f"{results}: all {left_out} measured rows are of several cards; {_NOT_YET}")
     if not cases:
         raise BadInput(f"{results}: no measured rows in it; give the folder that scripts/gpu_check.sh has filled")
     known = measured_cards(cases)
@@ -66,7 +70,9 @@ def agreement(
     bounds = [row for row in as_rows(read_boundaries(simulated)[0], BoundaryRow) if row["boundary_id"] in ours]
     compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
     limits = [compare_limits(cases, Kind.CASES), compare_limits(boundaries, Kind.BOUNDARIES)]
-    text = as_markdown(compared, limits, [_said(card) for card in known.values()])
+    remarks = [_said(card) for card in known.values()]
+    remarks += [f"left out, as of several cards: {left_out} measured rows; {_NOT_YET}"] if left_out else []
+    text = as_markdown(compared, limits, remarks)
     if out is None:
         print(text, end="")
     else:
@@ -80,9 +86,11 @@ def _models(folder: Path) -> Iterable[ModelSpec]:
         yield resolve_model(ModelSettings(name="local", path=str(path)))
 
 
-def _answered(rows: Iterable[_Row]) -> list[_Row]:
-    """The measured rows that say of memory what a simulated card can say too."""
-    return [row for row in rows if is_measured(row) and row["outcome"] in _ANSWERS]
+def _answered(rows: Iterable[_Row]) -> tuple[list[_Row], int]:
+    """The measured rows that say of memory what a simulated card can say too, and how many more are of several."""
+    answered = [row for row in rows if is_measured(row) and row["outcome"] in _ANSWERS]
+    of_one = [row for row in answered if row["device_cards"] is None]
+    return of_one, len(answered) - len(of_one)
 
 
 def _case(

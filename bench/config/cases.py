@@ -11,10 +11,11 @@ from typing import Any
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
+from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import split_of
-from bench.config.units import number_in_words, parse_size
+from bench.config.units import number_in_words
 from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
@@ -134,9 +135,10 @@ def _work_on(
             "16 is unquantised"
         )
     cache = _require_known(settings, engine)
-    vram_limit_bytes = _vram_limit(settings.vram_limit, devices)
+    limits_bytes = limits_of_cards(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
-    limited = vram_limit_bytes is not None
+    limited = any(limit is not None for limit in limits_bytes)
+    alike = len(set(limits_bytes)) == 1
     known = lengths_of_model(model, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
     end = _search_end(settings.auto_up_to, known, model.name, engine) if AUTO in lengths else None
@@ -159,7 +161,8 @@ def _work_on(
             # A checkpoint has its own head, and an unquantised model has no head bits.
             "head_bits": None if model.has_weights or bpw == UNQUANTISED_BPW else settings.head_bits,
             "max_seq_len": end or MIN_SEQ_LEN,
-            "vram_limit_bytes": vram_limit_bytes,
+            "vram_limit_bytes": limits_bytes[0] if alike else None,
+            "vram_limits_bytes": None if alike else limits_bytes,
             "vram_limit_by": settings.vram_limit_by.name if limited and not device.is_simulated else None,
             "repeats": 1 if device.is_simulated else settings.repeats,
         }
@@ -243,18 +246,3 @@ def _tokens(key: str, value: Any, known: Lengths, model: str, otherwise: str = "
 
 def _allowed_tokens() -> str:
     return f"give a number of tokens from {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,}"
-
-
-def _vram_limit(value: Any, devices: Sequence[DeviceSpec]) -> int | None:
-    if value is None:
-        return None
-    try:
-        limit_bytes = parse_size(value)
-    except ValueError as error:
-        raise BadInput(f"vram_limit={value}: {error}") from None
-    for device in devices:
-        if limit_bytes > device.total_memory_bytes:
-            raise BadInput(
-                f"vram_limit={value}: {device.name} itself has {device.total_memory_bytes / (1 << 30):.2f} GiB"
-            )
-    return limit_bytes

@@ -64,8 +64,9 @@ class Case:
 
     `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
     PyTorch's `allocator`. None for a simulated card, which simply has that size. On several cards the limit is that of
-    each; `device` is the first of them, `more_devices` the others, and `split` the text of a `Split`. `allocator` is
-    one of `ALLOCATORS`.
+    each, or else `vram_limits_bytes` says it of each (None: the whole card); `device` is the first of them,
+    `more_devices` the others, and `split` the text of a `Split`. `allocator` is one of
+    `ALLOCATORS`.
     """
 
     model: ModelSpec
@@ -87,6 +88,7 @@ class Case:
     more_devices: tuple[DeviceSpec, ...] = ()
     split: str | None = None
     allocator: str = NATIVE
+    vram_limits_bytes: tuple[int | None, ...] | None = None
 
     @property
     def longest(self) -> Case:
@@ -104,9 +106,24 @@ class Case:
         return Machine(self.devices) if self.more_devices else self.device
 
     @property
+    def limits_bytes(self) -> tuple[int | None, ...]:
+        """How much of each card is used; None where it is all of it."""
+        return self.vram_limits_bytes or (self.vram_limit_bytes,) * len(self.devices)
+
+    @property
     def limit_bytes(self) -> int | None:
-        """`vram_limit_bytes` of all cards together."""
-        return None if self.vram_limit_bytes is None else self.vram_limit_bytes * len(self.devices)
+        """How much is used of all cards together; None where it is all of them."""
+        if all(limit is None for limit in self.limits_bytes):
+            return None
+        return sum(
+            device.total_memory_bytes if limit is None else limit
+            for device, limit in zip(self.devices, self.limits_bytes, strict=True)
+        )
+
+    @property
+    def unequal_limits(self) -> str | None:
+        """JSON: `limits_bytes`, where they are not the same for all cards."""
+        return None if self.vram_limits_bytes is None else json.dumps(self.vram_limits_bytes)
 
     @property
     def _software(self) -> tuple[str, ...]:

@@ -48,6 +48,16 @@ class CardColumns(TypedDict):
             of="limit_bytes",
         ),
     ]
+    vram_limits: Annotated[
+        str | None,
+        Column(
+            Role.LIMIT,
+            "JSON: the smaller card inside each of several, in bytes, null for a whole one; null where all have the "
+            "same limit",
+            of="unequal_limits",
+            later=True,
+        ),
+    ]
     vram_limit_by: Annotated[
         str | None,
         Column(

@@ -91,12 +91,14 @@ class Calibration:
 
     def limits(self, case: Case) -> Limits | MachineLimits:
         """The cards of `case` as the allocator will see them; what was missed is taken off as if it were context."""
-        cards = [self._limits_of(device, case) for device in case.devices]
+        cards = [
+            self._limits_of(device, limit, case) for device, limit in zip(case.devices, case.limits_bytes, strict=True)
+        ]
         return MachineLimits.of(cards) if case.more_devices else cards[0]
 
-    def _limits_of(self, device: DeviceSpec, case: Case) -> Limits:
+    def _limits_of(self, device: DeviceSpec, limit: int | None, case: Case) -> Limits:
         if device.is_simulated:
-            return case_limits(device, case)
+            return case_limits(device, limit, case)
         samples = self._lessons.get((device.uuid, device.driver_version, case.engine), [])
         device = _with_catalogue_figures(device)
         total = next((sample.total_bytes for sample in reversed(samples) if sample.total_bytes), None)
@@ -116,7 +118,6 @@ class Calibration:
             ),
             context_bytes=context + missed,
         )
-        limit = case.vram_limit_bytes
         if limit is not None and case.vram_limit_by == "allocator":
             # The worker caps PyTorch at the limit less the context that it began with, whoever holds the rest.
             began = (samples[-1].initial_context_bytes or 0) if samples else context

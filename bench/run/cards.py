@@ -85,10 +85,10 @@ def cards_of(case: Case, told: Told, telemetry: Sequence[Telemetry]) -> list[Car
             device,
             each[number] if number < len(each) else CardTold.nothing(),
             telemetry[number] if number < len(telemetry) else None,
-            case.vram_limit_bytes,
-            case.vram_limit_by,
+            limit_bytes,
+            None if limit_bytes is None else case.vram_limit_by,
         )
-        for number, device in enumerate(case.devices)
+        for number, (device, limit_bytes) in enumerate(zip(case.devices, case.limits_bytes, strict=True))
     ]
 
 

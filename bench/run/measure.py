@@ -55,7 +55,7 @@ class Measurer:
                 except Interrupted:
                     return None
         totals_bytes = [device.total_memory_bytes for device in case.devices]
-        verdict = judge(ending, self.timeout_s, totals_bytes, case.vram_limit_bytes)
+        verdict = judge(ending, self.timeout_s, totals_bytes, case.limits_bytes)
         environment = child_environment(case.device.kind, uuids)
         measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment)
         row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))

@@ -49,37 +49,38 @@ class Verdict:
 
 
 def judge(
-    ending: Ending, timeout_s: float, totals_bytes: Sequence[int | None] = (), vram_limit_bytes: int | None = None
+    ending: Ending,
+    timeout_s: float,
+    totals_bytes: Sequence[int | None] = (),
+    limits_bytes: Sequence[int | None] = (),
 ) -> Verdict:
     """The verdict on a child that ended as `ending` says.
 
-    `totals_bytes` are of each card, None where unknown; `vram_limit_bytes` is that of the smaller one inside each.
+    `totals_bytes` are of each card, None where unknown; `limits_bytes` of the smaller one inside it, None without one.
     """
     told = Told.by(ending.messages)
     phase = told.phase
     if told.failure is not None:
-        return _judge_failure(told.failure, phase, _sizes(told, totals_bytes, vram_limit_bytes))
+        return _judge_failure(told.failure, phase, _sizes(told, totals_bytes, limits_bytes))
     if ending.timed_out:
         far = f", {ending.progress} done" if ending.progress else ""
         return Verdict(Outcome.TIMEOUT, phase, f"still in phase {phase} after {ending.wall_s or timeout_s:.4g} s{far}")
     if told.result is not None and ending.exit_code == 0:
-        return _judge_result(told, _sizes(told, totals_bytes, vram_limit_bytes))
+        return _judge_result(told, _sizes(told, totals_bytes, limits_bytes))
     if told.result is None and OUT_OF_MEMORY.search(ending.log_tail):
         return Verdict(Outcome.OOM, phase, _last_line(ending.log_tail))
     return Verdict(Outcome.CRASH, phase, _death(ending, told.result is not None))
 
 
-def _sizes(told: Told, totals_bytes: Sequence[int | None], vram_limit_bytes: int | None) -> list[int | None]:
+def _sizes(told: Told, totals_bytes: Sequence[int | None], limits_bytes: Sequence[int | None]) -> list[int | None]:
     """The bytes of each card, or of the smaller one inside it; what CUDA told is preferred, as NVML lists more."""
     cards = told.cards()
-    listed = [*totals_bytes, *[None] * len(cards)]
-    known = [
-        listed_bytes if card.facts.device_total_bytes is None else card.facts.device_total_bytes
-        for card, listed_bytes in zip(cards, listed, strict=False)
-    ]
-    if vram_limit_bytes is None:
-        return known
-    return [min(total or vram_limit_bytes, vram_limit_bytes) for total in known]
+    unknown = [None] * len(cards)
+    sizes = []
+    for card, listed, limit in zip(cards, [*totals_bytes, *unknown], [*limits_bytes, *unknown], strict=False):
+        total = listed if card.facts.device_total_bytes is None else card.facts.device_total_bytes
+        sizes.append(total if limit is None else min(total or limit, limit))
+    return sizes
 
 
 def _judge_failure(failure: Failure, phase: Phase, sizes_bytes: Sequence[int | None]) -> Verdict:

@@ -40,16 +40,17 @@ class Ballast:
         os.waitpid(self._pid, 0)
 
 
-def reserve_all_but(left_bytes: int) -> Ballast:
-    """Leaves `left_bytes` of the visible GPU, or up to 2 MiB less: the driver counts in such pieces.
+def reserve_all_but(left_bytes: int, uuid: str | None = None) -> Ballast:
+    """Leaves `left_bytes` of the GPU `uuid`, or up to 2 MiB less: the driver counts in such pieces.
 
-    To be called before CUDA is initialised here. Raises `CannotReserve`.
+    Without `uuid` it is the first that is visible. To be called before CUDA is initialised here. Raises
+    `CannotReserve`.
     """
     answers, answer = os.pipe()
     lifeline_end, lifeline = os.pipe()
     pid = os.fork()
     if not pid:
-        _hold(left_bytes, lifeline_end, answer)
+        _hold(left_bytes, uuid, lifeline_end, answer)
     os.close(answer)
     os.close(lifeline_end)
     with os.fdopen(answers, "rb") as stream:
@@ -63,9 +64,11 @@ def reserve_all_but(left_bytes: int) -> Ballast:
     return ballast
 
 
-def _hold(left_bytes: int, lifeline: int, answer: int) -> NoReturn:
+def _hold(left_bytes: int, uuid: str | None, lifeline: int, answer: int) -> NoReturn:
     """The holder's life. Says on `answer` what is held, and ends when nobody is left at the other end of `lifeline`."""
     try:
+        if uuid is not None:  # of several cards it sees its own alone, and takes no context on the others
+            os.environ["CUDA_VISIBLE_DEVICES"] = uuid
         _close_all_but(lifeline, answer)  # the records of the case are not ours to keep open
         said: dict[str, Any]
         held: list[torch.Tensor] = []

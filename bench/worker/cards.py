@@ -19,7 +19,7 @@ def preload(kind: str, engine: str) -> None:
 
 def open_machine(case: Case) -> AbstractContextManager[Machine]:
     """The machine of `case`, in force until the block ends."""
-    module = "bench.worker.simulated.machine" if case.device.kind == "simulated" else "bench.worker.cuda"
+    module = "bench.worker.simulated.machine" if case.device.kind == "simulated" else "bench.worker.cuda.machine"
     open_ = importlib.import_module(module).open_machine
     opened: AbstractContextManager[Machine] = open_(case, worker_engine(case.engine), case.devices)
     return opened

@@ -18,7 +18,10 @@ _MAX_ENTRIES = 10_000_000
 
 
 def record(case: Case, path: Path) -> None:
-    """Runs `case`, writes the recording to `path`, and ends the process; an OOM is recorded like anything else."""
+    """Runs `case`, writes the recording to `path`, and ends the process; an OOM is recorded like anything else.
+
+    Of several cards each has its own: `NAME-card1.npz` and so on, beside that of the first.
+    """
 
     def said(message: Message) -> None:
         if isinstance(message, Entered):
@@ -30,7 +33,8 @@ def record(case: Case, path: Path) -> None:
             scenario.run(case, machine, Path(layouts), said)
         except torch.OutOfMemoryError as error:  # how it came to that is worth as much
             print(f"  {str(error).splitlines()[0]}", flush=True)
-        (trace, *_) = torch.cuda.memory._snapshot()["device_traces"]
-        Recording.of_trace(trace).save(path)
+        traces = torch.cuda.memory._snapshot()["device_traces"][: len(machine.cards)]
+        for number, trace in reversed(list(enumerate(traces))):  # the first last: where it is, all are
+            Recording.of_trace(trace).save(path.with_stem(f"{path.stem}-card{number}") if number else path)
     sys.stdout.flush()
     os._exit(0)

@@ -33,12 +33,14 @@ def test_rows_are_held_against_a_simulation_of_their_own_card(in_process: Progra
     rows = read_cases(tmp_path / "first")[0].sort_by("max_seq_len").to_pylist()
     more_bytes = rows[1]["peak_reserved_bytes"] + (2 << 20)
     rows = [as_measured(rows[0]), as_measured(rows[1], peak_reserved_bytes=more_bytes)]
+    rows.append({**rows[0], "case_id": "of two", "device_cards": "[{}, {}]", "device_uuid": "GPU-1+GPU-2"})
     (tmp_path / "measured").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, CASES), tmp_path / "measured" / "cases.parquet")
 
     done = in_process("validate", "rows", "measured", "--models", "models", "--cards", ".")
     assert done.returncode == 0, done.stderr
     assert "the verdict is the same in 2 of 2" in done.stdout
+    assert "- left out, as of several cards: 1 measured rows; " in done.stdout
     assert "| peak allocated | 2 | 2 | 0 | 0 |" in done.stdout
     assert "| peak reserved | 1 | 2 | -2.0 MiB |" in done.stdout
     assert (

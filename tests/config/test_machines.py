@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.config import compose as config
 from bench.config.devices import resolve_devices
+from bench.config.limits import limits_of_cards
 from bench.config.settings import Settings
 from bench.config.splits import split_of
 from bench.core.device import DeviceSpec
@@ -154,6 +155,35 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
 def test_what_is_no_split_is_told(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as refusal:
         _split(**keys)
+    assert said in str(refusal.value)
+
+
+def test_each_card_of_a_machine_has_a_limit_of_its_own() -> None:
+    ((four, six),) = _machines("device=rtx_4090+rtx_3060_12gb")
+    gib = 1 << 30
+    assert limits_of_cards(None, (four, six)) == (None, None)
+    assert limits_of_cards("8GiB", (four, six)) == limits_of_cards(["8GiB", "8GiB"], (four, six)) == (8 * gib, 8 * gib)
+    assert limits_of_cards(["20GiB", None], (four, six)) == (20 * gib, None)
+    assert limits_of_cards(["20GiB"], (four,)) == (20 * gib,)
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "said"),
+    [
+        (["20GiB"], 2, "vram_limit=[20GiB]: 1 sizes for 2 cards; give one for each, null for a whole card, or one"),
+        (["20GiB", None, "1GiB"], 2, "vram_limit=[20GiB,null,1GiB]: 3 sizes for 2 cards"),
+        ([], 2, "vram_limit=[]: 0 sizes for 2 cards"),
+        (["20GiB", "10GiB"], 1, "this is one card: give one size, or several to try one after the other: vram_limit="),
+        (["20GiB", "30GiB"], 2, "vram_limit=[20GiB,30GiB]: rtx_4090 itself has 23.52 GiB"),
+        (["20GiB", "much"], 2, "vram_limit=[20GiB,much]: 'much' is not a size"),
+        (["20GiB", 0], 2, "vram_limit=[20GiB,0]: 0"),
+        (["20GiB", ["10GiB"]], 2, "is not a size"),
+    ],
+)
+def test_what_is_no_limit_of_several_cards_is_told(value: Any, count: int, said: str) -> None:
+    ((device, *_),) = _machines("device=2xrtx_4090")
+    with pytest.raises(BadInput) as refusal:
+        limits_of_cards(value, [device] * count)
     assert said in str(refusal.value)
 
 

@@ -24,7 +24,7 @@ from exllamav2 import attn, compat, moe_mlp, stloader
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
 from bench.scenarios.fill import DECODE_TOKENS, WARM_UP_TOKENS
-from bench.worker.cuda import CudaCard
+from bench.worker.cuda.machine import CudaMachine
 from bench.worker.engines.exllamav2 import checkpoint
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
 from bench.worker.interfaces.card import Machine
@@ -35,11 +35,14 @@ _INT_BYTES = 4
 _TABLE_BYTES = 32 << 10  # what the null GPU remembers of its memory; longer tensors need not be read
 
 
-class NullGpuCard(CudaCard):
+class OneNullGpu(CudaMachine):
     """What a real card answers, with the layout of a checkpoint in place of one, and as few tokens as simulated."""
 
-    warm_up_tokens = WARM_UP_TOKENS
     decode_tokens = DECODE_TOKENS
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case, EXLLAMAV2, case.devices)
+        self.warm_up_tokens = WARM_UP_TOKENS
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
         return checkpoint.layout_of(case, layouts)
@@ -113,7 +116,7 @@ def open_null_machine(case: Case) -> Iterator[Machine]:
         mock.patch.object(stloader.ext_c, "stloader_read", _only_tables(stloader.ext_c.stloader_read)),
         mock.patch.object(compat, "test_gpu_peer_copy", _copies_arrive(compat.test_gpu_peer_copy)),
     ):
-        yield NullGpuMachine(len(case.devices)) if case.more_devices else NullGpuCard(case, EXLLAMAV2)
+        yield NullGpuMachine(len(case.devices)) if case.more_devices else OneNullGpu(case)
 
 
 def _copies_arrive(test: Callable[..., bool]) -> Callable[..., bool]:

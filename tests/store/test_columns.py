@@ -41,6 +41,7 @@ def test_what_tells_cases_apart_is_found_in_a_case() -> None:
 def test_every_setting_of_a_case_is_a_column() -> None:
     """A new field of `Case` that no column tells would make two cases look like one."""
     told = {column.about.of for column in declared(CaseRow)}
-    told_of_all_cards = {"device", "more_devices", "vram_limit_bytes"}  # Case.machine and Case.limit_bytes
+    # Case.machine, Case.limit_bytes and Case.unequal_limits
+    told_of_all_cards = {"device", "more_devices", "vram_limit_bytes", "vram_limits_bytes"}
     assert {field.name for field in fields(Case)} - told == {"model", "repeats", *told_of_all_cards}
     assert set(SETTING) <= {column.name for column in declared(BoundaryRow)}

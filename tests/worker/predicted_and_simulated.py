@@ -67,7 +67,7 @@ def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
 
 def predict(replayer: Replayer, case: Case) -> Figures:
     """By replay."""
-    replay = replayer.replay(case.max_seq_len, case_limits(case.device, case))
+    replay = replayer.replay(case.max_seq_len, case_limits(case.device, case.vram_limit_bytes, case))
     return Figures(**vars(replay))
 
 

@@ -65,6 +65,21 @@ def test_what_is_left_is_the_smaller_card_or_a_piece_less(driver: Driver, return
         os.waitpid(ballast._pid, os.WNOHANG)
 
 
+def test_of_several_cards_each_holder_sees_its_own_alone(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,GPU-2")
+    free_bytes = {"GPU-1": 10 * GIB, "GPU-2": 16 * GIB}
+
+    def fill(left_bytes: int) -> tuple[list[torch.Tensor], int]:
+        return [], TOTAL_BYTES - min(left_bytes, free_bytes[os.environ["CUDA_VISIBLE_DEVICES"]])
+
+    monkeypatch.setattr(holder, "_fill", fill)
+    ballasts = [reserve_all_but(12 * GIB, uuid) for uuid in free_bytes]
+    assert [TOTAL_BYTES - ballast.held_bytes for ballast in ballasts] == [10 * GIB, 12 * GIB]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
+    for ballast in ballasts:  # the first holder is no child of the second's pipe: it ends by itself
+        ballast.release()
+
+
 def test_a_card_that_is_not_free_enough_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holder, "_PATIENCE_S", 0.01)
     with pytest.raises(CannotReserve, match=r"only 21,474,824,135 B of the card are free; vram_limit_by=allocator"):

@@ -10,7 +10,7 @@ from bench.core.columns import LIMIT, SETTING, ResultRow, label, usual
 from bench.core.identity import key_of
 from bench.core.identity_columns import CardColumns
 from bench.report.naming.axes import Axes, how
-from bench.report.naming.cards import kind_word, texts_of
+from bench.report.naming.cards import exact_limits, kind_word, limits_in_gib, texts_of
 from bench.report.naming.models import Names as RowNames
 from bench.report.text.units import exact_size, size, tokens
 
@@ -27,10 +27,12 @@ class Names:
     def __init__(self, rows: Sequence[ResultRow]) -> None:
         called, axes = RowNames(rows), Axes(rows)
         limits = texts_of({row["vram_limit_bytes"] for row in rows if row["vram_limit_bytes"]}, (size, exact_size))
+        unequal = texts_of({each for row in rows if (each := row["vram_limits"])}, (limits_in_gib, exact_limits))
 
         def limit(row: ResultRow) -> str:
             capped = " by PyTorch's allocator" if row["vram_limit_by"] == "allocator" else ""
-            return limits.get(row["vram_limit_bytes"], "–") + capped
+            told = unequal.get(row["vram_limits"]) if row["vram_limits"] else None
+            return (told or limits.get(row["vram_limit_bytes"], "–")) + capped
 
         cells: dict[str, _Cell] = {
             "card": lambda row: called.card(_whole(row)),

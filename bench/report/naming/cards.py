@@ -41,6 +41,20 @@ def _exact_sizes(cards: str) -> str:
     return " + ".join(exact_size(total) for total in _totals(cards))
 
 
+def limits_in_gib(limits: str) -> str:
+    """`20.00 GiB + 10.00 GiB`, of the cards of a machine; `all` of one that has no limit."""
+    return " + ".join(_of_a_card(limit, size) for limit in json.loads(limits))
+
+
+def exact_limits(limits: str) -> str:
+    """The same in bytes."""
+    return " + ".join(_of_a_card(limit, exact_size) for limit in json.loads(limits))
+
+
+def _of_a_card(limit: int | None, text: Callable[[Any], str]) -> str:
+    return "all" if limit is None else text(limit)
+
+
 def _mark(cards: str) -> str:
     """Where they differ in what no size tells."""
     return f"cards {hashlib.sha256(cards.encode()).hexdigest()[:_MARK_DIGITS]}"
@@ -58,6 +72,7 @@ _FACTS = {
     "device_cards": _Fact("{}", (_sizes, _exact_sizes, _mark)),
     "device_uuid": _Fact("[{}]", (lambda value: str(value)[-_UUID_DIGITS:], str)),
     "vram_limit_bytes": _Fact("limited to {}", (size, exact_size)),
+    "vram_limits": _Fact("limited to {}", (limits_in_gib, exact_limits)),
 }
 
 
@@ -111,9 +126,12 @@ class CardNames:
 
     def _slug(self, card: CardColumns) -> str:
         group, uuid, limit = self._group(card), card["device_uuid"], known(card["vram_limit_bytes"])
+        unequal = group.text("vram_limits", card)
         kind = [self._kind(card)] if self._has_both_kinds(card) and uuid is None else []
         parts = [str(card["device_name"]), *kind, *(fact.replace(" ", "") for fact in group.told(card))]
-        if limit is not None:
+        if unequal is not None:
+            parts.append(unequal.removeprefix("limited to ").replace(" ", ""))
+        elif limit is not None:
             whole = texts_of(group.values["vram_limit_bytes"], (lambda n: f"{int(n) >> 20}mib", lambda n: f"{n:.0f}b"))
             parts.append(whole[limit])
         parts += ["capped"] if card["vram_limit_by"] == "allocator" else []
@@ -157,7 +175,7 @@ class _Group:
 
     def end(self, card: CardColumns) -> list[str]:
         """The limit within it, who keeps to that, and its number where there are several."""
-        limit = self.text("vram_limit_bytes", card)
+        limit = self.text("vram_limits", card) or self.text("vram_limit_bytes", card)
         capped = ["by PyTorch's allocator"] if card["vram_limit_by"] == "allocator" else []
         number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
         return [*([limit, *capped] if limit else []), *number]

@@ -40,10 +40,12 @@ _SIMULATED = _Sides("measured", "simulated", "measured rows have a simulated one
 _LIMITED = _Sides("process", "allocator", "rows of a process that holds the rest have one of a capped allocator")
 
 
-def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], cards: Sequence[str]) -> str:
-    """`cards` says of each card what it was simulated as, a line each; `limits` are smaller cards, kept both ways."""
+def as_markdown(compared: Sequence[Compared], limits: Sequence[Compared], remarks: Sequence[str]) -> str:
+    """`remarks` says of each card what it was simulated as, and what was left out, a line each; `limits` are smaller
+    cards, kept both ways.
+    """
     titles = _Titles([*compared, *limits])
-    lines = ["# Measured and simulated", "", *(f"- {card}" for card in cards)]
+    lines = ["# Measured and simulated", "", *(f"- {remark}" for remark in remarks)]
     for each in compared:
         if each.agreements or each.alone:
             lines += ["", f"## {_TITLES[each.kind]}", "", *_section(each, _SIMULATED, titles)]

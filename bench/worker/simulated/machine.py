@@ -35,7 +35,10 @@ class SimulatedMachine:
         self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
         self._engine = engine
         cublas = Cublas()
-        self.cards = [_card(index, spec, case_limits(spec, case), cublas) for index, spec in enumerate(devices)]
+        self.cards = [
+            _card(index, spec, case_limits(spec, limit_bytes, case), cublas)
+            for index, (spec, limit_bytes) in enumerate(zip(devices, case.limits_bytes, strict=True))
+        ]
 
     # The interface of `bench.worker.interfaces.card.Machine`
 

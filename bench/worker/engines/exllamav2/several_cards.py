@@ -26,7 +26,9 @@ def on_two_cards(case: Case, config: Any, num_layers: int, period: int) -> tuple
     if period > 1:
         raise NoPrediction("its layers alternate, and a card may begin with a layer of any kind: that is not recorded")
     reserve = str(Split(SplitBy.AUTO, reserve_bytes=(RESERVE_BYTES, RESERVE_BYTES)))
-    case = dataclasses.replace(case, more_devices=(case.device,), split=reserve, vram_limit_bytes=None)
+    case = dataclasses.replace(
+        case, more_devices=(case.device,), split=reserve, vram_limit_bytes=None, vram_limits_bytes=None
+    )
 
     def beginning(module: int, num_whole: int, after_all: bool = False) -> Beginning:
         """One layer is on the first card, and of the second if it begins with another module than the first."""

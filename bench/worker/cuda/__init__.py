@@ -1,0 +1,1 @@
+"""Real cards: PyTorch's own counters beside NVML's, and CUDA time."""
