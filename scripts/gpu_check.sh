@@ -33,6 +33,8 @@ export PYTHONPATH="$PWD:$TORCH_EXTENSIONS_DIR/exllamav2_ext${PYTHONPATH:+:$PYTHO
 if [ -n "$quick" ]; then
     checkpoints=("tinyllama-4.0 model=tinyllama_1_1b bpw=4.0")
     lengths="512,2048" limits_gib="1 2" disk_gib=1
+    # Two cards that hold this model together, and how much of its weights a split by hand gives the first.
+    shared="tinyllama-4.0" two_limits="[1200MiB,1500MiB]" two_split="[0.3,1.5]"
 else
     checkpoints=(
         "llama-3.1-8b-2.5 model=llama_3_1_8b bpw=2.5"
@@ -43,6 +45,7 @@ else
         "gemma-2-9b-4.0 model=gemma_2_9b bpw=4.0"
     )
     lengths="2048,8192" limits_gib="8 12 16" disk_gib=4
+    shared="llama-3.1-8b-4.0" two_limits="[4GiB,6GiB]" two_split="[2.5,6]"
 fi
 # Cards inside this one are smaller than it.
 total_mib="$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -1)"
@@ -51,6 +54,10 @@ for gib in $limits_gib; do
     [ "${total_mib:-0}" -gt 0 ] 2>/dev/null && [ "$((gib * 1024))" -ge "$total_mib" ] || limits="$limits,${gib}GiB"
 done
 limits="${limits#,}"
+
+# The GPUs, or those that CUDA_VISIBLE_DEVICES leaves of them.
+num_gpus="$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ')"
+[ -z "${CUDA_VISIBLE_DEVICES+set}" ] || num_gpus="$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '[^[:space:]]')"
 
 # What is missing
 
@@ -198,6 +205,18 @@ for checkpoint in "${checkpoints[@]}"; do
     step "cost-$name" "$python" scripts/cost/own_cost.py "$out/cost" device=cuda model=local model.path="$models/$name" \
         max_seq_len="${lengths##*,}" repeats=10
 done
+if [ "$num_gpus" -ge 2 ]; then # one model on the first two
+    sweep "two-cards-$shared" device.index=0+1 model.path="$models/$shared" max_seq_len="$lengths" cache=FP16,Q4 \
+        split="auto,$two_split,tensor_parallel" vram_limit="$two_limits" vram_limit_by=process,allocator
+    sweep "two-cards-boundary-$shared" device.index=0+1 model.path="$models/$shared" cache=FP16,Q4 repeats=1 \
+        vram_limit="$two_limits"
+    step "two-cards-record-$shared" "$python" -m bench validate record "$out/recordings" device=cuda device.index=0+1 \
+        model=local model.path="$models/$shared" max_seq_len="${lengths##*,}" vram_limit="$two_limits"
+else
+    left_out="left out: two-cards, two-cards-boundary, two-cards-record (they take two GPUs, and there is $num_gpus)"
+    echo "$left_out"
+    [ -n "$dry_run" ] || echo "$left_out" > "$out/left_out.txt"
+fi
 step pack bash -c pack
 
 if [ -n "$dry_run" ]; then

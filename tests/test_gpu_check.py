@@ -47,8 +47,16 @@ def tools(tmp_path: Path) -> str:
     return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
 
 
+def two_gpus(tmp_path: Path, tools: str) -> str:
+    """The PATH of `tools`, where there is another GPU."""
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.write_text(tool.read_text().replace('echo "GPU 0: made up"', 'echo "GPU 0: made up"; echo "GPU 1: made up"'))
+    return tools
+
+
 def steps(said: str) -> list[str]:
-    return [line.split()[0] for line in said.splitlines()[1:] if not line.startswith(("missing:", "Nothing"))]
+    no_steps = ("missing:", "Nothing", "left out:")
+    return [line.split()[0] for line in said.splitlines()[1:] if not line.startswith(no_steps)]
 
 
 def test_a_dry_run_names_what_is_missing_and_touches_nothing(tmp_path: Path) -> None:
@@ -73,8 +81,10 @@ def test_a_dry_run_lists_every_step_in_order(tmp_path: Path, tools: str) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_every_kind_of_step_is_explained() -> None:
-    names = steps(check("--dry-run", "--quick").stdout)
+def test_every_kind_of_step_is_explained(tmp_path: Path, tools: str) -> None:
+    said = check("--dry-run", "--quick", PATH=two_gpus(tmp_path, tools)).stdout
+    names = steps(said)
+    assert "two-cards-record-tinyllama-4.0" in names
     kinds = {name.removesuffix("-tinyllama-4.0") for name in names}
     assert not [kind for kind in kinds if f"| `{kind}` |" not in PAGE]
 
@@ -97,6 +107,26 @@ def test_time_is_up_before_anything_and_the_same_command_goes_on(tmp_path: Path,
     assert (tmp_path / "out.tar.gz").exists()
     again = check("--quick", str(tmp_path / "out"), GPU_CHECK_S="1", **environment)
     assert again.returncode == 0, again.stdout  # all is done: nothing is run
+
+
+def test_two_cards_are_measured_where_there_are_two(tmp_path: Path, tools: str) -> None:
+    python = tmp_path / "bin" / "my-python"
+    python.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n')
+    environment = {"PATH": tools, "VRAM_BENCH_PYTHON": str(python)}
+    one = check("--quick", str(tmp_path / "one"), **environment)
+    assert one.returncode == 0, one.stdout + one.stderr
+    left_out = "left out: two-cards, two-cards-boundary, two-cards-record (they take two GPUs, and there is 1)\n"
+    assert left_out in one.stdout
+    assert (tmp_path / "one" / "left_out.txt").read_text() == left_out
+    assert "device.index=0+1" not in (tmp_path / "asked").read_text()
+    environment["PATH"] = two_gpus(tmp_path, tools)
+    two = check("--quick", str(tmp_path / "two"), **environment)
+    assert (two.returncode, "left out" in two.stdout) == (0, False), two.stdout + two.stderr
+    asked = [line for line in (tmp_path / "asked").read_text().splitlines() if "device.index=0+1" in line]
+    assert [" ".join(line.split()[2:4]) for line in asked] == ["sweep device=cuda"] * 2 + ["validate record"]
+    assert "split=auto,[0.3,1.5],tensor_parallel vram_limit=[1200MiB,1500MiB]" in asked[0]
+    assigned = check("--dry-run", "--quick", CUDA_VISIBLE_DEVICES="GPU-1", **environment)
+    assert "left out: two-cards" in assigned.stdout
 
 
 def test_a_step_that_fails_is_named_and_the_others_are_done(tmp_path: Path, tools: str) -> None:

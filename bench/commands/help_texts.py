@@ -26,8 +26,8 @@ device.index=0+1 (several real ones: untested on hardware)
 load=autosplit
   split: on several cards auto (load_autosplit), tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
-  vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU another process holds the rest \
-(vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
+  vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU \
+another process holds the rest (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
 """
 # Keys that no row tells, and that have no line; those that rows tell come before them.
 _BESIDE = (

@@ -75,7 +75,7 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
         raise BadInput(f"device.index={asked}: a GPU is there twice; name each once")
     for index in indices:
         if index >= len(gpus):
-            raise BadInput(f"device.index={asked}: this machine has GPUs 0 to {len(gpus) - 1}")
+            raise BadInput(f"device.index={asked}: {_which(len(gpus))}")
         gpu = gpus[index]
         yield DeviceSpec(
             name=_NO_NAME.sub("_", gpu.name.lower()).strip("_"),
@@ -87,6 +87,13 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
             uuid=gpu.uuid,
             driver_version=gpu.driver_version,
         )
+
+
+def _which(count: int) -> str:
+    """The numbers that there are; of a part of the machine's GPUs, those within it."""
+    numbers = "one GPU, number 0" if count == 1 else f"{count} GPUs, numbers 0 to {count - 1}"
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return f"this machine has {numbers}" if allowed is None else f"CUDA_VISIBLE_DEVICES={allowed} leaves {numbers}"
 
 
 def _require_cards_alone(machine: DeviceSettings) -> None:
