@@ -34,7 +34,7 @@ if [ -n "$quick" ]; then
     checkpoints=("tinyllama-4.0 model=tinyllama_1_1b bpw=4.0")
     lengths="512,2048" limits_gib="1 2" disk_gib=1
     # Two cards that hold this model together, and how much of its weights a split by hand gives the first.
-    shared="tinyllama-4.0" two_limits="[1200MiB,1500MiB]" two_split="[0.3,1.5]"
+    shared="tinyllama-4.0" two_limits="[1200MiB,2GiB]" two_split="[0.3,1.5]"
 else
     checkpoints=(
         "llama-3.1-8b-2.5 model=llama_3_1_8b bpw=2.5"
@@ -45,7 +45,7 @@ else
         "gemma-2-9b-4.0 model=gemma_2_9b bpw=4.0"
     )
     lengths="2048,8192" limits_gib="8 12 16" disk_gib=4
-    shared="llama-3.1-8b-4.0" two_limits="[4GiB,6GiB]" two_split="[2.5,6]"
+    shared="llama-3.1-8b-4.0" two_limits="[4GiB,8GiB]" two_split="[2.5,6]"
 fi
 # Cards inside this one are smaller than it.
 total_mib="$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -1)"

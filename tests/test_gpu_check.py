@@ -124,7 +124,7 @@ def test_two_cards_are_measured_where_there_are_two(tmp_path: Path, tools: str) 
     assert (two.returncode, "left out" in two.stdout) == (0, False), two.stdout + two.stderr
     asked = [line for line in (tmp_path / "asked").read_text().splitlines() if "device.index=0+1" in line]
     assert [" ".join(line.split()[2:4]) for line in asked] == ["sweep device=cuda"] * 2 + ["validate record"]
-    assert "split=auto,[0.3,1.5],tensor_parallel vram_limit=[1200MiB,1500MiB]" in asked[0]
+    assert "split=auto,[0.3,1.5],tensor_parallel vram_limit=[1200MiB,2GiB]" in asked[0]
     assigned = check("--dry-run", "--quick", CUDA_VISIBLE_DEVICES="GPU-1", **environment)
     assert "left out: two-cards" in assigned.stdout
 

@@ -70,23 +70,24 @@ def test_a_plan_leaves_what_the_run_leaves(in_process: Program, tmp_path: Path) 
 
 def test_each_card_has_a_limit_of_its_own(in_process: Program, tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SMALL)
-    limits = "vram_limit=[600MiB,null],[900MiB,900MiB],900MiB"
+    limits = "vram_limit=[1100MiB,null],[1150MiB,1150MiB],1150MiB"
     done = in_process("sweep", "device=2x./small.yaml", *GIVEN, limits)
     assert done.returncode == 0, done.stderr
-    assert "2xsmall (simulated), 2.34 GiB limited to 0.59 GiB + all" in done.stdout
+    assert "2xsmall (simulated), 2.34 GiB limited to 1.07 GiB + all" in done.stdout
     cases = {row["vram_limits"]: row for row in _rows(tmp_path / "results", "cases")}
-    assert cases.keys() == {None, f"[{600 << 20}, null]"}  # the same limit for each is one limit, however it is typed
-    assert [row["vram_limit_bytes"] for row in cases.values()].count(1800 << 20) == 2
-    row = cases[f"[{600 << 20}, null]"]
+    assert cases.keys() == {None, f"[{1100 << 20}, null]"}  # the same limit for each is one limit, however it is typed
+    assert {row["vram_limit_bytes"] for row in cases.values()} == {2300 << 20}
+    row = cases[f"[{1100 << 20}, null]"]
+    assert row["outcome"] == "fits"
     own = sorted(_rows(tmp_path / "results", "memory"), key=lambda card: card["card"])
     first, second = (card for card in own if card["case_id"] == row["case_id"])
-    assert (first["vram_limit_bytes"], second["vram_limit_bytes"]) == (600 << 20, None)
-    assert 0 <= first["headroom_bytes"] == (600 << 20) - first["peak_device_bytes"]
+    assert (first["vram_limit_bytes"], second["vram_limit_bytes"]) == (1100 << 20, None)
+    assert 0 <= first["headroom_bytes"] == (1100 << 20) - first["peak_device_bytes"]
     assert second["headroom_bytes"] == row["tightest_headroom_bytes"] == (1200 << 20) - second["peak_device_bytes"]
     assert row["predicted_peak_bytes"] == row["peak_allocated_bytes"]
-    refused = in_process("sweep", "device=2x./small.yaml", *GIVEN, "vram_limit=[600MiB]")
+    refused = in_process("sweep", "device=2x./small.yaml", *GIVEN, "vram_limit=[1100MiB]")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "vram_limit=[600MiB]: 1 sizes for 2 cards" in refused.stderr
+    assert "vram_limit=[1100MiB]: 1 sizes for 2 cards" in refused.stderr
 
 
 def test_a_case_on_one_card_is_told_by_its_own_row_alone(in_process: Program, tmp_path: Path) -> None:
