@@ -65,8 +65,7 @@ class Case:
     `vram_limit_by` says who keeps a real card to `vram_limit_bytes`: a `process` that holds the rest of it, or
     PyTorch's `allocator`. None for a simulated card, which simply has that size. On several cards the limit is that of
     each, or else `vram_limits_bytes` says it of each (None: the whole card); `device` is the first of them,
-    `more_devices` the others, and `split` the text of a `Split`. `allocator` is one of
-    `ALLOCATORS`.
+    `more_devices` the others, and `split` the text of a `Split`. `allocator` is one of `ALLOCATORS`.
     """
 
     model: ModelSpec

@@ -66,7 +66,10 @@ class CudaMachine:
     def model_dir(self, case: Case, layouts: Path) -> Path:
         """The checkpoint's own. Raises `FileNotFoundError` where there are no weights."""
         if not case.model.has_weights or case.model.path is None:
-            raise FileNotFoundError(f"{case.model.name}: a real GPU needs EXL2 weights (model=local model.path=DIR)")
+            weights = engine_of(case.engine).weights.quantised
+            raise FileNotFoundError(
+                f"{case.model.name}: a real GPU needs {weights} weights (model=local model.path=DIR)"
+            )
         return Path(case.model.path)
 
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
