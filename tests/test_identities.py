@@ -68,6 +68,7 @@ _SETTING: dict[str, st.SearchStrategy[Any]] = {
     "head_bits": st.sampled_from([None, 6, 8]),
     "cache": st.sampled_from(["FP16", "Q8", "Q6", "Q4"]),
     "lazy": st.booleans(),
+    "engine": st.sampled_from(["exllamav2", "exllamav3"]),
     "attention": st.sampled_from(["auto", "flash", "sdpa", "matmul"]),
     "batch_size": st.sampled_from([1, 2, 16]),
     "max_input_len": st.sampled_from([512, 2048]),

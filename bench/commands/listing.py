@@ -17,13 +17,15 @@ from bench.config.settings import ModelSettings
 from bench.config.typed import searched
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.errors import BadInput, ExitCode
-from bench.engines.registry import engine_of
+from bench.engines.registry import NAMES, engine_of, engines, titles
 from bench.report.text.console import console_for
 from bench.report.text.units import size, tokens
 
 _CLASS = re.compile(r"For(CausalLM|ConditionalGeneration)$")
 _Row = TypeVar("_Row")
 _ENGINE = engine_of(DEFAULT_ENGINE)
+# The other engines, and the marks of models that they alone support.
+_OTHERS = [(str(number), name) for number, name in enumerate((each for each in NAMES if each != DEFAULT_ENGINE), 1)]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class _Model:
     kv_heads: int | None
     native_max_seq_len: int | None
     repo: str | None
-    supported: bool | None  # whether the engine has code for its architecture
+    supported: bool | None  # whether the engine that runs by default has code for its architecture
+    engines: list[str]  # those that have
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
         if index:
             console.print()
         console.print(_table(_MODEL_COLUMNS, models) if kind == "models" else _table(_DEVICE_COLUMNS, devices))
-    if any(not model.supported for model in models):
-        console.print(f"*: {_ENGINE.title} does not support this architecture, or it is not known; nothing can be run")
+    if any(not model.engines for model in models):
+        console.print(f"*: no engine here ({titles()}) supports this architecture, or it is not known")
+    for number, name in _OTHERS:
+        if any(_mark(model).endswith(f" {number}") for model in models):
+            console.print(f"{number}: not with {_ENGINE.title}, but with engine={name}")
     if "models" in asked:
         console.print("others: model=local model.path=DIR, model=hub model.repo=ORG/NAME, model=FILE.yaml", style="dim")
     if "devices" in asked:
@@ -103,6 +109,7 @@ def _model(model: ModelSettings) -> _Model:
         native_max_seq_len=lengths.limit if lengths.is_limit_known else None,
         repo=model.repo,
         supported=architecture and architecture in _ENGINE.architectures,
+        engines=[engine.name for engine in engines() if architecture in engine.architectures],
     )
 
 
@@ -120,7 +127,8 @@ def _all(group: str, overrides: list[str]) -> list[dict[str, Any]]:
 
 def _mark(model: _Model) -> str:
     name = _CLASS.sub("", model.architecture or "?")
-    return name if model.supported else f"{name} *"
+    other = next((number for number, engine in _OTHERS if engine in model.engines), "*")
+    return name if model.supported else f"{name} {other}"
 
 
 _MODEL_COLUMNS: dict[str, Callable[[_Model], object]] = {

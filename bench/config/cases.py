@@ -20,6 +20,7 @@ from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, UNQUANTISED_B
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.core.machine import Machine
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of, rules_of
 
@@ -94,7 +95,7 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
             "which model? model=NAME (`vram-bench list models`), model=local model.path=DIR, "
             "or model=hub model.repo=ORG/NAME"
         )
-    unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={MIN_SEQ_LEN}"]
+    unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={PAGE}"]
     settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
@@ -135,6 +136,11 @@ def _work_on(
             "16 is unquantised"
         )
     cache = _require_known(settings, engine)
+    if len(devices) > 1 and not engine.several_cards:
+        raise BadInput(
+            f"device={Machine(devices).name}: {engine.title} is not run on several cards here; give one of them, or "
+            "another engine"
+        )
     limits_bytes = limits_of_cards(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
     limited = any(limit is not None for limit in limits_bytes)
@@ -173,11 +179,22 @@ def _work_on(
             f"model={model.name}: {known.engine_key} in its config.json is {number_in_words(default)}, and it has a "
             f"learned position for each of them; write {MIN_SEQ_LEN} to {MAX_SEQ_LEN:,} there"
         )
+    for length in lengths:
+        if length != AUTO and length % engine.context_step:
+            raise BadInput(_between_steps(length, engine))
     works = [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
     for work in sorted(works, key=lambda work: -work.longest.max_seq_len):
         if reason := rules_of(engine.name).refusal(work.longest):
             raise BadInput(reason)
     return works
+
+
+def _between_steps(length: int, engine: EngineSpec) -> str:
+    """Of a length that is no whole number of pages of an engine that has no others."""
+    step = engine.context_step
+    near = [length // step * step, -(-length // step) * step]
+    allowed = " or ".join(str(each) for each in near if each)
+    return f"max_seq_len={length}: {engine.title} makes caches of whole pages of {step} tokens; give {allowed}"
 
 
 def _require_known(settings: Settings, engine: EngineSpec) -> str:

@@ -106,7 +106,8 @@ def _cache(value: Any) -> Any:
     if isinstance(value, list) and len(value) == 2:
         value = f"k{value[0]}v{value[1]}"
     if isinstance(value, int) and not isinstance(value, bool):
-        raise ValueError(f"{value} alone is no cache; a comma makes an axis, so that 8,5 is written k8v5 or [8,5]")
+        axis = "a comma makes an axis: write 8,5 as k8v5 or [8,5]"
+        raise ValueError(f"{value} is no cache, and {axis}; allowed are {caches_in_words()}")
     if not isinstance(value, str):
         return value
     pair = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", value)

@@ -161,8 +161,9 @@ class EngineRules:
 
     # Why a case cannot be run, and what to give in its place; None where it can.
     refusal: Callable[[Case], str | None]
-    # None for an engine of which nothing is predicted: its boundaries are found by runs alone.
-    prediction: PredictionRules | None
+    # Or why nothing of a case is predicted, for an engine whose boundaries are found by runs alone. A reason that
+    # begins with `Unsupported: ` says that the engine does not run it at all.
+    prediction: PredictionRules | Callable[[Case], str]
     # What it will get wrong of a case, or not run as it is run here.
     notes: Callable[[Case, Reading], Iterable[str]]
     # What to copy to run a chosen setting.

@@ -100,7 +100,7 @@ class TraceLibrary:
 
     def replayer(self, case: Case) -> Replayer | SplitReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
-        rules = _rules(case.engine)
+        rules = _rules(case)
         paths = {each.recording: each.path for each in self._wanted(case)}
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
@@ -126,7 +126,7 @@ class TraceLibrary:
 
     def _wanted(self, case: Case) -> Iterator[Wanted]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
-        if rules_of(case.engine).prediction is None:
+        if not isinstance(rules_of(case.engine).prediction, PredictionRules):
             return
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
         trace = [case.model.fingerprint, all(map(supports_flash_attention, case.devices)), *setting]
@@ -156,27 +156,28 @@ class TraceLibrary:
             one_more()
 
 
-def _rules(engine: str) -> PredictionRules:
-    """Raises `NoPrediction` for an engine that is not predicted."""
-    rules = rules_of(engine).prediction
-    if rules is None:
-        raise NoPrediction(f"{engine_of(engine).title} is not predicted yet: its boundary is found by runs")
-    return rules
+def _rules(case: Case) -> PredictionRules:
+    """Raises `NoPrediction` for an engine that is not predicted, and says why."""
+    rules = rules_of(case.engine).prediction
+    if isinstance(rules, PredictionRules):
+        return rules
+    raise NoPrediction(rules(case))
 
 
 def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
-    rules = _rules(engine)
+    rules = rules_of(engine).prediction
+    assert isinstance(rules, PredictionRules)
     return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
 
 
 def _load_split(path: Path, case: Case) -> SplitTrace:
-    rules = _rules(case.engine)
+    rules = _rules(case)
     return SplitTrace.load(path, rules.setup).with_cache(rules.with_cache, case.cache)
 
 
 def _load_compiled() -> None:
     for name in NAMES:
-        if (rules := rules_of(name).prediction) is not None:
+        if isinstance(rules := rules_of(name).prediction, PredictionRules):
             rules.load_compiled()
     load_compiled()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engines.exllamav2.positions import positions_note
+from bench.engines import positions as rules
+from bench.engines.exllamav2.version import ENGINE
 from bench.engines.reading import Rope
+
+positions_note = partial(rules.positions_note, engine=ENGINE)
 
 PLAIN = Rope(10_000.0, None, "default", {}, 1.0)
 LLAMA_3 = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.engines.exllamav2.windows import windows_note
+from bench.engines import windows as rules
+from bench.engines.exllamav2.version import ENGINE
+
+windows_note = partial(rules.windows_note, engine=ENGINE)
 
 EVERY_SECOND = tuple(4096 if layer % 2 == 0 else 0 for layer in range(32))
 EVERY_FOURTH = tuple(4096 if (layer + 1) % 4 else 0 for layer in range(32))

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from bench.core.case import PAGE, Case
 from bench.core.split import Split, SplitBy
-from bench.engines.exllamav2.positions import positions_note
 from bench.engines.exllamav2.version import ENGINE
-from bench.engines.exllamav2.windows import windows_note
+from bench.engines.positions import positions_note
 from bench.engines.reading import Reading
+from bench.engines.windows import windows_note
 
 SDPA_NOTE = (
     f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
@@ -33,8 +33,8 @@ def notes(case: Case, reading: Reading) -> Iterator[str]:
     if reading.attention == "sdpa":
         yield SDPA_NOTE
     for note in (
-        positions_note(case.model.config, reading.rope, case.max_seq_len),
-        windows_note(case.model.config, reading.windows, case.max_seq_len),
+        positions_note(case.model.config, reading.rope, case.max_seq_len, ENGINE),
+        windows_note(case.model.config, reading.windows, case.max_seq_len, ENGINE),
         _unread_note(case),
         _cache_note(case.cache, reading.head_dim),
         _length_note(case.max_seq_len),

@@ -1,6 +1,6 @@
-"""Whether the positions that the engine computes are those that config.json describes.
+"""Whether the positions that an engine computes are those that config.json describes.
 
-transformers 5 writes `rope_parameters`, and moves into it what ExLlamaV2 0.3.2 looks for elsewhere: `rope_theta`,
+transformers 5 writes `rope_parameters`, and moves into it what engines may look for elsewhere: `rope_theta`,
 `rope_scaling`, `partial_rotary_factor` (seen with `save_pretrained` of 5.24.0).
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engines.exllamav2.version import ENGINE
 from bench.engines.reading import Rope, as_number, find, find_number
 
 # The numbers of a scaling that decide, and what is taken where one is not told.
@@ -36,8 +35,10 @@ class _Described:
     attention_factor: float | None
 
 
-def positions_note(config: Mapping[str, Any], rope: Rope | None, max_seq_len: int) -> str | None:
-    """What the engine computes otherwise than config.json (parsed) describes, in a context of `max_seq_len` tokens.
+def positions_note(
+    config: Mapping[str, Any], rope: Rope | None, max_seq_len: int, engine: str, reads_rope_parameters: bool = False
+) -> str | None:
+    """What `engine` computes otherwise than config.json (parsed) describes, in a context of `max_seq_len` tokens.
 
     None where both are the same, as far as config.json says.
     """
@@ -48,10 +49,10 @@ def positions_note(config: Mapping[str, Any], rope: Rope | None, max_seq_len: in
     if not differences:
         return None
     remedy = ""
-    if _rope_parameters(config) is not None:
+    if _rope_parameters(config) is not None and not reads_rope_parameters:
         remedy = "; it reads rope_theta and rope_scaling, not rope_parameters: save config.json as transformers 4 did"
     return (
-        f"{ENGINE} does not compute the positions that config.json describes ({', '.join(differences)}): "
+        f"{engine} does not compute the positions that config.json describes ({', '.join(differences)}): "
         f"memory is right, outputs are not{remedy}"
     )
 
@@ -93,11 +94,12 @@ def _differences(described: _Described, rope: Rope, max_seq_len: int, trained: f
         said.append(f"base of windowed layers {rope.window_base:,.10g} for {described.window_base:,.10g}")
     if described.rotary_factor is not None and not math.isclose(described.rotary_factor, rope.rotary_factor):
         said.append(f"{rope.rotary_factor:g} of each head rotated for {described.rotary_factor:g}")
-    if described.scaling != rope.scaling:
+    scaling = _SAME.get(rope.scaling, rope.scaling)
+    if described.scaling != scaling:
         if described.scaling == "default":
-            said.append(f"{rope.scaling} scaling for none")
+            said.append(f"{scaling} scaling for none")
         elif _matters(described, max_seq_len, trained):
-            said.append(f"no {described.scaling} scaling" if rope.scaling == "default" else f"{rope.scaling} scaling")
+            said.append(f"no {described.scaling} scaling" if scaling == "default" else f"{scaling} scaling")
     elif described.scaling == "yarn" and not _matters(described, max_seq_len, trained):
         pass  # the engine computes plain positions in contexts that need no scaling
     else:

@@ -1,7 +1,7 @@
-"""Whether the engine's layers look back as far as config.json describes.
+"""Whether an engine's layers look back as far as config.json describes.
 
-ExLlamaV2 0.3.2 knows which layers have a window from the architecture and `sliding_window_pattern`; it does not read
-`layer_types`, which transformers writes in its place, and it gives some architectures no window at all.
+An engine may know which layers have a window from the architecture and `sliding_window_pattern`, without reading
+`layer_types`, which transformers writes in its place; and it may give some architectures no window at all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.engines.exllamav2.version import ENGINE
 from bench.engines.reading import find, find_number
 
 # Models whose layers all have the window that config.json names (transformers 5.24.0, their configurations).
@@ -18,7 +17,9 @@ _ALL_WINDOWED = ("mistral", "mixtral", "phi3", "starcoder2")
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
 
 
-def windows_note(config: Mapping[str, Any], windows: tuple[int, ...], max_seq_len: int) -> str | None:
+def windows_note(
+    config: Mapping[str, Any], windows: tuple[int, ...], max_seq_len: int, engine: str, reads_pattern: bool = True
+) -> str | None:
     """Where layers look further back, or less far, than config.json (parsed) describes, in a context of `max_seq_len`.
 
     None where they do not, or where config.json does not say.
@@ -28,12 +29,14 @@ def windows_note(config: Mapping[str, Any], windows: tuple[int, ...], max_seq_le
         return None
     # A window as long as the context is none.
     seen, wanted = ([w if 0 < w < max_seq_len else 0 for w in each] for each in (windows, described))
-    if seen == wanted:
+    # An engine may count the token itself, or not.
+    if all(bool(one) == bool(other) and abs(one - other) <= 1 for one, other in zip(seen, wanted, strict=True)):
         return None
     from_tokens = min(w for w in (*seen, *wanted) if w)
+    remedy = _remedy(config, seen, wanted) if reads_pattern else ""
     return (
-        f"{ENGINE} gives {_layers(seen)} a sliding window where config.json has {_layers(wanted)}: "
-        f"memory is right, outputs beyond {from_tokens:,} tokens are not{_remedy(config, seen, wanted)}"
+        f"{engine} gives {_layers(seen)} a sliding window where config.json has {_layers(wanted)}: "
+        f"memory is right, outputs beyond {from_tokens:,} tokens are not{remedy}"
     )
 
 
