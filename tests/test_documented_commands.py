@@ -61,6 +61,15 @@ INSTEAD: dict[str, Instead] = {
         "names no command", "\n".join(f"vram-bench {command} --help" for command in COMMANDS)
     ),
     _70B: Instead("takes minutes; the plan of it stands in the next line", f"{_70B} --cfg job", says="llama_3_1_70b"),
+    **{
+        command: Instead(
+            "takes minutes, as nothing of the engine is predicted", f"{command} --cfg job", says="exllamav"
+        )
+        for command in (
+            "vram-bench sweep model=llama_3_1_8b engine=exllamav2,exllamav3 cache=FP16,Q4 device=rtx_3060_12gb",
+            "vram-bench sweep model=qwen3_8b engine=exllamav3 cache=Q8,k8v5 load=single,autosplit device=rtx_3060_12gb",
+        )
+    },
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")
