@@ -17,13 +17,16 @@ _ITEM_BYTES = {"F16": 2, "BF16": 2, "I16": 2, "I32": 4, "F32": 4}
 
 
 class Content(StrEnum):
-    """What a tensor holds. The first five are the parts of an EXL2 layer."""
+    """What a tensor holds. The first five are the parts of an EXL2 layer, the next three those of an EXL3 one."""
 
     GROUPS = "groups"  # q_groups: bits and first packed row of each group
     QUANTS = "quants"  # q_weight: the packed weights
     PERMUTATION = "permutation"  # q_invperm: where each input went
     SCALES = "scales"  # q_scale: eight of 4 bits a word, one for each group and output
     LARGEST_SCALES = "largest_scales"  # q_scale_max: one for each group
+    TRELLIS = "trellis"  # the packed weights: every pattern of bits is one
+    SIGNS = "signs"  # suh and svh: a number for each input or output, of either sign
+    CODEBOOK = "codebook"  # mul1: a constant that says how a trellis is read; `groups` are its halves, the lower first
     NORMAL = "normal"  # normally distributed
     ONES = "ones"
     ZEROS = "zeros"
@@ -34,7 +37,7 @@ class Tensor:
     """One entry of a safetensors header.
 
     `groups` are the bits and the first packed row of each group in turn, for the parts of a layer that depend on them;
-    `deviation` is the standard deviation of the weights.
+    `deviation` is the standard deviation of the weights, and of signs their size.
     """
 
     name: str

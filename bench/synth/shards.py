@@ -15,8 +15,8 @@ Chunks = Iterable[memoryview] | None
 
 
 def tables_only(tensor: Tensor) -> Chunks:
-    """The content of a sparse checkpoint: the group tables, which the loader reads, and holes."""
-    if tensor.content is not Content.GROUPS:
+    """The content of a sparse checkpoint: the tables and constants that loaders read, and holes."""
+    if tensor.content not in (Content.GROUPS, Content.CODEBOOK):
         return None
     return [memoryview(struct.pack(f"<{len(tensor.groups)}H", *tensor.groups))]
 

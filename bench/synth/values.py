@@ -52,7 +52,7 @@ class Values:
 
     def _arrays(self, tensor: Tensor) -> Iterator[npt.NDArray[np.generic]]:
         match tensor.content:
-            case Content.GROUPS:
+            case Content.GROUPS | Content.CODEBOOK:
                 yield np.array(tensor.groups, "<u2")
             case Content.QUANTS:
                 yield from self._packed_rows(tensor)
@@ -64,6 +64,12 @@ class Values:
             case Content.LARGEST_SCALES:
                 largest = {bits: tensor.deviation / _relative_deviation(bits) for bits in set(tensor.groups[::2])}
                 yield np.array([largest[bits] for bits in tensor.groups[::2]], "<f2")
+            case Content.TRELLIS:
+                yield from self._pieces(self._draws("trellis", _BLOCK_ITEMS), tensor)
+            case Content.SIGNS:
+                signs = self._draws("signs", _BLOCK_ITEMS) & np.uint16(0x8000)
+                size = np.array([tensor.deviation], "<f2").view("<u2")
+                yield from self._pieces(signs | size, tensor)
             case Content.NORMAL:
                 yield from self._pieces(self._normal(tensor.deviation, tensor.dtype), tensor)
             case Content.ONES:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,6 +14,7 @@ from bench.allocator.oom_text import oom_text
 from bench.allocator.parts import PARTS, WORKSPACE
 from bench.core.device import DeviceSpec
 from bench.core.messages import CardFacts, Memory
+from bench.worker.simulated.beside import BesidePyTorch
 
 
 class Claim:
@@ -24,6 +25,11 @@ class Claim:
     def __init__(self, allocator: CachingAllocator, block: int) -> None:
         self._allocator = allocator
         self.block = block
+
+    @property
+    def address(self) -> int:
+        """Where the block begins."""
+        return self._allocator.block(self.block).address
 
     def __del__(self) -> None:
         self._allocator.free(self.block)
@@ -38,6 +44,25 @@ class Cublas:
     workspace_bytes: int | None = None
 
 
+class Peaks(NamedTuple):
+    """The most that was in use at once; `parts` when that was allocated."""
+
+    allocated_bytes: int = -1
+    requested_bytes: int = 0
+    reserved_bytes: int = 0
+    parts: Sequence[int] = ()
+
+    def or_higher(self, allocator: CachingAllocator) -> Peaks:
+        """These, or what `allocator` has seen since its own were reset."""
+        stats = allocator.stats
+        return Peaks(
+            max(self.allocated_bytes, stats.peak_allocated_bytes),
+            max(self.requested_bytes, stats.peak_requested_bytes),
+            max(self.reserved_bytes, stats.peak_reserved_bytes),
+            allocator.parts_at_peak if stats.peak_allocated_bytes > self.allocated_bytes else self.parts,
+        )
+
+
 class SimulatedCard:
     """The card `cuda:index`. `limits` are of `spec`, or of a smaller card inside it; `cublas` is the process's."""
 
@@ -50,6 +75,9 @@ class SimulatedCard:
         self.limits = limits
         self.allocator = allocator
         self.stream = 0  # the current one; 0 is the default
+        self.beside = BesidePyTorch()
+        self._fraction_bytes: int | None = None  # what torch.cuda.set_per_process_memory_fraction leaves
+        self._peaks_before = Peaks()
         self._cublas = cublas
         self._streams_made = 0
         self._workspaces: dict[int, Claim] = {}
@@ -64,6 +92,7 @@ class SimulatedCard:
             minor=minor,
             total_memory=self.spec.total_memory_bytes,
             multi_processor_count=self.limits.num_sms,
+            is_integrated=False,
         )
 
     # The interface of `bench.worker.interfaces.card.Card`
@@ -73,21 +102,51 @@ class SimulatedCard:
         return CardFacts(context_bytes=self.limits.context_bytes)
 
     def memory(self) -> Memory:
-        """As the model of the allocator counts it."""
-        stats = self.allocator.stats
+        """As the model of the allocator counts it; the peaks are those of the whole case, whoever reset PyTorch's."""
+        stats, peaks = self.allocator.stats, self._peaks()
+        context_bytes, held_bytes = self.limits.context_bytes, self.beside.held_bytes
         return Memory(
             allocated_bytes=stats.allocated_bytes,
             reserved_bytes=stats.reserved_bytes,
-            device_bytes=stats.reserved_bytes + self.limits.context_bytes,
-            peak_allocated_bytes=stats.peak_allocated_bytes,
-            peak_requested_bytes=stats.peak_requested_bytes,
-            peak_reserved_bytes=stats.peak_reserved_bytes,
-            peak_device_bytes=stats.peak_reserved_bytes + self.limits.context_bytes,
+            device_bytes=stats.reserved_bytes + held_bytes + context_bytes,
+            peak_allocated_bytes=peaks.allocated_bytes,
+            peak_requested_bytes=peaks.requested_bytes,
+            peak_reserved_bytes=peaks.reserved_bytes,
+            peak_device_bytes=self.beside.peak_bytes(stats.reserved_bytes, peaks.reserved_bytes) + context_bytes,
         )
 
     def parts_at_peak(self, resident: Callable[[], dict[str, Iterable[Any]]]) -> dict[str, int | None]:
         """By the labels that allocations were given."""
-        return {f"{part}_bytes": size for part, size in zip(PARTS, self.allocator.parts_at_peak, strict=True)}
+        return {f"{part}_bytes": size for part, size in zip(PARTS, self._peaks().parts, strict=True)}
+
+    # What PyTorch's own settings do with it
+
+    def reset_peak(self) -> None:
+        """`torch.cuda.reset_peak_memory_stats`."""
+        self._peaks_before = self._peaks()
+        self.allocator.reset_peak()
+
+    def set_fraction(self, fraction: float) -> None:
+        """`torch.cuda.set_per_process_memory_fraction`."""
+        self._fraction_bytes = int(fraction * self.limits.total_bytes)
+        self._limit_allocator()
+
+    def take_beside(self, name: str, size_bytes: int) -> bool:
+        """A buffer from the driver, for the life of the process; False where it does not fit."""
+        if self.beside.has(name):
+            return True
+        stats, peak_bytes = self.allocator.stats, self._peaks().reserved_bytes
+        taken = self.beside.take(name, size_bytes, self.mem_get_info()[0], stats.reserved_bytes, peak_bytes)
+        if taken:
+            self._limit_allocator()
+        return taken
+
+    def _limit_allocator(self) -> None:
+        left_bytes = self.limits.torch_bytes - self.beside.held_bytes
+        self.allocator.set_limit(left_bytes if self._fraction_bytes is None else min(left_bytes, self._fraction_bytes))
+
+    def _peaks(self) -> Peaks:
+        return self._peaks_before.or_higher(self.allocator)
 
     # What operators and stand-ins do with it
 
@@ -116,4 +175,5 @@ class SimulatedCard:
 
     def mem_get_info(self) -> tuple[int, int]:
         """Free and total bytes, as `torch.cuda.mem_get_info`."""
-        return self.allocator.free_bytes, self.limits.total_bytes
+        held_bytes = self.allocator.stats.reserved_bytes + self.beside.held_bytes
+        return self.limits.torch_bytes - held_bytes, self.limits.total_bytes

@@ -140,8 +140,23 @@ def _empty(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     return cuda.run(func, args, kwargs)
 
 
+_OF_TYPE = {"dtype", "pin_memory"}  # what says nothing of a layout or a card
+
+
+def _empty_like(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """The same; and of a contiguous tensor without PyTorch's own way, which is long."""
+    source = args[0]
+    if type(source) is SimulatedTensor and not kwargs.keys() - _OF_TYPE and source.meta.is_contiguous():
+        dtype = kwargs.get("dtype") or source.meta.dtype
+        return cuda.fresh(source.card, torch.empty(source.meta.shape, dtype=dtype, device="meta"))
+    if kwargs.get("pin_memory") and cuda.card_of(args, kwargs) is None:
+        return lazy_zeros(args[0].shape, kwargs.get("dtype") or args[0].dtype)
+    return cuda.run(func, args, kwargs)
+
+
 RULES: dict[Any, Any] = {
     aten._to_copy.default: _to_copy,
     aten.copy_.default: _copy_,
     aten.empty.memory_format: _empty,
+    aten.empty_like.default: _empty_like,
 }

@@ -61,7 +61,7 @@ def _numbered(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return made
 
 
-_FACTORIES = ("empty", "empty_like", "zeros")  # that engines call so
+_FACTORIES = ("empty", "empty_like", "zeros", "ones", "full", "arange", "as_tensor")  # that engines call so
 
 
 def allow_cuda_devices() -> None:
@@ -83,6 +83,8 @@ class Stream:
 
     def synchronize(self) -> None:
         """A simulated card is never behind."""
+
+    wait_stream = wait_event = lambda self, other: None
 
 
 @contextmanager
@@ -161,6 +163,9 @@ def _of_process(cuda: SimulatedCuda) -> dict[str, Any]:
         "set_stream": set_stream,
         "stream": on_stream,
         "synchronize": lambda device=None: None,
+        "init": lambda: None,
+        "is_current_stream_capturing": lambda: False,
+        "current_stream": lambda device=None: Stream(card := _card(cuda, device), card.stream),
         "empty_cache": empty_cache,
     }
 
@@ -191,7 +196,8 @@ def _of_devices(cuda: SimulatedCuda) -> dict[str, Any]:
         "memory_reserved": lambda device=None: _card(cuda, device).allocator.stats.reserved_bytes,
         "max_memory_allocated": lambda device=None: _card(cuda, device).allocator.stats.peak_allocated_bytes,
         "max_memory_reserved": lambda device=None: _card(cuda, device).allocator.stats.peak_reserved_bytes,
-        "reset_peak_memory_stats": lambda device=None: _card(cuda, device).allocator.reset_peak(),
+        "reset_peak_memory_stats": lambda device=None: _card(cuda, device).reset_peak(),
+        "set_per_process_memory_fraction": lambda fraction, device=None: _card(cuda, device).set_fraction(fraction),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.allocator import sort
+from bench.allocator.limits import compute_capability
 from bench.worker.simulated.card import SimulatedCard
 from bench.worker.simulated.tensor import (
     SimulatedCuda,
@@ -60,7 +61,10 @@ def _sort(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     # Sort.cu: a second tensor of indices, and for long rows CUB's own workspace.
     length = values.shape[-1] if values.dim() else 1
     second_indices = cuda.claim(card, values.numel() * 8)
-    if length > sort.SHORT_ROW:
+    if length > sort.SHORT_ROW and values.dtype is torch.int64:
+        tile = sort.tile_of_int64(compute_capability(card.spec))
+        cuda.claim(card, sort.workspace_bytes_int64(length, tile))
+    elif length > sort.SHORT_ROW:
         cuda.observer.sort(length)
         cuda.claim(card, sort.workspace_bytes(length, card.limits.sort_tile))
     del second_indices
@@ -155,6 +159,20 @@ def _embedding(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     return cuda.run(func, args, kwargs)
 
 
+def _bincount(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    source = args[0]
+    if type(source) is not SimulatedTensor:
+        return func(*args, **kwargs)
+    if source.numbers is None:
+        raise UnknownValue("the shape depends on values that a simulated card does not compute")
+    counts = func(source.numbers, *args[1:], **kwargs)
+    # SummaryOps.cu: the least and the largest value, read one after the other before the counts are made
+    bounds = [cuda.claim(source.card, source.dtype.itemsize) for _ in range(2)]
+    out = cuda.fresh(source.card, torch.empty_like(counts, device="meta"), counts)
+    del bounds
+    return out
+
+
 RULES: dict[Any, Any] = {
     aten.zeros.default: _zeros,
     aten._local_scalar_dense.default: _scalar,
@@ -168,6 +186,7 @@ RULES: dict[Any, Any] = {
     aten.addmm.default: _gemm,
     aten.index.Tensor: _index,
     aten.topk.default: _topk,
+    aten.bincount.default: _bincount,
     aten.one_hot.default: _one_hot,
     aten.nonzero.default: _nonzero,
     aten.where.default: _where,

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.allocator.flash import Call
 from bench.worker.simulated.card import Claim, SimulatedCard
+from bench.worker.simulated.storage import Storage, dense_strides
 
 _META = torch.device("meta")
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -85,6 +86,36 @@ class SimulatedTensor(torch.Tensor):
     def tolist(self) -> Any:
         """The values, if they are known; raises `UnknownValue` where they are not."""
         return self.cpu().tolist()  # PyTorch's own reads the bytes
+
+    # Engines that carve tensors out of larger ones, or hand out pointers, ask for these. A wrapper's own are empty.
+
+    @property
+    def data(self) -> SimulatedTensor:  # type: ignore[override]
+        """Itself: there is no autograd to be left."""
+        return self
+
+    @property
+    def nbytes(self) -> int:  # type: ignore[override]
+        """Of its elements, without gaps."""
+        return self.numel() * self.dtype.itemsize
+
+    def data_ptr(self) -> int:
+        """Its address on the card; 0 for an empty tensor."""
+        if self.claim is None:
+            return 0
+        return self.claim.address + int(self.meta.storage_offset()) * self.dtype.itemsize
+
+    def untyped_storage(self) -> Storage:  # type: ignore[override]
+        """The memory that it shares with its views."""
+        return Storage(self.card, self.claim, self.meta.untyped_storage().nbytes())
+
+    def set_(  # type: ignore[override]
+        self, source: Storage, storage_offset: int = 0, size: Sequence[int] = (), stride: Sequence[int] | None = None
+    ) -> SimulatedTensor:
+        """A tensor of this one's type in `source`, from its element `storage_offset` on; this one stays as it is."""
+        strides = dense_strides(size) if stride is None else stride
+        whole = torch.empty(source.nbytes() // self.dtype.itemsize, dtype=self.dtype, device=_META)
+        return SimulatedTensor(source.card, whole.as_strided(size, strides, storage_offset), source.claim)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"SimulatedTensor({tuple(self.meta.shape)}, {self.meta.dtype})"

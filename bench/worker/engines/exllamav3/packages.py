@@ -1,0 +1,55 @@
+"""exllamav3 and what it is built of: imported, found broken, and made to forget the cards that it has seen."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from bench.worker.interfaces.engine import EngineBroken
+
+_EXTENSION = "exllamav3_ext"
+# Dictionaries and lists at the level of a module that the engine fills as it meets a card (exllamav3 1.6.5).
+_OF_CARDS = (
+    ("exllamav3.modules.attn", "_block_tables"),
+    ("exllamav3.modules.attention_fn.triton_paged", "_h32_cache"),
+    ("exllamav3.modules.attention_fn.triton_paged", "_decode_sm_count"),
+    ("exllamav3.modules.attention_fn.bc_attn", "_sm_count"),
+    ("exllamav3.modules.attention_fn.mla_triton", "_sm_count"),
+    ("exllamav3.modules.attention_fn.smem", "_limit"),
+    ("exllamav3.cache.recurrent_util", "_slot_tensors"),
+    ("exllamav3.util.tensor", "buffered_aranges"),
+    ("exllamav3.util.backend", "_cc_cache"),
+)
+
+
+def import_engine() -> None:
+    """Imports exllamav3. Raises `EngineBroken` where a package here stands in the way."""
+    try:
+        importlib.import_module("exllamav3")
+    except Exception as error:
+        raise EngineBroken(f"exllamav3 cannot be imported ({_one_line(error)}); run vram-bench doctor") from error
+
+
+def broken() -> dict[str, str]:
+    """What exllamav3 needs beside it and cannot be imported here, with the error of each in a line."""
+    found = {}
+    for name in ("triton", _EXTENSION):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            found[name] = _one_line(error)
+    return found
+
+
+def forget_cards() -> None:
+    """Empties what the engine keeps of the cards before: a process may simulate one machine after the other."""
+    importlib.import_module("exllamav3.util.tensor").g_tensor_cache.drop_all()
+    for module, name in _OF_CARDS:
+        kept: Any = getattr(importlib.import_module(module), name)
+        kept.clear()
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,117 @@
+"""Where the engine repeats itself so often that its own code is not run for each layer: attention, MLPs and RoPE.
+
+What such a module asks for depends on shapes, on how it is configured, and on what the cache holds: all of that is in
+the keys. Where two layers of a pass have asked for the same, one after the other, and kept nothing but their result,
+the others do (`repeats.py`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+
+from bench.worker.simulated.repeats import Repeats
+from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
+
+_MODULES = (
+    ("exllamav3.modules.attn", "Attention"),
+    ("exllamav3.modules.sliding_attn", "SlidingAttention"),
+    ("exllamav3.modules.mla_attn", "MLAttention"),
+    ("exllamav3.modules.gated_delta_net", "GatedDeltaNet"),
+    ("exllamav3.modules.mlp", "GatedMLP"),
+    ("exllamav3.modules.mlp", "MLP"),
+    ("exllamav3.modules.block_sparse_mlp", "BlockSparseMLP"),
+)
+_NAMES = frozenset({"layer_idx"})  # which layer it is says nothing of what it does
+_PLAIN = (bool, int, float, type(None), torch.dtype)
+
+
+@contextmanager
+def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
+    """While it lasts, a layer's modules are done by their requests where they repeat."""
+    repeats = Repeats()
+    signatures: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    def once(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def forward_once(self: Any, x: Any, params: Any = None, *args: Any, **kwargs: Any) -> Any:
+            passed = None if args or kwargs or type(x) is not SimulatedTensor else _pass(params)
+            if passed is None:
+                return forward(self, x, params, *args, **kwargs)
+            if self not in signatures:
+                signatures[self] = _signature(self)
+            key = signatures[self], passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
+            card = x.card
+            seen = repeats.known(card, key)
+            if seen is not None:
+                return repeats.repeat(card, seen)[""]
+            with repeats.noted(card, key) as tell:
+                result = forward(self, x, params)
+                tell({"": result}, None)
+            return result
+
+        return forward_once
+
+    rope = importlib.import_module("exllamav3.util.rope").RoPE
+    make_rope = rope.__init__
+
+    def make_rope_once(self: Any, device: Any, settings: Any) -> None:
+        card = cuda.card_named(torch.device(device))
+        key = "rope", repr(settings)
+        seen = repeats.known(card, key)
+        if seen is not None:
+            vars(self).update(seen.about, device=device, rope_settings=settings, **repeats.repeat(card, seen))
+            return
+        with repeats.noted(card, key) as tell:
+            make_rope(self, device, settings)
+            tensors = {name: each for name, each in vars(self).items() if isinstance(each, torch.Tensor)}
+            tell(tensors, {name: each for name, each in vars(self).items() if name not in tensors})
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(rope, "__init__", make_rope_once))
+        for module, name in _MODULES:
+            kind = getattr(importlib.import_module(module), name)
+            stack.enter_context(mock.patch.object(kind, "forward", once(kind.forward)))
+        yield
+
+
+def _pass(params: Any) -> Any:
+    """What of a pass decides the requests of its layers; None where autosplit measures them."""
+    if params is None or params.get("autosplit_measure") or "cache_seqlens" not in params:
+        return None
+    lengths, table = params["cache_seqlens"], params.get("block_table")
+    if type(lengths) is SimulatedTensor:
+        return None
+    return (
+        tuple(lengths.tolist()),
+        None if table is None else tuple(table.shape),
+        bool(params.get("prefill")),
+        bool(params.get("recurrent_history")),
+        len(params.get("recurrent_states") or ()),
+    )
+
+
+def _signature(module: Any) -> Any:
+    """How a module and its parts are configured: all plain values, and the shapes and types of tensors."""
+    own = module.key
+    found = []
+    for part in module:
+        for holder in (part, getattr(part, "inner", None)):
+            if holder is not None:
+                values = sorted((name, _value(each, own)) for name, each in vars(holder).items() if name not in _NAMES)
+                found.append((type(holder).__name__, str(values)))
+    return tuple(found)
+
+
+def _value(value: Any, own: str) -> str:
+    """A value as far as it may matter; the names of layers do not."""
+    if isinstance(value, torch.Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    if isinstance(value, str):
+        return value.replace(own, "")
+    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__
