@@ -80,7 +80,7 @@ class Reference(NamedTuple):
             max_input_len=2048,
             engine="exllamav3",
             more_devices=(device,) * (self.cards - 1),
-            allocator=self.allocator,
+            **({} if self.allocator == "native" else {"allocator": self.allocator}),
         )
 
 

@@ -42,7 +42,11 @@ SPEC = EngineSpec(
     unpacks_cache=False,  # its kernels read a quantised cache as it is (attention_fn/dispatch.py, _fns_qc)
     warm_up_tokens=256,  # assumed: its graphs are captured at the second call (libtorch/attention.cpp)
     simulated_seconds=None,
-    oom_texts=(r"Insufficient VRAM in split for model and cache",),  # exllamav3/model/model_ls.py and model_tp_alloc.py
+    oom_texts=(
+        r"Insufficient VRAM in split for model and cache",  # exllamav3/model/model_ls.py and model_tp_alloc.py
+        # Buffers that its extension takes from the driver (exllamav3_ext/quant/exl3_devctx.cu); another says what CUDA does
+        r"exl3 (workspace|lock buffer) allocation failed",
+    ),
     packages={
         "exllamav3_ext": Package(
             "install the wheel of exllamav3's releases that is for this torch and Python: the one of PyPI builds its "
