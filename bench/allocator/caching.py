@@ -223,6 +223,11 @@ class CachingAllocator:
         self._make_room()
         empty_cache(self._state)
 
+    def set_room(self, limit_bytes: int) -> None:
+        """What the driver gives out from now on, of a card that others take of; what is held stays held."""
+        self.limit_bytes = limit_bytes
+        self._state.counters[LIMIT] = limit_bytes
+
     def set_limit(self, limit_bytes: int) -> None:
         """`torch.cuda.set_per_process_memory_fraction`: from now on; what is held stays held."""
         counters = self._state.counters

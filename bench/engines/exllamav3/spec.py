@@ -44,7 +44,7 @@ SPEC = EngineSpec(
     simulated_seconds=None,
     oom_texts=(
         r"Insufficient VRAM in split for model and cache",  # exllamav3/model/model_ls.py and model_tp_alloc.py
-        # Buffers that its extension takes from the driver (exllamav3_ext/quant/exl3_devctx.cu); another says what CUDA does
+        # Buffers that its extension takes from the driver (exllamav3_ext/quant/exl3_devctx.cu)
         r"exl3 (workspace|lock buffer) allocation failed",
     ),
     packages={

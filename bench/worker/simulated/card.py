@@ -129,7 +129,9 @@ class SimulatedCard:
     def set_fraction(self, fraction: float) -> None:
         """`torch.cuda.set_per_process_memory_fraction`."""
         self._fraction_bytes = int(fraction * self.limits.total_bytes)
-        self._limit_allocator()
+        if self.limits.device_bytes:  # expandable segments count it apart
+            self.allocator.set_limit(self._fraction_bytes)
+        self._leave_room()
 
     def take_beside(self, name: str, size_bytes: int) -> bool:
         """A buffer from the driver, for the life of the process; False where it does not fit."""
@@ -138,12 +140,14 @@ class SimulatedCard:
         stats, peak_bytes = self.allocator.stats, self._peaks().reserved_bytes
         taken = self.beside.take(name, size_bytes, self.mem_get_info()[0], stats.reserved_bytes, peak_bytes)
         if taken:
-            self._limit_allocator()
+            self._leave_room()
         return taken
 
-    def _limit_allocator(self) -> None:
-        left_bytes = self.limits.torch_bytes - self.beside.held_bytes
-        self.allocator.set_limit(left_bytes if self._fraction_bytes is None else min(left_bytes, self._fraction_bytes))
+    def _leave_room(self) -> None:
+        room_bytes = self.limits.mapped_bytes - self.beside.held_bytes
+        if self._fraction_bytes is not None and not self.limits.device_bytes:
+            room_bytes = min(room_bytes, self._fraction_bytes)
+        self.allocator.set_room(room_bytes)
 
     def _peaks(self) -> Peaks:
         return self._peaks_before.or_higher(self.allocator)
@@ -176,4 +180,4 @@ class SimulatedCard:
     def mem_get_info(self) -> tuple[int, int]:
         """Free and total bytes, as `torch.cuda.mem_get_info`."""
         held_bytes = self.allocator.stats.reserved_bytes + self.beside.held_bytes
-        return self.limits.torch_bytes - held_bytes, self.limits.total_bytes
+        return self.limits.mapped_bytes - held_bytes, self.limits.total_bytes
