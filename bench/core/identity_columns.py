@@ -98,6 +98,7 @@ class _Software(TypedDict):
     cuda_version: Annotated[str | None, Column(Role.MACHINE, "null on a simulated card")]
     torch_version: Annotated[str | None, Column(Role.MACHINE, "PyTorch's")]
     exllamav2_version: Annotated[str | None, Column(Role.MACHINE, "ExLlamaV2's, where it is the engine")]
+    exllamav3_version: Annotated[str | None, Column(Role.MACHINE, "exllamav3's, where it is the engine", later=True)]
     engine_version: Annotated[str | None, Column(Role.MACHINE, "the engine's", later=True)]
     harness_version: Annotated[str | None, Column(Role.MACHINE, "vram-bench's")]
 
@@ -146,7 +147,10 @@ class _Weights(TypedDict):
             Role.SETTING, "bits of the head; null where the weights have their own, or none", "", "head_bits", "int32"
         ),
     ]
-    cache: Annotated[str, Column(Role.SETTING, "`FP16`, `Q8`, `Q6`, `Q4`", of="cache")]
+    cache: Annotated[
+        str,
+        Column(Role.SETTING, "`FP16`, `Q8`, `Q6`, `Q4`, or the bits of keys and of values: `k8v5`", of="cache"),
+    ]
     lazy: Annotated[
         bool, Column(Role.SETTING, "a lazy cache and `load_autosplit`, or `load` and then the cache", of="lazy")
     ]
