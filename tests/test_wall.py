@@ -114,7 +114,7 @@ def module_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_parent_imports_no_engine(path: Path) -> None:
     if room_of(path) != "worker":
-        assert not {name for name in imports(path) if name.split(".")[0] in ("torch", "exllamav2")}
+        assert not {name for name in imports(path) if name.split(".")[0] in ("torch", *NAMES)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -137,5 +137,5 @@ def test_each_library_has_its_door(package: str) -> None:
 
 
 def test_the_program_starts_without_torch() -> None:
-    script = "import sys, bench.__main__; assert not {'torch', 'exllamav2', 'pandas'} & set(sys.modules)"
+    script = "import sys, bench.__main__; assert not {'torch', 'exllamav2', 'exllamav3', 'pandas'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)

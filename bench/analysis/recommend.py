@@ -40,7 +40,7 @@ ESTIMATE_ERROR = 0.29
 MEASURED_ERROR = 0.05
 # Which attention is taken of settings that are as good: flash copies nothing and pages, the engine's SDPA has no
 # causal mask. `auto`, of what was not run, is whichever of these the card can run.
-_ATTENTION = {"auto": 3, "flash": 3, "xformers": 2, "matmul": 1}
+_ATTENTION = {"auto": 3, "flash": 3, "triton": 3, "xformers": 2, "matmul": 1}
 
 
 # Of settings that are otherwise as good, the larger of what else there is to choose.

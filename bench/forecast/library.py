@@ -121,7 +121,7 @@ class TraceLibrary:
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
-        made_of = [each.path.stem for each in self._wanted(case)] or [case.engine]
+        made_of = [each.path.stem for each in self._wanted(case)] or [case.engine, case.model.fingerprint]
         return "-".join([*made_of, case.cache, *split])
 
     def _wanted(self, case: Case) -> Iterator[Wanted]:

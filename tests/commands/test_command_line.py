@@ -89,9 +89,16 @@ def test_lists_say_what_is_known(in_process: Program, tmp_path: Path) -> None:
         None,
     ]
     assert not {"local", "hub", "auto", "cuda"} & {*cards, *models}
+    assert [models[name]["engines"] for name in ("llama_3_1_8b", "kimi_k2_thinking", "hunyuan_ocr")] == [
+        ["exllamav2", "exllamav3"],
+        ["exllamav3"],
+        [],
+    ]
     text = in_process("list", "models").stdout
-    assert "DeepseekV3 *" in text
-    assert "*: ExLlamaV2 does not support this architecture" in text
+    assert "DeepseekV3 1" in text
+    assert "1: not with ExLlamaV2, but with engine=exllamav3" in text
+    assert "HunYuanVL *" in text
+    assert "*: no engine here (ExLlamaV2 and exllamav3) supports this architecture" in text
     text = in_process("list", "devices").stdout
     assert max(map(len, text.splitlines())) <= 80
     assert "936 GB/s" in text

@@ -115,6 +115,23 @@ def test_where_nothing_fits_it_says_what_is_missing(in_process: Program) -> None
     assert done["probes"] == 1
 
 
+def test_an_engine_of_which_nothing_is_predicted_says_so(in_process: Program) -> None:
+    """Its boundary is found by halving: a probe for each time that the pages of the model's limit are halved."""
+    overrides = ("model=llama_3_1_8b,hunyuan_ocr", "engine=exllamav3", "device=rtx_3090", "cache=k8v5")
+    searches = {each["model"]: each for each in planned(in_process, *overrides)["cells"]}
+    known, unknown = searches["llama_3_1_8b"], searches["hunyuan_ocr"]
+    assert (known["fits"], known["predicted_fits_at"], known["parts"]) == (None, None, None)
+    assert "exllamav3 is not predicted yet" in known["reason"]
+    assert known["probes"] == 10
+    assert known["estimated_decode_tokens_per_s"] is None
+    assert "does not know the architecture HunYuanVLForConditionalGeneration" in unknown["reason"]
+    assert unknown["probes"] == 1
+    shown = in_process("plan", *overrides).stdout
+    assert "1 unsupported, 1 not predictable" in shown
+    assert "Nothing here is measured" in shown
+    assert "Predicted from" not in shown
+
+
 def test_what_cannot_be_predicted_has_its_reason_in_its_row(in_process: Program) -> None:
     overrides = ("model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
     (case,) = planned(in_process, *overrides)["cases"]

@@ -235,6 +235,17 @@ def test_a_repository_of_weights_in_another_format_is_refused(served: Hub, tenso
     assert _refusal().startswith(f"model.repo={REPO}: {name} weights")  # what is kept of it says the same
 
 
+def test_a_repository_of_exl3_weights_is_of_its_engine(served: Hub) -> None:
+    """Its bits are read off the headers: 4 of the trellis, and scales of 16 bits for 64 rows and columns."""
+    files: dict[str, bytes | Path] = {
+        "config.json": json.dumps(CONFIG).encode(),
+        "model.safetensors": headers.of({**kinds.NORM, **kinds.EXL3}),
+    }
+    served.repository(REPO).commit("main", files)
+    (case,) = _cases()
+    assert (case.engine, case.bpw, case.head_bits) == ("exllamav3", 4.5, None)
+
+
 def test_a_repository_of_gguf_weights_alone_is_refused(served: Hub) -> None:
     config = json.dumps(CONFIG).encode()
     served.repository(REPO).commit("main", {"config.json": config, "model-Q4_K_M.gguf": b"x" * 100})
