@@ -10,6 +10,7 @@ from bench.core.columns import SETTING, label
 from bench.engines.registry import NAMES, bits_in_words, caches_in_words, engines, titles
 
 _FORMATS = " or ".join(engine.weights.quantised for engine in engines())
+_HEADS = "; ".join(f"{', '.join(map(str, each.head_bits))} with {each.name}" for each in engines())
 _MADE = [engine for engine in engines() if engine.makes_checkpoints]
 # A line "name: text" with two blanks before it is a row of a table; everything else is prose, and wrapped as such.
 _LINES = f"""
@@ -55,15 +56,16 @@ Says what a sweep of the same keys is expected to find, and how long it would ta
 nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
 {KEYS}"""
 SYNTH = f"""\
-Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights that \
-{titles(engine.name for engine in _MADE)} loads and runs, so that the memory and the speed of a \
+Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights, for \
+{titles(engine.name for engine in _MADE)}, so that the memory and the speed of a \
 model can be measured without downloading it. Neither depends on the values; what such a model says means nothing.
 
   model: a name of `vram-bench list models`; local with model.path=DIR, where a config.json is enough; or hub with \
-model.repo=ORG/NAME model.revision=REV. Where there are EXL2 weights, the shapes and bits are theirs; of a hub, only \
+model.repo=ORG/NAME model.revision=REV. Where there are weights, the shapes and bits are theirs; of a hub, only \
 the headers are downloaded
-  bpw: 2.0 to 8.0 bits per weight, or 16 for unquantised weights
-  head_bits: those of the output layer: 2, 3, 4, 5, 6, 8
+  engine: {", ".join(engine.name for engine in _MADE)}; auto, the default, is that of the weights
+  bpw: {bits_in_words()}, or 16 for unquantised weights
+  head_bits: those of the output layer: {_HEADS}
 
 The same command writes the same bytes, and goes on where it was interrupted.
 """

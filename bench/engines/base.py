@@ -97,8 +97,9 @@ class EngineSpec:
     them. `least_bpw` and `most_bpw` are those of its quantised weights. `has_max_attention_size` says whether it can be
     told to bound queries times keys. `context_step` divides every length of its cache, in tokens. `several_cards` says
     whether it is measured on more than one, `makes_checkpoints` whether checkpoints with random weights can be made for
-    it. `architectures` are those that it has code for, by their names in
-    config.json. `length_keys` are the keys of config.json in which it looks for a length, in its order, and
+    it; `layout_note` is what to know of the bit widths of one that has no weights yet. `architectures` are those that
+    it has code for, by their names in config.json. `length_keys` are the keys of config.json in which it looks for a
+    length, in its order, and
     `default_length` is what it takes where there is none; None for an engine that takes no length from config.json.
     `decode_efficiency` is the share of a card's bandwidth that decoding reaches, None where nothing published tells it.
     `unpacks_cache` says whether decoding unpacks a quantised cache to FP16 before it is read. `warm_up_tokens` are
@@ -122,6 +123,7 @@ class EngineSpec:
     context_step: int
     several_cards: bool
     makes_checkpoints: bool
+    layout_note: str
     architectures: frozenset[str]
     length_keys: tuple[str, ...]
     default_length: int | None

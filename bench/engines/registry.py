@@ -42,4 +42,5 @@ def bits_in_words() -> str:
 
 def titles(names: Iterable[str] = NAMES) -> str:
     """What people call the engines: all, or those of `names`."""
-    return " and ".join(engine_of(name).title for name in NAMES if name in set(names))
+    asked = set(names)
+    return " and ".join(engine_of(name).title for name in NAMES if name in asked)

@@ -9,16 +9,12 @@ from bench.allocator.limits import attention_assumptions, origins
 from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.device import DeviceSpec
 from bench.engines.reading import Reading
-from bench.engines.registry import rules_of
+from bench.engines.registry import engine_of, rules_of
 from bench.synth.layout import SYNTHETIC
 
 SYNTHETIC_NOTE = "weights made up by vram-bench synth"
 NO_PEER_ACCESS_NOTE = "cards assumed not to reach each other's memory"
 BALANCED_NOTE = "expert routing assumed balanced"
-SYNTHETIC_LAYOUT_NOTE = (
-    "bit widths laid out by vram-bench for the mean: what is told holds for that layout; a real checkpoint's holes "
-    "differ (model=hub or model=local reads its headers)"
-)
 
 
 def notes_of_cards(devices: Sequence[DeviceSpec]) -> list[str]:
@@ -44,7 +40,7 @@ def _notes(case: Case, reading: Reading) -> Iterator[str]:
         yield BALANCED_NOTE
     yield from dtypes.assumptions(config, case.bpw, case.model.has_weights)
     if simulated and not case.model.has_weights and case.bpw != UNQUANTISED_BPW:
-        yield SYNTHETIC_LAYOUT_NOTE
+        yield engine_of(case.engine).layout_note
     if SYNTHETIC in config:
         yield SYNTHETIC_NOTE
     yield from rules_of(case.engine).notes(case, reading)

@@ -10,10 +10,10 @@ import pytest
 from bench.core.case import Case, ModelSpec
 from bench.core.device import DeviceSpec
 from bench.engines.exllamav2.notes import GAPS_NOTE, SDPA_NOTE
+from bench.engines.exllamav2.spec import SPEC
 from bench.engines.reading import Reading
 from bench.notes.rules import (
     BALANCED_NOTE,
-    SYNTHETIC_LAYOUT_NOTE,
     SYNTHETIC_NOTE,
     notes_of_case,
 )
@@ -60,7 +60,7 @@ def test_lengths_that_no_generator_takes(length: int, whole: str | None) -> None
 
 
 def test_what_a_layout_of_ones_own_is_certified_for() -> None:
-    assert of(BARE) == [SYNTHETIC_LAYOUT_NOTE]
+    assert of(BARE) == [SPEC.layout_note]
     assert of(replace(BARE, bpw=16.0, head_bits=None)) == []  # nothing to lay out: one type for all
 
 

@@ -14,7 +14,7 @@ import torch
 
 from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone, Result, Started, last
-from bench.notes.rules import SYNTHETIC_LAYOUT_NOTE
+from bench.engines.exllamav2.spec import SPEC
 from bench.scenarios.base import Pace
 from bench.scenarios.fill import FILL
 from bench.worker import cards, scenario
@@ -144,7 +144,7 @@ def test_experts_are_routed_evenly_and_the_row_says_so(run: Runner) -> None:
         "context_bytes assumed",
         "workspace_bytes assumed",
         "expert routing assumed balanced",
-        SYNTHETIC_LAYOUT_NOTE,
+        SPEC.layout_note,
     ]
 
 

@@ -32,6 +32,10 @@ SPEC = EngineSpec(
     context_step=1,
     several_cards=True,
     makes_checkpoints=True,
+    layout_note=(
+        "bit widths laid out by vram-bench for the mean: what is told holds for that layout; a real checkpoint's holes "
+        "differ (model=hub or model=local reads its headers)"
+    ),
     # exllamav2/architecture.py, ExLlamaV2ArchParams; any other would be run as a Llama, with a warning.
     architectures=frozenset(
         {

@@ -25,7 +25,11 @@ SPEC = EngineSpec(
     has_max_attention_size=False,
     context_step=256,  # exllamav3/constants.py, PAGE_SIZE; cache/fp16.py and cache/quant.py assert it
     several_cards=False,
-    makes_checkpoints=False,
+    makes_checkpoints=True,
+    layout_note=(
+        "bit widths as exllamav3 1.6.5's converter gives them for bpw and head_bits alone: those of -hq, recipes and "
+        "older converters differ (model=hub or model=local reads their headers)"
+    ),
     architectures=ARCHITECTURES,
     # exllamav3/model/config.py reads it and bounds nothing by it: the cache has the length that it is made with.
     length_keys=("max_position_embeddings",),
