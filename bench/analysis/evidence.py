@@ -22,7 +22,7 @@ SETTING = ["attention" if name == "attention_requested" else name for name in co
 # What tells up to where a question goes.
 LENGTH_LIMIT = ["native_max_seq_len", "native_max_seq_len_basis"]
 
-_SHARED = [*QUESTION, *SETTING, "attention_requested", *LENGTH_LIMIT, "run_id", "notes"]
+_SHARED = [*QUESTION, *SETTING, "attention_requested", *LENGTH_LIMIT, "run_id", "notes", "best_split"]
 _SPEEDS = ["decode_tokens_per_s", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"]
 _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on the harness
 CASE_COLUMNS = [

@@ -68,6 +68,7 @@ class _Best(IdentityColumns, RanAttention):
     certified: bool
     notes: object
     run_id: str
+    best_split: str | None
     case_id: str | None
     boundary_id: str | None
 
@@ -95,7 +96,8 @@ class Recommendation:
     `wanted_context` is None for the longest; else at most the model's own limit. `headroom_bytes` is what is left of
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
     longer row's. `tokens_per_s` is at the end of that context, by `tokens_per_s_basis` (see `evidence.speed_at`). The
-    row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both.
+    row that it rests on fits at `row_max_seq_len`: `case_id`, `boundary_id` (certified) or both. `best_split` is what
+    was run there, where `split=best` was asked for: other lengths may want another.
     `is_lower_bound` of the longest: some setting may go further, but was not tried there. `is_unknown`: there is no
     answer because the rows do not tell, not because no setting gives it.
     """
@@ -118,6 +120,7 @@ class Recommendation:
     certified: bool | None = None
     fails_at: int | None = None
     run_id: str | None = None
+    best_split: str | None = None
     case_id: str | None = None
     boundary_id: str | None = None
     assumed: tuple[str, ...] = ()
@@ -304,7 +307,8 @@ def _recommendation(question: _Question, row: _Best | None, stated: dict[str, An
         return Recommendation(**stated)
     known = {name: value for name, value in row.items() if name == "notes" or not _missing(value)}
     told: dict[str, Any] = {
-        name: known.get(name) for name in ("attention", "run_id", "case_id", "boundary_id", "tokens_per_s")
+        name: known.get(name)
+        for name in ("attention", "run_id", "best_split", "case_id", "boundary_id", "tokens_per_s")
     }
     setting: Any = {name: _plain(known.get(name)) for name in columns.SETTING} | {"bpw": float(row["bpw"])}
     return Recommendation(

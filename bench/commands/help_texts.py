@@ -25,7 +25,7 @@ device.index=0+1 (several real ones: untested on hardware)
   cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
   load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card; lazy=true is \
 load=autosplit
-  split: on several cards auto (load_autosplit), tensor_parallel, or GiB for each: [20,24]
+  split: on several cards auto (load_autosplit), best, tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU \
 another process holds the rest (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)

@@ -23,7 +23,7 @@ from bench.core.errors import ExitCode
 from bench.core.identity import identity_of, is_simulated, key_of
 from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
-from bench.core.split import Split
+from bench.core.split import GAPS_NOTE, Split, gaps_note
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
@@ -146,6 +146,7 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         reason=forecast.reason,
         **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes, case.split)),
         predicted_fits_at=forecast.fits_at or None,
+        predicted_auto_fits_at=forecast.auto_fits_at,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
         estimated_probe_s=probe_seconds(_as_probed(forecast)),
         assumed=_notes(forecast, seen),
@@ -170,6 +171,7 @@ def _predicted(prediction: Prediction, limit_bytes: int, split: str | None) -> d
         "predicted_peak_device_bytes": prediction.peak_device_bytes if prediction.fits else None,
         "parts": {f"{part}_bytes": size for part, size in prediction.parts.items()},
         "headroom_bytes": _headroom(prediction, limit_bytes, split),
+        "best_split": prediction.best_split,
         "cards": prediction.cards and [asdict(card) for card in prediction.cards],
     }
 
@@ -204,6 +206,8 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
         notes = [f"{name} assumed until a case was measured on this GPU" for name in unseen]
     if forecast.reading is not None:
         notes += notes_of_case(replace(case, max_seq_len=prediction.max_seq_len), forecast.reading)
+    if isinstance(forecast.work, Search) and prediction.fits:
+        notes = [gaps_note(prediction.gaps) if note == GAPS_NOTE else note for note in notes]
     return notes
 
 
@@ -214,7 +218,7 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
     search = Search(forecast.case)  # of a case: how far it would go, up to its own length
     fits_at = forecast.fits_at if row.is_search else forecaster.fits_at(search)
     if not fits_at:
-        return replace(row, gains=[], advice=forecaster.advise(search))
+        return replace(row, gains=[], advice=forecaster.advise(search) or forecast.prediction.lack)
     gains = [Gain(setting, longer) for setting, longer in forecaster.gains(search) if longer > fits_at]
     return replace(row, gains=gains, advice=None if row.is_search else f"{fits_at:,} tokens would fit")
 

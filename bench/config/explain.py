@@ -25,7 +25,7 @@ _HOW_SPLIT = (
     *("tensor_parallel", "tensor_parallel_size", "tp"),
 )
 SEVERAL_GPUS = "several cards in one case are device=2xrtx_3090, device=rtx_4090+rtx_3060_12gb or device.index=0+1"
-_SPLIT = "on several cards give split=auto, split=tensor_parallel, or split=[20,24] in GiB"
+_SPLIT = "on several cards give split=auto, split=best, split=tensor_parallel, or split=[20,24] in GiB"
 TABBY = (
     "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
     "model.path=DIR, cache_mode as cache, cache_size as max_seq_len, chunk_size as max_input_len"

@@ -36,6 +36,8 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
         return None, bool(lazy)
     if by is SplitBy.AUTO and numbers is not None:
         raise BadInput(f"split=auto gpu_split={numbers}: the engine fills card after card; leave one of the two out")
+    if by is SplitBy.BEST and numbers is not None:
+        raise BadInput(f"split=best gpu_split={numbers}: the best gpu_split is looked for; leave one of the two out")
     if by is SplitBy.GPU_SPLIT and numbers is None:
         raise BadInput(f"split=gpu_split: how many GiB for each card? gpu_split=[{','.join(['20'] * count)}]")
     if by is not SplitBy.AUTO and settings.reserve_vram is not None:

@@ -129,6 +129,20 @@ class _TightestHeadroom(TypedDict):
     ]
 
 
+class BestSplit(TypedDict):
+    """What `split=best` came to."""
+
+    best_split: Annotated[
+        str | None,
+        Column(
+            Role.OUTCOME,
+            "with `split=best`, the `gpu_split` that was run, as one types it: `split=[20.2,24]` runs the same again; "
+            "of a boundary that of the case at `fits_at`. Null of any other split ([several cards](several-cards.md))",
+            later=True,
+        ),
+    ]
+
+
 class _CaseAnswer(TypedDict):
     """What else there is to say of a case."""
 
@@ -198,6 +212,7 @@ class CaseRow(
     PartColumns,
     TightestCard,
     _TightestHeadroom,
+    BestSplit,
     _CaseAnswer,
 ):
     """One case that was run: a row of cases.parquet."""
@@ -276,7 +291,20 @@ class _BoundaryAnswer(TypedDict):
     case_ids: Annotated[list[str] | None, Column(Role.RECORD, "the cases that were run, or found stored, for it")]
 
 
-class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, TightestCard, _BoundaryAnswer):
+class _OverAuto(TypedDict):
+    predicted_auto_fits_at: Annotated[
+        int | None,
+        Column(
+            Role.LENGTH,
+            "with `split=best`, where the boundary of `split=auto` is expected (0 where nothing would fit): what lies "
+            "above it is gained. Null of any other split, and where nothing is predicted",
+            "tokens",
+            later=True,
+        ),
+    ]
+
+
+class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, TightestCard, BestSplit, _OverAuto, _BoundaryAnswer):
     """How far one setting goes: a row of boundaries.parquet."""
 
 

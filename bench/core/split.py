@@ -7,8 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+GAPS_NOTE = (
+    "with gpu_split the lengths that fit may have gaps: a longer context can move a module to the next card, and fit "
+    "where a shorter one does not (docs/several-cards.md)"
+)
 _MIB = 1 << 20
 _TEXT = re.compile(r"(\w+)(?:\((.*)\))?")
+
+
+def gaps_note(gaps: Sequence[tuple[int, int]] | None) -> str:
+    """The same where it is predicted which lengths below a boundary do not fit, from the first to the last of each."""
+    if gaps is None:
+        return GAPS_NOTE
+    if not gaps:
+        return "with gpu_split lengths may fit above others that do not: here all below the boundary fit (predicted)"
+    told = ", ".join(f"{first:,}" if first == last else f"{first:,} to {last:,}" for first, last in gaps)
+    return f"below the boundary these lengths do not fit (predicted; docs/several-cards.md): {told}"
 
 
 class SplitBy(StrEnum):
@@ -16,6 +30,7 @@ class SplitBy(StrEnum):
 
     AUTO = "auto"  # cards are filled one after the other, cache and model together
     GPU_SPLIT = "gpu_split"  # so many GiB of weights for each card
+    BEST = "best"  # the gpu_split that leaves the most on the tightest card, as it is predicted
     TENSOR_PARALLEL = "tensor_parallel"  # every card has a part of every layer
 
 
@@ -61,6 +76,11 @@ class Split:
             gib = f"[{','.join(str(number).removesuffix('.0') for number in self.gpu_split_gib)}]"
             told["split" if self.by is SplitBy.GPU_SPLIT else "gpu_split"] = gib
         return told
+
+    @property
+    def typed(self) -> str:
+        """The value of the key `split`."""
+        return self.keys()["split"]
 
     @staticmethod
     def parse(text: str) -> Split:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from bench.core.case import Case
     from bench.core.identity_columns import SettingColumns
     from bench.engines.reading import Reading
+    from bench.trace.best_replay import BestReplayer
     from bench.trace.parametric import ParametricTrace
     from bench.trace.passes import Setup
+    from bench.trace.placed_replay import PlacedReplayer
     from bench.trace.split import SplitTrace
     from bench.trace.split_replay import SplitReplayer
 
@@ -154,7 +156,7 @@ class PredictionRules:
     # The trace with another type of cache, of one with the type in whose place it was recorded.
     with_cache: Callable[[ParametricTrace, str], ParametricTrace]
     # What replays a search on several cards: its trace, the sizes of the checkpoint's tensors, and any case of it.
-    split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer]
+    split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer | PlacedReplayer | BestReplayer]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -10,19 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from bench.allocator.limits import MachineLimits
 from bench.core.case import Case, Search
 from bench.core.columns import CaseRow
+from bench.core.split import Split, SplitBy
 from bench.engines.reading import Reading
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
-from bench.forecast.predict import AnyLimits, AnyReplayer, Prediction, predict, predict_boundary, predict_fits_at
+from bench.forecast.predict import AnyLimits, AnyReplayer, Prediction, predict, predict_boundary
 from bench.forecast.search import grid
 from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.versions import installed_versions
+from bench.trace.best_replay import BestReplayer
 from bench.trace.passes import NoPrediction
 
 _KEPT_REPLAYERS = 16
+_KEPT_BOUNDARIES = 64
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Forecast:
     `fits_at` is a search's predicted boundary, 0 where nothing fits; `prediction` is that of the case, or of the search
     at its boundary (at its first page, where nothing fits). Both are None where nothing can be predicted, for `reason`.
     `probes` are the cases that it will take, `estimated_decode_tokens_per_s` is at the length of the prediction.
-    `reading` is what the engine makes of the model, None where it was not recorded.
+    `reading` is what the engine makes of the model, None where it was not recorded. `auto_fits_at` is the boundary with
+    `split=auto` of a search with `split=best`.
     """
 
     work: Case | Search
@@ -42,6 +48,7 @@ class Forecast:
     probes: int
     estimated_decode_tokens_per_s: float | None
     reading: Reading | None = None
+    auto_fits_at: int | None = None
 
     @property
     def case(self) -> Case:
@@ -56,6 +63,7 @@ class _CachedForecast:
     prediction: dict[str, Any] | None
     reason: str | None
     reading: dict[str, Any] | None = None
+    auto_fits_at: int | None = None
 
 
 class Forecaster:
@@ -65,11 +73,13 @@ class Forecaster:
         self._traces = traces
         self._calibration = Calibration(installed_versions(), rows)
         self._replayers: OrderedDict[str, AnyReplayer | str] = OrderedDict()
+        self._boundaries: OrderedDict[str, Prediction | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Has the missing programs made, many at a time."""
-        self._traces.prepare(cases, made)
+        cases = list(cases)
+        self._traces.prepare([*cases, *(_with_auto(case) for case in cases if _asks_for_the_best(case))], made)
 
     def learn(self, row: CaseRow) -> None:
         """A measured row corrects what is predicted from now on."""
@@ -81,13 +91,48 @@ class Forecaster:
 
     def fits_at(self, search: Search) -> int | None:
         """The longest length that fits, 0 where not even the first page does."""
+        boundary = self._boundary(search)
+        return None if boundary is None else boundary.max_seq_len if boundary.fits else 0
+
+    def gaps(self, search: Search) -> tuple[tuple[int, int], ...] | None:
+        """Lengths below the boundary that do not fit, as in `Prediction`; None where nothing is predicted, too."""
+        boundary = self._boundary(search)
+        return None if boundary is None else boundary.gaps
+
+    def _boundary(self, search: Search) -> Prediction | None:
+        """A search at its boundary; the last ones are remembered."""
+        key = self._key(search)
+        with self._lock:
+            if key in self._boundaries:
+                return self._boundaries[key]
         replayer = self._replayer(search.longest)
+        boundary = None
+        if not isinstance(replayer, str):
+            with contextlib.suppress(NoPrediction):
+                limits = self._calibration.limits(search.longest)
+                boundary = predict_boundary(replayer, limits, search.search_end)
+        with self._lock:
+            self._boundaries[key] = boundary
+            if len(self._boundaries) > _KEPT_BOUNDARIES:
+                self._boundaries.popitem(last=False)
+        return boundary
+
+    def auto_fits_at(self, search: Search) -> int | None:
+        """Of a search with `split=best`, the boundary with `split=auto`; None of any other."""
+        return self.fits_at(Search(_with_auto(search.longest))) if _asks_for_the_best(search.longest) else None
+
+    def resolved(self, case: Case) -> Case:
+        """The case with the gpu_split that is best for it, where that is asked for. Raises `NoPrediction`."""
+        if not _asks_for_the_best(case):
+            return case
+        replayer = self._replayer(case)
         if isinstance(replayer, str):
-            return None
-        try:
-            return predict_fits_at(replayer, self._calibration.limits(search.longest), search.search_end)
-        except NoPrediction:
-            return None
+            raise NoPrediction(replayer)
+        limits = self._calibration.limits(case)
+        assert isinstance(replayer, BestReplayer)
+        assert isinstance(limits, MachineLimits)
+        split_gib = replayer.split_gib(case.max_seq_len, limits)
+        return replace(case, split=str(Split(SplitBy.GPU_SPLIT, split_gib)))
 
     def forecast(self, work: Case | Search) -> Forecast:
         """Everything that can be said of `work` without running it."""
@@ -124,7 +169,8 @@ class Forecaster:
                 prediction = predict_boundary(replayer, limits, work.search_end)
             else:
                 prediction = predict(replayer, limits, work.max_seq_len)
-            return _CachedForecast(asdict(prediction), None, replayer.reading)
+            auto_fits_at = self.auto_fits_at(work) if isinstance(work, Search) else None
+            return _CachedForecast(asdict(prediction), None, replayer.reading, auto_fits_at)
         except NoPrediction as reason:
             return _CachedForecast(None, str(reason), replayer.reading)
 
@@ -140,7 +186,8 @@ class Forecaster:
             fits_at = prediction.max_seq_len if prediction.fits else 0
         case = replace(work.longest, max_seq_len=prediction.max_seq_len)
         speed = estimated_speed(case) if prediction.fits else None
-        return Forecast(work, fits_at, prediction, None, _probes(work, fits_at), speed, reading)
+        probes = _probes(work, fits_at)
+        return Forecast(work, fits_at, prediction, None, probes, speed, reading, said.auto_fits_at)
 
     def _key(self, work: Case | Search) -> str:
         """What decides an answer: the engine's allocations, the length and the card."""
@@ -160,10 +207,10 @@ class Forecaster:
     def advise(self, search: Search) -> str | None:
         """For a search that nothing fits: the setting nearest to it that would fit, or what the smallest one lacks.
 
-        Of several cards nothing is said: what helps may be to put the model on them in another way.
+        Of several cards it is said which gpu_split would, where another was tried.
         """
         if search.longest.more_devices:
-            return None
+            return self._advise_to_split(search)
         options = list(smaller(search.longest))
         missing = self._missing_at_the_smallest(*smallest(search.longest))
         if missing is not None:
@@ -178,6 +225,18 @@ class Forecaster:
             if fits_at:
                 return f"{said} would fit {fits_at:,} tokens (predicted)"
         return None
+
+    def _advise_to_split(self, search: Search) -> str | None:
+        case = search.longest
+        if case.split is None or Split.parse(case.split).by is not SplitBy.GPU_SPLIT:
+            return None
+        shortest, told = self.predict(_shortest(case)), []
+        if shortest is not None and shortest.lack is not None:
+            told.append(shortest.lack)
+        best = self._boundary(Search(replace(case, split=str(Split(SplitBy.BEST)))))
+        if best is not None and best.fits:
+            told.append(f"split={best.best_split} would fit {best.max_seq_len:,} tokens (predicted)")
+        return "; ".join(told) or None
 
     def _missing_at_the_smallest(self, said: str, case: Case) -> str | None:
         """What the card lacks for the first page; None where it lacks nothing, or nobody knows."""
@@ -207,6 +266,15 @@ class Forecaster:
             if len(self._replayers) > _KEPT_REPLAYERS:
                 self._replayers.popitem(last=False)
         return replayer
+
+
+def _asks_for_the_best(case: Case) -> bool:
+    return case.split is not None and Split.parse(case.split).by is SplitBy.BEST
+
+
+def _with_auto(case: Case) -> Case:
+    """The same with the engine's own split."""
+    return replace(case, split=str(Split(SplitBy.AUTO)), lazy=True)
 
 
 def _probes(work: Case | Search, fits_at: int | None) -> int:

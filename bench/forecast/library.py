@@ -19,15 +19,17 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
-from bench.core.split import Split
+from bench.core.split import Split, SplitBy
 from bench.engines.base import PredictionRules
 from bench.engines.registry import NAMES, engine_of, rules_of
 from bench.forecast.cache import ForecastStore
 from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
+from bench.trace.best_replay import BestReplayer
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.passes import NoPrediction
+from bench.trace.placed_replay import PlacedReplayer
 from bench.trace.replay import Replayer, load_compiled
 from bench.trace.split import SplitTrace
 from bench.trace.split_replay import SplitReplayer
@@ -37,6 +39,12 @@ def _recorded_cache(case: Case) -> str:
     return engine_of(case.engine).caches[case.cache].recorded_as
 
 
+def _recorded_split(case: Case) -> SplitBy | None:
+    """The best of all gpu_splits is one of them."""
+    by = None if case.split is None else Split.parse(case.split).by
+    return SplitBy.GPU_SPLIT if by is SplitBy.BEST else by
+
+
 # A recording is of every setting, but for what a replay can put in its place: bits, and the type of a quantised cache.
 _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     **SETTINGS_OF,
@@ -44,7 +52,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "head_bits": lambda case: case.head_bits is None,
     "cache": _recorded_cache,
     "allocator": lambda case: None,
-    "split": lambda case: None if case.split is None else Split.parse(case.split).by,
+    "split": _recorded_split,
 }
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
@@ -98,7 +106,7 @@ class TraceLibrary:
                 raise
         loading.result()
 
-    def replayer(self, case: Case) -> Replayer | SplitReplayer:
+    def replayer(self, case: Case) -> Replayer | SplitReplayer | PlacedReplayer | BestReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
         rules = _rules(case)
         paths = {each.recording: each.path for each in self._wanted(case)}

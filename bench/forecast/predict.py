@@ -5,16 +5,20 @@ Replays of what the engine was recorded to allocate (bench.memory): the same all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import PARTS
 from bench.core.case import PAGE
+from bench.core.split import Split, SplitBy
 from bench.forecast.search import Observation, found, grid, next_probe
+from bench.trace.best_replay import BestReplayer
+from bench.trace.card_programs import SplitReplay
+from bench.trace.placed_replay import PlacedReplayer
 from bench.trace.replay import CardReplay, Replay
-from bench.trace.split_replay import SplitReplay
 
 AnyLimits = Limits | MachineLimits
 
@@ -28,6 +32,9 @@ class AnyReplayer(Protocol):
 
     def replay(self, max_seq_len: int, limits: Any, endless: bool = False) -> Replay:
         """The case at that length on these cards, or on endless ones."""
+
+    def lengths_alike(self, lengths: Sequence[int]) -> list[Sequence[int]] | None:
+        """Of `lengths`, those that follow one another and of which a longer one takes no less; None where all are."""
 
     def needed_bytes(self, max_seq_len: int, limits: Any) -> int:
         """About what PyTorch must hold."""
@@ -51,7 +58,10 @@ class Prediction:
 
     `parts` are the bytes of each part alive at the peak of allocated bytes, the CUDA context among them; `failed_in` is
     the section in which memory runs out. On several cards all are sums; `cards` says it of each where the case fits,
-    and `failed_on` is the number of the one that runs out.
+    and `failed_on` is the number of the one that runs out. `gaps` are lengths, from the first to the last of each gap,
+    that do not fit although the boundary of a search is above them; None where there can be none. `best_split` is the
+    gpu_split that was chosen, as one types it, where the best is asked for; `lack` says what one is short of
+    that holds not even all modules.
     """
 
     max_seq_len: int
@@ -63,12 +73,21 @@ class Prediction:
     parts: dict[str, int]
     cards: tuple[CardPrediction, ...] | None = None
     failed_on: int | None = None
+    gaps: tuple[tuple[int, int], ...] | None = None
+    best_split: str | None = None
+    lack: str | None = None
 
     @staticmethod
     def from_plain(told: Mapping[str, Any]) -> Prediction:
         """Reads what `dataclasses.asdict` has made."""
-        cards = told.get("cards")
-        return Prediction(**{**told, "cards": cards and tuple(CardPrediction(**card) for card in cards)})
+        cards, gaps = told.get("cards"), told.get("gaps")
+        return Prediction(
+            **{
+                **told,
+                "cards": cards and tuple(CardPrediction(**card) for card in cards),
+                "gaps": None if gaps is None else tuple((first, last) for first, last in gaps),
+            }
+        )
 
 
 def predict(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> Prediction:
@@ -81,6 +100,9 @@ def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int) 
 
     Raises `NoPrediction`.
     """
+    stretches = replayer.lengths_alike(grid(search_end))
+    if stretches is not None:
+        return _boundary_with_gaps(replayer, limits, stretches)
     guess = _estimate(replayer, limits, search_end)
     replays: dict[int, Replay] = {}
     observations: list[Observation] = []
@@ -89,6 +111,36 @@ def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int) 
         observations.append(Observation(length, replays[length].fits))
     length = found(search_end, observations).fits_at or grid(search_end)[0]
     return _prediction(replayer, limits, length, replays[length])
+
+
+def _boundary_with_gaps(replayer: AnyReplayer, limits: AnyLimits, stretches: list[Sequence[int]]) -> Prediction:
+    """The same where a longer case may fit and a shorter one not: how many lengths of each stretch fit decides."""
+    fits_at, gaps = 0, list[tuple[int, int]]()
+
+    def is_full(length: int) -> bool:
+        return not replayer.replay(length, limits).fits
+
+    for lengths in reversed(stretches):
+        count = len(lengths)
+        if is_full(lengths[-1]):
+            count = 0 if is_full(lengths[0]) else bisect.bisect_left(lengths, True, 1, count - 1, key=is_full)
+        if fits_at and count < len(lengths):
+            gaps.append((lengths[count], lengths[-1]))
+        fits_at = fits_at or (lengths[count - 1] if count else 0)
+    length = fits_at or stretches[0][0]
+    boundary = _prediction(replayer, limits, length, replayer.replay(length, limits))
+    return replace(boundary, gaps=_joined(reversed(gaps)))
+
+
+def _joined(gaps: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Gaps in order; those with no length between them are one."""
+    joined: list[tuple[int, int]] = []
+    for first, last in gaps:
+        if joined and first - joined[-1][1] <= PAGE:
+            joined[-1] = joined[-1][0], last
+        else:
+            joined.append((first, last))
+    return tuple(joined)
 
 
 def predict_fits_at(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
@@ -115,7 +167,16 @@ def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limi
         parts=_parts(replay, limits),
         cards=cards,
         failed_on=limited.failed_on if isinstance(limited, SplitReplay) else None,
+        best_split=best_split(replayer, limits, max_seq_len),
+        lack=replayer.lack(max_seq_len) if isinstance(replayer, PlacedReplayer) and not limited.fits else None,
     )
+
+
+def best_split(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> str | None:
+    """The gpu_split that was chosen, as one types it; None where none is to be chosen. Raises `NoPrediction`."""
+    if not isinstance(replayer, BestReplayer) or not isinstance(limits, MachineLimits):
+        return None
+    return Split(SplitBy.GPU_SPLIT, replayer.split_gib(max_seq_len, limits)).typed
 
 
 def _card(layers: int, replay: CardReplay, limits: Limits) -> CardPrediction:

@@ -13,6 +13,8 @@ from bench.core.identity import limit_of
 from bench.core.identity_columns import IdentityColumns
 from bench.core.outcome import LimitBasis
 
+_OF_SEVERAL_CARDS = ("cards", "best_split", "predicted_auto_fits_at")
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -58,6 +60,8 @@ class ForecastRow:
     advice: str | None = None
     estimated_probe_s: float | None = None
     cards: list[dict[str, Any]] | None = None
+    best_split: str | None = None
+    predicted_auto_fits_at: int | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -98,8 +102,8 @@ class ForecastRow:
         """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
-        if own["cards"] is None:  # of one card the other fields say all
-            del own["cards"]
+        # Of one card the other fields say all, and most splits are told by the user.
+        own = {name: value for name, value in own.items() if value is not None or name not in _OF_SEVERAL_CARDS}
         return {**self.identity, **own, "predicted_needed_bytes": self.predicted_needed_bytes, "gains": gains}
 
 

@@ -10,6 +10,7 @@ from bench.config.lengths import Lengths, lengths_of_model
 from bench.core.case import Case, Search
 from bench.core.columns import IDENTITY, MACHINE, SCHEMA_VERSION, BoundaryRow, CaseRow
 from bench.core.outcome import Outcome
+from bench.core.split import GAPS_NOTE, gaps_note
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.search import Bracket, Observation, found, next_probe
 from bench.run.cards import headroom
@@ -25,7 +26,7 @@ _SHARED = (
 )
 _AT_THE_BOUNDARY = (
     *("peak_device_bytes", "predicted_peak_bytes", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"),
-    "tightest_card",
+    *("tightest_card", "best_split"),
 )
 
 
@@ -43,19 +44,20 @@ def find_boundary(
     """
     started_at = time.monotonic()
     known = [row for row in known if row["outcome"] in _ANSWERS]
-    observations = [_observation(row) for row in known]
+    seen = [_observation(row) for row in known]
     rows: list[CaseRow] = []
     first_prediction = predicted = forecaster.fits_at(search)
-    while (length := next_probe(search.search_end, predicted, observations)) is not None:
-        row = measure(search.at(length), any(seen.max_seq_len == length for seen in observations))
+    gaps = forecaster.gaps(search)
+    while (length := next_probe(search.search_end, predicted, _without(gaps, seen))) is not None:
+        row = measure(search.at(length), any(each.max_seq_len == length for each in seen))
         if row is None:
             return None
         rows.append(row)
         if row["outcome"] not in _ANSWERS:
             break  # a verdict that any other length would have, too
-        observations.append(_observation(row))
-        predicted = forecaster.fits_at(search)
-    bracket = found(search.search_end, observations)
+        seen.append(_observation(row))
+        predicted, gaps = forecaster.fits_at(search), forecaster.gaps(search)
+    bracket = found(search.search_end, _without(gaps, seen))
     lengths = lengths_of_model(search.longest.model, search.longest.engine)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
     last = rows[-1]
@@ -70,6 +72,7 @@ def find_boundary(
         "fits_at": bracket.fits_at,
         "fails_at": bracket.fails_at,
         "predicted_fits_at": first_prediction,
+        "predicted_auto_fits_at": forecaster.auto_fits_at(search),
         "searched_up_to": search.search_end,
         "certified": bracket.certified and not _is_cut_short(bracket, search, lengths),
         "contradictory": bracket.contradictory,
@@ -78,7 +81,7 @@ def find_boundary(
         "headroom_bytes": _headroom(at_fit),
         "error": None if answered else last["error"],
         "advice": forecaster.advise(search) if answered and bracket.fits_at is None else None,
-        "notes": _notes(rows, bracket.fits_at, lengths),
+        "notes": _notes(rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
     }
@@ -97,9 +100,18 @@ def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
     return bracket.fits_at == search.search_end and not is_own_limit
 
 
-def _notes(rows: Sequence[CaseRow], fits_at: int | None, lengths: Lengths) -> list[str]:
-    """The notes of the rows, without those on lengths other than the boundary's."""
+def _without(gaps: Sequence[tuple[int, int]] | None, seen: Sequence[Observation]) -> list[Observation]:
+    """What was seen, but for failures in predicted gaps below the boundary, which say nothing of it."""
+    return [each for each in seen if each.fits or not any(a <= each.max_seq_len <= b for a, b in gaps or ())]
+
+
+def _notes(
+    rows: Sequence[CaseRow], fits_at: int | None, lengths: Lengths, gaps: Sequence[tuple[int, int]] | None
+) -> list[str]:
+    """The notes of the rows, without those on lengths other than the boundary's; where gaps are, if it is predicted."""
     noted = {note for row in rows for note in row["notes"] or []}
+    if GAPS_NOTE in noted and fits_at is not None:
+        noted = noted - {GAPS_NOTE} | {gaps_note(gaps)}
     of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
     return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))
 

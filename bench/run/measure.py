@@ -22,6 +22,7 @@ from bench.run.progress import Progress
 from bench.run.row import Measurement, make_row, now
 from bench.run.telemetry import Sampler
 from bench.run.verdict import judge
+from bench.trace.passes import NoPrediction
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Measurer:
         One case at a time runs on a real GPU.
         """
         uuids = uuids_of(case.devices)
+        try:
+            to_run: Case | str = self.forecaster.resolved(case)
+        except NoPrediction as reason:
+            to_run = f"split=best is found by predictions, and there is none: {reason}"
         with reserved(uuids, self.stop):
             if self.stop.is_set():
                 return None
@@ -51,18 +56,24 @@ class Measurer:
             started_at = now()
             with Sampler(uuids) as sampler:
                 try:
-                    ending = self._run_child(case, self.run_dir / "logs" / f"{case_id}.log")
+                    ending = self._run_child(case, to_run, self.run_dir / "logs" / f"{case_id}.log")
                 except Interrupted:
                     return None
         totals_bytes = [device.total_memory_bytes for device in case.devices]
         verdict = judge(ending, self.timeout_s, totals_bytes, case.limits_bytes)
         environment = child_environment(case.device.kind, uuids)
-        measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment)
+        best_split = to_run.split if isinstance(to_run, Case) and to_run is not case else None
+        measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment, best_split)
         row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
         return row, memory_rows(self.run_dir.name, case_id, measured.cards)
 
-    def _run_child(self, case: Case, log_path: Path) -> Ending:
-        """How the case's child ended; a launcher that fails gets a second chance."""
+    def _run_child(self, case: Case, to_run: Case | str, log_path: Path) -> Ending:
+        """How the case's child ended; a launcher that fails gets a second chance.
+
+        `to_run` is the case with all decided, or why that cannot be: then nothing is run.
+        """
+        if isinstance(to_run, str):
+            return Ending([Failure("Unsupported", to_run)])
 
         def on_message(message: Message) -> None:
             match message:
@@ -71,8 +82,8 @@ class Measurer:
                 case PhaseProgress():
                     self.notify(self.progress.advance, case, message)
 
-        launcher, failure = self.launchers.of(case), ""
-        request = RunCase(case, self.layouts)
+        launcher, failure = self.launchers.of(to_run), ""
+        request = RunCase(to_run, self.layouts)
         for _ in range(2):
             try:
                 return run_isolated(launcher, request, log_path, self.timeout_s, on_message, self.stop)

@@ -17,6 +17,7 @@ from bench.core.columns import PARTS, SCHEMA_VERSION, CaseRow
 from bench.core.identity import identity_of
 from bench.core.messages import Timings
 from bench.core.outcome import Outcome
+from bench.core.split import GAPS_NOTE, Split
 from bench.engines.registry import engine_of
 from bench.forecast.forecaster import Forecast
 from bench.forecast.speed import estimated_speed, step_of
@@ -31,7 +32,8 @@ from bench.run.verdict import Verdict
 class Measurement:
     """A case that was run: how its child ended, the verdict on that, and what was read of its cards meanwhile.
 
-    `telemetry` is of each real GPU; `environment` was the child's. What follows from these is worked out once.
+    `telemetry` is of each real GPU; `environment` was the child's; `best_split` is the split that was run where the
+    best was asked for. What follows from these is worked out once.
     """
 
     case: Case
@@ -41,6 +43,7 @@ class Measurement:
     verdict: Verdict
     telemetry: Sequence[Telemetry]
     environment: dict[str, str]
+    best_split: str | None = None
 
     @cached_property
     def told(self) -> Told:
@@ -66,6 +69,8 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]
     lengths = lengths_of_model(case.model, case.engine)
     notes = [*(told.notes or []), *lengths.notes(case.max_seq_len)]
+    if measured.best_split is not None:  # each length has the split that is best for it
+        notes = [note for note in notes if note != GAPS_NOTE]
     row = {
         **dict.fromkeys(CaseRow.__annotations__),
         "schema_version": SCHEMA_VERSION,
@@ -88,7 +93,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "max_seq_len": case.max_seq_len,
         "outcome": verdict.outcome,
         "phase": verdict.phase,
-        "error": verdict.error,
+        "error": _error(verdict, forecast),
         "peak_allocated_bytes": total(memory.peak_allocated_bytes if memory else None for memory in memories),
         "peak_requested_bytes": total(memory.peak_requested_bytes if memory else None for memory in memories),
         "peak_reserved_bytes": total(memory.peak_reserved_bytes if memory else None for memory in memories),
@@ -97,6 +102,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "context_bytes": total(card.told.facts.context_bytes for card in cards),
         **_parts(cards),
         "tightest_card": tightest_card,
+        "best_split": None if measured.best_split is None else Split.parse(measured.best_split).typed,
         "tightest_headroom_bytes": None if tightest_card is None else cards[tightest_card].headroom_bytes,
         "load_s": timings.load_s if is_real else None,
         **_speeds(timings),
@@ -107,12 +113,18 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "wall_s": ending.wall_s,
         "exit_code": ending.exit_code,
         "signal": ending.signal,
-        "notes": notes or told.notes,
+        "notes": notes or (None if told.notes is None else []),
         "phases": json.dumps(told.documents()),
         "telemetry": _telemetry_document(told, telemetry),
         "environment": json.dumps(measured.environment),
     }
     return cast(CaseRow, row)
+
+
+def _error(verdict: Verdict, forecast: Forecast) -> str | None:
+    """What went wrong, and where a split holds not all modules, what it is short of."""
+    lack = forecast.prediction and forecast.prediction.lack
+    return f"{verdict.error}; {lack}" if verdict.outcome is Outcome.OOM and verdict.error and lack else verdict.error
 
 
 def _parts(cards: Sequence[CardOfCase]) -> dict[str, int | None]:

@@ -57,6 +57,22 @@ def layers_of(templates: Iterable[Array], depth: int, period: int) -> Layers:
     )
 
 
+def unlike_layers_of(templates: Iterable[Array], depth: int) -> Layers:
+    """The same with no layer said to be like another: sooner made, where few lengths are replayed with it."""
+    bounds, first_event = [], 0
+    for template in templates:
+        spans = spans_of_layers(template, depth)
+        bounds.append([first_event + first for first, _ in spans] + [first_event + len(template)])
+        first_event += len(template)
+    return Layers(
+        bounds=np.array(bounds, np.int64),
+        alike=np.full((len(bounds), 2), depth, np.int64),
+        carried=np.zeros(0, np.int64),
+        carried_bounds=np.zeros((len(bounds), depth + 1), np.int64),
+        period=1,
+    )
+
+
 def _longest_run(same: list[bool]) -> tuple[int, int]:
     """The longest run of true values, first and end; the last layer is mostly other: it frees what all have used."""
     found = (len(same), len(same))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.allocator.flash import Call
 
@@ -69,7 +69,8 @@ class Recording:
     Events count layers from that one.
 
     Its sections are those of `schedule` and then the `extra_passes`; or the first two, loading and making the cache.
-    `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch.
+    `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch. `split_sizes` is
+    what the engine counts when it is told how much goes on which card, in plain values.
     """
 
     max_seq_len: int
@@ -78,3 +79,4 @@ class Recording:
     scratch: list[tuple[int, int]] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     first_layer: int = 0
+    split_sizes: dict[str, Any] | None = None

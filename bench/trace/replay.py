@@ -25,7 +25,7 @@ On 40 MiB both sections go through (0 is `DONE`), with 22 MiB in use at the peak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -150,6 +150,9 @@ class Replayer:
         else:
             stage, failed = self._run(plan, card)
         return Replay(failed_in=None if failed is None else plan.phases[failed], **vars(outcome_of(stage.state)))
+
+    def lengths_alike(self, lengths: Sequence[int]) -> None:
+        """A longer one takes no less, whatever `lengths` are."""
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         """About what PyTorch must hold at that length, on any card; remembered."""

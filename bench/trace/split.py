@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.core.outcome import Phase
 from bench.trace.parametric import ParametricTrace, deepen, load_arrays, save_arrays
 from bench.trace.passes import NoPrediction, Setup
 from bench.trace.recording import Op, Size
@@ -29,6 +30,7 @@ from bench.trace.template import (
     SIZE_TERMS,
     TENSOR,
     Array,
+    spans_of_layers,
 )
 
 FIRST = "first"  # the beginning of the first card: with the model
@@ -62,10 +64,12 @@ def beginning_of(place: Place, depth: int) -> str:
 class SplitTrace:
     """What cards are asked for, by what they begin with (`beginning_of`); each has all that follows.
 
-    The layers of each trace are those that are on the card as a whole, counted from its first one.
+    The layers of each trace are those that are on the card as a whole, counted from its first one. `split_sizes` is as
+    in `Recording`.
     """
 
     beginnings: dict[str, ParametricTrace]
+    split_sizes: dict[str, Any] | None = None
 
     @property
     def first(self) -> ParametricTrace:
@@ -75,7 +79,8 @@ class SplitTrace:
     def with_cache(self, change: Callable[[ParametricTrace, str], ParametricTrace], cache: str) -> SplitTrace:
         """The same with another type of cache, by an engine's rules; a card without layers has none."""
         return SplitTrace(
-            {n: change(trace, cache) if trace.num_layers else trace for n, trace in self.beginnings.items()}
+            {n: change(trace, cache) if trace.num_layers else trace for n, trace in self.beginnings.items()},
+            self.split_sizes,
         )
 
     def save(self, path: Path) -> None:
@@ -85,7 +90,8 @@ class SplitTrace:
             for name, trace in self.beginnings.items()
             for kind, template in trace.templates.items()
         }
-        save_arrays(path, {"beginnings": {name: trace.about() for name, trace in self.beginnings.items()}}, templates)
+        about = {name: trace.about() for name, trace in self.beginnings.items()}
+        save_arrays(path, {"beginnings": about, "split_sizes": self.split_sizes}, templates)
 
     @staticmethod
     def load(path: Path, make_setup: Callable[..., Setup]) -> SplitTrace:
@@ -95,7 +101,7 @@ class SplitTrace:
         for name, each in about["beginnings"].items():
             own = {key.partition(_BETWEEN)[2]: t for key, t in templates.items() if key.startswith(name + _BETWEEN)}
             traces[name] = ParametricTrace.of(each, own, make_setup)
-        return SplitTrace(traces)
+        return SplitTrace(traces, about["split_sizes"])
 
 
 class Stretch(NamedTuple):
@@ -111,6 +117,7 @@ class CardTemplates:
     def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int]) -> None:
         self._trace = trace
         self.depth = trace.first.depth
+        self._deepened: dict[tuple[str, str], Array] = {}
         self._sizes = {name: self._tensor_sizes(each, tensor_bytes) for name, each in trace.beginnings.items()}
 
     def _tensor_sizes(self, trace: ParametricTrace, tensor_bytes: Mapping[str, int]) -> Array:
@@ -144,14 +151,24 @@ class CardTemplates:
         """What a card with these modules is asked for in one kind of section; without the sizes of tensors."""
         trace, depth = self.trace_of(stretch.begin), self.num_layers(stretch)
         template = trace.templates[kind]
+        if kind == Phase.CACHE and len(template):
+            return _cache(template, trace.num_layers, self.attention_layers(stretch), depth)
         if stretch.end is None or stretch.end.layer == self.depth:
             if depth != trace.num_layers:
                 template = deepen(template, trace.num_layers, trace.period, depth)
         elif trace.num_layers < SHOWN_PERIODS:
             raise NoPrediction("no recording shows a card with a part of the last layer alone")
         else:  # the last layer is another's, and so is the one before
-            template = deepen(template, trace.num_layers, trace.period, max(depth + 2, trace.num_layers))
+            template = self._deep(beginning_of(stretch.begin, self.depth), kind)
         return template if stretch.end is None else _ended(template, depth, stretch.end.module)
+
+    def _deep(self, beginning: str, kind: str) -> Array:
+        """What a card is asked for that has more layers than any that ends amid the model."""
+        if (beginning, kind) not in self._deepened:
+            trace = self._trace.beginnings[beginning]
+            depth = max(self.depth + 2, trace.num_layers)
+            self._deepened[beginning, kind] = deepen(trace.templates[kind], trace.num_layers, trace.period, depth)
+        return self._deepened[beginning, kind]
 
     def put_tensors(self, events: Array, begin: Place) -> None:
         """Writes the sizes of tensors into the events of a card. Raises `NoPrediction` where there is none."""
@@ -168,6 +185,21 @@ def place_at(events: Array, index: int, templates: CardTemplates, begin: Place) 
     """The module that an event of a card belongs to."""
     layer = int(events[index, LAYER]) + templates.first_layer(begin)
     return Place(layer, int(events[index, MODULE]))
+
+
+def _cache(template: Array, num_layers: int, attention_layers: int, depth: int) -> Array:
+    """The making of a cache of so many layers, of which `depth` are on the card as a whole.
+
+    The recorded ones are all alike, and nothing is given back meanwhile; at the end there is what is for all of them.
+    """
+    (first, last), (rest, _) = (spans_of_layers(template, num_layers)[number] for number in (1, num_layers + 1))
+    if np.any(template[:, OP] != Op.MALLOC):
+        raise NoPrediction("the making of a cache gives something back")
+    parts = [template[first:last]] * attention_layers + ([template[rest:]] if attention_layers else [template[:0]])
+    cache = np.concatenate(parts)
+    cache[:, LAYER] = np.repeat(np.minimum(np.arange(len(parts)), depth), list(map(len, parts)))
+    cache[:, BLOCK] = np.arange(len(cache))
+    return cache
 
 
 def _ended(template: Array, layer: int, module: int) -> Array:

@@ -7,9 +7,10 @@ card can be answered by a replay. A deep model is recorded with a few layers: th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -61,6 +62,11 @@ class Recorder(Observer):
         """What the model wants of scratch."""
         for card in self.cards:
             card.recording.scratch = lines
+
+    def split_sizes(self, tell: Callable[[], dict[str, Any]]) -> None:
+        """What the engine counts when it is told how much goes on which card."""
+        if len(self.cards) > 1:
+            self.cards[0].recording.split_sizes = tell()
 
     def stop(self) -> None:
         """What is still freed, now or much later, is no part of the recording any more."""
@@ -152,7 +158,10 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
 
+    split_sizes: dict[str, Any] | None = None
+
     def trace_of(beginning: Beginning | None) -> ParametricTrace:
+        nonlocal split_sizes
         recordings = []
         for lengths, is_whole in ((how.setup.whole_lengths(), True), (how.setup.load_lengths(), False)):
             for length in lengths:
@@ -160,6 +169,7 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
                 shallow = dataclasses.replace(how.case if beginning is None else beginning.case, max_seq_len=length)
                 num_layers = how.num_layers if beginning is None else beginning.num_layers
                 recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning))
+        split_sizes = recordings[0].split_sizes or split_sizes
         repeats = recordings[0].num_layers > 1 if case.more_devices else None
         solved = solve(recordings, how.setup, how.depth, repeats)
         return dataclasses.replace(solved, reading=how.reading.to_plain())
@@ -167,7 +177,7 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     if not case.more_devices:
         return trace_of(None)
     others = {beginning_of(Place(each.layer, each.module), each.depth): trace_of(each) for each in how.beginnings}
-    return SplitTrace({FIRST: trace_of(None), **others})
+    return SplitTrace({FIRST: trace_of(None), **others}, split_sizes)
 
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:

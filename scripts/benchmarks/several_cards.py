@@ -30,10 +30,10 @@ from bench.engines.registry import engine_of, rules_of
 from bench.forecast.predict import predict_fits_at
 from bench.forecast.search import Observation, found, next_probe
 from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.card_programs import SplitReplay
 from bench.trace.parametric import load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
-from bench.trace.split_replay import SplitReplay
 from bench.worker import cards, recorder, scenario
 from bench.worker.cards import preload
 

@@ -109,3 +109,35 @@ def test_what_each_card_held_is_told_again_or_skipped_in_words(in_process: Progr
     assert damaged.returncode == 1
     assert f"skipped {path.relative_to(tmp_path)}: damaged" in damaged.stderr
     assert len(json.loads(damaged.stdout)["skipped"]) == 1
+
+
+def test_a_gpu_split_fits_where_a_shorter_length_does_not_and_the_best_is_found(
+    in_process: Program, tmp_path: Path
+) -> None:
+    """A longer context moves a module to the next card; no boundary is contradictory, and two runs certify each."""
+    (tmp_path / "small.yaml").write_text(SMALL.replace("1200MiB", "1000MiB"))
+    given = ("device=2x./small.yaml", "model=llama_3_2_1b", "bpw=4.0", "cache=Q4")
+    failing = in_process("sweep", *given, "split=[0.66,2],[0.2,0.3]", "max_seq_len=21504")
+    assert failing.returncode == 0, failing.stderr
+    found = in_process("sweep", *given, "split=[0.66,2],best", "max_seq_len=auto")
+    assert found.returncode == 0, found.stderr
+    cases = _rows(tmp_path / "results", "cases")
+    errors = {row["split"]: row["error"] for row in cases if row["max_seq_len"] == 21504}
+    lack = "split=[0.2,0.3] holds no 21,504 tokens as the engine counts: it needs 1.3 on card 0 or 1.3 on card 1"
+    assert lack in errors["gpu_split(0.2,0.3)"]
+    assert "out of memory" in errors["gpu_split(0.66,2)"]
+    boundaries = {row["split"]: row for row in _rows(tmp_path / "results", "boundaries")}
+    manual, best = boundaries["gpu_split(0.66,2)"], boundaries["best"]
+    for row in (manual, best):
+        assert (row["certified"], row["contradictory"], row["fails_at"]) == (True, False, row["fits_at"] + 256)
+        assert row["predicted_fits_at"] == row["fits_at"]
+    assert any(note.endswith("16,640 to 18,176, 20,736 to 21,504") for note in manual["notes"])
+    assert (manual["best_split"], manual["predicted_auto_fits_at"]) == (None, None)
+    assert best["fits_at"] >= manual["fits_at"] > best["predicted_auto_fits_at"] > 0
+    gained = f"{best['fits_at'] - best['predicted_auto_fits_at']:,} tokens more than split=auto"
+    assert f"split={best['best_split']} is best: {gained}" in " ".join(found.stdout.split())
+    typed = in_process("sweep", *given, f"split={best['best_split']}", f"max_seq_len={best['fits_at']}")
+    assert typed.returncode == 0, typed.stderr
+    again = [row for row in _rows(tmp_path / "results", "cases") if row["max_seq_len"] == best["fits_at"]]
+    peaks = {row["split"]: row["peak_reserved_bytes"] for row in again if row["outcome"] == "fits"}
+    assert peaks.pop("best") == peaks[f"gpu_split({best['best_split'][1:-1]})"]

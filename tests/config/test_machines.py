@@ -141,7 +141,7 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
         ({"gpu_split": [20, -1]}, "-1 is no number of GiB"),
         ({"gpu_split": [20, "much"]}, "much is no number of GiB"),
         ({"gpu_split": [20, float("inf")]}, "inf is no number of GiB"),
-        ({"split": "row"}, "allowed are auto, gpu_split, tensor_parallel, or GiB for each card: [20,24]"),
+        ({"split": "row"}, "allowed are auto, gpu_split, best, tensor_parallel, or GiB for each card: [20,24]"),
         ({"split": "gpu_split"}, "how many GiB for each card?"),
         ({"split": "auto", "gpu_split": [20, 24]}, "leave one of the two out"),
         ({"split": [20, 24], "gpu_split": [20, 24]}, "give one of the two"),

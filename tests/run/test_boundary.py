@@ -46,6 +46,12 @@ class Oracle:
     def fits_at(self, search: Search) -> int | None:
         return self.right if self.left <= 0 else self.says
 
+    def gaps(self, search: Search) -> None:
+        """Lengths that fit have none."""
+
+    def auto_fits_at(self, search: Search) -> None:
+        """The split is none that could be compared."""
+
     def advise(self, search: Search) -> str:
         self.advised += 1
         return "bpw=2 would fit"

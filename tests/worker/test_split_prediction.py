@@ -15,9 +15,9 @@ from bench.core.case import Case
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.engines.exllamav2.splits import split_replayer
+from bench.trace.card_programs import SplitReplay
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
-from bench.trace.split_replay import SplitReplay
 from bench.worker import recorder
 from tests.worker.predicted_and_simulated import case_of, little_garbage, peaks_of, run, tensor_bytes_of
 

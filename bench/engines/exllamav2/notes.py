@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.core.case import PAGE, Case
-from bench.core.split import Split, SplitBy
+from bench.core.split import GAPS_NOTE, Split, SplitBy
 from bench.engines.exllamav2.version import ENGINE
 from bench.engines.positions import positions_note
 from bench.engines.reading import Reading
@@ -14,10 +14,6 @@ from bench.engines.windows import windows_note
 SDPA_NOTE = (
     f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
     "install flash-attn or use attention=matmul"
-)
-GAPS_NOTE = (
-    "with gpu_split the lengths that fit may have gaps: a longer context can move a module to the next card, and fit "
-    "where a shorter one does not (docs/several-cards.md)"
 )
 _SCALED = 32  # values that share a scale in a quantised cache (ExLlamaV2's cache.py, cache_q.cuh)
 # Keys that the engine reads at the top level alone, and what each does.

@@ -13,6 +13,7 @@ from bench.report.naming.models import Names
 from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, cells_of, lines_of
 from bench.report.tables.parts import BoundaryAtFit
 from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
+from bench.report.text.splits import best_split_words
 from bench.report.text.units import tokens
 from bench.report.text.verdicts import short
 
@@ -130,6 +131,8 @@ def _remarks(row: BoundaryRow) -> list[str]:
         known += [] if row["predicted_fits_at"] is None else [f"predicted to end at {tokens(row['predicted_fits_at'])}"]
         known += [row["error"]] if row["error"] else []
         remarks.append(", ".join(["not certified", *known]))
+    if split := best_split_words(row["best_split"], row["fits_at"], row["predicted_auto_fits_at"]):
+        remarks.append(split)
     if row["contradictory"]:
         remarks.append("contradictory, a length fitted at or above one that failed")
     return remarks

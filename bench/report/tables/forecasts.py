@@ -29,6 +29,7 @@ from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import Told, left_aligned
 from bench.report.text.render import as_rich as table_as_rich
+from bench.report.text.splits import best_split_words
 from bench.report.text.units import duration, gib, is_near_timeout, rate, size, tokens
 
 # What a person reads on a screen; whoever redirects the output gets every row.
@@ -111,7 +112,7 @@ class ForecastTable:
             Text(f"{self._where(among)}{reason}", "" if len(among) < len(self.rows) else "bold")
             for reason, among in reasons.items()
         ]
-        notes += [self._said(row) for row in self.rows if row.gains or row.advice]
+        notes += [self._said(row) for row in self.rows if row.gains or row.advice or row.best_split]
         of_rows: dict[str, list[ForecastRow]] = {}
         for row in self.rows:
             for note in row.notes:
@@ -137,7 +138,8 @@ class ForecastTable:
 
     def _said(self, row: ForecastRow) -> Text:
         """What a row's memory goes to, and what one would gain."""
-        said = [_largest(row), row.advice, *(_gain(row, gain) for gain in row.gains or [])]
+        split = best_split_words(row.best_split, row.predicted_fits_at, row.predicted_auto_fits_at)
+        said = [split, _largest(row), row.advice, *(_gain(row, gain) for gain in row.gains or [])]
         return Text(f"{self.name(row)}: " + "; ".join(filter(None, said)))
 
 

@@ -302,7 +302,10 @@ def _as_copyable(alike: list[Recommendation], naming: Naming) -> Copyable:
     axes, setting = naming.axes([answer]), answer.setting
     assert setting is not None  # only what is recommended can be copied
     told = [f"{axes.bits(setting)} bpw", f"{setting['cache']} cache", how(setting), *axes.others(_row(answer))]
-    chosen = Chosen(answer.identity["model"], setting, answer.batch_size or 1, answer.max_seq_len or 0)
+    length = answer.max_seq_len or 0
+    if answer.best_split is not None:  # it is the best one at the row's own length
+        setting, length = {**setting, "split": f"gpu_split({answer.best_split[1:-1]})"}, answer.row_max_seq_len or 0
+    chosen = Chosen(answer.identity["model"], setting, answer.batch_size or 1, length)
     lengths = [tokens(length) for length in by_length]
     shorter = f"; for {' or '.join(lengths[1:])} tokens write that length" if lengths[1:] else ""
     return Copyable(

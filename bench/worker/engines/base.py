@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bench.core.case import Case
 from bench.engines.reading import Reading
@@ -64,6 +65,12 @@ class Listener(Protocol):
 
     def scratch(self, lines: list[tuple[int, int]]) -> None:
         """The model wants the most of a + b · max_input_len bytes of scratch, over all pairs (a, b)."""
+
+    def split_sizes(self, tell: Callable[[], dict[str, Any]]) -> None:
+        """`tell` says, in plain values, what the engine counts of a model when it is told how much goes on which card.
+
+        It may raise `NoPrediction`, and is called where there are several cards.
+        """
 
 
 class RecordedEngine(Protocol):

@@ -12,6 +12,7 @@ from bench.engines.exllamav2.setup import Setup
 from bench.trace.template import SHOWN_PERIODS
 from bench.worker.engines.base import Beginning, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
+from bench.worker.engines.exllamav2.map_sizes import map_sizes
 from bench.worker.engines.exllamav2.readable import read_config
 from bench.worker.engines.exllamav2.several_cards import begin_a_card, on_two_cards
 from bench.worker.engines.exllamav2.shallow import with_layers
@@ -76,6 +77,7 @@ def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[N
 
     With a `beginning`, its module goes to the second card: of the first it is told that it does not fit.
     """
+    from exllamav2.embedding import ExLlamaV2Embedding
     from exllamav2.model import ExLlamaV2
 
     make, forward_chunk = ExLlamaV2.__init__, ExLlamaV2.forward_chunk
@@ -84,14 +86,28 @@ def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[N
         make(self, *args, **kwargs)
         listener.scratch(_scratch(self))
         layer, number = -1, -1
+        numbered = []
         for module in self.modules:
             own = getattr(module, "layer_idx", None)
             before, layer = layer, own if own is not None else (-1 if layer < 0 else self.config.num_hidden_layers)
             number = number + 1 if layer == before else 0
             for name in ("set_device_idx", "load", "forward"):
                 setattr(module, name, _marking(getattr(module, name), listener, layer, number))
+            if not isinstance(module, ExLlamaV2Embedding):  # they stay on the host
+                numbered.append((layer, number, module))
             if beginning is not None and (layer, number) == (beginning.layer, beginning.module):
                 begin_a_card(module)
+        if beginning is None:
+            self.set_device_map = telling(self, numbered)
+
+    def telling(model: Any, numbered: list[tuple[int, int, Any]]) -> Callable[..., Any]:
+        set_device_map = model.set_device_map
+
+        def told(*args: Any, **kwargs: Any) -> Any:
+            listener.split_sizes(lambda: map_sizes(model, numbered).to_plain())
+            return set_device_map(*args, **kwargs)
+
+        return told
 
     def marked_forward_chunk(self: Any, **kwargs: Any) -> Any:
         q_len = kwargs["input_ids"].shape[1]
