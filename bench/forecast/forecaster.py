@@ -28,6 +28,7 @@ from bench.trace.passes import NoPrediction
 
 _KEPT_REPLAYERS = 16
 _KEPT_BOUNDARIES = 64
+_BEST_IS_PREDICTED = "split=best is found by predictions, and there is none"
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,20 @@ class Forecaster:
         """Of a search with `split=best`, the boundary with `split=auto`; None of any other."""
         return self.fits_at(Search(_with_auto(search.longest))) if _asks_for_the_best(search.longest) else None
 
-    def resolved(self, case: Case) -> Case:
-        """The case with the gpu_split that is best for it, where that is asked for. Raises `NoPrediction`."""
+    def resolved(self, case: Case) -> Case | str:
+        """The case with the gpu_split that is best for it, where that is asked for; or why nobody can tell."""
         if not _asks_for_the_best(case):
             return case
         replayer = self._replayer(case)
         if isinstance(replayer, str):
-            raise NoPrediction(replayer)
+            return f"{_BEST_IS_PREDICTED}: {replayer}"
         limits = self._calibration.limits(case)
         assert isinstance(replayer, BestReplayer)
         assert isinstance(limits, MachineLimits)
-        split_gib = replayer.split_gib(case.max_seq_len, limits)
+        try:
+            split_gib = replayer.split_gib(case.max_seq_len, limits)
+        except NoPrediction as reason:
+            return f"{_BEST_IS_PREDICTED}: {reason}"
         return replace(case, split=str(Split(SplitBy.GPU_SPLIT, split_gib)))
 
     def forecast(self, work: Case | Search) -> Forecast:

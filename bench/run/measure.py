@@ -22,7 +22,6 @@ from bench.run.progress import Progress
 from bench.run.row import Measurement, make_row, now
 from bench.run.telemetry import Sampler
 from bench.run.verdict import judge
-from bench.trace.passes import NoPrediction
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,7 @@ class Measurer:
         One case at a time runs on a real GPU.
         """
         uuids = uuids_of(case.devices)
-        try:
-            to_run: Case | str = self.forecaster.resolved(case)
-        except NoPrediction as reason:
-            to_run = f"split=best is found by predictions, and there is none: {reason}"
+        to_run = self.forecaster.resolved(case)
         with reserved(uuids, self.stop):
             if self.stop.is_set():
                 return None
