@@ -19,6 +19,7 @@ from bench.commands.command_line import commands_of, make_parser
 from bench.config import compose as config
 from bench.config.settings import AUTO, DeviceSettings, ModelSettings, Settings
 from bench.core.errors import ExitCode
+from bench.engines.registry import engines
 
 _SHELLS = Path(__file__).parent / "shells"
 _FOLDER = "/"  # in place of values: any folder
@@ -81,6 +82,7 @@ def _values() -> dict[str, list[str]]:
     found |= {group: config.names(group) for group in ("model", "device", "experiment")}
     found["device"].append("all")
     found["max_seq_len"] = [AUTO]
+    found["cache"] = list(dict.fromkeys(name for engine in engines() for name in engine.caches))
     return dict(sorted({**found, "model.path": [_FOLDER], "results_dir": [_FOLDER], "hydra/launcher": []}.items()))
 
 

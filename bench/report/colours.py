@@ -7,14 +7,14 @@ import colorsys
 from bench.core.caches import CACHES, fineness
 
 # Okabe and Ito's palette, safe for the colour-blind.
-_NAMED = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
+CACHE_COLOURS = dict(zip(CACHES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 _MOST_BITS = 16  # of a key and a value together, where neither is FP16
 
 
 def cache_colour(cache: str) -> str:
     """As `#RRGGBB`. Of pairs of bits the hue follows the bits in all, and the lightness those of the keys."""
-    if cache in _NAMED:
-        return _NAMED[cache]
+    if cache in CACHE_COLOURS:
+        return CACHE_COLOURS[cache]
     total, key = fineness(cache)
     rgb = colorsys.hls_to_rgb(total / (_MOST_BITS + 2), 0.25 + key / 25, 0.65)
     return "#" + "".join(f"{round(255 * part):02X}" for part in rgb)

@@ -26,6 +26,7 @@ from bench.config.cases import plan_sweep
 from bench.core.case import PAGE, Case
 from bench.core.messages import Entered, Message, last
 from bench.core.split import Split, SplitBy
+from bench.engines.base import PredictionRules
 from bench.engines.registry import engine_of, rules_of
 from bench.forecast.predict import predict_fits_at
 from bench.forecast.search import Observation, found, next_probe
@@ -173,7 +174,8 @@ def main() -> None:
         if recorded_as != cache_type:
             cache_type = chosen.choice(("Q8", "Q6", "Q4"))
         case = case_of(model, bpw, cache_type, chunk, SplitBy.AUTO)
-        spec, rules = engine_of(ENGINE), rules_of(ENGINE)
+        spec, rules = engine_of(ENGINE), rules_of(ENGINE).prediction
+        assert isinstance(rules, PredictionRules)
         recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, SplitBy.AUTO)
 
         trace = recorded.with_cache(rules.with_cache, cache_type)

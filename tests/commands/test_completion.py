@@ -138,5 +138,9 @@ def test_completions_are_keys_and_names() -> None:
     assert {"bpw", "model.path", "device.index", "vram_limit_by", "hydra/launcher"} <= values.keys()
     assert "llama_3_8b" in values["model"]
     assert {"rtx_3090", "all", "cuda"} <= set(values["device"])
-    assert (values["lazy"], values["engine"]) == (["true", "false"], ["exllamav2"])
-    assert {"FP16", "Q4"} <= set(values["cache"])
+    assert (values["lazy"], values["engine"]) == (
+        ["true", "false"],
+        ["exllamav2", "exllamav3", "auto"],
+    )
+    assert values["load"] == ["single", "autosplit"]
+    assert {"FP16", "Q4", "k8v5"} <= set(values["cache"])

@@ -149,7 +149,7 @@ def test_a_sparse_one_takes_no_disk(in_process: Program, tmp_path: Path) -> None
         (["--out", "there"], "there is there already"),
         (["--out", "new", "bpw=2.5,4.0"], "one checkpoint is made at a time"),
         (["--out", "new", "bpw=12"], "EXL2 weights have 2.0 to 8.0 bits"),
-        (["--out", "new", "cache=Q4"], "depends on model, bpw and head_bits alone"),
+        (["--out", "new", "cache=Q4"], "depends on model, bpw, head_bits and engine alone"),
         (["--out", "new", "--shard-size", "many"], "is not a size"),
         (["--out", "new", "--shard-size", "4"], "did you mean 4GiB?"),
         (["--out", "new", "--seed", "-1"], "give a number from 0"),

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
+from bench.report.colours import CACHE_COLOURS
 from bench.report.html.figures import COLOURS
-from bench.report.plots.style import CACHE_COLOURS
 from bench.report.tables.parts import KIND_COLOURS as PART_COLOURS
 
 # What the eye without long or medium cones sees, over linear RGB: Viénot, Brettel and Mollon (1999).
