@@ -4,6 +4,7 @@
 #   scripts/oracle.sh build allocator   what the allocator needs: torch for CUDA, gcc; 3 GB, a few minutes
 #   scripts/oracle.sh build             and the engine: CUDA's libraries, nvcc; 10 GB, 15 minutes on two cores
 #   scripts/oracle.sh allocator [...]   PyTorch's allocator beside our model of it
+#   scripts/oracle.sh expandable [...]  the same with expandable segments, a process a sequence
 #   scripts/oracle.sh engine [...]      the engine on the null GPU beside the simulated card
 #   scripts/oracle.sh machines [...]    the engine on two and three null GPUs beside simulated cards
 #   scripts/oracle.sh renew             all of them, and the recorded vectors that the test suite replays
@@ -75,16 +76,17 @@ case "${1:-}" in
 build)
     if [ "${2:-}" = allocator ]; then check 3 && build_allocator; else check 10 && build_engine; fi
     ;;
-allocator) run -m tests.oracle.allocator "${@:2}" ;;
+allocator | expandable) run -m "tests.oracle.$1" "${@:2}" ;;
 engine | machines)
     run -m "tests.oracle.$1" "${@:2}" --record "$dir/$1.json.gz"
     PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/$1.json.gz"
     ;;
 renew)
     run -m tests.oracle.allocator --operations 24000 --seeds 12 --record tests/oracle/vectors/allocator.npz
+    run -m tests.oracle.expandable --record tests/oracle/vectors/expandable.npz
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz
     run -m tests.oracle.machines --every 6 --record tests/oracle/vectors/machines.json.gz
     ;;
 python) run "${@:2}" ;;
-*) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -105,6 +105,7 @@ INSTEAD: dict[str, Instead] = {
         for command in (
             "./scripts/oracle.sh build allocator",
             "./scripts/oracle.sh allocator --operations 1000000",
+            "./scripts/oracle.sh expandable --operations 120000",
             "./scripts/oracle.sh build",
             "./scripts/oracle.sh engine",
             "./scripts/oracle.sh machines",

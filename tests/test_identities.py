@@ -71,6 +71,7 @@ _SETTING: dict[str, st.SearchStrategy[Any]] = {
     "engine": st.sampled_from(["exllamav2", "exllamav3"]),
     "attention": st.sampled_from(["auto", "flash", "sdpa", "matmul"]),
     "batch_size": st.sampled_from([1, 2, 16]),
+    "allocator": st.sampled_from(["native", "expandable"]),
     "max_input_len": st.sampled_from([512, 2048]),
     "max_attention_size": st.sampled_from([512**2, 2048**2]),
     "vram_limit_bytes": st.sampled_from([None, 8 * GIB, 8 * GIB + 1, 4 * GIB]),

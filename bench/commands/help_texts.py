@@ -27,6 +27,7 @@ device.index=0+1 (several real ones: untested on hardware)
 load=autosplit
   split: on several cards auto (load_autosplit), best, tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
+  allocator: segments of PyTorch's allocator: auto (what the engine sets), native, expandable
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU \
 another process holds the rest (vram_limit_by=process), or PyTorch's allocator is capped (vram_limit_by=allocator)
 """

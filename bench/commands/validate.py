@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.allocator.snapshot import Recording, replay
 from bench.config.cases import plan_sweep
+from bench.core.case import NATIVE
 from bench.core.errors import BadInput, ExitCode
 from bench.launch.snapshots import record_snapshot
 from bench.launch.versions import installed_versions
@@ -30,6 +31,8 @@ def record(folder: Path, overrides: Sequence[str]) -> int:
     cases = plan_sweep(overrides).cases
     if not cases or any(case.device.is_simulated for case in cases):
         raise BadInput("a recording is of a real GPU at given lengths: device=cuda max_seq_len=…")
+    if any(case.allocator != NATIVE for case in cases):
+        raise BadInput("allocator=expandable: recordings are replayed segment by segment; give allocator=native")
     folder.mkdir(parents=True, exist_ok=True)
     names = WorkNames(cases)
     failed = False

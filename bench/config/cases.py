@@ -161,6 +161,7 @@ def _work_on(
             "more_devices": tuple(more_devices),
             "engine": engine.name,
             "cache": cache,
+            "allocator": engine.allocator if settings.allocator.name == AUTO else settings.allocator.name,
             "split": split,
             "lazy": lazy,
             "bpw": bpw,

@@ -17,7 +17,7 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.units import parse_rate, parse_size, parse_tokens
-from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, UNQUANTISED_BPW
+from bench.core.case import ALLOCATORS, DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, UNQUANTISED_BPW
 from bench.engines.registry import NAMES as ENGINES
 from bench.engines.registry import bits_in_words, caches_in_words, engine_of, engines
 from bench.scenarios.registry import NAMES as SCENARIOS
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Engine = Enum
     Scenario = Enum
     Attention = Enum
+    Allocator = Enum
 else:
     # `auto` is the engine of the weights, and the default one where there are none.
     Engine = Enum("Engine", {name: name for name in (*ENGINES, "auto")})
@@ -34,6 +35,8 @@ else:
     Attention = Enum(
         "Attention", {"auto": "auto", **{name: name for engine in engines() for name in engine.attentions}}
     )
+    # `auto` is what the engine has PyTorch use.
+    Allocator = Enum("Allocator", {name: name for name in ("auto", *ALLOCATORS)})
 
 
 def _named(choices: type[Enum], name: str) -> Any:
@@ -43,6 +46,7 @@ def _named(choices: type[Enum], name: str) -> Any:
 _ENGINE = _named(Engine, "auto")
 _SCENARIO = _named(Scenario, DEFAULT_SCENARIO)
 _ATTENTION = _named(Attention, "auto")
+_ALLOCATOR = _named(Allocator, "auto")
 
 
 class Load(Enum):
@@ -249,6 +253,7 @@ class Settings:
         BeforeValidator(_member_of(Attention, _ATTENTION_SYNONYMS)),
         Allowed(_names_of(Attention)),
     ] = _ATTENTION
+    allocator: Annotated[Allocator, BeforeValidator(_member_of(Allocator)), Allowed(_names_of(Allocator))] = _ALLOCATOR
     batch_size: Count = 1
     max_input_len: Length = 2048
     max_attention_size: Annotated[

@@ -96,12 +96,12 @@ class EngineSpec:
     `name` is that of its package, `title` what people call it, `extension` its compiled module. `caches` begin with the
     most precise, `caches_in_words` names them for people, and `cache_synonyms` are other ways to write them.
     `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are what others call
-    them. `least_bpw` and `most_bpw` are those of its quantised weights. `has_max_attention_size` says whether it can be
-    told to bound queries times keys. `context_step` divides every length of its cache, in tokens. `several_cards` says
-    whether it is measured on more than one, `makes_checkpoints` whether checkpoints with random weights can be made for
-    it; `layout_note` is what to know of the bit widths of one that has no weights yet. `architectures` are those that
-    it has code for, by their names in config.json. `length_keys` are the keys of config.json in which it looks for a
-    length, in its order, and
+    them. `allocator` is the kind of segments that it has PyTorch use, one of `ALLOCATORS`. `least_bpw` and `most_bpw`
+    are those of its quantised weights. `has_max_attention_size` says whether it can be told to bound queries times
+    keys. `context_step` divides every length of its cache, in tokens. `several_cards` says whether it is measured on
+    more than one, `makes_checkpoints` whether checkpoints with random weights can be made for it; `layout_note` is what
+    to know of the bit widths of one that has no weights yet. `architectures` are those that it has code for, by their
+    names in config.json. `length_keys` are the keys of config.json in which it looks for a length, in its order, and
     `default_length` is what it takes where there is none; None for an engine that takes no length from config.json.
     `decode_efficiency` is the share of a card's bandwidth that decoding reaches, None where nothing published tells it.
     `unpacks_cache` says whether decoding unpacks a quantised cache to FP16 before it is read. `warm_up_tokens` are
@@ -117,6 +117,7 @@ class EngineSpec:
     cache_synonyms: Mapping[str, str]
     attentions: tuple[str, ...]
     attention_synonyms: Mapping[str, str]
+    allocator: str
     least_bpw: float
     most_bpw: float
     head_bits: tuple[int, ...]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import bench
+from bench.core.case import EXPANDABLE, NATIVE
 
 # The user's variables that a child gets. Others could change the result, or are private: the row keeps them all.
 _KEPT = {
@@ -14,9 +15,9 @@ _KEPT = {
     *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
     *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME"),
 }
-# PyTorch's defaults, pinned: other settings of the allocator give other results.
+# Of the names of PyTorch's settings this one is the oldest, and the one that engines look at.
+_ALLOCATOR_SETTINGS = "PYTORCH_CUDA_ALLOC_CONF"
 _PINNED = {
-    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:False",
     "CUDA_MODULE_LOADING": "LAZY",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     "TOKENIZERS_PARALLELISM": "false",
@@ -24,9 +25,10 @@ _PINNED = {
 }
 
 
-def child_environment(device_kind: str, uuids: Sequence[str] = ()) -> dict[str, str]:
+def child_environment(device_kind: str, uuids: Sequence[str] = (), allocator: str = NATIVE) -> dict[str, str]:
     """The whole environment of a child; it is recorded in the row.
 
+    PyTorch's allocator has its default settings, and the segments of `Case.allocator`: others give other results.
     Of the real GPUs it sees those of `uuids`, in this order, and the first where none are given; with a simulated card
     it sees none.
     """
@@ -35,4 +37,5 @@ def child_environment(device_kind: str, uuids: Sequence[str] = ()) -> dict[str, 
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, kept.get("PYTHONPATH")]))
     visible = "" if device_kind == "simulated" else (",".join(uuids) or "0")
     threads = {"OMP_NUM_THREADS": "1"} if device_kind == "simulated" else {}
-    return {**kept, **_PINNED, **threads, "CUDA_VISIBLE_DEVICES": visible}
+    settings = {_ALLOCATOR_SETTINGS: f"expandable_segments:{allocator == EXPANDABLE}"}
+    return {**kept, **settings, **_PINNED, **threads, "CUDA_VISIBLE_DEVICES": visible}

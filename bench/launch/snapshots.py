@@ -16,7 +16,7 @@ def record_snapshot(case: Case, path: Path) -> bool:
     done = subprocess.run(
         [sys.executable, "-m", "bench.worker", "snapshot", str(path)],
         input=case.to_json(),
-        env=child_environment(case.device.kind, uuids_of(case.devices)),
+        env=child_environment(case.device.kind, uuids_of(case.devices), case.allocator),
         text=True,
         check=False,
     )

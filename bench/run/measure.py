@@ -57,7 +57,7 @@ class Measurer:
                     return None
         totals_bytes = [device.total_memory_bytes for device in case.devices]
         verdict = judge(ending, self.timeout_s, totals_bytes, case.limits_bytes)
-        environment = child_environment(case.device.kind, uuids)
+        environment = child_environment(case.device.kind, uuids, case.allocator)
         best_split = to_run.split if isinstance(to_run, Case) and to_run is not case else None
         measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment, best_split)
         row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))

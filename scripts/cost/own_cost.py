@@ -62,7 +62,10 @@ def _plain(case: Case) -> dict[str, Any]:
     sizes = [case.max_seq_len, case.max_input_len, case.batch_size, case.repeats]
     done = subprocess.run(
         [sys.executable, _PLAIN, str(case.model.path), case.cache, "lazy" if case.lazy else "load", *map(str, sizes)],
-        env={**child_environment("cuda", uuids_of(case.devices)), "PLAIN_SPEED_ATTENTION": case.attention},
+        env={
+            **child_environment("cuda", uuids_of(case.devices), case.allocator),
+            "PLAIN_SPEED_ATTENTION": case.attention,
+        },
         stdout=subprocess.PIPE,
         text=True,
         check=False,

@@ -23,9 +23,10 @@ from bench.config.lengths import lengths_of
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings, Settings
 from bench.config.units import parse_rate, parse_size
-from bench.core.case import Case, ModelSpec, Search
+from bench.core.case import DEFAULT_ENGINE, Case, ModelSpec, Search
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.engines.registry import engine_of
 from bench.nvml import Gpu
 
 GIB = 1 << 30
@@ -84,6 +85,19 @@ def test_a_list_of_lengths_is_walked_like_an_axis() -> None:
 def test_a_nested_key_can_be_an_axis() -> None:
     searches = plan_sweep(["device=rtx_4090", f"device.total_memory_bytes={8 * GIB},{16 * GIB}"]).searches
     assert [search.longest.device.total_memory_bytes for search in searches] == [8 * GIB, 16 * GIB]
+
+
+def test_the_allocator_is_the_engine_s_own_unless_one_is_named() -> None:
+    allocators = {
+        word: [search.longest.allocator for search in plan_sweep([f"allocator={word}", "max_seq_len=auto"]).searches]
+        for word in ("auto", "native", "Expandable", "native,expandable")
+    }
+    assert allocators == {
+        "auto": [engine_of(DEFAULT_ENGINE).allocator],
+        "native": ["native"],
+        "Expandable": ["expandable"],
+        "native,expandable": ["native", "expandable"],
+    }
 
 
 def test_a_bpw_of_16_is_allowed() -> None:
@@ -530,6 +544,7 @@ CHANGES: list[dict[str, Any]] = [
     {"vram_limit_by": "process"},
     {"repeats": 1},
     {"max_attention_size": 1024**2},
+    {"allocator": "expandable"},
 ]
 
 

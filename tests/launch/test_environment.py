@@ -48,6 +48,12 @@ def test_what_memory_depends_on_is_pinned_whatever_the_user_set(
     assert child_environment("cuda", ["GPU-1"])[name] == value
 
 
+def test_the_segments_of_pytorch_s_allocator_are_the_cases() -> None:
+    for allocator, settings in (("native", "expandable_segments:False"), ("expandable", "expandable_segments:True")):
+        for kind in ("simulated", "cuda"):
+            assert child_environment(kind, ["GPU-1"], allocator)["PYTORCH_CUDA_ALLOC_CONF"] == settings
+
+
 def test_what_the_child_needs_to_run_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/models")
     monkeypatch.setenv("PYTHONPATH", "/mine")

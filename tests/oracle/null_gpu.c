@@ -14,8 +14,8 @@
  * CUDA counts those that CUDA_VISIBLE_DEVICES names, by number or UUID, in its order; NVML counts all.
  *
  * How to read it: 1. the cards, 2. their memory, 3. copies, 4. kernels, 5. streams and events, 6. facts about a card,
- * 7. cuBLAS, 8. the driver, 9. NVML. A function that PyTorch never calls here is not answered: the program ends with
- * "undefined symbol" or an error of the real library, not with a wrong number.
+ * 7. cuBLAS, 8. the driver (its virtual memory: null_gpu_pages.h), 9. NVML. A function that PyTorch never calls here is
+ * not answered: the program ends with "undefined symbol" or an error of the real library, not with a wrong number.
  *
  * Build: cc -shared -fPIC -O2 -I<CUDA 13 headers> -Wl,-soname,libcuda.so.1 -o libcuda.so.1 null_gpu.c
  * The soname is that of the driver: whoever opens libcuda.so.1 by name finds this library already there.
@@ -112,7 +112,7 @@ __attribute__((constructor)) static void start(void) {
 /* 2. Memory: addresses out of a range that is reserved and never backed, always upwards; so no two allocations of a
  * process ever have the same address, and ties of the allocator's best fit break by age. */
 
-#define RANGE (1ull << 45)
+#define RANGE (1ull << 46)
 #define ALIGNMENT (2ull << 20)
 static char *range, *next;
 static struct allocation { char *address; size_t bytes; int card; } *allocations;
@@ -175,12 +175,15 @@ static void tell_others(void) {
     if (!mine && holdings) abort(); /* more processes than there is room for */
 }
 
+static void need_range(void) {
+    if (range) return;
+    range = next = mmap(NULL, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) abort();
+}
+
 API cudaError_t cudaMalloc(void **out, size_t bytes) {
     pthread_mutex_lock(&lock);
-    if (!range) {
-        range = next = mmap(NULL, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (range == MAP_FAILED) abort();
-    }
+    need_range();
     if (bytes > left_on(current())) {
         pthread_mutex_unlock(&lock);
         return fail(cudaErrorMemoryAllocation);
@@ -585,6 +588,8 @@ API int cuCtxGetCurrent(void **context) { *context = &something; return 0; }
 API int cuCtxSetCurrent(void *context) { return 0; }
 API int cuGetErrorString(int error, const char **text) { *text = "an error of the null GPU"; return 0; }
 
+#include "null_gpu_pages.h"
+
 API cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version,
                                                  unsigned long long flags,
                                                  enum cudaDriverEntryPointQueryResult *result) {
@@ -664,7 +669,8 @@ API int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, s
 /* PyTorch looks these up together with what it needs, and asks them about NVLink only. */
 API int nvmlDeviceGetNvLinkRemoteDeviceType(void *device, unsigned link, int *type) { return 3; }
 API int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *device, unsigned link, void *pci) { return 3; }
-API int nvmlDeviceGetGpuFabricInfoV(void *device, void *info) { return 3; }
+/* No fabric: its state, after version, cluster, status and clique, is "not supported". */
+API int nvmlDeviceGetGpuFabricInfoV(void *device, void *info) { ((unsigned char *)info)[28] = 0; return 0; }
 API int nvmlDeviceGetComputeRunningProcesses(void *device, unsigned *count, struct nvml_process *processes) {
     return *count = 0;
 }

@@ -140,8 +140,9 @@ def test_every_architecture_is_predicted_to_the_byte(layouts: Path, architecture
         ({"lazy": True}, {"load", None}),
         ({"attention": "matmul", "cache": "Q4"}, {"load", "prefill", "given back"}),
         ({"attention": "sdpa", "batch_size": 3}, {"load", "cache", "prefill", "given back"}),
+        ({"attention": "sdpa", "allocator": "expandable"}, {"load", "cache", "prefill", None}),
     ],
-    ids=["load", "lazy", "matmul", "sdpa"],
+    ids=["load", "lazy", "matmul", "sdpa", "expandable"],
 )
 def test_a_full_card_is_predicted_in_every_phase(layouts: Path, axes: dict[str, Any], ends: set[str | None]) -> None:
     """Cards from too small for the weights to just large enough: cached segments given back, and memory running out."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.allocator.limits import MachineLimits, limits_of
+from bench.allocator.limits import MachineLimits, case_limits
 from bench.core.case import Case
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
@@ -63,7 +63,7 @@ def told(replay: SplitReplay) -> Ending:
 
 
 def limits(case: Case) -> MachineLimits:
-    return MachineLimits.of(limits_of(device, None) for device in case.devices)
+    return MachineLimits.of(case_limits(device, None, case) for device in case.devices)
 
 
 def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[float, ...], str]]:
@@ -81,7 +81,7 @@ def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[flo
     ("architecture", "axes"),
     [
         ("CohereForCausalLM", {"max_input_len": 256}),
-        ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa"}),
+        ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa", "allocator": "expandable"}),
     ],
 )
 def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: str, axes: dict[str, Any]) -> None:

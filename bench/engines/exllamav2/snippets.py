@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.core.case import MAX_ATTENTION_SIZE, PAGE
+from bench.core.case import EXPANDABLE, MAX_ATTENTION_SIZE, NATIVE, PAGE
 from bench.core.split import Split, SplitBy
 from bench.engines.base import Chosen, Snippet, wanted_weights
 
@@ -14,6 +14,9 @@ _SWITCHES = {
     "matmul": ("no_flash_attn", "no_xformers", "no_sdpa"),
 }
 
+_SET_ALLOCATOR = {
+    EXPANDABLE: ("import os", 'os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # before torch'),
+}
 _DEFAULT_RESERVE_MIB = [192, 64]  # the engine's own on its first card and on others (exllamav2/model.py:551)
 
 
@@ -30,8 +33,10 @@ def exllamav2(chosen: Chosen) -> str:
     setting = chosen.setting
     cache = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
     sizes = f"batch_size={chosen.batch_size}, max_seq_len={chosen.max_seq_len}"
+    imported = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config"
     lines = [
-        f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config",
+        *_SET_ALLOCATOR.get(setting["allocator"] or NATIVE, ()),
+        imported,
         "",
         f'config = ExLlamaV2Config("DIR")  # {wanted_weights(chosen)}',
         f"config.max_seq_len = {chosen.max_seq_len}",
@@ -50,7 +55,7 @@ def exllamav2(chosen: Chosen) -> str:
     if split is None or split.by is SplitBy.GPU_SPLIT:
         return "\n".join([*lines, f"model.load({gib or ''})", f"cache = {cache}(model, {sizes})"])
     first = "" if gib is None else f"{gib}, "
-    lines[0] = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Cache_TP, ExLlamaV2Config"
+    lines[lines.index(imported)] = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Cache_TP, ExLlamaV2Config"
     return "\n".join(
         [
             *lines,
@@ -74,6 +79,8 @@ def tabbyapi(chosen: Chosen) -> str:
     remarks += ["on one GPU it loads plainly, as with lazy=false"] if setting["lazy"] and split is None else []
     if split is not None and split.by is SplitBy.AUTO:
         remarks.append("its autosplit loads for the last token's logits alone, unlike the rows: it fits a little more")
+    if setting["allocator"] == EXPANDABLE:
+        remarks.append("its environment: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True")
     if setting["attention_requested"] not in (None, "auto", "flash"):
         remarks.append(f"it has no key for attention={setting['attention_requested']}")
     chunk = setting["max_input_len"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.core.case import NATIVE
 from bench.engines.base import CacheType, EngineSpec, Package, SimulatedSeconds, Weights
 
 SPEC = EngineSpec(
@@ -24,6 +25,7 @@ SPEC = EngineSpec(
         **dict.fromkeys(("torch_sdpa", "scaled_dot_product_attention"), "sdpa"),
         "eager": "matmul",
     },
+    allocator=NATIVE,  # PyTorch's default
     least_bpw=2.0,
     most_bpw=8.0,
     head_bits=(2, 3, 4, 5, 6, 8),  # exllamav2/conversion/qparams.py, qparams_headoptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.core.case import EXPANDABLE
 from bench.engines.base import EngineSpec, Package, Weights
 from bench.engines.exllamav3 import caches
 from bench.engines.exllamav3.architectures import ARCHITECTURES
@@ -16,6 +17,7 @@ SPEC = EngineSpec(
     # It has kernels of its own, and no way to ask for others (exllamav3/modules/attention_fn/dispatch.py).
     attentions=(),
     attention_synonyms={},
+    allocator=EXPANDABLE,  # exllamav3/__init__.py, where PYTORCH_CUDA_ALLOC_CONF is not set
     # exllamav3/conversion/convert_model.py: --bits and --head_bits. Single tensors have whole bits, or 1.5, 2.5 or 3.5
     # with its default codebook (allocation.py, HALF_RATES); their mean is any number.
     least_bpw=1.0,
