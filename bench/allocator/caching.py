@@ -22,6 +22,7 @@ from bench.allocator.expandable import grow, take_reaching_least, unmap_free_pag
 from bench.allocator.free_blocks import close_holes, leave_hole, remember_free, take_free_block
 from bench.allocator.sizes import SMALL_SIZE, round_size, segment_size
 from bench.allocator.state import (
+    ADDRESS,
     ALLOCATED,
     DEVICE_BYTES,
     FRACTION_LIMIT,
@@ -264,6 +265,10 @@ class CachingAllocator:
     def parts_at_peak(self) -> list[int]:
         """Bytes in use by part, when allocated bytes first were at their highest."""
         return [int(size) for size in self._state.parts[1]]
+
+    def address(self, row: int) -> int:
+        """Where a block begins."""
+        return int(self._state.blocks[row, ADDRESS])
 
     def block(self, row: int) -> Block:
         """What a block is now."""

@@ -29,7 +29,7 @@ class Claim:
     @property
     def address(self) -> int:
         """Where the block begins."""
-        return self._allocator.block(self.block).address
+        return self._allocator.address(self.block)
 
     def __del__(self) -> None:
         self._allocator.free(self.block)

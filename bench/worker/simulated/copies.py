@@ -20,6 +20,7 @@ from bench.worker.simulated.tensor import (
 )
 
 aten = torch.ops.aten
+_META = torch.device("meta")
 
 
 def _to_copy(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -135,7 +136,10 @@ def _alike(target: torch.Tensor, source: torch.Tensor) -> bool:
 
 def _empty(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     """Pinned memory is the host's: pages that nobody writes cost nothing here."""
-    if kwargs.get("pin_memory") and not is_cuda_device(kwargs.get("device")):
+    device = kwargs.get("device")
+    if is_cuda_device(device) and kwargs.get("memory_format") is None:
+        return cuda.fresh(cuda.card_named(device), func(args[0], dtype=kwargs.get("dtype"), device=_META))
+    if kwargs.get("pin_memory") and not is_cuda_device(device):
         return lazy_zeros(args[0], kwargs.get("dtype") or torch.get_default_dtype())
     return cuda.run(func, args, kwargs)
 
@@ -148,7 +152,7 @@ def _empty_like(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     source = args[0]
     if type(source) is SimulatedTensor and not kwargs.keys() - _OF_TYPE and source.meta.is_contiguous():
         dtype = kwargs.get("dtype") or source.meta.dtype
-        return cuda.fresh(source.card, torch.empty(source.meta.shape, dtype=dtype, device="meta"))
+        return cuda.fresh(source.card, torch.empty(source.meta.shape, dtype=dtype, device=_META))
     if kwargs.get("pin_memory") and cuda.card_of(args, kwargs) is None:
         return lazy_zeros(args[0].shape, kwargs.get("dtype") or args[0].dtype)
     return cuda.run(func, args, kwargs)

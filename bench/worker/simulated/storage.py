@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from bench.worker.simulated.card import Claim, SimulatedCard
 
@@ -15,6 +17,14 @@ class Storage:
     card: SimulatedCard
     claim: Claim | None
     size_bytes: int
+    _whole: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+
+    def view(self, dtype: torch.dtype, offset: int, size: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
+        """A meta tensor of some elements of that type in it, from the one at `offset` on."""
+        with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined, no-untyped-call]
+            if dtype not in self._whole:
+                self._whole[dtype] = torch.empty(self.size_bytes // dtype.itemsize, dtype=dtype, device="meta")
+            return self._whole[dtype].as_strided(size, strides, offset)
 
     def nbytes(self) -> int:
         """How many bytes it has, as PyTorch calls it."""

@@ -114,8 +114,7 @@ class SimulatedTensor(torch.Tensor):
     ) -> SimulatedTensor:
         """A tensor of this one's type in `source`, from its element `storage_offset` on; this one stays as it is."""
         strides = dense_strides(size) if stride is None else stride
-        whole = torch.empty(source.nbytes() // self.dtype.itemsize, dtype=self.dtype, device=_META)
-        return SimulatedTensor(source.card, whole.as_strided(size, strides, storage_offset), source.claim)
+        return SimulatedTensor(source.card, source.view(self.dtype, storage_offset, size, strides), source.claim)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"SimulatedTensor({tuple(self.meta.shape)}, {self.meta.dtype})"

@@ -65,22 +65,22 @@ def _small(name: str, *shape: int, dtype: str = "F16") -> Tensor:
     return Tensor(name, dtype, shape, Content.NORMAL, deviation=SMALL_DEVIATION)
 
 
-def _embedding(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _embedding(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     yield _small(f"{module.key}.weight", module.vocab_size, module.hidden_size)
 
 
-def _rms_norm(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _rms_norm(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     if not module.unweighted:
         width = widths.get(id(module), model.config.hidden_size)
         yield Tensor(module.tensor_key, "F16", (module.groups * width,), Content.ONES)
 
 
-def _layer_norm(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _layer_norm(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     width = widths.get(id(module), model.config.hidden_size)
-    yield Tensor(f"{module.key}.weight", "F16", (width,), Content.ONES)
+    yield Tensor(f"{module.key}.weight", "F16", width if isinstance(width, tuple) else (width,), Content.ONES)
 
 
-def _delta_net(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _delta_net(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     heads = module.num_v_heads
     yield _small(module.key_a_log, heads, dtype="F32")
     yield _small(module.key_dt_bias, heads, dtype="BF16")
@@ -89,7 +89,7 @@ def _delta_net(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[T
         yield _small(module.key_conv1d_weight, module.fdim_qkv, 1, kernel, dtype="BF16")
 
 
-def _mamba(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _mamba(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     for key in (module.key_a_log, module.key_dt_bias, module.key_d):
         yield _small(key, module.num_v_heads, dtype="BF16")
     yield _small(module.key_conv1d_weight, module.fdim_qkv, 1, module.conv_kernel_size, dtype="BF16")
@@ -97,18 +97,18 @@ def _mamba(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tenso
         yield _small(module.key_conv1d_bias, module.fdim_qkv, dtype="BF16")
 
 
-def _gated_norm(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _gated_norm(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     yield Tensor(f"{module.key}.weight", "BF16", (widths[id(module)],), Content.ONES)
 
 
-def _latent_attention(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _latent_attention(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     if module.indexer_mode:
         raise Unsupported("exllamav3's sparse attention (an indexer beside MLA) is not simulated")
     rows = module.num_q_heads * (module.qk_nope_head_dim + module.v_head_dim)
     yield _small(f"{module.key}.{module.key_kv_b}.weight", rows, module.kv_lora_rank)
 
 
-def _short_conv(module: Any, model: Any, widths: Mapping[int, int]) -> Iterator[Tensor]:
+def _short_conv(module: Any, model: Any, widths: Mapping[int, Any]) -> Iterator[Tensor]:
     channels = model.config.hidden_size
     yield _small(module.key_conv1d_weight, channels, 1, module.conv_kernel_size, dtype="BF16")
 
@@ -147,16 +147,17 @@ def _optional(module: Any) -> Iterator[Tensor]:
             raise Unsupported(f"{module.key}: the tensor {key(other)} is not known here")
 
 
-def _norm_widths(model: Any) -> dict[int, int]:
-    """The widths of norms that are not as wide as the hidden state, by the id of the module."""
-    widths: dict[int, int] = {}
+def _norm_widths(model: Any) -> dict[int, Any]:
+    """The widths, or whole shapes, of norms that are not as wide as the hidden state, by the id of the module."""
+    widths: dict[int, Any] = {}
     for module in model:
         head_dim = getattr(module, "head_dim", None)
         for name, heads in (("q_norm", "num_q_heads"), ("k_norm", "num_kv_heads"), ("v_norm", "num_kv_heads")):
             norm = getattr(module, name, None)
             if norm is not None and head_dim is not None:
-                spans = getattr(norm, "span_heads", False) or type(norm).__name__ == "LayerNorm"
-                widths[id(norm)] = head_dim * (getattr(module, heads) if spans else 1)
+                count = getattr(module, heads)
+                of_each = type(norm).__name__ == "LayerNorm"  # Cohere's: weights of its own for each head
+                widths[id(norm)] = (count, head_dim) if of_each else head_dim * (count if norm.span_heads else 1)
         kind = type(module).__name__
         if kind == "MLAttention":
             for name, width in (("q_a_layernorm", "q_lora_rank"), ("kv_a_layernorm", "kv_lora_rank")):

@@ -101,7 +101,9 @@ class Extension:
             names.update({name: getattr(functions, name) for name in public})
         for name, kind in _CLASSES.items():
             names[name] = partial(kind, self._buffers)
-        names.update(BC_LinearFP16=Unquantised, BC_GatedRMSNorm=_Kept, TritonKernel=_Launched, __getattr__=_missing)
+        # BC_GatedDeltaNet is made, but nothing in Python runs it in this version
+        names.update(BC_GatedDeltaNet=_Kept, BC_GatedRMSNorm=_Kept, BC_LinearFP16=Unquantised)
+        names.update(TritonKernel=_Launched, __getattr__=_missing)
         return module
 
     # Loading
