@@ -21,7 +21,7 @@ class Storage:
 
     def view(self, dtype: torch.dtype, offset: int, size: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
         """A meta tensor of some elements of that type in it, from the one at `offset` on."""
-        with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined, no-untyped-call]
+        with torch._C._DisableTorchDispatch():
             if dtype not in self._whole:
                 self._whole[dtype] = torch.empty(self.size_bytes // dtype.itemsize, dtype=dtype, device="meta")
             return self._whole[dtype].as_strided(size, strides, offset)

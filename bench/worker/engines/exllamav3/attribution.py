@@ -41,6 +41,8 @@ def _classify(code: CodeType) -> int:
     found = _BY_FUNCTION.get((path, code.co_name))
     if found is not None:
         return found
+    if code.co_name == "alloc" and path.startswith("modules/"):  # states of linear attention, rings of windows
+        return CACHE
     if code.co_name in _OF_LOADING and path.startswith("modules/"):
         return WEIGHTS
     return next((part for prefix, part in _BY_PREFIX if path.startswith(prefix)), _UNKNOWN)

@@ -19,7 +19,7 @@ from bench.synth.layout import Layout
 from bench.synth.shards import tables_only, write_shard
 from bench.worker.engines.exllamav3.biases import biased_projections
 from bench.worker.engines.exllamav3.modules import tensors_of
-from bench.worker.engines.exllamav3.readable import PREPROCESSOR, read_model
+from bench.worker.engines.exllamav3.readable import documents_of, read_model
 
 _MTP_BITS = 4  # its own default; of no tensor here
 
@@ -53,8 +53,7 @@ def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout
     if bpw == UNQUANTISED_BPW:
         dtype = dtypes.unquantised(config)
         tensors = [replace(tensor, dtype=dtype) if tensor.dtype == "F16" else tensor for tensor in tensors]
-    documents = {"config.json": _with_bits(config, bpw), "preprocessor_config.json": PREPROCESSOR}
-    return Layout(documents, tensors)
+    return Layout(documents_of(_with_bits(config, bpw)), tensors)
 
 
 def _with_bits(config: dict[str, Any], bpw: float) -> dict[str, Any]:

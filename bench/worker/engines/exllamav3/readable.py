@@ -14,9 +14,10 @@ from bench.synth.layout import Content, Tensor
 from bench.synth.shards import write_shard
 from bench.worker.interfaces.engine import Unsupported
 
-# Read for models with a vision tower; no image is ever processed.
-PREPROCESSOR = {
-    "image_processor_type": "Glm4vImageProcessor",
+# Keys of vision towers that the engine insists on, where a config.json of text alone leaves them out.
+_OF_IMAGES = {"Gemma3ForConditionalGeneration": {"mm_tokens_per_image": 256}}
+_PROCESSORS = {"gemma3": "Gemma3", "mistral3": "Pixtral", "qwen2_5_vl": "Qwen2VL", "qwen3_vl": "Qwen2VLFast"}
+_PREPROCESSOR = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
     "rescale_factor": 1 / 255,
@@ -32,13 +33,26 @@ PREPROCESSOR = {
 }
 
 
+def documents_of(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The documents of a model directory, by name: a config.json (parsed), and what is read for its vision tower.
+
+    No image is ever processed.
+    """
+    architecture = next(iter(config.get("architectures") or []), "")
+    processor = _PROCESSORS.get(str(config.get("model_type")), "Glm4v")
+    return {
+        "config.json": {**_OF_IMAGES.get(architecture, {}), **config},
+        "preprocessor_config.json": {"image_processor_type": f"{processor}ImageProcessor", **_PREPROCESSOR},
+    }
+
+
 @contextlib.contextmanager
 def without_weights(config: dict[str, Any]) -> Iterator[Path]:
     """While it lasts, a model directory of a config.json (parsed) whose file of weights has none that matters."""
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         directory = Path(folder)
-        (directory / "config.json").write_text(json.dumps(config))
-        (directory / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+        for name, document in documents_of(config).items():
+            (directory / name).write_text(json.dumps(document))
         write_shard(directory / "model.safetensors", [Tensor("none", "F16", (1,), Content.ZEROS)], lambda _: None, {})
         yield directory
 

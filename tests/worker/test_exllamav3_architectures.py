@@ -1,0 +1,131 @@
+"""exllamav3's own code for models of each kind, with keys and values of the size that their definition says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bench.core.case import Case
+from bench.tensor_files import read_header
+from bench.worker.engines.exllamav3.engine import EXLLAMAV3
+from bench.worker.interfaces.engine import Unsupported
+from tests.worker.conftest import Run, made_up_case
+
+TOKENS, LAYERS, KV_HEADS, HEAD_DIM = 2304, 4, 4, 64
+_FP16 = 4 * KV_HEADS * HEAD_DIM  # bytes of a token's key and value in a layer
+_BASE = {
+    "hidden_size": 512,
+    "intermediate_size": 1024,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 8,
+    "num_key_value_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
+    "vocab_size": 1024,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+_EXPERTS = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 256,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": True,
+}
+_LATENT = {
+    "num_key_value_heads": 8,
+    "q_lora_rank": 256,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+_LINEAR = {
+    "full_attention_interval": 4,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 256,
+    "shared_expert_intermediate_size": 256,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "partial_rotary_factor": 0.25,
+    "norm_topk_prob": True,
+    "head_dim": 128,
+}
+_RINGS = {
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+    "sliding_window": 128,
+    "attention_bias": True,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "rope_scaling": {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "original_max_position_embeddings": 4096,
+    },
+    "swiglu_limit": 7.0,
+}
+_CAPS = {"hidden_act": "gelu_pytorch_tanh", "sliding_window": 4096, "attn_logit_softcapping": 50.0}
+
+
+def _config(architecture: str, more: dict[str, Any]) -> dict[str, Any]:
+    return {**_BASE, "architectures": [architecture], **more}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "cache", "cache_bytes"),
+    [
+        ("Gemma2ForCausalLM", _CAPS, "FP16", LAYERS * _FP16 * TOKENS),  # soft caps, and windows in a whole cache
+        # A quantised side has an FP16 scale for every 32 values.
+        ("Glm4MoeForCausalLM", _EXPERTS, "Q4", LAYERS * _FP16 * 9 // 32 * TOKENS),
+        # Half of the layers keep a ring of 128 + 512 tokens in whole pages: 768.
+        ("GptOssForCausalLM", _RINGS, "FP16", 2 * _FP16 * (TOKENS + 768)),
+        ("DeepseekV3ForCausalLM", {**_EXPERTS, **_LATENT}, "FP16", LAYERS * 2 * (512 + 64) * TOKENS),
+    ],
+)
+def test_a_model_of_each_kind_runs_with_a_cache_of_its_size(
+    architecture: str, more: dict[str, Any], cache: str, cache_bytes: int, run: Callable[[Case], Run], layouts: Any
+) -> None:
+    case = made_up_case(_config(architecture, more), engine="exllamav3", cache=cache, max_seq_len=TOKENS)
+    done = run(case)
+    assert done.parts["cache_bytes"] == cache_bytes
+    sizes = read_header(EXLLAMAV3.layout_of(case, layouts) / "model.safetensors")
+    on_card = sum(entry.size_bytes for name, entry in sizes.items() if "embed_tokens" not in name)
+    weights_bytes = done.parts["weights_bytes"]
+    assert weights_bytes is not None
+    assert on_card <= weights_bytes < on_card + (128 << 20) + (8 << 20)  # the tail of a slab, and tables of pointers
+
+
+def test_states_of_linear_attention_do_not_grow_with_the_context(run: Callable[[Case], Run]) -> None:
+    config = _config("Qwen3NextForCausalLM", _LINEAR)
+    held = [
+        run(made_up_case(config, engine="exllamav3", max_seq_len=tokens)).parts["cache_bytes"] or 0
+        for tokens in (TOKENS, 2 * TOKENS)
+    ]
+    one_layer = 4 * KV_HEADS * 128
+    assert held[1] - held[0] == one_layer * TOKENS
+    assert held[0] > one_layer * TOKENS
+
+
+def test_what_the_engine_or_its_stand_in_does_not_know_is_unsupported_and_never_guessed() -> None:
+    with pytest.raises(Unsupported, match="does not know the architecture"):
+        EXLLAMAV3.require_readable(_config("Qwen9ForCausalLM", {}))
+    import exllamav3_ext
+
+    with pytest.raises(Unsupported, match="dsv4_compress"):
+        exllamav3_ext.dsv4_compress()
