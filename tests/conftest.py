@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import io
 import os
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A machine that is busy is slow: no test is wrong for that.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays to the end: it is never looked through for garbage again."""
+    gc.collect()
+    gc.freeze()
+
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,10 +83,11 @@ def servers(own_cache: None) -> Iterator[KeptServers]:
 def called(servers: KeptServers) -> Program:
     """Calls `bench ARGUMENTS…` without a process of its own, which saves seconds each time; `cwd` must be named.
 
-    Nothing that one command has read is known to the next. Its workers are those of the commands before it.
+    Nothing that one command has read is known to the next. Its workers are those of the commands before it. Pictures
+    are drawn where `plots` is true: they take longer than all else of a small sweep.
     """
 
-    def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, cwd: Path, plots: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
         for read in (models._read_directory, models._from_hub):
             read.cache_clear()
         encoding = environment.get("PYTHONIOENCODING", "utf-8")
@@ -92,6 +103,9 @@ def called(servers: KeptServers) -> Program:
                 patch.setenv(name, value)
             patch.setattr("signal.signal", lambda *_: None)
             patch.setattr("bench.launch.launchers.ForkServer", servers)
+            if arguments[:1] in (("sweep",), ("report",)):
+                publish = importlib.import_module("bench.report.publish").publish
+                patch.setattr(f"bench.commands.{arguments[0]}.publish", partial(publish, plots=plots))
             try:
                 code = main(arguments)
             except SystemExit as bad_input:
@@ -108,8 +122,10 @@ def in_process(called: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
 
-    def run(*arguments: str, cwd: Path = tmp_path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return called(*arguments, cwd=cwd, **environment)
+    def run(
+        *arguments: str, cwd: Path = tmp_path, plots: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return called(*arguments, cwd=cwd, plots=plots, **environment)
 
     return run
 

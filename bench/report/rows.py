@@ -68,12 +68,14 @@ def groups_of(frame: pd.DataFrame, number: np.ndarray[Any, np.dtype[Any]], row: 
 
 
 def _values(column: pd.Series[Any], whole: bool) -> list[Any]:
-    known = column.notna()
+    known = column.notna().to_numpy()
     if known.all():
         return column.astype("int64").tolist() if whole else column.tolist()
     values = np.full(len(column), None, dtype=object)
+    if not known.any():  # as most columns of most rows are
+        return values.tolist()
     some = column[known]
-    values[known.to_numpy()] = some.astype("int64").astype(object) if whole else some.astype(object)
+    values[known] = some.astype("int64").astype(object) if whole else some.astype(object)
     return values.tolist()
 
 

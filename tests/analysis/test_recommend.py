@@ -201,7 +201,7 @@ def test_an_estimate_is_scaled_by_the_bytes_that_decoding_moves() -> None:
     assert basis.tolist() == ["estimated", "estimated"]
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(
     others=st.lists(
         st.tuples(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.analysis.claims import answers
@@ -39,6 +39,7 @@ def test_nothing_on_the_front_is_dominated_and_everything_else_is_by_one_that_is
             assert found[by] == -1
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from(["FP16", "Q4"]), st.integers(1, 5), _SMALL, st.booleans()), max_size=20))
 def test_the_same_holds_for_rows_of_each_card(values: list[tuple[str, int, int, bool]]) -> None:
     rows = [

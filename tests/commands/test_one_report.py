@@ -30,19 +30,20 @@ CASES = [
 ]
 
 
-@pytest.fixture
-def told(in_process: Program, tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def told(called: Program, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each format says."""
-    run_dir = tmp_path / "results" / "run"
+    folder = tmp_path_factory.mktemp("told")
+    run_dir = folder / "results" / "run"
     run_dir.mkdir(parents=True)
     cases = [{"case_id": f"c{number}", **row} for number, row in enumerate(CASES)]
     found = [{"boundary_id": f"b{number}", **row} for number, row in enumerate(FOUND)]
     pq.write_table(pa.Table.from_pylist(cases, schema=CASE_SCHEMA), run_dir / "cases.parquet")
     pq.write_table(pa.Table.from_pylist(found, schema=BOUNDARY_SCHEMA), run_dir / "boundaries.parquet")
-    shown = in_process("report", "--out", "out")
+    shown = called("report", "--out", "out", cwd=folder, COLUMNS="80")
     assert shown.returncode == 0, shown.stderr
-    document = in_process("report", "--out", "out", "--json")
-    out = tmp_path / "out"
+    document = called("report", "--out", "out", "--json", cwd=folder)
+    out = folder / "out"
     return {
         "terminal": [" ".join(line.split()) for line in shown.stdout.splitlines()],
         "page": Page((out / "report.html").read_text()),

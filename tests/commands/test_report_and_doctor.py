@@ -37,7 +37,7 @@ def stored(swept: Path, tmp_path: Path) -> Path:
 
 
 def test_a_report_is_made_again_from_rows_alone(in_process: Program, tmp_path: Path, stored: Path) -> None:
-    done = in_process("report", "--out", "out", "--json")
+    done = in_process("report", "--out", "out", "--json", plots=True)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["cases"], document["boundaries"]) == (4, 0)
@@ -88,7 +88,7 @@ def test_boundaries_alone_can_be_reported(in_process: Program, tmp_path: Path) -
     done = in_process("report")
     assert done.returncode == 0, done.stderr
     assert "2,048 max" in done.stdout
-    document = json.loads(in_process("report", "--json").stdout)
+    document = json.loads(in_process("report", "--json", plots=True).stdout)
     assert (document["cases"], document["boundaries"]) == (0, 1)
     assert sorted(Path(file).name for file in document["files"]) == [
         "boundaries.csv",

@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Program
 
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb")
+SHALLOW = (*TINY, "model.config.num_hidden_layers=2")  # where a test does not wait for what happens during a case
 CONTRACT_COLUMNS = """
     schema_version run_id case_id started_at host device_name device_kind device_uuid device_total_bytes
     vram_limit_bytes compute_capability driver_version cuda_version torch_version exllamav2_version
@@ -37,7 +38,7 @@ def boundaries(results: Path) -> list[dict[str, Any]]:
 
 
 def test_a_sweep_measures_every_combination_and_is_not_run_twice(in_process: Program, tmp_path: Path) -> None:
-    overrides = (*TINY, "cache=FP16,Q4", "lazy=true,false", "max_seq_len=512,1024")
+    overrides = (*SHALLOW, "cache=FP16,Q4", "lazy=true,false", "max_seq_len=512,1024")
     first = in_process("sweep", *overrides)
     assert first.returncode == 0, first.stderr
     assert "[8/8]" in first.stderr
@@ -54,7 +55,7 @@ def test_a_sweep_measures_every_combination_and_is_not_run_twice(in_process: Pro
     told = [tmp_path / name for name in _told_rows(more.stdout)]  # where all rows are, not only those of this run
     assert told == sorted((tmp_path / "results").rglob("cases.parquet"))
     assert len(told) == 2
-    assert len(in_process("sweep", *TINY, "max_seq_len=512", "rerun=true").stdout) > 0
+    assert len(in_process("sweep", *SHALLOW, "max_seq_len=512", "rerun=true").stdout) > 0
     assert len(rows(tmp_path / "results")) == 13
 
 
@@ -64,7 +65,7 @@ def _told_rows(shown: str) -> list[str]:
 
 
 def test_a_simulated_row_has_the_contract_s_columns_and_no_speeds(in_process: Program, tmp_path: Path) -> None:
-    assert in_process("sweep", *TINY, "max_seq_len=512").returncode == 0
+    assert in_process("sweep", *SHALLOW, "max_seq_len=512").returncode == 0
     (row,) = rows(tmp_path / "results")
     assert set(CONTRACT_COLUMNS.split()) <= set(row)
     assert row["device_kind"] == "simulated"
@@ -94,8 +95,8 @@ def test_a_case_that_times_out_ends_with_1_and_is_recorded(in_process: Program, 
 
 
 def test_what_timed_out_is_tried_again(in_process: Program, tmp_path: Path) -> None:
-    assert in_process("sweep", *TINY, "max_seq_len=512", "timeout_s=0.01").returncode == 1
-    again = in_process("sweep", *TINY, "max_seq_len=512")
+    assert in_process("sweep", *SHALLOW, "max_seq_len=512", "timeout_s=0.01").returncode == 1
+    again = in_process("sweep", *SHALLOW, "max_seq_len=512")
     assert again.returncode == 0
     assert "stored already" not in again.stderr
     assert [row["outcome"] for row in rows(tmp_path / "results")].count("fits") == 1
@@ -305,7 +306,7 @@ def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, in_process: 
 
 def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=256,512", "cache=FP16,Q4"]
+    command = [sys.executable, "-m", "bench", "sweep", *SHALLOW, "max_seq_len=256,512", "cache=FP16,Q4"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs, text=True)
     os.close(theirs)
     seen = b""
@@ -324,7 +325,7 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
-    sweep = f"{sys.executable} -m bench sweep {' '.join(TINY)} max_seq_len=256,512"
+    sweep = f"{sys.executable} -m bench sweep {' '.join(SHALLOW)} max_seq_len=256,512"
     shell = f"set -o pipefail; {sweep} 2>&1 | head -1; {sys.executable} -m bench report | head -1"
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
@@ -348,7 +349,7 @@ def test_a_reader_who_leaves_changes_no_exit_code(tmp_path: Path, unbuffered: st
 def test_the_parent_of_a_sweep_never_imports_torch(tmp_path: Path) -> None:
     script = (
         "import sys; from bench.__main__ import main; "
-        f"assert main(['sweep', *{TINY!r}, 'max_seq_len=256']) == 0; "
+        f"assert main(['sweep', *{SHALLOW!r}, 'max_seq_len=256']) == 0; "
         "loaded = [m for m in ('torch', 'exllamav2', 'tokenizers') if m in sys.modules]; assert not loaded, loaded"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -71,7 +71,7 @@ def test_a_boundary_is_drawn_as_its_table_says(boundaries_of: FrameOf, tmp_path:
     assert legend["name"] == "nothing fits"
 
 
-@pytest.mark.parametrize("key", ["head_bits", "batch_size", "max_input_len", "max_attention_size", "lazy"])
+@pytest.mark.parametrize("key", ["head_bits", "batch_size", "lazy"])
 def test_no_two_curves_look_alike_whatever_varies_and_however_many_widths(
     frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path, key: str
 ) -> None:

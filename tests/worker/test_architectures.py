@@ -20,8 +20,8 @@ from tests.worker.conftest import Run, catalogue_case, made_up_case
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
     "axes",
-    [{}, {"lazy": True, "cache": "Q4", "attention": "matmul"}, {"bpw": 16.0}],
-    ids=["exl2", "lazy-q4-matmul", "fp16"],
+    [{}, {"bpw": 16.0, "lazy": True, "cache": "Q4", "attention": "matmul"}],
+    ids=["exl2", "fp16-lazy-q4-matmul"],
 )
 def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, axes: dict[str, Any]) -> None:
     config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}
@@ -56,10 +56,7 @@ def test_unknown_architectures_are_named_and_never_run_as_llama(
         run(catalogue_case(f"model={model}", "max_seq_len=512"))
 
 
-@pytest.mark.parametrize(
-    "model",
-    ["llama_3_8b", "llama_3_1_8b", "phi_3_mini_128k", "mistral_7b_v0_3", "gemma_2_9b", "qwen2_5_7b", "command_r_35b"],
-)
+@pytest.mark.parametrize("model", ["phi_3_mini_128k", "gemma_2_9b", "qwen2_5_7b"])
 def test_models_of_the_catalogue_run(run: Callable[[Case], Run], model: str) -> None:
     memory = run(catalogue_case(f"model={model}", "max_seq_len=2048")).memory
     assert 2 << 30 < memory.peak_allocated_bytes < 32 << 30

@@ -70,10 +70,15 @@ def test_weights_on_disk_are_simulated_from_their_headers(laid_out: Path, run: C
     assert run(replace(from_catalogue, model=on_disk)).memory == run(from_catalogue).memory
 
 
-@pytest.mark.parametrize("bpw", [2.5, 4.0, 16.0])
 @pytest.mark.parametrize(
-    "architecture",
-    ["LlamaForCausalLM", "MixtralForCausalLM", "Gemma2ForCausalLM", "CohereForCausalLM", "Qwen2ForCausalLM"],
+    ("architecture", "bpw"),
+    [
+        *(("LlamaForCausalLM", bpw) for bpw in (2.5, 4.0, 16.0)),
+        ("MixtralForCausalLM", 2.5),
+        ("Gemma2ForCausalLM", 16.0),
+        ("CohereForCausalLM", 4.0),
+        ("Qwen2ForCausalLM", 2.5),
+    ],
 )
 def test_real_bytes_take_the_memory_of_the_sparse_layout(
     tmp_path: Path, run: Callable[[Case], Run], architecture: str, bpw: float

@@ -25,6 +25,7 @@ Runner = Callable[[Case], Run]
 
 MIB = 1 << 20
 
+FOUR_LAYERS = ("model=llama_3_8b", "model.config.num_hidden_layers=4")
 TINY = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 512,
@@ -39,15 +40,18 @@ TINY = {
 
 
 @pytest.mark.parametrize(
-    ("cache", "bytes_per_token"), [("FP16", 131_584), ("Q8", 74_240), ("Q6", 57_856), ("Q4", 41_472)]
+    ("cache", "bytes_per_token"),
+    [("FP16", 16_896), ("Q8", 13_312), ("Q6", 11_264), ("Q4", 9_216)],
 )
 def test_requested_bytes_of_llama_3_8b_are_affine_in_the_length(run: Runner, cache: str, bytes_per_token: int) -> None:
-    """128 KiB of FP16 keys and values a token, or what quantisation leaves of it, and 512 bytes of RoPE tables."""
+    """Of four of its layers: 16 KiB of FP16 keys and values a token, or what quantisation leaves of it and one layer of
+    FP16, and 512 bytes of RoPE tables.
+    """
     lengths = (4096, 8192, 16384)  # from the second chunk of a prefill on
     peaks = [
         run(
             catalogue_case(
-                "model=llama_3_8b", "model.config.max_position_embeddings=16384", f"cache={cache}", f"max_seq_len={n}"
+                *FOUR_LAYERS, "model.config.max_position_embeddings=16384", f"cache={cache}", f"max_seq_len={n}"
             )
         ).memory.peak_requested_bytes
         for n in lengths
@@ -86,7 +90,7 @@ def test_lazy_loading_costs_memory_on_one_gpu(run: Runner) -> None:
 
 def test_quantised_caches_are_smaller_in_order(run: Runner) -> None:
     peaks = [
-        run(catalogue_case("model=llama_3_8b", "max_seq_len=8192", f"cache={cache}")).memory.peak_allocated_bytes
+        run(catalogue_case(*FOUR_LAYERS, "max_seq_len=8192", f"cache={cache}")).memory.peak_allocated_bytes
         for cache in ("FP16", "Q8", "Q6", "Q4")
     ]
     assert peaks == sorted(peaks, reverse=True)

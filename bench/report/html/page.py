@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.resources import files
 from itertools import islice
 
@@ -140,6 +141,7 @@ def _verdict_section(table: VerdictTable) -> _Section:
     return _Section(table=table, figures=figures)
 
 
+@cache
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"left_aligned": left_aligned, "badged": _badged}
