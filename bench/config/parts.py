@@ -100,6 +100,7 @@ class Parts:
         )
         self._nodes: dict[tuple[str, str], Part | None] = {}
         self._rests: dict[str | None, Part] = {}
+        self._structured: dict[str, DictConfig] = {}
 
     def compose(self, choice: dict[str, str]) -> dict[str, Part]:
         """The parts of the configuration for a name of each group: nodes by their key, and under "" the rest, or all.
@@ -114,7 +115,8 @@ class Parts:
             return {"": self._ask_hydra(choice)}
         experiment = choice.get("experiment")
         if experiment not in self._rests:
-            self._rests[experiment] = self._ask_hydra(choice)
+            rest = {group: name for group, name in choice.items() if group not in NODES}
+            self._rests[experiment] = self._ask_hydra(rest)  # as asked for before, where nothing but nodes varies
         return {"": self._rests[experiment], **read}
 
     def _ask_hydra(self, choice: dict[str, str]) -> Part:
@@ -137,7 +139,9 @@ class Parts:
             content = self._content(group, name)
             if content is None:
                 return None
-            config = OmegaConf.create({group: OmegaConf.merge(OmegaConf.structured(self._schemas[group]), content)})
+            if group not in self._structured:
+                self._structured[group] = OmegaConf.structured(self._schemas[group])
+            config = OmegaConf.create({group: OmegaConf.merge(self._structured[group], content)})
             OmegaConf.set_struct(config, True)
             for override in self._fixed:
                 if override.key.startswith(f"{group}."):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -73,8 +73,12 @@ class TraceLibrary:
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
-        wanted = {each.path: each for case in cases for each in self._wanted(case)}
-        missing = [each for path, each in wanted.items() if not path.exists()]
+        wanted = {path: (recording, case) for case in cases for recording, path in self._paths(case).items()}
+        missing = [
+            Wanted(recording, replace(case, cache=_recorded_cache(case)), path)
+            for path, (recording, case) in wanted.items()
+            if not path.exists()
+        ]
         if not missing:
             return
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -109,7 +113,7 @@ class TraceLibrary:
     def replayer(self, case: Case) -> Replayer | SplitReplayer | PlacedReplayer | BestReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
         rules = _rules(case)
-        paths = {each.recording: each.path for each in self._wanted(case)}
+        paths = self._paths(case)
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:
@@ -129,20 +133,21 @@ class TraceLibrary:
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
-        made_of = [each.path.stem for each in self._wanted(case)] or [case.engine, case.model.fingerprint]
+        made_of = [path.stem for path in self._paths(case).values()] or [case.engine, case.model.fingerprint]
         return "-".join([*made_of, case.cache, *split])
 
-    def _wanted(self, case: Case) -> Iterator[Wanted]:
+    def _paths(self, case: Case) -> dict[Recording, Path]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
         if not isinstance(rules_of(case.engine).prediction, PredictionRules):
-            return
+            return {}
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
         trace = [case.model.fingerprint, all(map(supports_flash_attention, case.devices)), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
-        recorded = replace(case, cache=_recorded_cache(case))
+        paths = {}
         for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
             name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
-            yield Wanted(recording, recorded, self._dir / f"{name}{suffix}")
+            paths[recording] = self._dir / f"{name}{suffix}"
+        return paths
 
     def _make(self, number: int, batch: list[Wanted], one_more: Callable[[], None], stop: threading.Event) -> None:
         """Has one child make a batch, and tells of each as it is made; what the child dies over has no file."""
