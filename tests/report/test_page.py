@@ -41,7 +41,9 @@ def test_a_single_row_is_shown_everywhere(frame_of: FrameOf, tmp_path: Path) -> 
     assert [(row["max_seq_len"], row["VRAM, GiB"], row["verdict"]) for row in page.cases] == [(4096, 5.0, "fits")]
     (figure,) = page.figures
     assert [trace["y"] for trace in figure["data"]] == [[5.0]]
-    assert "box simulated rtx_4090 – 2.13" in page.text  # host, kind, card, exllamav2, torch
+    both = frame_of(fits(4096, 5.0, engine="exllamav3"), fits(4096, 6.0, engine="exllamav2"))
+    assert "2 cases of ExLlamaV2 and exllamav3 on 1 card." in page_of(both, NONE, tmp_path).text
+    assert "box simulated rtx_4090 – – 2.13" in page.text  # host, kind, card, each engine, torch
 
 
 def test_rows_of_nulls_are_told_and_never_drawn_empty(

@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from bench.analysis.claims import Answer
 from bench.analysis.recommend import Recommendation
+from bench.core.case import DEFAULT_ENGINE
 from bench.engines.registry import titles
 from bench.report.echo import MOST_TABLES
 from bench.report.html import cases as page_cases
@@ -86,7 +87,7 @@ def as_html(content: Content) -> str:
     script, style = page_cases.library() if case_table.rows else ("", "")
     return _template().render(
         policy=_POLICY,
-        engines=titles(),
+        engines=_engines(content),
         made_at=datetime.now(UTC),
         cards=cards(content.cases, content.boundaries, content.naming.names),
         ways=ways,
@@ -113,6 +114,12 @@ def as_html(content: Content) -> str:
         own_script=Markup(_asset("report.js")),
         own_style=Markup(_asset("report.css")),
     )
+
+
+def _engines(content: Content) -> str:
+    """The titles of the engines that the rows are of; those of before there was a choice do not tell it."""
+    told = {name for frame in (content.cases, content.boundaries) for name in frame.get("engine", pd.Series()).dropna()}
+    return titles(told or {DEFAULT_ENGINE})
 
 
 def _ways(parts: dict[str, tuple[str, Sequence[HasCard]]]) -> dict[CardKey, list[tuple[str, str]]]:
