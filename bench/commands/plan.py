@@ -61,7 +61,7 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
         forecasts = forecaster.forecast_all(works, jobs)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
-        rows = [_row(forecast, stored.has(forecast.work, versions), seen) for forecast in forecasts]
+        rows = [_row(forecast, stored.answer(forecast.work, versions), seen) for forecast in forecasts]
         if len(works) <= _FEW:
             display.begin("what would change the answer", len(works))
             for index, forecast in enumerate(forecasts):
@@ -128,8 +128,11 @@ def _card_and_model(row: NamedColumns) -> tuple[Any, ...]:
     return key_of(row, (*(CARD if row["device_uuid"] is None else ("device_uuid",)), *MODEL))
 
 
-def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> ForecastRow:
-    """A forecast in plain values; `seen` are the real GPUs on which something was measured."""
+def _row(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collection[str | None]) -> ForecastRow:
+    """A forecast in plain values; `stored` is what an earlier run has found, and `seen` are the real GPUs on which
+    something was measured.
+    """
+    told = stored if stored is not None and forecast.prediction is None else (None, None)
     work, case, prediction = forecast.work, forecast.case, forecast.prediction
     limit_bytes = min(case.machine.total_memory_bytes, case.limit_bytes or case.machine.total_memory_bytes)
     is_search = isinstance(work, Search)
@@ -141,8 +144,10 @@ def _row(forecast: Forecast, stored: bool, seen: Collection[str | None]) -> Fore
         native_max_seq_len_basis=lengths.basis,
         searched_up_to=work.search_end if isinstance(work, Search) else None,
         is_search=is_search,
-        probes=0 if stored else forecast.probes,
-        stored=stored,
+        probes=forecast.probes if stored is None else 0,
+        stored=stored is not None,
+        stored_outcome=told[0],
+        stored_fits_at=told[1],
         reason=forecast.reason,
         **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes, case.split)),
         predicted_fits_at=forecast.fits_at or None,

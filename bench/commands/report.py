@@ -24,6 +24,8 @@ from bench.store.store import read_boundaries, read_cases, read_memory, release_
 
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench report [DIR] [--out DIR] [--context N] [--headroom SIZE] [--quality FILE] [--json]`."""
+    if arguments.out is None and arguments.results.is_file():
+        raise BadInput(f"{arguments.results}: it is a file; give the folder that it is in, or --out DIR for its report")
     out_dir = arguments.out or arguments.results / "report"
     typed = (arguments.context, arguments.headroom, arguments.quality)
     return report(arguments.results, out_dir, arguments.json, *typed)

@@ -55,6 +55,8 @@ def why_simulated() -> str:
 def resolve_devices(settings: DeviceSettings) -> tuple[DeviceSpec, ...]:
     """The cards that `settings` name, mostly one. Raises `BadInput` where there is no such GPU."""
     if settings.kind == AUTO and not find_gpus()[0]:
+        if len(settings.index) > 1:
+            raise BadInput(f"{_typed_index(settings)}: {_no_gpu()}")
         settings = device_settings(DEFAULT_SIMULATED)
     if settings.kind in ("cuda", AUTO):
         return tuple(_real_cards(settings.index))
@@ -63,13 +65,14 @@ def resolve_devices(settings: DeviceSettings) -> tuple[DeviceSpec, ...]:
         return tuple(_simulated_card(card) for card in settings.cards or ())
     if settings.kind != "simulated":
         raise BadInput(f"device.kind={settings.kind}: allowed are simulated, cuda and auto")
+    _require_no_gpus(settings, settings.name)
     return (_simulated_card(settings),)
 
 
 def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
-    gpus, reason = find_gpus()
+    gpus, _ = find_gpus()
     if not gpus:
-        raise BadInput(f"device=cuda: no NVIDIA GPU ({reason}); device=rtx_4090 simulates one")
+        raise BadInput(f"device=cuda: {_no_gpu()}")
     asked = "+".join(map(str, indices))
     if len(set(indices)) < len(indices):
         raise BadInput(f"device.index={asked}: a GPU is there twice; name each once")
@@ -89,6 +92,21 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
         )
 
 
+def _no_gpu() -> str:
+    return f"no NVIDIA GPU ({find_gpus()[1]}); device={DEFAULT_SIMULATED} simulates one"
+
+
+def _typed_index(settings: DeviceSettings) -> str:
+    return f"device.index={'+'.join(map(str, settings.index))}"
+
+
+def _require_no_gpus(settings: DeviceSettings, called: str) -> None:
+    """Refuses the numbers of several GPUs for cards that are simulated: real ones and simulated ones are no machine."""
+    if len(settings.index) > 1:
+        typed = _typed_index(settings)
+        raise BadInput(f"{typed}: {called} is simulated; GPUs of this machine are device=cuda {typed}")
+
+
 def _which(count: int) -> str:
     """The numbers that there are; of a part of the machine's GPUs, those within it."""
     numbers = "one GPU, number 0" if count == 1 else f"{count} GPUs, numbers 0 to {count - 1}"
@@ -99,6 +117,7 @@ def _which(count: int) -> str:
 def _require_cards_alone(machine: DeviceSettings) -> None:
     """Refuses a key that does not say which of the cards it is about."""
     called = machine_name([card.name for card in machine.cards or ()])
+    _require_no_gpus(machine, called)
     for each in fields(DeviceSettings):
         if each.name in ("kind", "cards"):
             continue

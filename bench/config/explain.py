@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from bench.config.settings import Allowed, DeviceSettings, ModelSettings, Settings
 from bench.core.errors import nearest
@@ -119,6 +120,12 @@ def invalid(error: ValidationError) -> str:
     """What pydantic refuses, in the words of the schema."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    if card := re.fullmatch(r"device\.cards\.(\d+)\.(\w+)", key):  # which is in a file of its own
+        return f"device: card {int(card[1]) + 1} of the machine, {_invalid(first, f'device.{card[2]}')}"
+    return _invalid(first, key)
+
+
+def _invalid(first: ErrorDetails, key: str) -> str:
     if first["type"] == "unexpected_keyword_argument":
         return unknown_key(key)
     own_words = str(first.get("ctx", {}).get("error", ""))

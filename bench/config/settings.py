@@ -157,10 +157,13 @@ def _text(value: Any) -> Any:
 
 
 def _indices(value: Any) -> Any:
-    """`0+1` is two GPUs."""
+    """`0+1` is two GPUs. Raises ValueError for what is no number of a GPU, and for none at all."""
     if isinstance(value, str) and all(part.strip().isdigit() for part in value.split("+")):
         return [int(part) for part in value.split("+")]
-    return value if isinstance(value, list) else [_no_flag(value)]
+    indices = value if isinstance(value, list) else [value]
+    if not indices or any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in indices):
+        raise ValueError
+    return indices
 
 
 def _capability(value: Any) -> Any:

@@ -16,11 +16,12 @@ _ALLOWED = f"allowed are {', '.join(SplitBy)}, or GiB for each card: [20,24]"
 
 def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
     """The text of the `Split` over `count` cards, None for one card, and whether loading is lazy. Raises `BadInput`."""
-    asked, numbers = settings.split, settings.gpu_split
+    asked, numbers, key = settings.split, settings.gpu_split, "gpu_split"
     lazy = _is_lazy(settings)
     if isinstance(asked, list):
         if numbers is not None:
-            raise BadInput(f"split={asked} gpu_split={numbers}: give one of the two")
+            raise BadInput(f"split={_typed(asked)} gpu_split={_typed(numbers)}: give one of the two")
+        key = "split"
         asked, numbers = SplitBy.GPU_SPLIT, asked
     name = str(asked or (SplitBy.AUTO if numbers is None else SplitBy.GPU_SPLIT)).strip().lower().replace("-", "_")
     name = _SYNONYMS.get(name, name)
@@ -28,9 +29,11 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
         raise BadInput(f"split={asked}: {_ALLOWED}")
     by = SplitBy(name)
     if count == 1:
-        for key, value in (("gpu_split", numbers), ("reserve_vram", settings.reserve_vram)):
+        for name, value in ((key, numbers), ("reserve_vram", settings.reserve_vram)):
             if value is not None:
-                raise BadInput(f"{key}={value}: it is for several cards, and this is one; two are device=2xrtx_3090")
+                raise BadInput(
+                    f"{name}={_typed(value)}: it is for several cards, and this is one; two are device=2xrtx_3090"
+                )
         if by is not SplitBy.AUTO:
             raise BadInput(f"split={by}: it is for several cards, and this is one; two are device=2xrtx_3090")
         return None, bool(lazy)
@@ -47,7 +50,7 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
         value = str(settings.lazy).lower() if settings.load is None else settings.load.name
         wanted = "is load_autosplit, with a lazy cache" if by is SplitBy.AUTO else "loads, then makes the cache"
         raise BadInput(f"{key}={value}: split={by} {wanted}; leave {key} out, or give another split")
-    split = Split(by, _gib(numbers, count), _reserve(settings.reserve_vram, count))
+    split = Split(by, _gib(key, numbers, count), _reserve(settings.reserve_vram, count))
     return str(split), by is SplitBy.AUTO
 
 
@@ -62,15 +65,15 @@ def _is_lazy(settings: Settings) -> bool | None:
     return is_autosplit
 
 
-def _gib(value: Any, count: int) -> tuple[float, ...] | None:
+def _gib(key: str, value: Any, count: int) -> tuple[float, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list):
         raise BadInput(f"gpu_split={value}: give a list, GiB for each card: gpu_split=[{','.join(['20'] * count)}]")
     for number in value:
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
-            raise BadInput(f"gpu_split={_typed(value)}: {number} is no number of GiB; the engine takes 0 or more")
-    _require_count("gpu_split", value, count)
+            raise BadInput(f"{key}={_typed(value)}: {number} is no number of GiB; the engine takes 0 or more")
+    _require_count(key, value, count)
     return tuple(float(number) for number in value)
 
 

@@ -13,7 +13,7 @@ from bench.core.identity import limit_of
 from bench.core.identity_columns import IdentityColumns
 from bench.core.outcome import LimitBasis
 
-_OF_SEVERAL_CARDS = ("cards", "best_split", "predicted_auto_fits_at")
+_OFTEN_UNTOLD = ("cards", "best_split", "predicted_auto_fits_at", "stored_outcome", "stored_fits_at")
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class ForecastRow:
     `max_seq_len` is the case's, or the search's at its predicted boundary; where nothing fits, it is the shortest. The
     peaks and `parts` are those at that length. Where that does not fit, the card has no peaks, and
     `predicted_peak_bytes` and `parts` are what would be in use on a card without a limit; `headroom_bytes` is then
-    below zero, by what is missing at least, or zero where it is only in pieces that are too small. `gains` is None
-    where nobody asked; None anywhere else is unknown, for `reason`.
+    below zero, by what is missing at least, or zero where it is only in pieces that are too small. Where nothing can be
+    predicted and an earlier run has the answer, `stored_outcome` is how that ended, and `stored_fits_at` the longest
+    that fits, as its row has them. `gains` is None where nobody asked; None anywhere else is unknown, for `reason`.
     """
 
     identity: IdentityColumns
@@ -62,6 +63,8 @@ class ForecastRow:
     cards: list[dict[str, Any]] | None = None
     best_split: str | None = None
     predicted_auto_fits_at: int | None = None
+    stored_outcome: str | None = None
+    stored_fits_at: int | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -102,8 +105,8 @@ class ForecastRow:
         """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
-        # Of one card the other fields say all, and most splits are told by the user.
-        own = {name: value for name, value in own.items() if value is not None or name not in _OF_SEVERAL_CARDS}
+        # Mostly the other fields say all: of one card, of a split that the user tells, and where something is predicted.
+        own = {name: value for name, value in own.items() if value is not None or name not in _OFTEN_UNTOLD}
         return {**self.identity, **own, "predicted_needed_bytes": self.predicted_needed_bytes, "gains": gains}
 
 

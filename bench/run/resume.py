@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ class Stored:
     answers: dict[str, CaseRow]
     boundary_ids: set[str]
     rows: Sequence[CaseRow]
+    ends: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)  # of each of `boundary_ids`
+
+    def answer(self, work: Case | Search, versions: dict[str, str | None]) -> tuple[str, int | None] | None:
+        """What a stored row says of `work`: how it ended, and of a search the longest that fits; None without one."""
+        if isinstance(work, Search):
+            return self.ends.get(work.boundary_id(versions))
+        row = self.answers.get(work.case_id(versions))
+        return None if row is None else (str(row["outcome"]), None)
 
     def has(self, work: Case | Search, versions: dict[str, str | None]) -> bool:
         """Whether there is an answer to `work`, so that a sweep skips it."""
@@ -61,8 +69,10 @@ class Stored:
         boundaries = as_rows(stored, BoundaryRow)
         cases = {str(row["case_id"]): row for row in rows}
         found = {str(row["boundary_id"]): row for row in boundaries}
+        ends = {key: (str(row["outcome"]), row["fits_at"]) for key, row in found.items() if settled(row)}
         return Stored(
             {case_id: row for case_id, row in cases.items() if row["outcome"] in ANSWERS},
-            {boundary_id for boundary_id, row in found.items() if settled(row)},
+            set(ends),
             rows,
+            ends,
         )

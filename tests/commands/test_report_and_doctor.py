@@ -141,6 +141,13 @@ def test_nothing_to_report_is_told(in_process: Program, folder: str, told: str) 
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+def test_a_file_of_results_is_not_taken_for_their_folder(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "cases.parquet").touch()
+    done = in_process("report", "--results", "cases.parquet")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cases.parquet: it is a file; give the folder that it is in, or --out DIR for its report" in done.stderr
+
+
 def test_foreign_files_are_named_and_skipped(in_process: Program, stored: Path) -> None:
     (stored / "other.parquet").write_bytes(b"not parquet")
     done = in_process("report")

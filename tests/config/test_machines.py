@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config import compose as config
+from bench.config import devices
 from bench.config.devices import resolve_devices
 from bench.config.limits import limits_of_cards
 from bench.config.settings import Settings
@@ -19,6 +20,7 @@ from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.core.machine import Machine, machine_name
 from bench.core.split import Split, SplitBy
+from bench.nvml import Gpu
 
 CARD = "total_memory_bytes: 10GiB\ncompute_capability: 8.6\n"
 
@@ -93,6 +95,10 @@ def test_two_machines_of_one_name_are_two(tmp_path: Path) -> None:
         ("device=1xrtx_3090", "1 cards; a machine has 2 to 16"),
         ("device=cuda+rtx_3090", "device=cuda device.index=0+1"),
         ("device=./nowhere.yaml+l4", "no such file"),
+        ("device=l4+cuda", "device=cuda device.index=0+1"),
+        ("device.index=0+", "device.index=0+: allowed are a GPU's number from 0 on, or those of several: 0+1"),
+        ("device.index=[]", "device.index=[]: allowed are a GPU's number from 0 on"),
+        ("device.index=-1", "device.index=-1: allowed are a GPU's number from 0 on"),
     ],
 )
 def test_what_is_no_machine_is_told(override: str, said: str) -> None:
@@ -100,6 +106,37 @@ def test_what_is_no_machine_is_told(override: str, said: str) -> None:
         _machines(override)
     assert said in str(refusal.value)
     assert len(str(refusal.value).splitlines()) <= 2
+
+
+def test_a_card_of_a_machine_without_memory_is_told_by_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    path.write_text(CARD.replace("10GiB", "0GiB"))
+    with pytest.raises(BadInput, match=r"card 2 of the machine, device\.total_memory_bytes: '0GiB' is not a size"):
+        _machines(f"device=l4+{path}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["device=cuda", "device.index=1+1"], "device.index=1+1: a GPU is there twice"),
+        (["device=cuda", "device.index=1+2"], "device.index=1+2: this machine has 2 GPUs, numbers 0 to 1"),
+        (["device=l4", "device.index=0+1"], "l4 is simulated; GPUs of this machine are device=cuda device.index=0+1"),
+        (["device=2xl4", "device.index=0+1"], "2xl4 is simulated; GPUs of this machine are device=cuda device"),
+    ],
+)
+def test_gpus_that_are_no_machine_are_told(overrides: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [Gpu(n, f"GPU-{n}", "NVIDIA L4", 24 << 30, "8.9", "580.1", "13.0") for n in (0, 1)]
+    monkeypatch.setattr(devices, "find_gpus", lambda: (gpus, None))
+    ((first, second),) = _machines("device=cuda", "device.index=1+0")
+    assert (first.uuid, second.uuid) == ("GPU-1", "GPU-0")  # in the order that was typed
+    with pytest.raises(BadInput) as refusal:
+        _machines(*overrides)
+    assert said in str(refusal.value)
+
+
+def test_several_gpus_are_not_replaced_by_one_that_is_simulated() -> None:
+    with pytest.raises(BadInput, match=r"device\.index=0\+1: no NVIDIA GPU"):
+        _machines("device=auto", "device.index=0+1")
 
 
 @pytest.mark.parametrize("key", ["device.context_bytes=300MiB", "device.name=mine"])
@@ -135,7 +172,7 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"split": [20]}, "gpu_split=[20]: give one number for each of 2 cards, not 1"),
+        ({"split": [20]}, "split=[20]: give one number for each of 2 cards, not 1"),
         ({"gpu_split": [20, 24, 24]}, "one number for each of 2 cards, not 3"),
         ({"gpu_split": 20}, "give a list, GiB for each card: gpu_split=[20,20]"),
         ({"gpu_split": [20, -1]}, "-1 is no number of GiB"),

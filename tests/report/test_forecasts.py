@@ -110,6 +110,24 @@ def rendered(rows: list[ForecastRow], width: int, most_rows: int | None = None) 
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"stored_outcome": "fits", "stored_fits_at": 4096}, "stored: 4,096"),
+        ({"stored_outcome": "oom"}, "stored: none"),
+        ({"stored_outcome": "oom", "is_search": False, "max_seq_len": 2048}, "stored: oom"),
+    ],
+)
+def test_what_is_not_predicted_and_stored_is_told_as_it_is_stored(values: dict[str, Any], said: str) -> None:
+    reason = "split=gpu_split is not predicted: only split=auto is"
+    told = row(stored=True, probes=0, reason=reason, **values)
+    text = rendered([told], 120)
+    assert f"not predicted {said}" in text
+    assert "unknown" not in text
+    assert told.to_json()["stored_outcome"] == values["stored_outcome"]
+    assert "stored_outcome" not in CELLS[1].to_json()  # the prediction says more
+
+
 def test_a_table_at_80_columns() -> None:
     assert rendered(CELLS, 80) == AT_80
 

@@ -15,6 +15,7 @@ from bench.core.caches import coarseness
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.columns import label
 from bench.core.identity import key_of
+from bench.core.outcome import Outcome
 from bench.engines.registry import titles
 from bench.report.forecasts import Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how
@@ -217,7 +218,7 @@ def as_rich(table: ForecastTable, most_rows: int | None = None, told: Told | Non
     if speeds:
         columns.append(Column(name="est.\ntok/s", cells=[rate(row.estimated_decode_tokens_per_s) for row in rows]))
     if stored:
-        columns.append(Column(name="", cells=["stored" if row.stored else "" for row in rows], justify="left"))
+        columns.append(Column(name="", cells=[_stored(row) for row in rows], justify="left"))
     rich = Columns(columns=columns, gap=1)
     assumed = [Text(note, _FAINT) for note in (told or Told()).new(table.assumptions)]
     cut = len(table.rows) - len(rows)
@@ -296,8 +297,17 @@ def _verdict(row: ForecastRow) -> Text:
     if row.unsupported is not None:
         return Text("unsupported", _OOM)
     if row.fits is None:
-        return Text("unknown", _FAINT)
+        return Text("not predicted" if row.stored else "unknown", _FAINT)
     return Text("fits", _FITS) if row.fits else Text(f"OOM {row.failed_in}", _OOM)
+
+
+def _stored(row: ForecastRow) -> str:
+    """What an earlier run has found, where nothing is predicted beside it."""
+    if row.stored_outcome is None:
+        return "stored" if row.stored else ""
+    if row.stored_fits_at is not None:
+        return f"stored: {tokens(row.stored_fits_at)}"
+    return f"stored: {'none' if row.is_search and row.stored_outcome == Outcome.OOM else row.stored_outcome}"
 
 
 def _largest(row: ForecastRow) -> str | None:
