@@ -120,6 +120,17 @@ REFUSED = [
     ({"num_key_value_heads": "2"}, ['num_key_value_heads is "2"', "write a whole number there"]),
     ({"num_key_value_heads": 3}, ["num_key_value_heads is 3", "num_attention_heads 4"]),
     ({"hidden_size": None}, ["no hidden_size or d_model"]),
+    (
+        {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}},
+        ["longrope needs original_max_position_embeddings, and it has none; add it, as the original model has it"],
+    ),
+    (
+        {
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "rope_scaling": {"type": "mrope", "mrope_section": [8, 12, 12]},
+        },
+        ["Qwen2VLForConditionalGeneration needs vision_config, and it has none; add it"],
+    ),
 ]
 
 

@@ -24,6 +24,11 @@ def require_known_architecture(config: dict[str, Any]) -> None:
         with contextlib.redirect_stdout(said):
             ExLlamaV2ArchParams(architectures[0], config)
     except (KeyError, AttributeError, TypeError) as error:
+        if isinstance(error, KeyError):
+            raise Unsupported(
+                f"ExLlamaV2 cannot read config.json: {architectures[0]} needs {error.args[0]}, and it has none; "
+                "add it, as the original model has it"
+            ) from error
         raise Unsupported(f"ExLlamaV2 cannot read the configuration of {architectures[0]}: {error!r}") from error
     if "unknown architecture" in said.getvalue().lower():
         raise Unsupported(

@@ -81,6 +81,8 @@ def _explain(error: Exception) -> str:
     text = str(error)
     if "both `type` and `rope_type`" in text:
         return f"{name}: rope_scaling has both `type` and `rope_type`; take one of the two out of it"
+    if isinstance(error, AssertionError) and (key := re.match(r"'(\w+)' required for '\w+' scaling", text)):
+        return f"{name}: longrope needs {key[1]}, and it has none; add it, as the original model has it"
     if isinstance(error, KeyError):
         scaling = known.get("scaling_type")
         where = f"rope_scaling of type {scaling}" if scaling else "it"
