@@ -105,7 +105,7 @@ class ForecastRow:
         """The row in what JSON has, its identity flat beside the rest."""
         gains = None if self.gains is None else [vars(gain) for gain in self.gains]
         own = {name: value for name, value in vars(self).items() if name not in ("identity", "is_search")}
-        # Mostly the other fields say all: of one card, of a split that the user tells, and where something is predicted.
+        # Mostly the other fields say all: of one card, of a split that was typed, and where something is predicted.
         own = {name: value for name, value in own.items() if value is not None or name not in _OFTEN_UNTOLD}
         return {**self.identity, **own, "predicted_needed_bytes": self.predicted_needed_bytes, "gains": gains}
 
