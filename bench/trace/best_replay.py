@@ -54,8 +54,8 @@ class BestReplayer:
     """One search, ready to be replayed at any length on any cards: see `bench.trace.replay.Replayer`."""
 
     def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int], divisions: Divisions) -> None:
-        self._placed = PlacedReplayer(trace, tensor_bytes, lambda length, has_room: None)
-        self._divisions = divisions
+        self.placed = PlacedReplayer(trace, tensor_bytes, lambda length, has_room: None)
+        self.divisions = divisions
         self._allocated: dict[tuple[int, int, int, Limits], float] = {}
         self._chosen: dict[tuple[int, MachineLimits], Chosen] = {}
         self._needed: dict[int, int] = {}
@@ -63,12 +63,12 @@ class BestReplayer:
     @property
     def attention(self) -> str:
         """The back end that runs."""
-        return self._placed.attention
+        return self.placed.attention
 
     @property
     def reading(self) -> dict[str, Any] | None:
         """What the engine made of config.json, in plain values."""
-        return self._placed.reading
+        return self.placed.reading
 
     def lengths_alike(self, lengths: Sequence[int]) -> None:
         """A longer one takes no less, whatever `lengths` are: each has the division that is best for it."""
@@ -80,13 +80,13 @@ class BestReplayer:
     def replay(self, max_seq_len: int, limits: MachineLimits, endless: bool = False) -> SplitReplay:
         """The case at `max_seq_len` on cards, or on endless ones, divided for these. Raises `NoPrediction`."""
         chosen = self._choose(max_seq_len, limits)
-        return self._placed.replay_placed(chosen.placement, max_seq_len, limits, True) if endless else chosen.replay
+        return self.placed.replay_placed(chosen.placement, max_seq_len, limits, True) if endless else chosen.replay
 
     def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
         """About what PyTorch must hold at that length, on any cards; remembered."""
         if max_seq_len not in self._needed:
-            everything = self._divisions.placement([self._divisions.count] * (len(limits.cards) - 1))
-            replay = self._placed.replay_placed(everything, max_seq_len, limits, True)
+            everything = self.divisions.placement([self.divisions.count] * (len(limits.cards) - 1))
+            replay = self.placed.replay_placed(everything, max_seq_len, limits, True)
             self._needed[max_seq_len] = replay.peak_allocated_bytes
         return self._needed[max_seq_len]
 
@@ -100,12 +100,12 @@ class BestReplayer:
         best: tuple[tuple[bool, float], Chosen] | None = None
         reason = "no division of the model can be predicted"
         for cuts in self._near(self._guide(max_seq_len, limits)):
-            split_gib = self._divisions.split_gib(cuts, max_seq_len, limits)
+            split_gib = self.divisions.split_gib(cuts, max_seq_len, limits)
             if split_gib is None:
                 continue
-            placement = self._divisions.placement(cuts)
+            placement = self.divisions.placement(cuts)
             try:
-                replay = self._placed.replay_placed(placement, max_seq_len, limits)
+                replay = self.placed.replay_placed(placement, max_seq_len, limits)
             except NoPrediction as why:
                 reason = str(why)
                 continue
@@ -121,7 +121,7 @@ class BestReplayer:
         if replay.fits:
             left = zip(limits.cards, replay.cards, strict=True)
             return min(card.torch_bytes - own.peak_reserved_bytes for card, own in left)
-        bounds = pairwise([0, *cuts, self._divisions.count])
+        bounds = pairwise([0, *cuts, self.divisions.count])
         return min(
             self._left(card, first, end, max_seq_len) for card, (first, end) in zip(limits.cards, bounds, strict=True)
         )
@@ -129,7 +129,7 @@ class BestReplayer:
     def _guide(self, max_seq_len: int, limits: MachineLimits) -> list[int]:
         """The cuts with the most left on the tightest card, by what would be in use."""
         lowest, highest = -(1 << 50), max(card.torch_bytes for card in limits.cards)
-        cuts = [self._divisions.count] * (len(limits.cards) - 1)
+        cuts = [self.divisions.count] * (len(limits.cards) - 1)
         while highest - lowest > _STEP_BYTES:
             # From far below zero by strides that double, so that most tries are near the answer.
             wanted = (lowest + highest) // 2 if lowest > -(1 << 50) else min(0, 2 * highest - (1 << 30))
@@ -142,7 +142,7 @@ class BestReplayer:
 
     def _filled(self, left_bytes: int, max_seq_len: int, limits: MachineLimits) -> list[int] | None:
         """The cuts where each card but the last has as much as leaves it so many bytes; None if the last has not."""
-        allowed, cuts, begin = self._divisions.cuts, list[int](), 0
+        allowed, cuts, begin = self.divisions.cuts, list[int](), 0
         for card in limits.cards[:-1]:
             few, most = begin, len(allowed) - 1
             while few < most:
@@ -155,7 +155,7 @@ class BestReplayer:
                 return None  # what leaves the first card empty is not recorded
             begin = few
             cuts.append(allowed[begin])
-        last = self._left(limits.cards[-1], allowed[begin], self._divisions.count, max_seq_len)
+        last = self._left(limits.cards[-1], allowed[begin], self.divisions.count, max_seq_len)
         return cuts if last >= left_bytes else None
 
     def _left(self, card: Limits, first: int, end: int, max_seq_len: int) -> float:
@@ -168,17 +168,17 @@ class BestReplayer:
         return card.torch_bytes - self._allocated[key]
 
     def _in_use(self, card: Limits, first: int, end: int, max_seq_len: int) -> float:
-        stretches = self._divisions.placement([first, end])
+        stretches = self.divisions.placement([first, end])
         (stretch,), (scratch,) = stretches.stretches[1:2], stretches.scratch_bytes[1:2]
         assert stretch is not None
         try:
-            return self._placed.in_use(stretch, scratch, max_seq_len, card)
+            return self.placed.in_use(stretch, scratch, max_seq_len, card)
         except NoPrediction:
             return float("inf")
 
     def _near(self, cuts: Sequence[int]) -> Iterator[list[int]]:
         """These cuts and those about them."""
-        allowed = list(self._divisions.cuts)
+        allowed = list(self.divisions.cuts)
         numbers = [allowed.index(cut) for cut in cuts]
         near = _NEAR.get(len(cuts) + 1, 0)
         shifts: Iterable[tuple[int, ...]] = product(range(-near, near + 1), repeat=len(cuts))

@@ -5,7 +5,10 @@ in size, CUDA context and kind. Its boundary is searched with the prediction, on
 with its prediction: whether it fits or the phase in which memory runs out, which layers are where, and on each card the
 peaks of allocated, requested and reserved bytes and the parts.
 
-    .venv/bin/python scripts/benchmarks/several_cards.py --cells 100
+With `--split gpu_split` the numbers are random, too, and a length in a predicted gap is run beside the boundary. With
+`--split best` and two cards every division of the model is replayed 256 tokens above the boundary: none should fit.
+
+    .venv/bin/python scripts/benchmarks/several_cards.py --cells 100 --split auto
 """
 
 from __future__ import annotations
@@ -28,9 +31,10 @@ from bench.core.messages import Entered, Message, last
 from bench.core.split import Split, SplitBy
 from bench.engines.base import PredictionRules
 from bench.engines.registry import engine_of, rules_of
-from bench.forecast.predict import predict_fits_at
+from bench.forecast.predict import AnyReplayer, best_split, predict_boundary
 from bench.forecast.search import Observation, found, next_probe
 from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.best_replay import BestReplayer
 from bench.trace.card_programs import SplitReplay
 from bench.trace.parametric import load_tensor_bytes
 from bench.trace.passes import NoPrediction
@@ -118,12 +122,12 @@ def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str) -> Cas
     layers, longest = MODELS[model]
     words = [f"model={model}", f"model.name=cut_{model}", f"model.config.num_hidden_layers={layers}", f"bpw={bpw}"]
     words += [f"cache={cache_type}", f"max_input_len={chunk}", f"max_seq_len={longest}", "device=2xrtx_4090"]
-    words += ["gpu_split=[20,20]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
+    words += ["split=[20,20]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
     return plan_sweep(words).cases[0]
 
 
-def random_machine(chosen: random.Random, case: Case, needed: int) -> Case:
-    """`case` on two or three cards that have about what is `needed` together."""
+def random_machine(chosen: random.Random, case: Case, needed: int, weights: int) -> Case:
+    """`case` on two or three cards that have about what is `needed` together; `weights` are bytes of its tensors."""
     count = chosen.choice((2, 2, 3))
     shares = [chosen.uniform(0.45, 1.0) for _ in range(count)]
     total = needed * chosen.uniform(1.0, 1.25) + count * chosen.uniform(350, 900) * MIB
@@ -145,10 +149,34 @@ def random_machine(chosen: random.Random, case: Case, needed: int) -> Case:
             )
         )
     first, *others = devices
-    reserve = None
-    if chosen.random() < 0.4:
-        reserve = tuple(chosen.choice((0, 96, 512, 64)) * MIB for _ in devices)
-    return replace(case, device=first, more_devices=tuple(others), split=str(Split(SplitBy.AUTO, None, reserve)))
+    split = Split.parse(str(case.split))
+    if split.by is SplitBy.AUTO and chosen.random() < 0.4:
+        split = Split(SplitBy.AUTO, None, tuple(chosen.choice((0, 96, 512, 64)) * MIB for _ in devices))
+    if split.by is SplitBy.GPU_SPLIT:
+        gib = [
+            weights * share / sum(shares) * chosen.uniform(0.9, 1.1) / (1 << 30) + chosen.uniform(0.1, 1)
+            for share in shares
+        ]
+        split = Split(SplitBy.GPU_SPLIT, tuple(round(number, 2) for number in gib))
+    return replace(case, device=first, more_devices=tuple(others), split=str(split))
+
+
+def to_run(case: Case, max_seq_len: int, replayer: AnyReplayer, limits: MachineLimits) -> Case:
+    """The case at that length, with the best split where that is asked for."""
+    split = best_split(replayer, limits, max_seq_len)
+    told = case.split if split is None else f"{SplitBy.GPU_SPLIT}({split[1:-1]})"
+    return replace(case, max_seq_len=max_seq_len, split=told)
+
+
+def goes_further(replayer: BestReplayer, max_seq_len: int, limits: MachineLimits) -> bool:
+    """Whether any division of the model among two cards is predicted to fit at that length."""
+    for cut in replayer.divisions.cuts[1:]:
+        try:
+            if replayer.placed.replay_placed(replayer.divisions.placement([cut]), max_seq_len, limits).fits:
+                return True
+        except NoPrediction:
+            continue
+    return False
 
 
 def main() -> None:
@@ -156,6 +184,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
     parser.add_argument("--recordings", type=int, default=10, metavar="N", help="to predict them with (default 10)")
     parser.add_argument("--seed", type=int, default=1)
+    kinds = [by.value for by in SplitBy if by is not SplitBy.TENSOR_PARALLEL]
+    parser.add_argument("--split", choices=kinds, default=SplitBy.AUTO.value, help="how the model is split")
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
@@ -173,32 +203,42 @@ def main() -> None:
         bpw, cache_type = chosen.choice((2.5, 4.0, 6.0)), "FP16"
         if recorded_as != cache_type:
             cache_type = chosen.choice(("Q8", "Q6", "Q4"))
-        case = case_of(model, bpw, cache_type, chunk, SplitBy.AUTO)
+        by = SplitBy(arguments.split)
+        case = case_of(model, bpw, cache_type, chunk, by)
         spec, rules = engine_of(ENGINE), rules_of(ENGINE).prediction
         assert isinstance(rules, PredictionRules)
-        recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, SplitBy.AUTO)
+        recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, by)
 
         trace = recorded.with_cache(rules.with_cache, cache_type)
         length = chosen.randrange(1, MODELS[model][1] // PAGE) * PAGE
-        plenty = MachineLimits((limits_of(case.device, None),))
+        plenty = MachineLimits((limits_of(case.device, None),) * len(case.devices))
         needed = rules.split_replayer(trace, tensor_bytes(model, bpw), case).needed_bytes(length, plenty)
-        case = random_machine(chosen, case, needed)
+        sizes = tensor_bytes(model, bpw)
+        weights = sum(size for name, size in sizes.items() if "embed_tokens" not in name)
+        case = random_machine(chosen, case, needed, weights)
         replayer = rules.split_replayer(trace, tensor_bytes(model, bpw), case)
         limits = MachineLimits.of(limits_of(device, None) for device in case.devices)
         search_end = case.max_seq_len
         started = time.process_time()
         try:
-            guess: int | None = predict_fits_at(replayer, limits, search_end)
+            boundary = predict_boundary(replayer, limits, search_end)
+            guess: int | None = boundary.max_seq_len if boundary.fits else 0
+            gaps = boundary.gaps or ()
         except NoPrediction as reason:
-            guess = None
+            guess, gaps = None, ()
             counts[f"no prediction: {reason}"] += 1
         predicting += time.process_time() - started
         observations: list[Observation] = []
-        while (length_ := next_probe(search_end, guess, observations)) is not None:
+        in_gaps = [last for _, last in gaps[-1:]]
+        while (length_ := next(iter(in_gaps), next_probe(search_end, guess, observations))) is not None:
             started = time.process_time()
-            ran = run(replace(case, max_seq_len=length_))
+            ran = run(to_run(case, length_, replayer, limits))
             running += time.process_time() - started
-            observations.append(Observation(length_, ran.failed_in is None))
+            if in_gaps:
+                counts["lengths in a gap that fail" if ran.failed_in else "lengths in a gap that fit"] += 1
+                in_gaps.clear()
+            else:
+                observations.append(Observation(length_, ran.failed_in is None))
             try:
                 told = differences(ran, replayer.replay(length_, limits))
             except NoPrediction as reason:
@@ -212,7 +252,12 @@ def main() -> None:
         fits_at = found(search_end, observations).fits_at
         probes.append(len(observations))
         counts["boundary as predicted" if (guess or None) == fits_at else "boundary differs"] += 1
-        print(f"{number} {case.model.name} {bpw} {cache_type} {chunk} {len(observations)} probes", flush=True)
+        print(
+            f"{number} {case.model.name} {bpw} {cache_type} {chunk} {case.split} {len(observations)} probes", flush=True
+        )
+        if isinstance(replayer, BestReplayer) and len(case.devices) == 2 and guess is not None and guess < search_end:
+            further = goes_further(replayer, guess + PAGE, limits)
+            counts["another division goes further" if further else "no division goes further"] += 1
         counts["nothing fits" if fits_at is None else "all fits" if fits_at == search_end else "inside"] += 1
     print(f"{arguments.cells} cells, {mean(probes):.2f} probes on average, at most {max(probes)}")
     for what, count in sorted(counts.items()):
