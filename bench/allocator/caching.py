@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench.allocator.blocks import merge_free, set_block, split
 from bench.allocator.compiled import compiled
-from bench.allocator.expandable import grow, take_reaching_least, unmap_free_pages
+from bench.allocator.expandable import take_expandable, unmap_free_pages
 from bench.allocator.free_blocks import close_holes, leave_hole, remember_free, take_free_block
 from bench.allocator.sizes import SMALL_SIZE, round_size, segment_size
 from bench.allocator.state import (
@@ -66,14 +66,16 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
     counters = state.counters
     size = round_size(size_bytes)
     pool = 2 * stream + (0 if size <= SMALL_SIZE else 1)
-    is_expandable = counters[DEVICE_BYTES] > 0
-    row = take_reaching_least(state, size, pool) if is_expandable else take_free_block(state, size, pool)
-    if row == FULL:
-        row = grow(state, size, pool) if is_expandable else _new_segment(state, size, pool)
-    if row == FULL:
-        empty_cache(state)
-        counters[NUM_RETRIES] += 1
-        row = grow(state, size, pool) if is_expandable else _new_segment(state, size, pool)
+    if counters[DEVICE_BYTES] > 0:
+        row = take_expandable(state, size, pool)
+    else:
+        row = take_free_block(state, size, pool)
+        if row == FULL:
+            row = _new_segment(state, size, pool)
+        if row == FULL:
+            empty_cache(state)
+            counters[NUM_RETRIES] += 1
+            row = _new_segment(state, size, pool)
     if row == FULL:
         counters[NUM_OOMS] += 1
         return FULL

@@ -31,6 +31,7 @@ from bench.allocator.state import (
     NEXT,
     NEXT_ADDRESS,
     NEXT_UNMAPPED,
+    NUM_RETRIES,
     PEAK_RESERVED,
     POOL,
     PREV,
@@ -46,7 +47,20 @@ from bench.allocator.unmapped import forget_unmapped, remember_unmapped
 
 
 @compiled
-def take_reaching_least(state: State, size: int, pool: int) -> int:
+def take_expandable(state: State, size: int, pool: int) -> int:
+    """The row of a block of `size` bytes or more, which no list of free blocks has; `FULL` where there is no room."""
+    row = _take_reaching_least(state, size, pool)
+    if row == FULL:
+        row = _grow(state, size, pool)
+    if row == FULL:
+        unmap_free_pages(state)
+        state.counters[NUM_RETRIES] += 1
+        row = _grow(state, size, pool)
+    return row
+
+
+@compiled
+def _take_reaching_least(state: State, size: int, pool: int) -> int:
     """Takes a free block of `pool` that has `size` bytes out of it; its row, `FULL` where there is none.
 
     The smallest, but one that could grow counts as large as it could become: the end of a segment is taken last.
@@ -72,7 +86,7 @@ def _reach(state: State, row: int) -> int:
 
 
 @compiled
-def grow(state: State, size: int, pool: int) -> int:
+def _grow(state: State, size: int, pool: int) -> int:
     """Maps memory for `size` bytes; the row of the free block that has them, which no list has any more.
 
     `FULL` where the card has too few; what was mapped of several pieces by then stays mapped. A fraction is asked for
