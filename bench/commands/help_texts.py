@@ -23,8 +23,8 @@ device.index=0+1 (several real ones: untested on hardware)
   bpw: {bits_in_words()}, or 16
   max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
   cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
-  load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card; lazy=true is \
-load=autosplit
+  load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card \
+(lazy=true says the same)
   split: on several cards auto (load_autosplit), best, tensor_parallel, or GiB for each: [20,24]
   attention: auto, flash, xformers, sdpa, matmul
   allocator: segments of PyTorch's allocator: auto (what the engine sets), native, expandable
