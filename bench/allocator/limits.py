@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from bench.allocator.beside import ALL_BUFFERS
 from bench.allocator.sort import tile_of
-from bench.allocator.state import UNLIMITED_BYTES, State, new_state
+from bench.allocator.state import BESIDE_BUFFERS, UNLIMITED_BYTES, State, new_state
 from bench.core.case import EXPANDABLE, NATIVE, Case
 from bench.core.device import DeviceSpec
 
@@ -25,6 +26,7 @@ class Limits(NamedTuple):
     Multiprocessors (flash-attn), the cuBLAS workspace and how many numbers CUB sorts at a time decide the sizes of some
     temporaries. `device_bytes` is what the device says it has, where segments are expandable, and 0 where they are
     native. `is_fraction`: PyTorch keeps itself to `torch_bytes` (`set_per_process_memory_fraction`) of a larger card.
+    `beside_counted`: what an engine takes beside PyTorch is among the `context_bytes`, as what was measured has it.
     """
 
     total_bytes: int
@@ -34,6 +36,7 @@ class Limits(NamedTuple):
     sort_tile: int
     device_bytes: int = 0
     is_fraction: bool = False
+    beside_counted: bool = False
 
     @property
     def torch_bytes(self) -> int:
@@ -66,7 +69,9 @@ class Limits(NamedTuple):
 
     def new_state(self, num_parts: int, max_blocks: int, num_streams: int) -> State:
         """The card, empty."""
-        return new_state(self.mapped_bytes, num_parts, max_blocks, num_streams, self.device_bytes, self.fraction_bytes)
+        state = new_state(self.mapped_bytes, num_parts, max_blocks, num_streams, self.device_bytes, self.fraction_bytes)
+        state.counters[BESIDE_BUFFERS] = ALL_BUFFERS if self.beside_counted else 0
+        return state
 
 
 class MachineLimits(NamedTuple):

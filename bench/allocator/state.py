@@ -31,8 +31,12 @@ NEXT_UNMAPPED = REQUESTED  # of unmapped addresses: the row of those that follow
     FREE_MARK,
     DEVICE_BYTES,
     FRACTION_LIMIT,
-) = range(15)
-FIRST_UNMAPPED = 15  # and one more place for each pool: the row of its lowest unmapped addresses, -1 for none
+    BESIDE_BUFFERS,
+    BESIDE_BYTES,
+    BESIDE_HIGHEST,
+    BESIDE_RISEN_FROM,
+) = range(19)
+FIRST_UNMAPPED = 19  # and one more place for each pool: the row of its lowest unmapped addresses, -1 for none
 
 FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
 HOLE = -1  # in `State.free`, a place among the free blocks of one that is in use again: most come back as they were
@@ -49,7 +53,8 @@ class State(NamedTuple):
     `num_free` places, `num_holes` are `HOLE`, and `free_keys` are sizes and addresses, also those that left the holes.
     `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
     Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change,
-    and of unmapped addresses. `DEVICE_BYTES` is 0 where segments are native.
+    and of unmapped addresses. `DEVICE_BYTES` is 0 where segments are native. `BESIDE_BUFFERS` has a
+    bit for each buffer that others than PyTorch took (`beside.py`), which `LIMIT` is less.
     """
 
     blocks: NDArray[np.int64]

@@ -16,6 +16,7 @@ class Recording(StrEnum):
 
     TRACE = "trace"  # the allocations of a case, for any length
     TENSORS = "tensors"  # the sizes of a checkpoint's tensors
+    LOADING = "loading"  # the allocations up to the first prompt of any length, of a checkpoint of those bits
 
 
 @dataclass(frozen=True)

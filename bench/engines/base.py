@@ -145,10 +145,16 @@ class EngineSpec:
         return version_column(self.name)
 
 
+def _predicted(case: Case) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class PredictionRules:
     """What a prediction takes of an engine: how its recordings become those of any case."""
 
+    # What a recording is of: cards that differ in it need one each.
+    kind_of_cards: Callable[[Case], object]
     # The rules for a search: from what was kept with a trace, and of a case that nobody has recorded.
     setup: Callable[..., Setup]
     unread_setup: Callable[[Case, str], Setup]
@@ -158,6 +164,12 @@ class PredictionRules:
     with_cache: Callable[[ParametricTrace, str], ParametricTrace]
     # What replays a search on several cards: its trace, the sizes of the checkpoint's tensors, and any case of it.
     split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer | PlacedReplayer | BestReplayer]
+    # The trace of a checkpoint, from that of any bits and that of its own up to the first prompt of any length; None
+    # where the sizes of its tensors tell as much.
+    with_loading: Callable[[ParametricTrace, ParametricTrace], ParametricTrace] | None = None
+    # Why nothing of a case is predicted, known without a recording. A reason that begins with `Unsupported: ` says that
+    # the engine does not run it at all.
+    unpredicted: Callable[[Case], str | None] = _predicted
 
 
 @dataclass(frozen=True)
@@ -166,9 +178,7 @@ class EngineRules:
 
     # Why a case cannot be run, and what to give in its place; None where it can.
     refusal: Callable[[Case], str | None]
-    # Or why nothing of a case is predicted, for an engine whose boundaries are found by runs alone. A reason that
-    # begins with `Unsupported: ` says that the engine does not run it at all.
-    prediction: PredictionRules | Callable[[Case], str]
+    prediction: PredictionRules
     # What it will get wrong of a case, or not run as it is run here.
     notes: Callable[[Case, Reading], Iterable[str]]
     # What to copy to run a chosen setting.

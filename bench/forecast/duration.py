@@ -15,7 +15,6 @@ from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
 from bench.core.outcome import Outcome
-from bench.engines.base import PredictionRules
 from bench.engines.registry import engine_of, rules_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
@@ -34,7 +33,7 @@ def probe_seconds(case: Case) -> float | None:
     layers, experts = found
     engine = engine_of(case.engine)
     seconds_of, rules = engine.simulated_seconds, rules_of(case.engine).prediction
-    if seconds_of is None or not isinstance(rules, PredictionRules):
+    if seconds_of is None:
         return None
     attention = engine.attentions[0] if case.attention == "auto" else case.attention
     setup = rules.unread_setup(case, attention)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from bench.allocator.limits import supports_flash_attention
 from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
@@ -120,6 +119,9 @@ class TraceLibrary:
                 split = _load_split(paths[Recording.TRACE], case)
                 return rules.split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
             trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
+            if rules.with_loading is not None:
+                loading = ParametricTrace.load(paths[Recording.LOADING], rules.setup)
+                return Replayer(rules.with_loading(trace, loading), {})
             return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
         except NoPrediction:
             raise
@@ -138,13 +140,17 @@ class TraceLibrary:
 
     def _paths(self, case: Case) -> dict[Recording, Path]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
-        if not isinstance(rules_of(case.engine).prediction, PredictionRules):
+        rules = rules_of(case.engine).prediction
+        if rules.unpredicted(case) is not None:
             return {}
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
-        trace = [case.model.fingerprint, all(map(supports_flash_attention, case.devices)), *setting]
+        trace = [case.model.fingerprint, rules.kind_of_cards(case), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
+        bits = (Recording.TENSORS, tensors, ".json")
+        if rules.with_loading is not None:
+            bits = (Recording.LOADING, [*trace, case.bpw, case.head_bits], ".npz")
         paths = {}
-        for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), (Recording.TENSORS, tensors, ".json")):
+        for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), bits):
             name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
             paths[recording] = self._dir / f"{name}{suffix}"
         return paths
@@ -170,17 +176,16 @@ class TraceLibrary:
 
 
 def _rules(case: Case) -> PredictionRules:
-    """Raises `NoPrediction` for an engine that is not predicted, and says why."""
+    """Raises `NoPrediction` for what is not predicted, and says why."""
     rules = rules_of(case.engine).prediction
-    if isinstance(rules, PredictionRules):
-        return rules
-    raise NoPrediction(rules(case))
+    if (reason := rules.unpredicted(case)) is not None:
+        raise NoPrediction(reason)
+    return rules
 
 
 def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
     rules = rules_of(engine).prediction
-    assert isinstance(rules, PredictionRules)
     return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
 
 
@@ -191,6 +196,5 @@ def _load_split(path: Path, case: Case) -> SplitTrace:
 
 def _load_compiled() -> None:
     for name in NAMES:
-        if isinstance(rules := rules_of(name).prediction, PredictionRules):
-            rules.load_compiled()
+        rules_of(name).prediction.load_compiled()
     load_compiled()

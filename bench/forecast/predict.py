@@ -163,7 +163,7 @@ def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limi
         failed_in=limited.failed_in,
         peak_allocated_bytes=replay.peak_allocated_bytes,
         peak_reserved_bytes=replay.peak_reserved_bytes,
-        peak_device_bytes=replay.peak_reserved_bytes + limits.context_bytes,
+        peak_device_bytes=replay.peak_held_bytes + limits.context_bytes,
         parts=_parts(replay, limits),
         cards=cards,
         failed_on=limited.failed_on if isinstance(limited, SplitReplay) else None,
@@ -180,7 +180,7 @@ def best_split(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> st
 
 
 def _card(layers: int, replay: CardReplay, limits: Limits) -> CardPrediction:
-    device_bytes = replay.peak_reserved_bytes + limits.context_bytes
+    device_bytes = replay.peak_held_bytes + limits.context_bytes
     return CardPrediction(
         attention_layers=layers,
         peak_allocated_bytes=replay.peak_allocated_bytes,

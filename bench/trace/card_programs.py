@@ -125,6 +125,7 @@ class CardPrograms:
             peak_allocated_bytes=sum(card.peak_allocated_bytes for card in outcomes),
             peak_requested_bytes=sum(card.peak_requested_bytes for card in outcomes),
             peak_reserved_bytes=sum(card.peak_reserved_bytes for card in outcomes),
+            peak_held_bytes=sum(card.peak_held_bytes for card in outcomes),
             parts_at_peak=tuple(map(sum, zip(*(card.parts_at_peak for card in outcomes), strict=True))),
             failed_on=failed_on,
             cards=tuple(outcomes),

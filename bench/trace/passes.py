@@ -73,6 +73,9 @@ class Setup(Protocol):
     def extra_passes(self, max_seq_len: int) -> list[Pass]:
         """What is recorded after a whole case of that length: passes that others come to."""
 
+    def whole_passes(self, max_seq_len: int) -> list[Pass]:
+        """Every section of a whole case of that length as it is recorded, with the extra passes."""
+
     def longest_chunk(self, max_seq_len: int) -> int:
         """The tokens that the scratch buffer must be large enough for."""
 

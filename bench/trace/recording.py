@@ -17,6 +17,7 @@ class Op(IntEnum):
     MALLOC = 0
     FREE = 1
     EMPTY_CACHE = 2
+    BESIDE = 3  # the driver is asked for a buffer that others keep for the life of the process
 
 
 class Size(IntEnum):
@@ -37,7 +38,7 @@ class Event(NamedTuple):
     """`block` numbers the allocations of a card; `layer` is the decoder layer at work, -1 before the first.
 
     Where `size` is SORT, `size_bytes` are the numbers that are sorted. `module` counts the modules of a layer, and
-    those after the last one.
+    those after the last one. Of BESIDE, `part` is the number of the buffer.
     """
 
     op: Op
@@ -68,7 +69,7 @@ class Recording:
     The card had `num_layers` whole layers, repeating every `period`; `first_layer` is the model's number of the first.
     Events count layers from that one.
 
-    Its sections are those of `schedule` and then the `extra_passes`; or the first two, loading and making the cache.
+    Its sections are those of `schedule` and then the `extra_passes`; or the first of them, up to some pass.
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch. `split_sizes` is
     what the engine counts when it is told how much goes on which card, in plain values.
     """
@@ -80,3 +81,4 @@ class Recording:
     sections: list[Section] = field(default_factory=list)
     first_layer: int = 0
     split_sizes: dict[str, Any] | None = None
+    is_whole: bool = True

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.allocator import state as allocator
+from bench.allocator.beside import peak_held_bytes
 from bench.allocator.limits import ENDLESS_BYTES, Limits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
@@ -50,12 +51,13 @@ _ENDS = 64  # sections
 
 @dataclass(frozen=True)
 class CardReplay:
-    """The peaks of one card."""
+    """The peaks of one card. `peak_held_bytes` is what PyTorch and all but the CUDA context hold together."""
 
     peak_allocated_bytes: int
     peak_requested_bytes: int
     peak_reserved_bytes: int
     parts_at_peak: tuple[int, ...]
+    peak_held_bytes: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Replay:
     peak_requested_bytes: int
     peak_reserved_bytes: int
     parts_at_peak: tuple[int, ...]
+    peak_held_bytes: int
 
     @property
     def fits(self) -> bool:
@@ -96,7 +99,8 @@ class _Stage(NamedTuple):
     def copy(self, limit_bytes: int) -> _Stage:
         """The same on a card of another size."""
         copied = _Stage(State(*(each.copy() for each in self.state)), self.rows.copy())
-        copied.state.counters[allocator.LIMIT] = limit_bytes
+        counters = copied.state.counters
+        counters[allocator.LIMIT] = limit_bytes - counters[allocator.BESIDE_BYTES]
         return copied
 
 
@@ -121,7 +125,7 @@ class Replayer:
         self._num_streams = int(self._events[:, columns.STREAM].max(initial=0)) + 1
         self._max_blocks = len(self._events) // 2 + 2
         self._plans: dict[int, _Plan] = {}
-        self._beginnings: dict[tuple[int, int, bytes], _Stage] = {}
+        self._beginnings: dict[tuple[int, int, bool, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
 
     @property
@@ -141,11 +145,11 @@ class Replayer:
         """
         plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
         card = limits.endless if endless else limits
-        key = max_seq_len, limits.device_bytes, self._asked_before_decode(plan, limits)
+        key = max_seq_len, limits.device_bytes, limits.beside_counted, self._asked_before_decode(plan, limits)
         if endless and key not in self._beginnings:
             self._beginnings[key], _ = self._run(plan, card, end=plan.first_decode)
         beginning = self._beginnings.get(key)
-        if beginning is not None and card.never_refuses(int(beginning.state.counters[allocator.PEAK_RESERVED])):
+        if beginning is not None and card.never_refuses(peak_held_bytes(beginning.state)):
             stage, failed = self._run(plan, card, beginning)
         else:
             stage, failed = self._run(plan, card)
@@ -226,4 +230,5 @@ def outcome_of(state: State) -> CardReplay:
         peak_requested_bytes=int(counters[allocator.PEAK_REQUESTED]),
         peak_reserved_bytes=int(counters[allocator.PEAK_RESERVED]),
         parts_at_peak=tuple(int(size) for size in state.parts[1]),
+        peak_held_bytes=peak_held_bytes(state),
     )

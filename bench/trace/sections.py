@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bench.allocator import caching, flash, sort
+from bench.allocator import beside, caching, flash, sort
 from bench.allocator import state as allocator
 from bench.allocator.compiled import compiled
 from bench.allocator.state import State
@@ -21,7 +21,7 @@ from bench.trace.template import DENOMINATOR, NUM_TERMS, Array
 _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 _LAGS = 2  # periods of layers after which a state may return: blocks that layers hand on may swap places
 
-_MALLOC, _FREE = int(Op.MALLOC), int(Op.FREE)
+_MALLOC, _FREE, _BESIDE = int(Op.MALLOC), int(Op.FREE), int(Op.BESIDE)
 _TENSOR, _WORKSPACE, _SCRATCH, _SORT, _RESERVE, _FLASH_0 = (
     int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.RESERVE, Size.FLASH_0)
 )
@@ -200,6 +200,9 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
             row = rows[start + events[index, _BLOCK]]
             if row >= 0:
                 caching.free(state, row)
+        elif op == _BESIDE:
+            if not beside.take_beside(state, events[index, _PART], sizes[index - first]):
+                return FULL
         else:
             if not allocator.has_room(state):
                 return CROWDED
@@ -230,7 +233,7 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
     """What each allocation of some events asks for."""
     for index in range(first, last):
         sizes[index - first] = 0
-        if events[index, _OP] != _MALLOC:
+        if events[index, _OP] != _MALLOC and events[index, _OP] != _BESIDE:
             continue
         rule = events[index, _SIZE_RULE]
         if rule == _WORKSPACE:

@@ -93,11 +93,10 @@ class _Sample(NamedTuple):
 def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
     """Each section with its pass. Raises `NoPrediction` where the engine made other passes than expected."""
     max_seq_len = recording.max_seq_len
-    passes = setup.schedule(max_seq_len).passes()
-    if len(recording.sections) == 2:
-        passes = passes[:2]
+    if recording.is_whole:
+        passes = setup.whole_passes(max_seq_len)
     else:
-        passes += setup.extra_passes(max_seq_len)
+        passes = setup.schedule(max_seq_len).passes()[: len(recording.sections)]
     recorded = [(section.q_len, section.k_len) for section in recording.sections]
     if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
         raise NoPrediction(f"the engine's passes at {max_seq_len} tokens are not the expected ones")

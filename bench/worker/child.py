@@ -103,6 +103,8 @@ def _record(request: Record, emit: Emit) -> int:
         try:
             if wanted.recording is Recording.TRACE:
                 recorder.make_trace(wanted.case, request.layouts).save(wanted.path)
+            elif wanted.recording is Recording.LOADING:
+                recorder.make_loading(wanted.case, request.layouts).save(wanted.path)
             else:
                 recorder.save_tensor_bytes(wanted.path, wanted.case, request.layouts)
         except (OSError, MemoryError):  # of this machine and this moment: the next time it is tried again

@@ -30,18 +30,24 @@ from bench.trace.split import FIRST, Place, SplitTrace, beginning_of
 from bench.worker.engines.base import Beginning
 from bench.worker.engines.registry import worker_engine
 from bench.worker.scenario import perform
+from bench.worker.simulated.beside import whole_granules
 from bench.worker.simulated.machine import SimulatedMachine, open_machine
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
 
 _ENDLESS_BYTES = 1 << 60
 _OF_LOADING = (Act.LOAD, Act.CACHE)
 _BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
+_BY_PART_APART = {WORKSPACE: Size.WORKSPACE}
 
 
 class Recorder(Observer):
-    """Hears what the engine is about; its `cards` are allocators that never run out, and note everything."""
+    """Hears what the engine is about; its `cards` are allocators that never run out, and note everything.
 
-    def __init__(self, recordings: Sequence[Recording]) -> None:
+    Allocations are named by the tensors that are read into them, unless they are recorded `apart` (`Recordable`).
+    """
+
+    def __init__(self, recordings: Sequence[Recording], apart: bool = False) -> None:
+        self.apart = apart
         self.cards = [NotingCard(self, recording) for recording in recordings]
         self.layer = -1
         self.module = 0
@@ -84,6 +90,8 @@ class Recorder(Observer):
 
     def weight(self, filename: str, offset: int, target: torch.Tensor) -> None:
         """`target` is read from `offset` in the file: names the tensor, on the card or on the host."""
+        if self.apart:
+            return
         if filename not in self._tensors:
             entries = read_header(Path(filename))
             self._tensors[filename] = {entry.start: name for name, entry in entries.items()}
@@ -100,6 +108,10 @@ class Recorder(Observer):
         if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
             self.cards[target.card.index].name(target, read[1])
 
+    def beside(self, index: int, number: int, size_bytes: int) -> None:
+        """A buffer is used that the driver gives in whole granules."""
+        self.cards[index].beside(number, whole_granules(size_bytes))
+
 
 class NotingCard(CachingAllocator):
     """One card of a `Recorder`."""
@@ -111,17 +123,20 @@ class NotingCard(CachingAllocator):
         self._recorder = recorder
         self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
         self._count = 0
+        self._beside: set[int] = set()  # the buffers that were wanted in this section
 
     def enter(self, q_len: int, k_len: int) -> None:
         """A new section begins."""
         self.recording.sections.append(Section(q_len, k_len))
+        self._beside.clear()
         self.events = self.recording.sections[-1].events
 
     def malloc(self, size_bytes: int, stream: int = 0, part: int = 0) -> int:
         """Allocates, and records the event with what decides its size."""
         row = super().malloc(size_bytes, stream, part)
         self._numbers[row] = self._count
-        size, call, length = _BY_PART.get(part, Size.LENGTHS), None, None
+        by_part = _BY_PART_APART if self._recorder.apart else _BY_PART
+        size, call, length = by_part.get(part, Size.LENGTHS), None, None
         if part == RESERVE and size_bytes == RESERVE_BYTES:
             size = Size.RESERVE
         if self._recorder.expected:
@@ -140,6 +155,12 @@ class NotingCard(CachingAllocator):
         """Empties the cache, and records the event."""
         super().empty_cache()
         self._note(Event(Op.EMPTY_CACHE))
+
+    def beside(self, number: int, size_bytes: int) -> None:
+        """Records that a buffer is wanted, once a section."""
+        if number not in self._beside:
+            self._beside.add(number)
+            self._note(Event(Op.BESIDE, size_bytes=size_bytes, part=number))
 
     def name(self, target: SimulatedTensor, name: str) -> None:
         """The last allocation, which `target` has just been given, holds the tensor `name`."""
@@ -163,12 +184,13 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     def trace_of(beginning: Beginning | None) -> ParametricTrace:
         nonlocal split_sizes
         recordings = []
-        for lengths, is_whole in ((how.setup.whole_lengths(), True), (how.setup.load_lengths(), False)):
+        loads = how.setup.load_lengths() if not how.apart else []
+        for lengths, is_whole in ((how.setup.whole_lengths(), True), (loads, False)):
             for length in lengths:
                 extra = how.setup.extra_passes(length) if is_whole else None
                 shallow = dataclasses.replace(how.case if beginning is None else beginning.case, max_seq_len=length)
                 num_layers = how.num_layers if beginning is None else beginning.num_layers
-                recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning))
+                recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning, how.apart))
         split_sizes = recordings[0].split_sizes or split_sizes
         repeats = recordings[0].num_layers > 1 if case.more_devices else None
         solved = solve(recordings, how.setup, how.depth, repeats)
@@ -178,6 +200,17 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
         return trace_of(None)
     others = {beginning_of(Place(each.layer, each.module), each.depth): trace_of(each) for each in how.beginnings}
     return SplitTrace({FIRST: trace_of(None), **others}, split_sizes)
+
+
+def make_loading(case: Case, layouts: Path) -> ParametricTrace:
+    """The trace of the beginning of `case`'s search, with every layer of its own checkpoint."""
+    with _open_machine(case) as simulated:
+        how = worker_engine(case.engine).recordable(case, simulated)
+    recordings = []
+    for length in how.setup.load_lengths():
+        at_length = dataclasses.replace(case, max_seq_len=length)
+        recordings.append(record(at_length, layouts, None, how.depth, how.period, apart=True))
+    return dataclasses.replace(solve(recordings, how.setup, how.depth), reading=how.reading.to_plain())
 
 
 def save_tensor_bytes(path: Path, case: Case, layouts: Path) -> None:
@@ -197,17 +230,23 @@ def record(
     num_layers: int = 0,
     period: int = 1,
     beginning: Beginning | None = None,
+    apart: bool = False,
 ) -> Recording:
-    """Carries out the steps of `case` and then the `extra` passes; where they are None, only those of loading.
+    """Carries out the steps of `case` and then the `extra` passes; where they are None, only those of its beginning.
+
+    That is loading, and of what is recorded `apart` (`Recordable`) also what comes before a prompt of any length.
 
     `num_layers` and `period` are put into the recording as they are. It is that of the first card, or of the second
     which has the `beginning`.
     """
     engine = worker_engine(case.engine)
     first_layers = [0, *(beginning.first_layer if beginning else 0 for _ in case.more_devices)]
-    recordings = [Recording(case.max_seq_len, num_layers, period, first_layer=first) for first in first_layers]
+    recordings = [
+        Recording(case.max_seq_len, num_layers, period, first_layer=first, is_whole=extra is not None)
+        for first in first_layers
+    ]
     with _open_machine(case) as simulated:
-        recorder = Recorder(recordings)
+        recorder = Recorder(recordings, apart)
         simulated.use(recorder.cards, recorder)
         with engine.marked(recorder, beginning):
             session = engine.session(case, simulated)
@@ -215,9 +254,12 @@ def record(
             session.build()
             pace = Pace(simulated.warm_up_tokens, simulated.decode_tokens)
             for step in scenario_of(case.scenario).steps(case.max_seq_len, pace):
+                is_any_prompt = step.act is Act.FILL and step.name is None
                 if step.act in _OF_LOADING:
                     recorder.enter()
-                elif extra is None:
+                elif apart and is_any_prompt and extra is not None:
+                    continue
+                elif extra is None and (not apart or is_any_prompt):
                     break
                 perform(step, session)
             for each in extra or ():

@@ -115,13 +115,19 @@ def test_where_nothing_fits_it_says_what_is_missing(in_process: Program) -> None
     assert done["probes"] == 1
 
 
-def test_an_engine_of_which_nothing_is_predicted_says_so(in_process: Program) -> None:
+def test_what_of_an_engine_is_not_predicted_says_so(in_process: Program) -> None:
     """Its boundary is found by halving: a probe for each time that the pages of the model's limit are halved."""
-    overrides = ("model=llama_3_1_8b,hunyuan_ocr", "engine=exllamav3", "device=rtx_3090", "cache=k8v5")
+    overrides = (
+        "model=llama_3_1_8b,hunyuan_ocr",
+        "engine=exllamav3",
+        "device=rtx_3090",
+        "cache=k8v5",
+        "load=autosplit",
+    )
     searches = {each["model"]: each for each in planned(in_process, *overrides)["cells"]}
     known, unknown = searches["llama_3_1_8b"], searches["hunyuan_ocr"]
     assert (known["fits"], known["predicted_fits_at"], known["parts"]) == (None, None, None)
-    assert "exllamav3 is not predicted yet" in known["reason"]
+    assert "exllamav3 is not predicted with load=autosplit" in known["reason"]
     assert known["probes"] == 10
     assert known["estimated_decode_tokens_per_s"] is None
     assert "does not know the architecture HunYuanVLForConditionalGeneration" in unknown["reason"]

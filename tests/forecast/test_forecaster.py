@@ -68,7 +68,7 @@ class Line:
         reserved = -(-allocated // SEGMENT) * SEGMENT
         fits = endless or reserved <= limits.torch_bytes
         failed_in = None if fits else "load" if parts["weights"] > limits.torch_bytes else "cache"
-        return Replay(failed_in, allocated, allocated, reserved, tuple(parts.values()))
+        return Replay(failed_in, allocated, allocated, reserved, tuple(parts.values()), reserved)
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         return self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes

@@ -42,7 +42,7 @@ def recordings(setup: Setup, sizes: Sizes, num_layers: int = 1) -> list[Recordin
 
 
 def _recording(max_seq_len: int, passes: Sequence[Pass], sizes: Sizes, num_layers: int) -> Recording:
-    recording = Recording(max_seq_len, num_layers, period=1)
+    recording = Recording(max_seq_len, num_layers, period=1, is_whole=len(passes) > 2)
     for number, each in enumerate(passes):
         section = Section() if number < 2 else Section(each.q_len, each.k_len)
         section.events = events(sizes(each, max_seq_len), keep=each.phase == Phase.CACHE)

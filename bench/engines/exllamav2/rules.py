@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.allocator.limits import supports_flash_attention
 from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav2.notes import notes
 from bench.engines.exllamav2.quantised_caches import with_cache
@@ -14,6 +15,7 @@ from bench.engines.exllamav2.splits import split_replayer
 RULES = EngineRules(
     refusal=refusal,
     prediction=PredictionRules(
+        kind_of_cards=lambda case: all(map(supports_flash_attention, case.devices)),
         setup=Setup,
         unread_setup=unread_setup,
         load_compiled=load_compiled,

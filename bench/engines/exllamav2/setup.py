@@ -34,6 +34,10 @@ class Setup(Traits):
         """What is recorded after a whole case of that length in tokens."""
         return samples.extra_passes(max_seq_len, self)
 
+    def whole_passes(self, max_seq_len: int) -> list[Pass]:
+        """Every section of a whole case as it is recorded."""
+        return self.schedule(max_seq_len).passes() + self.extra_passes(max_seq_len)
+
     def longest_chunk(self, max_seq_len: int) -> int:
         """Tokens that scratch must do for: lazy loading bounds the chunks by the length of the case."""
         return min(self.max_input_len, max_seq_len) if self.lazy else self.max_input_len

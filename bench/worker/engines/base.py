@@ -38,7 +38,9 @@ class Recordable(NamedTuple):
 
     `case` is the same with as few layers as show them all: `num_layers`, which repeat every `period`, of the `depth`
     that the model has. `setup` decides which passes there are, `reading` is what the engine made of config.json.
-    On several cards `beginnings` are those that a card other than the first may have.
+    On several cards `beginnings` are those that a card other than the first may have. With `apart`
+    weights are not known by their tensors: the beginning of a case, up to the first prompt of any length, is recorded
+    apart with all layers of the checkpoint, and chunks of such prompts among the extra passes alone.
     """
 
     case: Case
@@ -48,6 +50,7 @@ class Recordable(NamedTuple):
     setup: Setup
     reading: Reading
     beginnings: tuple[Beginning, ...] = ()
+    apart: bool = False
 
 
 class Listener(Protocol):

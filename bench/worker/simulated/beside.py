@@ -5,6 +5,11 @@ from __future__ import annotations
 _GRANULE_BYTES = 2 << 20  # the driver gives whole ones
 
 
+def whole_granules(size_bytes: int) -> int:
+    """What the driver gives for so many bytes."""
+    return -(-size_bytes // _GRANULE_BYTES) * _GRANULE_BYTES
+
+
 class BesidePyTorch:
     """Buffers that an engine's own code takes from the driver, each for the life of the process.
 
@@ -30,7 +35,7 @@ class BesidePyTorch:
 
         `reserved_bytes` are PyTorch's now, and `peak_reserved_bytes` at their highest.
         """
-        size_bytes = -(-size_bytes // _GRANULE_BYTES) * _GRANULE_BYTES
+        size_bytes = whole_granules(size_bytes)
         if size_bytes > free_bytes:
             return False
         before = self.held_bytes

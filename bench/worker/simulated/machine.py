@@ -66,9 +66,13 @@ class SimulatedMachine:
         return notes_of_cards([card.spec for card in self.cards])
 
     def use(self, allocators: Sequence[CachingAllocator], observer: Observer) -> None:
-        """Gives each card another allocator before anything is allocated; `observer` hears what those cannot."""
+        """Gives each card another allocator before anything is allocated; `observer` hears what those cannot.
+
+        What the driver gives to others than PyTorch has no limit then.
+        """
         for card, allocator in zip(self.cards, allocators, strict=True):
             card.allocator = allocator
+            card.limits = card.limits.endless
         _CUDA.observer = observer
 
 

@@ -49,6 +49,9 @@ class Observer:
     def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
         """`source`, on the host, was copied to the card."""
 
+    def beside(self, index: int, number: int, size_bytes: int) -> None:
+        """The card `index` has a buffer beside PyTorch's for the life of the process; `number` is the buffer's own."""
+
 
 class SimulatedTensor(torch.Tensor):
     """A tensor on a simulated card: `meta` has its shape, `claim` its memory, `numbers` its values if known."""

@@ -10,17 +10,15 @@ from typing import Any
 
 from bench.core.case import Case
 from bench.synth.layout import Layout
-from bench.trace.passes import NoPrediction, Pass
+from bench.trace.passes import Pass
 from bench.worker.engines.base import Beginning, Listener, Recordable
-from bench.worker.engines.exllamav3 import attribution, checkpoint, inspection, packages, readable
+from bench.worker.engines.exllamav3 import attribution, checkpoint, inspection, packages, readable, recording
 from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shortcuts import shortcuts
 from bench.worker.engines.exllamav3.stand_ins import extension, triton
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Session
 from bench.worker.simulated.tensor import SimulatedCuda
-
-_NOT_RECORDED = "what exllamav3 allocates is not recorded yet: its boundaries are found by runs"
 
 
 class ExLlamaV3Engine:
@@ -89,16 +87,17 @@ class ExLlamaV3Engine:
     # To be recorded
 
     def recordable(self, case: Case, machine: Machine) -> Recordable:
-        """Raises `NoPrediction`."""
-        raise NoPrediction(_NOT_RECORDED)
+        """See `recording.recordable`."""
+        return recording.recordable(case, machine)
 
     def marked(self, listener: Listener, beginning: Beginning | None = None) -> AbstractContextManager[None]:
-        """Raises `NoPrediction`."""
-        raise NoPrediction(_NOT_RECORDED)
+        """See `recording.marked`."""
+        return recording.marked(listener, beginning)
 
     def forward(self, session: Session, each: Pass) -> None:
-        """Raises `NoPrediction`."""
-        raise NoPrediction(_NOT_RECORDED)
+        """A chunk of the first sequence."""
+        assert isinstance(session, ExLlamaV3Session)
+        session.forward(each.q_len, each.k_len)
 
 
 EXLLAMAV3 = ExLlamaV3Engine()

@@ -6,28 +6,12 @@ generator's own page table, sampler and buffers are not run: each sequence has i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from bench.core.case import PAGE
-
-_WIDTH = 16  # pages: the table of a decoding batch is as wide as a multiple of them
-
-
-def chunks(tokens: int, max_chunk_size: int, recurrent: bool) -> Iterator[tuple[int, int]]:
-    """First and last token (exclusive) of each pass of a prompt: they end with a page, but the last one.
-
-    Models with states beside the cache work off the last whole page's end as a pass of its own, to keep its state.
-    """
-    start, last_page = 0, tokens // PAGE * PAGE
-    while start < tokens:
-        end = min((start + max_chunk_size) // PAGE * PAGE, tokens)
-        if recurrent and start < last_page <= end:
-            end = last_page
-        yield start, end
-        start = end
+from bench.engines.exllamav3.setup import table_tokens
 
 
 class Passes:
@@ -79,7 +63,7 @@ class Passes:
     def decode(self, start: int) -> torch.Tensor:
         """One token of each sequence, whose cache holds `start`; returns their logits."""
         rows, pages = self._tables.shape
-        width = -(-(start + 1) // (PAGE * _WIDTH)) * _WIDTH
+        width = table_tokens(start) // PAGE
         with_positions = self.with_positions
         host, on_devices = self._arena(rows, width, with_positions)
         mine = _views(host, rows, width, with_positions)

@@ -11,10 +11,11 @@ import torch
 
 from bench.core.case import Case
 from bench.core.split import Split, SplitBy
+from bench.engines.exllamav3.chunks import chunks
 from bench.engines.reading import Reading
 from bench.engines.registry import engine_of
 from bench.worker.engines.exllamav3.choices import cache_of, read_back
-from bench.worker.engines.exllamav3.generator import Passes, chunks
+from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import open_model
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Placed, Tell, Unsupported
@@ -78,6 +79,10 @@ class ExLlamaV3Session:
             if tell is not None:
                 tell(done, tokens)
             self._running.decode(start + done).cpu()
+
+    def forward(self, q_len: int, k_len: int) -> None:
+        """One pass more: a chunk of `q_len` tokens of the first sequence, which then has `k_len`."""
+        self._running.prefill(0, k_len - q_len, k_len)
 
     @property
     def _running(self) -> Passes:

@@ -44,7 +44,7 @@ def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
             if passed is None:
                 return forward(self, x, params, *args, **kwargs)
             if self not in signatures:
-                signatures[self] = _signature(self)
+                signatures[self] = signature(self)
             key = signatures[self], passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
             card = x.card
             seen = repeats.known(card, key)
@@ -96,7 +96,7 @@ def _pass(params: Any) -> Any:
     )
 
 
-def _signature(module: Any) -> Any:
+def signature(module: Any) -> Any:
     """How a module and its parts are configured: all plain values, and the shapes and types of tensors."""
     own = module.key
     found = []

@@ -1,0 +1,156 @@
+"""exllamav3's rules for one search, as a trace asks for them: its passes, which are alike, and what to record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
+from bench.core.outcome import Phase
+from bench.engines.exllamav3 import chunks
+from bench.scenarios.base import Act, Step
+from bench.scenarios.fill import DECODE_TOKENS
+from bench.scenarios.registry import scenario_of
+from bench.trace.passes import Pass, Schedule
+
+# Of a prompt: keys that are read in pieces by several blocks from so many on, if the card has multiprocessors to spare
+# (exllamav3/modules/attention_fn/triton_paged.py, bound_kv), and the pages of a quantised cache that are unpacked at
+# once (_qc_staging_pages).
+_SPLIT_TOKENS = 8192
+_STAGED_TOKENS = 256 * PAGE
+_TABLE_TOKENS = 16 * PAGE  # what a column of pages more in the tables of a decoding batch stands for
+
+
+class Setup(NamedTuple):
+    """See `bench.trace.passes.Setup`. `longest` is the most tokens that a search goes to.
+
+    A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone.
+    """
+
+    attention: str
+    max_input_len: int
+    batch_size: int
+    longest: int
+    quantised_cache: bool
+    scenario: str = DEFAULT_SCENARIO
+
+    def schedule(self, max_seq_len: int) -> Schedule:
+        """Every section of a case of that length in tokens."""
+        passes = self._all_passes(max_seq_len, lambda step: True)
+        distinct = list({each.kind: each for each in passes}.values())
+        numbers = {each.kind: number for number, each in enumerate(distinct)}
+        which: NDArray[np.int64] = np.array([numbers[each.kind] for each in passes], np.int64)
+        lengths: NDArray[np.int64] = np.array([(each.q_len, each.k_len) for each in passes], np.int64)
+        return Schedule(distinct, which, lengths.reshape(-1, 2))
+
+    def _all_passes(self, max_seq_len: int, is_made: Callable[[Step], bool]) -> list[Pass]:
+        scenario = scenario_of(self.scenario)
+        widths: set[int] = set()
+        steps = filter(is_made, scenario.steps(max_seq_len, scenario.simulated_pace))
+        return [each for step in steps for each in self._passes(step, widths)]
+
+    def _passes(self, step: Step, widths: set[int]) -> Iterator[Pass]:
+        """What the engine makes of a step; `widths` are those of the tables that it has made by then."""
+        if step.act is Act.LOAD:
+            yield Pass(Phase.LOAD, Phase.LOAD)
+        elif step.act is Act.CACHE:
+            yield Pass(Phase.CACHE, Phase.CACHE)
+        elif step.act is Act.FILL:
+            for sequence in range(self.batch_size):
+                for start, end in chunks.chunks(step.tokens, self.max_input_len, recurrent=False):
+                    name = None if step.name is None else f"{step.name}_{min(sequence, 1)}"
+                    yield self.prefill(step.phase, end - start, end, name)
+        else:
+            for done in range(step.tokens):
+                k_len = table_tokens(step.start + done)
+                kind = f"{step.name}_{done}" if step.name is not None else str(step.phase)
+                if step.name is None and k_len not in widths:
+                    kind += "_in_wider_tables"
+                widths.add(k_len)
+                yield Pass(step.phase, kind, 1, k_len)
+
+    def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None) -> Pass:
+        """A chunk of a prompt. Of a kind are those that are as long, and read the keys in the same way."""
+        kind = name or f"{phase}_of_{q_len}"
+        if k_len >= _SPLIT_TOKENS:
+            kind += "_far"
+        if self.quantised_cache and q_len >= PAGE and k_len > _STAGED_TOKENS:
+            kind += f"_in_{-(-k_len // _STAGED_TOKENS)}"
+        return Pass(phase, kind, q_len, k_len)
+
+    def chunk_count(self, tokens: int) -> int:
+        """Into how many chunks a prompt of so many tokens is split."""
+        return sum(1 for _ in chunks.chunks(tokens, self.max_input_len, recurrent=False))
+
+    def whole_lengths(self) -> list[int]:
+        """The lengths in tokens at which a case is recorded to its end."""
+        longest = max(self.longest if self.quantised_cache else 0, _SPLIT_TOKENS + 2 * self.max_input_len)
+        pages = -(-longest // PAGE)
+        return [pages * PAGE, (pages + 4) * PAGE, _TABLE_TOKENS + 5 * PAGE]
+
+    def load_lengths(self) -> list[int]:
+        """The lengths in tokens at which only loading is recorded; one to spare."""
+        return [2 * PAGE, 20 * PAGE, 99 * PAGE]
+
+    def extra_passes(self, max_seq_len: int) -> list[Pass]:
+        """Chunks of each length that a prompt may end with, where they are alike at both ends and amid.
+
+        One of each kind at another length shows what `max_seq_len` has to do with it.
+        """
+        step = self.max_input_len
+        lengths = [*range(PAGE - DECODE_TOKENS, step, PAGE), step // PAGE * PAGE]
+        reaches = [0, _SPLIT_TOKENS]
+        if self.quantised_cache:
+            reaches += range(_STAGED_TOKENS + 1, max_seq_len, _STAGED_TOKENS)
+        found: list[Pass] = []
+        for q_len in lengths:
+            for first, end in zip(reaches, [*reaches[1:], max_seq_len + 1], strict=True):
+                least = -(-max(0, first - q_len) // PAGE) * PAGE
+                most = (min(end - 1, max_seq_len) - q_len) // PAGE * PAGE
+                middle = (least + most) // 2 // PAGE * PAGE
+                found += [
+                    self.prefill(Phase.PREFILL, q_len, past + q_len)
+                    for past in sorted({least, middle, most})
+                    if 0 <= past <= most
+                ]
+        if max_seq_len == self.whole_lengths()[0]:
+            return found
+        return list({each.kind: each for each in found}.values())
+
+    def whole_passes(self, max_seq_len: int) -> list[Pass]:
+        """Every section of a case as it is recorded: chunks of a prompt of any length are among the extra ones."""
+        passes = self._all_passes(max_seq_len, lambda step: step.act is not Act.FILL or step.name is not None)
+        return passes + self.extra_passes(max_seq_len)
+
+    def longest_chunk(self, max_seq_len: int) -> int:
+        """Nothing depends on it."""
+        return self.max_input_len
+
+    def in_words(self, each: Pass) -> str:
+        """A pass, for people."""
+        after = f" of {each.q_len} tokens after {each.k_len - each.q_len}" if each.q_len > 1 else ""
+        return f"a {each.phase}{after} ({each.kind})"
+
+    def to_plain(self) -> dict[str, Any]:
+        """The fields by name, as a trace keeps them."""
+        return self._asdict()
+
+
+def table_tokens(start: int) -> int:
+    """What the tables have room for when a token is decoded after `start` (generator.py, _stage_arena)."""
+    return -(-(start + 1) // _TABLE_TOKENS) * _TABLE_TOKENS
+
+
+def unread_setup(case: Case, attention: str) -> Setup:
+    """The rules for `case` as far as they are known without the engine."""
+    return Setup(
+        attention=attention,
+        max_input_len=case.max_input_len,
+        batch_size=case.batch_size,
+        longest=case.max_seq_len,
+        quantised_cache=case.cache != "FP16",
+        scenario=case.scenario,
+    )

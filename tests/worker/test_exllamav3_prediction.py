@@ -1,0 +1,119 @@
+"""exllamav3: what is predicted from recordings equals the simulated run, to the byte; or nothing is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.allocator.limits import case_limits
+from bench.core.case import Case
+from bench.core.messages import Entered, Message, last
+from bench.engines.registry import rules_of
+from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.passes import NoPrediction
+from bench.trace.replay import Replay, Replayer
+from bench.worker import cards, recorder, scenario
+from tests.worker.architectures import DENSE
+from tests.worker.conftest import made_up_case
+from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage
+
+# Bits that differ from layer to layer, and a layer more than a recording shows; then experts, of which the last chunk
+# gives each another share; then unquantised weights, and two sequences.
+SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
+    "mixed bits": ({}, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
+    "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
+    "experts": (
+        {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 512,
+        },
+        {"allocator": "expandable"},
+        (1792,),
+    ),
+    "unquantised": ({}, {"bpw": 16.0, "head_bits": None, "batch_size": 2}, (512, 4352)),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    with little_garbage():
+        yield
+
+
+def _case(config: dict[str, Any], **axes: Any) -> Case:
+    told = {**DENSE, "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 6, **config}
+    return made_up_case(told, total_bytes=ENDLESS_BYTES, engine="exllamav3", **axes)
+
+
+def _replayer(case: Case, layouts: Path) -> Replayer:
+    """As `bench.forecast.library` has it."""
+    rules = rules_of(case.engine).prediction
+    assert rules.with_loading is not None
+    trace = recorder.make_trace(case, layouts)
+    assert not isinstance(trace, recorder.SplitTrace)
+    return Replayer(rules.with_loading(trace.deepened(), recorder.make_loading(case, layouts)), {})
+
+
+def _predicted(replayer: Replayer, case: Case) -> Replay:
+    return replayer.replay(case.max_seq_len, case_limits(case.device, case.vram_limit_bytes, case))
+
+
+def _simulated(case: Case, layouts: Path) -> Replay:
+    messages: list[Message] = []
+    failed_in: str | None = None
+    with cards.open_machine(case) as machine:
+        try:
+            scenario.run(case, machine, layouts, messages.append)
+        except RuntimeError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
+                raise
+            entered = last(messages, Entered)
+            failed_in = str(entered and entered.phase)
+        (card,) = machine.cards
+        memory, parts = card.memory(), card.parts_at_peak(dict)
+    return Replay(
+        failed_in,
+        memory.peak_allocated_bytes,
+        memory.peak_requested_bytes,
+        memory.peak_reserved_bytes,
+        tuple(size or 0 for size in parts.values()),
+        memory.peak_device_bytes,  # such a card has no CUDA context
+    )
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path) -> None:
+    config, axes, lengths = SEARCHES[name]
+    search = _case(config, **axes)
+    replayer = _replayer(search, layouts)
+    for length in lengths:
+        case = replace(search, max_seq_len=length)
+        need = _simulated(case, layouts)
+        assert _predicted(replayer, case) == need, length
+    # Cards on which memory runs out at the end of a phase, or amid it; on the first all goes through.
+    beside = need.peak_held_bytes - need.peak_reserved_bytes
+    ends = set()
+    for limit_bytes in (
+        need.peak_held_bytes,
+        need.peak_allocated_bytes + beside,
+        need.peak_allocated_bytes,
+        need.peak_allocated_bytes // 2,
+    ):
+        limited = replace(case, vram_limit_bytes=limit_bytes)
+        assert _predicted(replayer, limited) == _simulated(limited, layouts)
+        ends.add(_predicted(replayer, limited).failed_in)
+    assert {None, "load", "prefill"} <= ends
+
+
+def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> None:
+    """A quantised cache of more than 65,536 tokens is unpacked in pieces, of which each number is recorded."""
+    search = _case({"max_position_embeddings": 2048}, cache="Q4")
+    replayer = _replayer(search, layouts)
+    with pytest.raises(NoPrediction, match="no recording shows"):
+        _predicted(replayer, replace(search, max_seq_len=70144))
