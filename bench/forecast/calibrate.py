@@ -102,7 +102,7 @@ class Calibration:
         samples = self._lessons.get((device.uuid, device.driver_version, case.engine), [])
         device = _with_catalogue_figures(device)
         total = next((sample.total_bytes for sample in reversed(samples) if sample.total_bytes), None)
-        context = _context_bytes(samples)
+        learned = context = _context_bytes(samples)
         if context is None:
             context = ASSUMED_CONTEXT_BYTES if device.context_bytes is None else device.context_bytes
         missed = _residual_bytes(samples, key_of(identity_of(case), _SIMILARITY))
@@ -122,7 +122,8 @@ class Calibration:
             # The worker caps PyTorch at the limit less the context that it began with, whoever holds the rest.
             began = (samples[-1].initial_context_bytes or 0) if samples else context
             limit += context - began
-        return limits_of(known, limit, case.allocator, case.vram_limit_by)
+        limits = limits_of(known, limit, case.allocator, case.vram_limit_by)
+        return limits._replace(beside_counted=learned is not None)
 
     def _of_this_software(self, row: CaseRow) -> bool:
         installed = self._versions.get("torch_version") or ""

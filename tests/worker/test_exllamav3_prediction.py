@@ -21,21 +21,11 @@ from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage
 
-# Bits that differ from layer to layer, and a layer more than a recording shows; then experts, of which the last chunk
-# gives each another share; then unquantised weights, and two sequences.
+# Bits that differ from layer to layer, and a layer more than a recording shows; keys that are unpacked in two pieces;
+# unquantised weights, and two sequences.
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "mixed bits": ({}, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
-    "experts": (
-        {
-            "architectures": ["Qwen3MoeForCausalLM"],
-            "num_experts": 8,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 512,
-        },
-        {"allocator": "expandable"},
-        (1792,),
-    ),
     "unquantised": ({}, {"bpw": 16.0, "head_bits": None, "batch_size": 2}, (512, 4352)),
 }
 
@@ -109,6 +99,15 @@ def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path)
         assert _predicted(replayer, limited) == _simulated(limited, layouts)
         ends.add(_predicted(replayer, limited).failed_in)
     assert {None, "load", "prefill"} <= ends
+
+
+def test_experts_are_no_wrong_number(layouts: Path) -> None:
+    """The first long chunk makes tables for all of them, and is unlike those that follow."""
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
+    search = _case({"architectures": ["Qwen3MoeForCausalLM"], "max_position_embeddings": 2048, **experts})
+    replayer = _replayer(search, layouts)
+    with pytest.raises(NoPrediction, match="differ in more than their sizes"):
+        _predicted(replayer, replace(search, max_seq_len=1792))
 
 
 def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> None:
