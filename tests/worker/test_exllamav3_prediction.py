@@ -21,12 +21,11 @@ from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage
 
-# Bits that differ from layer to layer, and a layer more than a recording shows; keys that are unpacked in two pieces;
-# unquantised weights, and two sequences.
+# Bits that differ from layer to layer, and a layer more than a recording shows; keys that are unpacked in two
+# pieces.
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "mixed bits": ({}, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
-    "unquantised": ({}, {"bpw": 16.0, "head_bits": None, "batch_size": 2}, (512, 4352)),
 }
 
 
