@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -69,6 +69,9 @@ class Line:
         fits = endless or reserved <= limits.torch_bytes
         failed_in = None if fits else "load" if parts["weights"] > limits.torch_bytes else "cache"
         return Replay(failed_in, allocated, allocated, reserved, tuple(parts.values()), reserved)
+
+    def lengths_alike(self, lengths: Sequence[int]) -> None:
+        """A longer one takes no less."""
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:
         return self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes
