@@ -88,8 +88,7 @@ def called(servers: KeptServers) -> Program:
     """
 
     def run(*arguments: str, cwd: Path, plots: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
-        for read in (models._read_directory, models._from_hub):
-            read.cache_clear()
+        models.forget()
         encoding = environment.get("PYTHONIOENCODING", "utf-8")
         streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="", write_through=True) for _ in range(2)]
         out, err = (stream.buffer for stream in streams)

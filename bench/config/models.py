@@ -148,6 +148,12 @@ def _read_directory(path: Path, source: str, engine: str) -> ModelSpec:
     return ModelSpec(name_of(path.resolve()), config, _fingerprint(text), str(path.resolve()), bpw)
 
 
+def forget() -> None:
+    """Directories and hubs are read again when they are asked for the next time."""
+    for read in (_resolve, _from_hub, _content, _read_directory):
+        read.cache_clear()
+
+
 def _unnamed(config: Mapping[str, Any]) -> str | None:
     """Why nobody can tell which architecture a config.json is of; None where it says so."""
     named = config.get("architectures")

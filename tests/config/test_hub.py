@@ -105,7 +105,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "huggingface" / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "huggingface" / "token"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    models._from_hub.cache_clear()
+    models.forget()
     yield served
     served.close()
 
@@ -329,12 +329,12 @@ def test_a_commit_that_is_known_asks_nothing_and_a_branch_asks_where_it_is(
     first = served.repository(REPO).commit("main", _exl2(tmp_path / "m", write_exl2))
     _cases()
     served.requests.clear()
-    models._from_hub.cache_clear()
+    models.forget()
     (case,) = _cases(f"model.revision={first}")
     assert (case.model.name, sum(served.requests.values())) == (f"Tiny-4.0bpw-exl2@{first[:8]}", 0)
     _cases("model.revision=main")
     assert sum(served.requests.values()) == 1
-    models._from_hub.cache_clear()
+    models.forget()
     second = served.repository(REPO).commit("main", _exl2(tmp_path / "m5", write_exl2, bits=5))
     assert _cases()[0].model.revision == second
 
@@ -556,7 +556,7 @@ def test_what_was_resolved_before_is_taken_when_the_hub_is_gone(
 ) -> None:
     commit = served.repository(REPO).commit("4.0bpw", _exl2(tmp_path / "m", write_exl2))
     before = _cases("model.revision=4.0bpw")
-    models._from_hub.cache_clear()
+    models.forget()
     assert capsys.readouterr().err == ""
     if trouble == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -580,8 +580,7 @@ def test_what_the_hubs_own_cache_holds_is_taken_when_the_hub_is_gone(
     snapshot_download(REPO)
     before = _cases()
     shutil.rmtree(skeletons)
-    models._from_hub.cache_clear()
-    models._read_directory.cache_clear()
+    models.forget()
     served.close()
     assert _cases() == before
 
