@@ -112,10 +112,10 @@ def _broken() -> dict[str, Finding]:
     packages = {module: package for engine in engines() for module, package in engine.packages.items()}
     if not any(_is_there(module) for module in packages):
         return {}  # and no worker needs to import torch
-    extensions = {engine.extension for engine in engines()}
+    extensions = {engine.extension: _extension_of(engine) for engine in engines()}
     return {
         module: Finding(
-            "extension" if module in extensions else module.replace("_", "-"),
+            extensions.get(module, module.replace("_", "-")),
             error,
             packages[module].remedy,
             packages[module].blocks,
@@ -178,24 +178,30 @@ def _engine(engine: EngineSpec) -> Finding:
     return Finding(engine.name, installed)
 
 
+def _extension_of(engine: EngineSpec) -> str:
+    """What a finding of the engine's extension is called: that of the default engine had its name before others came."""
+    return "extension" if engine.name == DEFAULT_ENGINE else f"{engine.name} extension"
+
+
 def _extension(engine: EngineSpec, has_gpu: bool) -> Finding:
+    what = _extension_of(engine)
     if _is_there(engine.extension):
-        return Finding("extension", f"{engine.extension} is built and importable")
+        return Finding(what, f"{engine.extension} is built and importable")
     if not has_gpu:
-        return Finding("extension", f"{engine.extension} is not built; simulated cards do not use it")
+        return Finding(what, f"{engine.extension} is not built; simulated cards do not use it")
     missing = [tool for tool in ("nvcc", "ninja", "c++") if shutil.which(tool) is None]
     if missing:
         remedy = f"install {', '.join(missing)}, or a wheel of {engine.name} that has the extension built in"
-        return Finding("extension", f"{engine.extension} is not built, and cannot be built here", remedy, "measuring")
+        return Finding(what, f"{engine.extension} is not built, and cannot be built here", remedy, "measuring")
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
     locks = [str(path) for path in cache.glob(f"**/{engine.extension}/lock")]
     if locks:
         remedy = "if no build is running, one was cut off and every import waits for it for ever: delete the file"
-        return Finding("extension", f"{engine.extension} is being built: {', '.join(locks)}", remedy, "measuring")
+        return Finding(what, f"{engine.extension} is being built: {', '.join(locks)}", remedy, "measuring")
     if list(cache.glob(f"**/{engine.extension}.so")):
-        return Finding("extension", f"{engine.extension} is built, in {cache}")
+        return Finding(what, f"{engine.extension} is built, in {cache}")
     remedy = f'build it before the first sweep, or raise timeout_s: python -c "import torch, {engine.name}.ext"'
-    return Finding("extension", f"{engine.extension} is not built yet: the first import takes minutes", remedy)
+    return Finding(what, f"{engine.extension} is not built yet: the first import takes minutes", remedy)
 
 
 def _attention(gpus: list[nvml.Gpu]) -> list[Finding]:

@@ -60,7 +60,8 @@ def test_the_vectors_show_every_way_a_case_can_end() -> None:
 
 
 def test_the_vectors_of_several_cards_show_every_way_to_use_them() -> None:
-    of_split = {by: [each for each in read(MACHINES) if Split.parse(each.case.split or "").by is by] for by in SplitBy}
+    ways = set(SplitBy) - {SplitBy.BEST}  # which is one of GiB by the time it runs
+    of_split = {by: [each for each in read(MACHINES) if Split.parse(each.case.split or "").by is by] for by in ways}
     for recorded in of_split.values():
         assert {len(each.case.devices) for each in recorded} == {2, 3}
         assert {each.peer_access for each in recorded} == {False, True}

@@ -72,6 +72,7 @@ def test_doctor_tells_of_them_and_what_to_do(tmp_path: Path) -> None:
     assert "EXLLAMA_NO_FLASH_ATTN" in findings["flash-attn"]["remedy"]
     assert "undefined symbol" in findings["extension"]["found"]
     assert findings["extension"]["blocks"] == "measuring"
+    assert "exllamav3_ext is not built" in findings["exllamav3 extension"]["found"]
     assert "pip uninstall pynvml" in findings["pynvml"]["remedy"]
 
 
