@@ -22,12 +22,11 @@ from pathlib import Path
 from bench.allocator.limits import case_limits
 from bench.config.cases import plan_sweep
 from bench.core.case import ALLOCATORS, EXPANDABLE, Case
-from bench.core.messages import Entered, Message, last
 from bench.engines.registry import engine_of, rules_of
-from bench.run.verdict import OUT_OF_MEMORY
-from bench.trace.parametric import ParametricTrace, load_tensor_bytes
-from bench.trace.replay import Replay, Replayer
-from bench.worker import cards, recorder, scenario
+from bench.trace.parametric import ParametricTrace
+from bench.trace.replay import Replayer
+from bench.worker import cards, recorder
+from tests.worker.predicted_and_simulated import predict, simulate, tensor_bytes_of
 
 MIB = 1 << 20
 ENGINE = "exllamav2"
@@ -53,29 +52,9 @@ def trace_of(model: str, how: str, recorded_as: str) -> ParametricTrace:
 def replayer_of(model: str, how: str, case: Case) -> Replayer:
     """The search of a case."""
     recorded_as = engine_of(ENGINE).caches[case.cache].recorded_as
-    path = LAYOUTS / "tensors.json"
-    recorder.save_tensor_bytes(path, case, LAYOUTS)
     rules = rules_of(ENGINE).prediction
     assert rules is not None
-    return Replayer(rules.with_cache(trace_of(model, how, recorded_as), case.cache), load_tensor_bytes(path))
-
-
-def run(case: Case) -> tuple[Replay, int]:
-    """By the engine's own code, told as a replay is; and how often the allocator gave back what it had cached."""
-    messages: list[Message] = []
-    failed_in = None
-    with cards.open_machine(case) as machine:
-        try:
-            scenario.run(case, machine, LAYOUTS, messages.append)
-        except RuntimeError as error:
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            entered = last(messages, Entered)
-            failed_in = str(entered and entered.phase)
-        (card,) = machine.cards
-    stats = card.allocator.stats
-    peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
-    return Replay(failed_in, *peaks, tuple(card.allocator.parts_at_peak)), stats.num_alloc_retries
+    return Replayer(rules.with_cache(trace_of(model, how, recorded_as), case.cache), tensor_bytes_of(case, LAYOUTS))
 
 
 def main() -> None:
@@ -109,8 +88,8 @@ def main() -> None:
         most = need.peak_reserved_bytes + 8 * MIB
         size = chosen.randrange(need.peak_allocated_bytes - 8 * MIB, most) + (case.device.context_bytes or 0)
         case = replace(case, vram_limit_bytes=size)
-        predicted = replayer.replay(length, case_limits(case.device, size, case))
-        ran, retries = run(case)
+        predicted = predict(replayer, case)
+        ran, retries = simulate(case, LAYOUTS)
         counts["as predicted" if ran == predicted else "differ"] += 1
         counts[f"ended: {ran.failed_in or 'fits'}"] += 1
         counts["gave cached memory back, and fit"] += bool(retries) and ran.fits

@@ -19,7 +19,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -27,20 +27,18 @@ from statistics import mean
 from bench.allocator.limits import MachineLimits, limits_of
 from bench.config.cases import plan_sweep
 from bench.core.case import PAGE, Case
-from bench.core.messages import Entered, Message, last
 from bench.core.split import Split, SplitBy
 from bench.engines.base import PredictionRules
 from bench.engines.registry import engine_of, rules_of
 from bench.forecast.predict import AnyReplayer, best_split, predict_boundary
 from bench.forecast.search import Observation, found, next_probe
-from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.best_replay import BestReplayer
 from bench.trace.card_programs import SplitReplay
-from bench.trace.parametric import load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
-from bench.worker import cards, recorder, scenario
+from bench.worker import recorder
 from bench.worker.cards import preload
+from tests.worker.predicted_and_simulated import Ended, run, tensor_bytes_of
 
 MIB = 1 << 20
 ENGINE = "exllamav2"
@@ -55,38 +53,7 @@ MODELS = {
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a case ended on simulated cards."""
-
-    failed_in: str | None
-    cards: list[tuple[int, int, int, tuple[int, ...]]]
-    layers: list[int] | None
-
-
-def run(case: Case) -> Ran:
-    """By the engine's own code."""
-    messages: list[Message] = []
-    layers: list[int] | None = None
-    failed_in = None
-    with cards.open_machine(case) as machine:
-        try:
-            scenario.run(case, machine, LAYOUTS, messages.append)
-            layers = [card.layers for card in getattr(messages[-1], "cards", [])]
-        except (RuntimeError, AssertionError) as error:  # a split that holds not all modules is the latter
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            entered = last(messages, Entered)
-            failed_in = str(entered and entered.phase)
-        figures = []
-        for card in machine.cards:
-            stats = card.allocator.stats
-            peaks = (stats.peak_allocated_bytes, stats.peak_requested_bytes, stats.peak_reserved_bytes)
-            figures.append((*peaks, tuple(card.allocator.parts_at_peak)))
-    return Ran(failed_in, figures, layers)
-
-
-def differences(ran: Ran, predicted: SplitReplay) -> list[str]:
+def differences(ran: Ended, predicted: SplitReplay) -> list[str]:
     """What is not as predicted. Where memory runs out in loading, the last card got as far as it got."""
     if ran.failed_in != predicted.failed_in:
         return [f"ran out in {ran.failed_in}, predicted in {predicted.failed_in}"]
@@ -95,9 +62,8 @@ def differences(ran: Ran, predicted: SplitReplay) -> list[str]:
         told.append(f"layers {ran.layers}, predicted {predicted.attention_layers}")
     if ran.failed_in is None:
         for number, (figures, card) in enumerate(zip(ran.cards, predicted.cards, strict=True)):
-            own = (card.peak_allocated_bytes, card.peak_requested_bytes, card.peak_reserved_bytes, card.parts_at_peak)
-            if figures != own:
-                told.append(f"card {number}: {figures}, predicted {own}")
+            if figures != card:
+                told.append(f"card {number}: {figures}, predicted {card}")
     return told
 
 
@@ -112,9 +78,7 @@ def trace_of(model: str, cache_type: str, chunk: int, by: str) -> SplitTrace:
 @cache
 def tensor_bytes(model: str, bpw: float) -> dict[str, int]:
     """The sizes of the checkpoint's tensors."""
-    path = LAYOUTS / "tensors.json"
-    recorder.save_tensor_bytes(path, case_of(model, bpw, "FP16", 2048, SplitBy.AUTO), LAYOUTS)
-    return load_tensor_bytes(path)
+    return tensor_bytes_of(case_of(model, bpw, "FP16", 2048, SplitBy.AUTO), LAYOUTS)
 
 
 def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str) -> Case:
@@ -232,7 +196,7 @@ def main() -> None:
         in_gaps = [last for _, last in gaps[-1:]]
         while (length_ := next(iter(in_gaps), next_probe(search_end, guess, observations))) is not None:
             started = time.process_time()
-            ran = run(to_run(case, length_, replayer, limits))
+            ran = run(to_run(case, length_, replayer, limits), LAYOUTS)
             running += time.process_time() - started
             if in_gaps:
                 counts["lengths in a gap that fail" if ran.failed_in else "lengths in a gap that fit"] += 1

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 
-from bench.allocator.limits import case_limits
 from bench.core.case import Case
-from bench.core.messages import Entered, Message, last
 from bench.engines.registry import rules_of
-from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.passes import NoPrediction
-from bench.trace.replay import Replay, Replayer
-from bench.worker import cards, recorder, scenario
+from bench.trace.replay import Replayer
+from bench.worker import recorder
 from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
-from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage
+from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage, predict, simulate
 
 # Bits that differ from layer to layer, and a layer more than a recording shows; keys that are unpacked in two
 # pieces.
@@ -49,33 +46,6 @@ def _replayer(case: Case, layouts: Path) -> Replayer:
     return Replayer(rules.with_loading(trace.deepened(), recorder.make_loading(case, layouts)), {})
 
 
-def _predicted(replayer: Replayer, case: Case) -> Replay:
-    return replayer.replay(case.max_seq_len, case_limits(case.device, case.vram_limit_bytes, case))
-
-
-def _simulated(case: Case, layouts: Path) -> Replay:
-    messages: list[Message] = []
-    failed_in: str | None = None
-    with cards.open_machine(case) as machine:
-        try:
-            scenario.run(case, machine, layouts, messages.append)
-        except RuntimeError as error:
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            entered = last(messages, Entered)
-            failed_in = str(entered and entered.phase)
-        (card,) = machine.cards
-        memory, parts = card.memory(), card.parts_at_peak(dict)
-    return Replay(
-        failed_in,
-        memory.peak_allocated_bytes,
-        memory.peak_requested_bytes,
-        memory.peak_reserved_bytes,
-        tuple(size or 0 for size in parts.values()),
-        memory.peak_device_bytes,  # such a card has no CUDA context
-    )
-
-
 @pytest.mark.parametrize("name", SEARCHES)
 def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path) -> None:
     config, axes, lengths = SEARCHES[name]
@@ -83,8 +53,8 @@ def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path)
     replayer = _replayer(search, layouts)
     for length in lengths:
         case = replace(search, max_seq_len=length)
-        need = _simulated(case, layouts)
-        assert _predicted(replayer, case) == need, length
+        need, _ = simulate(case, layouts)
+        assert predict(replayer, case) == need, length
     # Cards on which memory runs out at the end of a phase, or amid it; on the first all goes through.
     beside = need.peak_held_bytes - need.peak_reserved_bytes
     ends = set()
@@ -95,8 +65,8 @@ def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path)
         need.peak_allocated_bytes // 2,
     ):
         limited = replace(case, vram_limit_bytes=limit_bytes)
-        assert _predicted(replayer, limited) == _simulated(limited, layouts)
-        ends.add(_predicted(replayer, limited).failed_in)
+        assert predict(replayer, limited) == simulate(limited, layouts)[0]
+        ends.add(predict(replayer, limited).failed_in)
     assert {None, "load", "prefill"} <= ends
 
 
@@ -106,7 +76,7 @@ def test_experts_are_no_wrong_number(layouts: Path) -> None:
     search = _case({"architectures": ["Qwen3MoeForCausalLM"], "max_position_embeddings": 2048, **experts})
     replayer = _replayer(search, layouts)
     with pytest.raises(NoPrediction, match="differ in more than their sizes"):
-        _predicted(replayer, replace(search, max_seq_len=1792))
+        predict(replayer, replace(search, max_seq_len=1792))
 
 
 def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> None:
@@ -114,4 +84,4 @@ def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> N
     search = _case({"max_position_embeddings": 2048}, cache="Q4")
     replayer = _replayer(search, layouts)
     with pytest.raises(NoPrediction, match="no recording shows"):
-        _predicted(replayer, replace(search, max_seq_len=70144))
+        predict(replayer, replace(search, max_seq_len=70144))

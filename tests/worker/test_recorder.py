@@ -18,14 +18,13 @@ from bench.core.requests import Record, Recording, Wanted
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
 from bench.trace.passes import NoPrediction
-from bench.trace.replay import Replayer
+from bench.trace.replay import Replay, Replayer
 from bench.worker import cards, child, recorder
 from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
 from bench.worker.interfaces.engine import Unsupported
 from tests.trace import requests
 from tests.worker.architectures import ARCHITECTURES
 from tests.worker.predicted_and_simulated import (
-    Figures,
     case_of,
     little_garbage,
     predict,
@@ -104,7 +103,7 @@ def _length(number: int, max_input_len: int, architecture: str) -> int:
     return (max(64, max_input_len // 2 + 9), max_input_len + 5, 2 * max_input_len + 4, 777, longer, 1024)[number]
 
 
-def _limit(number: int, need: Figures) -> int:
+def _limit(number: int, need: Replay) -> int:
     """A card about as large as a case needs."""
     allocated, reserved = need.peak_allocated_bytes, need.peak_reserved_bytes
     return (reserved, reserved - 1, allocated, (allocated + reserved) // 2, allocated - 2 * MIB)[number]

@@ -15,15 +15,13 @@ from bench.core.case import Case
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.engines.exllamav2.splits import split_replayer
-from bench.trace.card_programs import SplitReplay
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
 from bench.worker import recorder
-from tests.worker.predicted_and_simulated import case_of, little_garbage, peaks_of, run, tensor_bytes_of
+from tests.worker.predicted_and_simulated import case_of, little_garbage, run, tensor_bytes_of
 
 MIB = 1 << 20
 KINDS = (("8.6", 28), ("8.9", 128), ("9.0", 132), ("7.5", 40))
-Ending = tuple[str | None, list[tuple[int, int, int, tuple[int, ...]]], list[int] | None]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,15 +49,6 @@ def on_cards(case: Case, sizes_mib: tuple[float, ...], split: str) -> Case:
         for size, (kind, multiprocessors) in zip(sizes_mib, KINDS, strict=False)
     ]
     return replace(case, device=devices[0], more_devices=tuple(devices[1:]), split=split)
-
-
-def told(replay: SplitReplay) -> Ending:
-    """The same of a replay."""
-    peaks = [
-        (card.peak_allocated_bytes, card.peak_requested_bytes, card.peak_reserved_bytes, card.parts_at_peak)
-        for card in replay.cards
-    ]
-    return replay.failed_in, peaks, None if replay.failed_in else list(replay.attention_layers)
 
 
 def limits(case: Case) -> MachineLimits:
@@ -105,10 +94,10 @@ def assert_predicted(layouts: Path, architecture: str, axes: dict[str, Any], cou
             seen.append(str(reason))
             continue
         ended = run(case, layouts)
-        ran = ended.failed_in, list(map(peaks_of, ended.allocators)), ended.layers
-        assert told(predicted)[0] == ran[0]
-        if ran[0] is None:
-            assert told(predicted) == ran
-        seen.append(ran[0] or "fits")
+        assert predicted.failed_in == ended.failed_in
+        if ended.failed_in is None:
+            assert list(predicted.cards) == ended.cards
+            assert list(predicted.attention_layers) == ended.layers
+        seen.append(ended.failed_in or "fits")
     assert "fits" in seen
     return set(seen)
