@@ -179,7 +179,7 @@ def _engine(engine: EngineSpec) -> Finding:
 
 
 def _extension_of(engine: EngineSpec) -> str:
-    """What a finding of the engine's extension is called: that of the default engine had its name before others came."""
+    """What a finding of the engine's extension is called: the default engine's had its name before others came."""
     return "extension" if engine.name == DEFAULT_ENGINE else f"{engine.name} extension"
 
 
