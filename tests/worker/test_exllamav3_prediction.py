@@ -18,10 +18,19 @@ from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage, predict, simulate
 
-# Bits that differ from layer to layer, and a layer more than a recording shows; keys that are unpacked in two
-# pieces.
+# Every other layer looks back over a window, and its keys are in a whole cache all the same.
+_WINDOWED = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "hidden_act": "gelu_pytorch_tanh",
+    "sliding_window": 1024,
+    "layer_types": [*["sliding_attention", "full_attention"] * 5, "sliding_attention"],
+    "num_hidden_layers": 11,
+    "query_pre_attn_scalar": 128,
+    "rope_local_base_freq": 1e4,
+}
+# Bits that differ from layer to layer, and more layers than a recording shows; keys that are unpacked in two pieces.
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
-    "mixed bits": ({}, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
+    "mixed bits and windows": (_WINDOWED, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
 }
 
