@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bench.allocator.limits import Limits
+from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
 from bench.core.outcome import Phase
@@ -17,7 +17,7 @@ from bench.trace.layers import Layers, layers_of, unlike_layers_of
 from bench.trace.parametric import Sections, concatenated
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import CardReplay, Replay, outcome_of
-from bench.trace.split import CardTemplates, Place, SplitTrace, Stretch
+from bench.trace.split import BEGINNING, CardTemplates, Place, SplitTrace, Stretch
 from bench.trace.template import NUM_COLUMNS, STREAM, Array
 
 
@@ -132,3 +132,39 @@ class CardPrograms:
             stretches=tuple(card.stretch for card in cards),
             attention_layers=tuple(layers),
         )
+
+
+class CardsReplayer:
+    """What is the same however cards are filled; `replay` is not."""
+
+    def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int]) -> None:
+        self._trace = trace
+        self._programs = CardPrograms(trace, tensor_bytes)
+        self._needed: dict[int, int] = {}
+
+    @property
+    def attention(self) -> str:
+        """The back end that runs."""
+        return self._trace.first.setup.attention
+
+    @property
+    def reading(self) -> dict[str, Any] | None:
+        """What the engine made of config.json, in plain values."""
+        return self._trace.first.reading
+
+    def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
+        """About what PyTorch must hold at that length, on any cards; remembered."""
+        if max_seq_len not in self._needed:
+            self._needed[max_seq_len] = self._find_needed(max_seq_len, limits)
+        return self._needed[max_seq_len]
+
+    def _find_needed(self, max_seq_len: int, limits: MachineLimits) -> int:
+        raise NotImplementedError
+
+    def _ended(self, cards: Sequence[Loaded], failed: Sequence[tuple[int, int]], max_seq_len: int) -> SplitReplay:
+        """How a case ended; `failed` are the section in which a card was full, and its number, of each that was."""
+        if not failed:
+            return self._programs.outcome(cards, None, None)
+        section, number = min(failed)
+        phase = self._programs.sections_of(BEGINNING, max_seq_len).phases[section]
+        return self._programs.outcome(cards, phase, number)

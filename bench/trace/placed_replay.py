@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.allocator import state as allocator
 from bench.allocator.limits import Limits, MachineLimits
 from bench.core.outcome import Phase
-from bench.trace.card_programs import CardPrograms, Loaded, SplitReplay
+from bench.trace.card_programs import CardsReplayer, Loaded, SplitReplay
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import card_of
-from bench.trace.split import BEGINNING, SplitTrace, Stretch
+from bench.trace.split import SplitTrace, Stretch
 
 
 class Placement(NamedTuple):
@@ -29,7 +29,7 @@ class Placement(NamedTuple):
 Placing = Callable[[int, bool], Placement | None]
 
 
-class PlacedReplayer:
+class PlacedReplayer(CardsReplayer):
     """One search, ready to be replayed at any length on any cards: see `bench.trace.replay.Replayer`."""
 
     def __init__(
@@ -44,22 +44,10 @@ class PlacedReplayer:
 
         Cards that `are_alike` have cuBLAS workspaces of one size, whichever of them multiplies first.
         """
-        self._are_alike = are_alike
-        self._trace = trace
+        super().__init__(trace, tensor_bytes)
         self.lack = lack
         self._place = place
-        self._programs = CardPrograms(trace, tensor_bytes)
-        self._needed: dict[int, int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self._trace.first.setup.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self._trace.first.reading
+        self._are_alike = are_alike
 
     def lengths_alike(self, lengths: Sequence[int]) -> list[Sequence[int]] | None:
         """Of `lengths`, those that follow one another and have the same placement: a longer one takes no less."""
@@ -79,7 +67,7 @@ class PlacedReplayer:
         """The same with the modules where one says."""
         if placement.stretches[0] is None and not self._are_alike:
             raise NoPrediction("nothing is on the first card, by which the workspaces of unlike cards are known")
-        failed: tuple[int, int] | None = None
+        failed: list[tuple[int, int]] = []
         cards = []
         for number, (stretch, each) in enumerate(zip(placement.stretches, limits.cards, strict=True)):
             bound = each.endless if endless else each
@@ -92,11 +80,8 @@ class PlacedReplayer:
                 cards[-1], max_seq_len, card_of(each, placement.scratch_bytes[number]), is_loaded=False
             )
             if step is not None:
-                failed = min(failed or (step, number), (step, number))
-        if failed is None:
-            return self._programs.outcome(cards, None, None)
-        phase = self._programs.sections_of(BEGINNING, max_seq_len).phases[failed[0]]
-        return self._programs.outcome(cards, phase, failed[1])
+                failed.append((step, number))
+        return self._ended(cards, failed, max_seq_len)
 
     def in_use(self, stretch: Stretch, scratch_bytes: int, max_seq_len: int, limits: Limits) -> int:
         """What one card with these modules would have in use at its peak, if it were endless."""
@@ -105,8 +90,5 @@ class PlacedReplayer:
         self._programs.run(card, max_seq_len, card_of(limits, scratch_bytes), is_loaded=False)
         return int(card.state.counters[allocator.PEAK_ALLOCATED])
 
-    def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
-        """About what PyTorch must hold at that length, on any cards; remembered."""
-        if max_seq_len not in self._needed:
-            self._needed[max_seq_len] = self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes
-        return self._needed[max_seq_len]
+    def _find_needed(self, max_seq_len: int, limits: MachineLimits) -> int:
+        return self.replay(max_seq_len, limits, endless=True).peak_allocated_bytes

@@ -7,7 +7,6 @@ Loading goes from card to card: a module that a card has no room for is taken ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import CACHE
 from bench.allocator.state import State
 from bench.trace import sections
-from bench.trace.card_programs import CardPrograms, Loaded, SplitReplay
+from bench.trace.card_programs import CardsReplayer, Loaded, SplitReplay
 from bench.trace.passes import NoPrediction
 from bench.trace.recording import Op
 from bench.trace.replay import card_of
@@ -25,25 +24,13 @@ from bench.trace.split import BEGINNING, SplitTrace, Stretch, place_at
 from bench.trace.template import BLOCK, LAYER, MODULE, OP, PART, Array
 
 
-class SplitReplayer:
+class SplitReplayer(CardsReplayer):
     """One search, ready to be replayed at any length on any cards: see `bench.trace.replay.Replayer`."""
 
     def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int], reserve_bytes: Sequence[int]) -> None:
         """`reserve_bytes` is kept free on each card while it is filled."""
-        self._trace = trace
-        self._programs = CardPrograms(trace, tensor_bytes)
+        super().__init__(trace, tensor_bytes)
         self._reserve_bytes = tuple(reserve_bytes)
-        self._needed: dict[int, int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self._trace.first.setup.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self._trace.first.reading
 
     def lengths_alike(self, lengths: Sequence[int]) -> None:
         """A longer one takes no less, whatever `lengths` are."""
@@ -52,26 +39,20 @@ class SplitReplayer:
         """The case at `max_seq_len` on cards, or on endless ones. Raises `NoPrediction`."""
         cards = [each.endless if endless else each for each in limits.cards]
         loaded, is_whole = self._load(max_seq_len, cards)
-        failed: tuple[int, int] | None = None
+        failed: list[tuple[int, int]] = []
         if not is_whole:
-            failed = (0, len(cards) - 1)
+            failed = [(0, len(cards) - 1)]
         else:
             for number, card in enumerate(loaded):
                 step = self._programs.run(card, max_seq_len, self._card(cards[number], number, max_seq_len), True)
                 if step is not None:
-                    failed = min(failed or (step, number), (step, number))
+                    failed.append((step, number))
         unused = [Loaded(None, self._programs.empty_card(cards[0], 0))] * (len(cards) - len(loaded))
-        if failed is None:
-            return self._programs.outcome([*loaded, *unused], None, None)
-        phase = self._programs.sections_of(BEGINNING, max_seq_len).phases[failed[0]]
-        return self._programs.outcome([*loaded, *unused], phase, failed[1])
+        return self._ended([*loaded, *unused], failed, max_seq_len)
 
-    def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
-        """About what PyTorch must hold at that length, on any cards; remembered."""
-        if max_seq_len not in self._needed:
-            loaded, _ = self._load(max_seq_len, [limits.cards[0].endless])
-            self._needed[max_seq_len] = int(loaded[0].state.counters[allocator.PEAK_ALLOCATED])
-        return self._needed[max_seq_len]
+    def _find_needed(self, max_seq_len: int, limits: MachineLimits) -> int:
+        loaded, _ = self._load(max_seq_len, [limits.cards[0].endless])
+        return int(loaded[0].state.counters[allocator.PEAK_ALLOCATED])
 
     def _load(self, max_seq_len: int, limits: Sequence[Limits]) -> tuple[list[Loaded], bool]:
         """The cards that got modules, and whether the last of them got all that was left."""
