@@ -52,6 +52,7 @@ def parsed(command: str, because: str) -> Instead:
 
 _FRESH = "is an alternative to the line above it, and wants a folder of its own"
 _70B = "vram-bench sweep model=llama_3_1_70b bpw=2.5,4.0 cache=FP16,Q4 device=rtx_4090,a100_40gb"
+_BOTH = "vram-bench sweep model=llama_3_1_8b engine=exllamav2,exllamav3"
 _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
 _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
@@ -63,11 +64,10 @@ INSTEAD: dict[str, Instead] = {
     ),
     _70B: Instead("takes minutes; the plan of it stands in the next line", f"{_70B} --cfg job", says="llama_3_1_70b"),
     **{
-        command: Instead(
-            "takes minutes, as nothing of the engine is predicted", f"{command} --cfg job", says="exllamav"
-        )
+        command: Instead("takes minutes", f"{command} --cfg job", says="exllamav")
         for command in (
-            "vram-bench sweep model=llama_3_1_8b engine=exllamav2,exllamav3 cache=FP16,Q4 device=rtx_3060_12gb",
+            f"{_BOTH} bpw=3.0,4.0,5.0,6.0 cache=FP16,Q8,Q6,Q4 device=rtx_3060_12gb",
+            f"{_BOTH} cache=FP16,Q4 device=rtx_3060_12gb",
             "vram-bench sweep model=qwen3_8b engine=exllamav3 cache=Q8,k8v5 load=single,autosplit device=rtx_3060_12gb",
         )
     },

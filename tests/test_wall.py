@@ -27,7 +27,12 @@ DOORS = {
     "safetensors": {"tensor_files.py"},
     "pyarrow": {"store/schema.py", "store/store.py"},
     "scipy": {"comparison/speeds.py"},
-    "matplotlib": {f"report/plots/{name}.py" for name in ("boundary", "grid", "memory", "peaks", "style", "write")},
+    "matplotlib": {
+        *(
+            f"report/plots/{name}.py"
+            for name in ("boundary", "ends", "engines", "grid", "memory", "peaks", "style", "write")
+        ),
+    },
     "plotly": {"report/html/figures.py"},
     "itables": {"report/html/cases.py"},
     "jinja2": {"report/html/page.py"},

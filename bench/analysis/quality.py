@@ -11,11 +11,12 @@ from typing import TypedDict
 
 import pandas as pd
 
+from bench.core.case import DEFAULT_ENGINE
 from bench.core.errors import first_line
 
 PUBLISHED = Path(__file__).with_name("published_quality.csv")
-KEYS = ["model", "bpw", "cache"]
-REQUIRED = [*KEYS, "quality"]
+KEYS = ["model", "bpw", "cache", "engine"]
+REQUIRED = ["model", "bpw", "cache", "quality"]
 OPTIONAL = ["quality_metric", "quality_source"]
 
 
@@ -25,6 +26,7 @@ class QualityRow(TypedDict):
     model: str
     bpw: float
     cache: str
+    engine: str
     quality: float
     quality_metric: str | float
     quality_source: str | float
@@ -35,13 +37,13 @@ class UnusableQuality(Exception):
 
 
 def read_quality(path: Path) -> pd.DataFrame:
-    """The figures of a CSV with the columns model, bpw, cache, quality, and where it has them quality_metric and
-    quality_source; lines that begin with # are remarks. Raises UnusableQuality.
+    """The figures of a CSV with the columns model, bpw, cache, quality, and where it has them engine (else all are of
+    `DEFAULT_ENGINE`), quality_metric and quality_source; lines that begin with # are remarks. Raises UnusableQuality.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         text = "\n".join(line for line in lines if not line.startswith("#"))  # a # elsewhere belongs to its value
-        frame = pd.read_csv(io.StringIO(text), dtype={"model": str, "cache": str})
+        frame = pd.read_csv(io.StringIO(text), dtype={"model": str, "cache": str, "engine": str})
     except FileNotFoundError:
         raise UnusableQuality(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' own errors of parsing are ValueErrors
@@ -55,15 +57,20 @@ def read_quality(path: Path) -> pd.DataFrame:
             line = int(numbers.isna().to_numpy().argmax())
             raise UnusableQuality(f"{path}: {name} {frame[name].iloc[line]!r} of row {line + 1} is no number")
         frame[name] = numbers
+    frame["engine"] = frame["engine"].fillna(DEFAULT_ENGINE) if "engine" in frame else DEFAULT_ENGINE
     twice = frame[frame.duplicated(KEYS)]
     if not twice.empty:
         named = " ".join(str(twice.iloc[0][name]) for name in KEYS)
-        raise UnusableQuality(f"{path}: {named} is there twice; keep one row for each model, bpw and cache")
-    return frame.reindex(columns=[*REQUIRED, *OPTIONAL])
+        raise UnusableQuality(f"{path}: {named} is there twice; keep one row for each model, bpw, cache and engine")
+    return frame.reindex(columns=[*KEYS, "quality", *OPTIONAL])
 
 
 def with_quality(frame: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with the columns of `quality`, null where nothing is known for its model, bpw and cache."""
-    bits = frame["bpw"].astype(float)
-    joined = frame.assign(bpw=bits, model=frame["model"].astype("str"), cache=frame["cache"].astype("str"))
-    return joined.merge(quality, on=KEYS, how="left", validate="many_to_one").set_axis(frame.index)
+    """`frame` with the columns of `quality`, null where nothing is known for its model, bpw, cache and engine."""
+    texts = {name: frame[name].astype("str") for name in ("model", "cache")}
+    engine = frame["engine"].fillna(DEFAULT_ENGINE).astype("str")
+    joined = frame.assign(bpw=frame["bpw"].astype(float), **texts, of_engine=engine)
+    known = quality.rename(columns={"engine": "of_engine"})
+    keys = ["of_engine" if name == "engine" else name for name in KEYS]
+    merged = joined.merge(known, on=keys, how="left", validate="many_to_one").set_axis(frame.index)
+    return merged.drop(columns="of_engine")

@@ -48,9 +48,10 @@ _AT_LAST = [name for name in SETTING if name not in (*columns.WEIGHTS, "cache", 
 
 
 class _Question(NamedColumns):
-    """What is asked: of which card and model, how many sequences at a time; NaN for None, as pandas has it."""
+    """What is asked: of which card, model and engine, how many sequences at a time; NaN for None, as pandas has it."""
 
     batch_size: int | None
+    engine: str | None
     native_max_seq_len: int | None
 
 
@@ -90,8 +91,8 @@ class Policy(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """One answer for a card and a model (`identity`): a `setting` and the `attention` that it ran with. Where there is
-    none, they and what follows are None, and `reason` says why.
+    """One answer for a card and a model (`identity`) with an `engine`: a `setting`, the `attention` that it ran with.
+    Where there is none, they and what follows are None, and `reason` says why.
 
     `wanted_context` is None for the longest; else at most the model's own limit. `headroom_bytes` is what is left of
     the card at `max_seq_len`, by `headroom_basis`: `measured` or `simulated` of the row itself, `estimated` from a
@@ -105,6 +106,7 @@ class Recommendation:
     identity: NamedColumns
     native_max_seq_len: int | None
     batch_size: int | None
+    engine: str | None
     policy: Policy
     wanted_context: int | None
     demanded_headroom_bytes: int
@@ -302,7 +304,7 @@ def _recommendation(question: _Question, row: _Best | None, stated: dict[str, An
     where: dict[str, Any] = {name: None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
     identity = cast(NamedColumns, {name: where[name] for name in NamedColumns.__annotations__})
-    stated |= {"identity": identity, **{name: where[name] for name in ("native_max_seq_len", "batch_size")}}
+    stated |= {"identity": identity, **{name: where[name] for name in ("native_max_seq_len", "batch_size", "engine")}}
     if row is None:
         return Recommendation(**stated)
     known = {name: value for name, value in row.items() if name == "notes" or not _missing(value)}

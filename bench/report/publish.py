@@ -33,6 +33,7 @@ from bench.report.tables.card import CardTable, card_table_count
 from bench.report.tables.card_memory import at_boundaries, memory_tables
 from bench.report.tables.cards import cards_frame, cards_tables
 from bench.report.tables.claims import claims_frame
+from bench.report.tables.engines import EnginesTable, engines_tables
 from bench.report.tables.parts import with_parts
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
@@ -88,6 +89,7 @@ def publish(
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     names = Names.of_frames(cases, boundaries)
     found = boundary_report.boundary_tables(boundaries, names=names)
+    engines = engines_tables(boundaries, names)
     echoed = Echo(console_for() if echo else None)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,7 @@ def publish(
             each_card: list[PlainTable] = []
             if memory is not None and not cases.empty and cases["device_cards"].notna().any():
                 each_card = memory_tables(at_boundaries(cases, boundaries), memory(), names)
-            files = [_tables(found, asked, each_card, out_dir / "tables.md", echoed, names)]
+            files = [_tables(found, asked, engines, each_card, out_dir / "tables.md", echoed, names)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
@@ -113,6 +115,7 @@ def publish(
                 cases=cases,
                 boundaries=boundaries,
                 found=boundary_report.boundary_tables(with_parts(boundaries, cases), by_attention=True, names=names),
+                engines=engines,
                 all_cards=wiki,
                 each_card=each_card,
                 verdicts=verdicts,
@@ -214,6 +217,7 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
 def _tables(
     found: list[boundary_report.BoundaryTable],
     asked: pd.DataFrame,
+    engines: list[EnginesTable],
     each_card: list[PlainTable],
     path: Path,
     echoed: Echo,
@@ -225,6 +229,7 @@ def _tables(
     """
     sections: list[tuple[str, Iterable[CardTable[Any] | PlainTable]]] = [
         ("How far it goes", found),
+        ("Engine by engine", engines),
         ("Case by case", verdict_report.verdict_tables(asked, names=names)),
         ("Card by card", each_card),
     ]

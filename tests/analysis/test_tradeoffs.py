@@ -146,8 +146,20 @@ def test_published_figures_are_the_documents() -> None:
 
 def test_quality_is_joined_where_it_is_known_and_null_elsewhere() -> None:
     rows = pd.DataFrame({"model": ["mixtral_8x7b"] * 3, "bpw": [4.0, 4.0, 4.5], "cache": ["Q4", "Q8", "Q4"]})
-    joined = with_quality(rows, read_quality(PUBLISHED))
+    joined = with_quality(rows.assign(engine=[None, "exllamav2", "exllamav2"]), read_quality(PUBLISHED))
     assert joined["quality"].fillna(-1).tolist() == [10.19, -1, -1]
+
+
+def test_quality_of_one_engine_is_not_that_of_another(tmp_path: Path) -> None:
+    """A figure of EXL2 weights says nothing of EXL3 ones with as many bits."""
+    rows = pd.DataFrame(
+        {"model": ["m"] * 2, "bpw": [4.0] * 2, "cache": ["Q4"] * 2, "engine": ["exllamav2", "exllamav3"]}
+    )
+    path = tmp_path / "quality.csv"
+    path.write_text("model,bpw,cache,quality\nm,4,Q4,7\n")
+    assert with_quality(rows, read_quality(path))["quality"].fillna(-1).tolist() == [7, -1]
+    path.write_text("model,bpw,cache,engine,quality\nm,4,Q4,exllamav3,6\nm,4,Q4,,7\n")
+    assert with_quality(rows, read_quality(path))["quality"].tolist() == [7, 6]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +169,7 @@ def test_quality_is_joined_where_it_is_known_and_null_elsewhere() -> None:
         ("", "not a readable CSV"),
         ("model,bpw,cache\nm,4,Q4\n", "no column quality"),
         ("model,bpw,cache,quality\nm,4,Q4,good\n", "quality 'good' of row 1 is no number"),
-        ("model,bpw,cache,quality\nm,4,Q4,1\nm,4.0,Q4,2\n", "m 4.0 Q4 is there twice"),
+        ("model,bpw,cache,quality\nm,4,Q4,1\nm,4.0,Q4,2\n", "m 4.0 Q4 exllamav2 is there twice"),
         ("\x00\x01", "no column"),
     ],
 )

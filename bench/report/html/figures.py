@@ -6,7 +6,7 @@ A figure's colours are for light and dark alike; text and grid take those of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,11 +14,13 @@ from plotly.offline import get_plotlyjs
 
 from bench.core.caches import finest_first
 from bench.core.columns import BoundaryRow
-from bench.report.colours import cache_colour
+from bench.engines.registry import engine_of
+from bench.report.colours import cache_colour, engine_colour
 from bench.report.naming.axes import bits_of, how
 from bench.report.naming.ways import Way, Ways, shapes_for
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.tables.card import CardTable, Line
+from bench.report.tables.engines import EnginesTable, EngineWays
 from bench.report.tables.parts import KIND_COLOURS, stack_of
 from bench.report.tables.verdicts import ShownCase, VerdictTable, close_together
 from bench.report.text.ends import is_lower_bound, reach
@@ -73,25 +75,53 @@ def boundary_figure(table: BoundaryTable) -> dict[str, Any]:
 
     Dotted and dashed lines only guide the eye: nothing between two widths was run, and their steps are not to scale.
     """
-    bits = bits_of(line["bpw"] for line in table.lines)
-    widths = [bits[bpw] for bpw in sorted(bits)]
     ways = Ways(table.lines)
-    shapes = dict(zip(ways.all, shapes_for(ways.all, _SHAPES, _LAZY_SHAPE), strict=True))
-    curves: dict[tuple[str, Way], list[BoundaryRow]] = {}
+    curves: dict[tuple[str, str, Way], list[BoundaryRow]] = {}
     for line, cells in zip(table.lines, table.cells, strict=True):
         for cache, row in zip(table.caches, cells, strict=True):
-            if row is not None and (row["fits_at"] is not None or row["outcome"] == "oom"):
-                curves.setdefault((cache, ways.of(line)), []).append(row)
+            if row is not None and _has_an_end(row):
+                curves.setdefault((f"{cache} cache", cache_colour(cache), ways.of(line)), []).append(row)
+    return _ends_figure(table, curves, ways.all, ways.are_named)
+
+
+def engine_figures(table: EnginesTable) -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each cache that several engines have, with that cache: how far it goes with each at each bpw."""
+    ways = EngineWays([table])
+    for cache in table.common_caches:
+        curves: dict[tuple[str, str, Way], list[BoundaryRow]] = {}
+        for line, cells in zip(table.lines, table.cells, strict=True):
+            for column, row in zip(table.engine_columns, cells, strict=True):
+                if row is not None and column.cache == cache and _has_an_end(row):
+                    what = engine_of(column.engine).weights.quantised, engine_colour(column.engine)
+                    curves.setdefault((*what, ways.of(line, column)), []).append(row)
+        if curves:
+            yield cache, _ends_figure(table, curves, ways.all, ways.are_named)
+
+
+def _has_an_end(row: BoundaryRow) -> bool:
+    return row["fits_at"] is not None or row["outcome"] == "oom"
+
+
+def _ends_figure(
+    table: BoundaryTable,
+    curves: Mapping[tuple[str, str, Way], Sequence[BoundaryRow]],
+    ways: Sequence[Way],
+    are_named: bool,
+) -> dict[str, Any]:
+    """Curves by what they are of, their colour and their way; the axes are those of the whole table."""
+    bits = bits_of(line["bpw"] for line in table.lines)
+    widths = [bits[bpw] for bpw in sorted(bits)]
+    shapes = dict(zip(ways, shapes_for(ways, _SHAPES, _LAZY_SHAPE), strict=True))
     traces: list[go.Scatter] = []
-    for (cache, way), rows in curves.items():
-        name = _named(f"{cache} cache", way)
+    for (what, colour, way), rows in curves.items():
+        name = _named(what, way)
         points = [(bits[row["bpw"]], row["fits_at"] or 0, _end(row), row["fits_at"] is None) for row in rows]
         symbols = [shapes[way] + ("" if row["certified"] else "-open") for row in rows if row["fits_at"] is not None]
-        outline = shapes[way] if ways.are_named else None
-        traces += _curve(name, points, cache_colour(cache), way.lazy, symbols, outline, joined=True)
+        outline = shapes[way] if are_named else None
+        traces += _curve(name, points, colour, way.lazy, symbols, outline, joined=True)
     traces += _cross("nothing fits", traces)
     limit = table.own_limit
-    longest = max((row["fits_at"] or 0 for rows in curves.values() for row in rows), default=0)
+    longest = max((row["fits_at"] or 0 for cells in table.cells for row in cells if row), default=0)
     # Where the model's own limit is far above, all would lie flat at the bottom.
     top = (longest if limit is None or 0 < longest < limit / 3 else max(limit, longest)) or 256
     step = 2 ** math.ceil(math.log2(top / _MOST_TICKS))

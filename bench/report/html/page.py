@@ -25,6 +25,7 @@ from bench.report.html.summary import cards, environments
 from bench.report.tables import recommendations as advice
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.tables.claims import claims_table
+from bench.report.tables.engines import EnginesTable
 from bench.report.tables.verdicts import VerdictTable
 from bench.report.text.plain_table import CardKey, HasCard, PlainTable
 from bench.report.text.render import Shown, left_aligned
@@ -47,6 +48,7 @@ class Content:
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
+    engines: Sequence[EnginesTable] = ()
     all_cards: Sequence[PlainTable]
     each_card: Sequence[PlainTable] = ()
     verdicts: Sequence[VerdictTable]
@@ -72,18 +74,20 @@ class _Section:
 def as_html(content: Content) -> str:
     """The page; each part that has nothing to show says so in words."""
     found = [_boundary_section(table) for table in content.found[:MOST_TABLES]]
+    by_engine = [_engines_section(table) for table in content.engines[:MOST_TABLES]]
     verdicts = [_verdict_section(table) for table in content.verdicts]
     advised = advice.recommendation_tables(content.advised, content.naming)
     ways = _ways(
         {
             "How far it goes": ("found", content.found),
+            "Engine by engine": ("engines", content.engines),
             "Length by length": ("lengths", content.verdicts),
             "What to run": ("advice", advised),
             "Trade-offs": ("fronts", content.fronts),
         }
     )
     case_table = page_cases.case_table(content.cases, content.naming.names)
-    has_figures = any(section.figures or section.below for section in (*found, *verdicts))
+    has_figures = any(section.figures or section.below for section in (*found, *by_engine, *verdicts))
     script, style = page_cases.library() if case_table.rows else ("", "")
     return _template().render(
         policy=_POLICY,
@@ -97,6 +101,8 @@ def as_html(content: Content) -> str:
         boundaries=len(content.boundaries),
         found=found,
         found_total=len(content.found),
+        by_engine=by_engine,
+        by_engine_total=len(content.engines),
         verdicts=verdicts,
         verdicts_total=content.verdicts_total,
         advised=list(zip(advised, advice.copyables(content.advised, content.naming), strict=True))[:MOST_TABLES],
@@ -141,6 +147,11 @@ def _boundary_section(table: BoundaryTable) -> _Section:
     memory = page_figures.memory_figure(table)
     below = [] if memory is None else [("Where the memory goes, at the longest that fits", memory)]
     return _Section(table=table, figures=figures, below=below, words=table.in_words)
+
+
+def _engines_section(table: EnginesTable) -> _Section:
+    figures = [(f"{cache} cache", figure) for cache, figure in page_figures.engine_figures(table)]
+    return _Section(table=table, figures=[] if table.in_words else figures, words=table.in_words)
 
 
 def _verdict_section(table: VerdictTable) -> _Section:

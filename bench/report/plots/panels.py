@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from bench.report.rows import memory_of, rows_of
 from bench.report.tables.card import CARD_AND_MODEL, CardTable
 
 _CARD = [*CARD, *LIMIT]
-_PANEL = [*CARD_AND_MODEL, "attention"]
+BY_ATTENTION = (*CARD_AND_MODEL, "attention")
 _ANSWERS = ("fits", "oom")
 
 Table = TypeVar("Table", bound=CardTable[Any])
@@ -41,7 +41,7 @@ class Card(Generic[Table]):
     def title(self) -> str:
         """What the panels have in common."""
         of = "" if self._models_vary else f"{self.tables[0].model} on "
-        attention = "" if self._attention_varies else f", {self.tables[0].attentions[0]} attention"
+        attention = "" if len(self._attentions) > 1 else f", {self.tables[0].attentions[0]} attention"
         return f"{of}{self.tables[0].card}{attention}"
 
     @property
@@ -57,21 +57,27 @@ class Card(Generic[Table]):
     def name(self, table: Table) -> str:
         """What tells a panel from the others; empty where there are none."""
         model = [table.model] if self._models_vary else []
-        return ", ".join(model + [f"{table.attentions[0]} attention"] * self._attention_varies)
+        varies = len(self._attentions) > 1 and len(table.attentions) == 1
+        return ", ".join(model + [f"{table.attentions[0]} attention"] * varies)
 
     @property
     def _models_vary(self) -> bool:
         return len({table.model for table in self.tables}) > 1
 
     @property
-    def _attention_varies(self) -> bool:
-        return len({table.attentions[0] for table in self.tables}) > 1
+    def _attentions(self) -> set[str]:
+        return {attention for table in self.tables for attention in table.attentions}
 
 
 def cards(
-    frame: pd.DataFrame, tables_of: Callable[[pd.DataFrame], Iterable[Table]], most: Most, names: Names | None = None
+    frame: pd.DataFrame,
+    tables_of: Callable[[pd.DataFrame], Iterable[Table]],
+    most: Most,
+    names: Names | None = None,
+    panel: Sequence[str] = BY_ATTENTION,
 ) -> tuple[Iterator[Card[Table]], list[str]]:
-    """The cards of `frame`, one at a time, and what is left out altogether, in words.
+    """The cards of `frame`, one at a time, and what is left out altogether, in words. A panel is of rows that are alike
+    in the columns `panel`.
 
     Only panels with an answer are drawn, the first of a card's models. The rows of others are never made a table: there
     may be a million of them.
@@ -81,7 +87,7 @@ def cards(
     names = names or Names.of_frames(frame)
     frame = frame.assign(attention=frame["attention"].fillna(frame["attention_requested"]))
     frame = frame.assign(memory=memory_of(frame))
-    number = frame.groupby(_PANEL, dropna=False, sort=True).ngroup()
+    number = frame.groupby([*panel], dropna=False, sort=True).ngroup()
     answered = set(number[frame["outcome"].isin(_ANSWERS)])
     heads = frame.assign(panel=number).drop_duplicates("panel").sort_values("panel")
     groups = [group for _, group in heads.groupby(["device_kind", "memory", *_CARD[1:]], dropna=False, sort=True)]

@@ -77,7 +77,7 @@ def draw_peaks(card: Card[VerdictTable]) -> Figure:
     looks = _Looks(
         colours=dict(zip(widths, shades(len(widths)), strict=True)),
         ways=ways,
-        shapes=way_shapes(ways),
+        shapes=way_shapes(ways.all),
         mark_octaves=min(_MARK_PT / (0.8 * 72 * WIDTH_IN / len(caches)) * octaves, 0.7 * nearest),
         most_octaves=0.7 * nearest,
         mark_height=_MARK_PT / (72 * panel_in(len(card.tables))),
@@ -232,4 +232,4 @@ def _explain(figure: Figure, card: Card[VerdictTable], looks: _Looks, aside: boo
     if limit is not None:
         handles.append(key(f"{card.tables[0].limit_name}, {size(limit)}", color="black", ls="-", lw=1))
     words = ["Marks of one length that would hide each other stand side by side."] if aside else []
-    explain(figure, handles, [*words, *left_out(looks.ways), *card.left_out])
+    explain(figure, handles, [*words, *left_out(looks.ways.all), *card.left_out])

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from bench.report.naming.ways import Way, Ways, shapes_for
+from bench.report.naming.ways import Way, shapes_for
 
 GREY = "#444444"
 # Marks that can be told apart at their size; the one of lazy loading is no other's.
@@ -84,17 +84,17 @@ def _columns(lengths: list[int]) -> int:
     return 1
 
 
-def way_shapes(ways: Ways) -> dict[Way, str]:
+def way_shapes(ways: Sequence[Way]) -> dict[Way, str]:
     """The shape of each way that is drawn: no more than can be told apart."""
-    drawn = ways.all[:MOST_WAYS]
+    drawn = ways[:MOST_WAYS]
     return dict(zip(drawn, shapes_for(drawn, SHAPES, LAZY_SHAPE), strict=True))
 
 
-def left_out(ways: Ways) -> list[str]:
+def left_out(ways: Sequence[Way]) -> list[str]:
     """In words, that some ways are not drawn."""
-    if len(ways.all) <= MOST_WAYS:
+    if len(ways) <= MOST_WAYS:
         return []
-    return [f"{MOST_WAYS} of {len(ways.all)} ways to run it are drawn; all are in tables.md."]
+    return [f"{MOST_WAYS} of {len(ways)} ways to run it are drawn; all are in tables.md."]
 
 
 def crosses(panel: Axes, xs: Sequence[float], ys: Sequence[float], shape: str | None, **looks: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,12 +18,15 @@ from matplotlib.figure import Figure
 
 from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
+from bench.report.plots.engines import draw_engines
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory
-from bench.report.plots.panels import Card, Most, Table, cards
+from bench.report.plots.panels import BY_ATTENTION, Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
 from bench.report.plots.style import save
 from bench.report.tables.boundaries import boundary_tables
+from bench.report.tables.card import CARD_AND_MODEL
+from bench.report.tables.engines import engines_tables, of_several_engines
 from bench.report.tables.parts import with_parts
 from bench.report.tables.verdicts import verdict_tables
 
@@ -37,9 +40,10 @@ Pictures = tuple[list[Path], list[str]]
 def drawing(
     asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, names: Names | None = None
 ) -> Iterator[Callable[[], Pictures]]:
-    """Draws three kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary` and
-    `CARD-memory` of `boundaries` (with what `cases` know of them), `CARD-peaks` of `asked`, the cases that are shown
-    one by one. Gives what waits for them: the files, and in words what has no picture.
+    """Draws four kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary`, `CARD-memory` and
+    (where several engines have an answer for a model) `CARD-engines` of `boundaries` (with what `cases` know of them),
+    `CARD-peaks` of `asked`, the cases that are shown one by one. Gives what waits for them: the files, and in words
+    what has no picture.
     """
     names = names or Names.of_frames(cases, boundaries)
     plan = _Plan(out_dir, names)
@@ -48,6 +52,14 @@ def drawing(
     planned = chain(
         plan.pictures(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary"),
         plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
+        plan.pictures(
+            of_several_engines(boundaries),
+            partial(engines_tables, names=names),
+            MOST_ROWS,
+            draw_engines,
+            "engines",
+            CARD_AND_MODEL,
+        ),
         plan.pictures(asked, partial(verdict_tables, by_attention=True, names=names), MOST_ROWS, draw_peaks, "peaks"),
     )
     del asked, cases, boundaries  # nothing here may outlive its use: there may be a million rows
@@ -102,9 +114,10 @@ class _Plan:
         most: Most,
         draw: Callable[[Card[Table]], Figure | None],
         kind: str,
+        panel: Sequence[str] = BY_ATTENTION,
     ) -> Iterator[Callable[[], Pictures]]:
         """What draws each picture of one kind, here or in another process."""
-        drawn, words = cards(frame, tables_of, most, self._names)
+        drawn, words = cards(frame, tables_of, most, self._names, panel)
         self._words += words
         for card in drawn:
             yield partial(_draw, draw, card, kind, self._free(f"{card.slug}-{kind}"))

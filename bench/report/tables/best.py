@@ -17,6 +17,7 @@ from bench.core.outcome import Outcome
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.cards import kind_word
+from bench.report.naming.questions import Questions
 from bench.report.tables.card import Line
 from bench.report.text.units import gib, size, tokens
 
@@ -34,7 +35,7 @@ def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADR
 
 def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
     """`best: 5 bpw, Q4 cache, load, 32,768 tokens, 0.8 GiB left (predicted)`, of the rows of one card and model: a line
-    for each batch size, as those are not compared, and none where there is nothing to choose from.
+    for each engine and batch size, as those are not compared, and none where there is nothing to choose from.
 
     `axes` name what else varies among them. What is predicted is held to what holds for rows that were run.
     """
@@ -45,17 +46,19 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
     asked = pd.DataFrame([_as_row(row) for row in rows])
     answers = recommend(evidence(asked, pd.DataFrame()), asked, (WANTED_TOKENS,))
     groups = [list(group) for _, group in groupby(answers, lambda answer: key_of(answer.as_row(), QUESTION))]
+    questions = Questions((group[0].batch_size, group[0].engine) for group in groups)
     lines = []
     for group in groups:
-        of_batch = [row for row in rows if row.identity["batch_size"] == group[0].batch_size]
-        if len({key_of(row.identity, SETTING) for row in of_batch}) < 2:
+        question = key_of(group[0].as_row(), QUESTION)
+        asked_of = [row for row in rows if key_of(row.identity, QUESTION) == question]
+        if len({key_of(row.identity, SETTING) for row in asked_of}) < 2:
             continue
         line = best_answer(group, axes, basis="predicted")
-        if not any(row.fits for row in of_batch):
+        if not any(row.fits for row in asked_of):
             line = "best: nothing is predicted to fit"
         elif all(answer.max_seq_len is None for answer in group):
             line = f"best: none: nothing that is predicted to fit leaves {size(DEFAULT_HEADROOM_BYTES)}"
-        lines.append(line if len(groups) == 1 else f"batch of {group[0].batch_size}: {line}")
+        lines.append(": ".join([*questions.apart(group[0].batch_size, group[0].engine), line]))
     return lines
 
 

@@ -19,9 +19,10 @@ from bench.core.columns import SETTING as CHOICE
 from bench.core.identity import key_of
 from bench.core.identity_columns import IdentityColumns
 from bench.engines.base import Chosen, Snippet, wanted_weights
-from bench.engines.registry import rules_of
+from bench.engines.registry import rules_of, titles
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
+from bench.report.naming.questions import Questions
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import WANTED_TOKENS, best_answer
 from bench.report.tables.card import OPTIONAL
@@ -42,6 +43,10 @@ _LEGEND = (
     "tokens/s: decoding with the context full. "
     "est.: estimated from that run, never measured."
 )
+_ENGINES_APART = (
+    "{engines} each have answers of their own: as many bits per weight are not the same quality with them, and no row "
+    "knows which is better."
+)
 _LOWER_BOUND = "longest: of the lengths tried; longer ones were not tried, use max_seq_len=auto"
 # What a policy promises no more than: an estimate cannot tell which is the fastest.
 _POLICY_NAMES = {Policy.FASTEST: "fast"}
@@ -50,10 +55,13 @@ _PLAIN = ["max_seq_len", "left, GiB", "tokens/s", "rests on"]
 
 @dataclass(frozen=True)
 class Naming:
-    """What all answers are called: their `names`, and the `settings` that were asked for, by their question."""
+    """What all answers are called: their `names`, the `settings` that were asked for, by their question, and what tells
+    `questions` of one model and card apart.
+    """
 
     names: Names
     settings: Mapping[tuple[Any, ...], Sequence[IdentityColumns]]
+    questions: Questions
 
     @classmethod
     def of(cls, answers: Sequence[Recommendation]) -> Naming:
@@ -67,7 +75,7 @@ class Naming:
         grouped: dict[tuple[Any, ...], list[IdentityColumns]] = {}
         for setting in settings:
             grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
-        return cls(names, grouped)
+        return cls(names, grouped, Questions((setting["batch_size"], setting["engine"]) for setting in settings))
 
     def axes(self, answers: Sequence[Recommendation]) -> Axes:
         """What tells the settings apart that were asked for where `answers` stand together."""
@@ -215,12 +223,14 @@ def _legend(answers: Sequence[Recommendation]) -> str:
     bases = {answer.tokens_per_s_basis for answer in answers} - {None}
     errors = [f"estimated {ESTIMATE_ERROR:.0%}"] if "estimated" in bases or not bases else []
     errors += [f"measured {MEASURED_ERROR:.0%}"] if bases - {"estimated"} else []
-    return _LEGEND.format(
+    engines = {answer.engine or DEFAULT_ENGINE for answer in answers}
+    legend = _LEGEND.format(
         headroom=size(answers[0].demanded_headroom_bytes),
         certified=certified,
         decisive=" (of several: of the one that decides)" if several else "",
         errors=", ".join(errors).replace("%", " %"),
     )
+    return legend if len(engines) < 2 else f"{legend} {_ENGINES_APART.format(engines=titles(engines))}"
 
 
 def _row(answer: Recommendation) -> IdentityColumns:
@@ -342,12 +352,14 @@ def _settings(group: Sequence[Recommendation]) -> list[list[Recommendation]]:
 
 def _known_quality(answers: Sequence[Recommendation], quality: pd.DataFrame) -> dict[int, str]:
     figures = {
-        (row["model"], row["bpw"], row["cache"]): row for row in cast(list[QualityRow], quality.to_dict("records"))
+        (row["model"], row["bpw"], row["cache"], row["engine"]): row
+        for row in cast(list[QualityRow], quality.to_dict("records"))
     }
     known = {}
     for answer in answers:
         setting = answer.setting
-        row = setting and figures.get((answer.identity["model"], setting["bpw"], setting["cache"]))
+        engine = answer.engine or DEFAULT_ENGINE
+        row = setting and figures.get((answer.identity["model"], setting["bpw"], setting["cache"], engine))
         metric = "" if row is None or pd.isna(row["quality_metric"]) else f" {row['quality_metric']}"
         known[id(answer)] = "" if row is None else f"{row['quality']:g}{metric}"
     return known
@@ -366,9 +378,8 @@ def _card(answer: Recommendation) -> tuple[Any, ...]:
 
 
 def _model(answer: Recommendation) -> tuple[Any, ...]:
-    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size)
+    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size, answer.engine)
 
 
 def _model_name(answer: Recommendation, naming: Naming) -> str:
-    batch = "" if answer.batch_size in (None, 1) else f" (batch of {answer.batch_size})"
-    return naming.names.model(answer.identity) + batch
+    return naming.names.model(answer.identity) + naming.questions.words(answer.batch_size, answer.engine)

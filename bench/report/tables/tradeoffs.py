@@ -11,6 +11,7 @@ from bench.analysis.evidence import QUESTION
 from bench.core.identity_columns import IdentityColumns, RanAttention
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
+from bench.report.naming.questions import Questions
 from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.card import OPTIONAL
@@ -50,10 +51,12 @@ def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[Plain
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()
-    return [_table(rows, counts[rows[0]["question"]], names) for rows in groups_of(front, number, _Point)]
+    asked = points[["batch_size", "engine"]].drop_duplicates()
+    questions = Questions(zip(asked["batch_size"], asked["engine"], strict=True))
+    return [_table(rows, counts[rows[0]["question"]], names, questions) for rows in groups_of(front, number, _Point)]
 
 
-def _table(rows: list[_Point], count: dict[Any, int], names: Names) -> PlainTable:
+def _table(rows: list[_Point], count: dict[Any, int], names: Names, questions: Questions) -> PlainTable:
     first, axes = rows[0], Axes(rows, OPTIONAL, beside=("max_seq_len",))
     has_quality = any(row["quality"] is not None for row in rows)
     estimated = any(row["tokens_per_s_basis"] == "estimated" for row in rows)
@@ -81,9 +84,9 @@ def _table(rows: list[_Point], count: dict[Any, int], names: Names) -> PlainTabl
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
     assumptions = in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
-    batch = "" if first["batch_size"] in (None, 1) else f" (batch of {first['batch_size']})"
+    asked = questions.words(first["batch_size"], first["engine"])
     return PlainTable(
-        title=f"{names.model(first)}{batch} on {names.card_title(first)}",
+        title=f"{names.model(first)}{asked} on {names.card_title(first)}",
         legend=legend,
         columns=[
             "bpw",
