@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.allocator.compiled import compiled
+from bench.allocator.compiled import compiled, inlined
 from bench.allocator.free_blocks import forget_free, remember_free
 from bench.allocator.sizes import MIN_BLOCK_SIZE, SMALL_SIZE
 from bench.allocator.state import (
@@ -50,7 +50,7 @@ def insert_after(state: State, row: int, size: int) -> int:
     return rest
 
 
-@compiled
+@inlined
 def split(state: State, row: int, size: int) -> None:
     """Cuts a block that is to be handed out to `size` bytes, unless the rest is too small (should_split)."""
     blocks = state.blocks
@@ -78,7 +78,7 @@ def absorb(state: State, row: int, other: int) -> None:
     give_row_back(state, other)
 
 
-@compiled
+@inlined
 def merge_free(state: State, row: int) -> None:
     """Takes in the free neighbours of a block that has just become free."""
     blocks = state.blocks

@@ -21,10 +21,25 @@ def compiled(function: Function) -> Function:
     The counting is atomic and took six sevenths of the time. Such a function must neither make nor return an array;
     views of those that it was given are fine. Where this numba has no such switch, references are counted.
     """
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: Function) -> Function:
+    """The same, but its code is repeated in every function that calls it.
+
+    A `State` is passed as some 66 numbers: for what each request does, a call costs as much as the work. LLVM repeats
+    by itself what is short, and stops when a function gets one more caller.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Function, forceinline: bool) -> Function:
+    # Told for each: where it is not, a function has it from the one that is compiled when it is first called.
+    options = _OPTIONS | {"forceinline": forceinline}
     try:
-        return cast(Function, _njit(**_OPTIONS, _nrt=False)(function))
+        return cast(Function, _njit(**options, _nrt=False)(function))
     except (KeyError, TypeError):
-        return cast(Function, _njit(**_OPTIONS)(function))
+        return cast(Function, _njit(**options)(function))
 
 
 def forget_stale(package: Path) -> None:

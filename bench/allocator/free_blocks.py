@@ -6,7 +6,7 @@ places are closed up when there are too many empty ones.
 
 from __future__ import annotations
 
-from bench.allocator.compiled import compiled
+from bench.allocator.compiled import compiled, inlined
 from bench.allocator.state import ADDRESS, FREE_MARK, FULL, HOLE, MAX_HOLES, POOL, SIZE, State
 
 _MIX_ADDRESS, _MIX_SIZE = 0x100000001B3, 0x5BD1E9955BD1E995  # odd factors of a hash, which wraps at 64 bits
@@ -29,7 +29,7 @@ def skip_holes(state: State, pool: int, place: int) -> int:
     return place
 
 
-@compiled
+@inlined
 def take_place(state: State, pool: int, place: int) -> int:
     """Takes the block at a place of `pool` out of it; its row."""
     row = int(state.free[pool, place])
