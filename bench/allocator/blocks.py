@@ -61,7 +61,7 @@ def split(state: State, row: int, size: int) -> None:
     remember_free(state, insert_after(state, row, size))
 
 
-@compiled
+@inlined
 def absorb(state: State, row: int, other: int) -> None:
     """Makes one block of a block and the neighbour `other`, which no list has any more."""
     blocks = state.blocks
@@ -82,19 +82,7 @@ def absorb(state: State, row: int, other: int) -> None:
 def merge_free(state: State, row: int) -> None:
     """Takes in the free neighbours of a block that has just become free."""
     blocks = state.blocks
-    before, after = blocks[row, PREV], blocks[row, NEXT]
-    if before >= 0 and blocks[before, IN_USE] == FREE:
-        forget_free(state, before)
-        blocks[row, ADDRESS] = blocks[before, ADDRESS]
-        blocks[row, SIZE] += blocks[before, SIZE]
-        blocks[row, PREV] = blocks[before, PREV]
-        if blocks[row, PREV] >= 0:
-            blocks[blocks[row, PREV], NEXT] = row
-        give_row_back(state, before)
-    if after >= 0 and blocks[after, IN_USE] == FREE:
-        forget_free(state, after)
-        blocks[row, SIZE] += blocks[after, SIZE]
-        blocks[row, NEXT] = blocks[after, NEXT]
-        if blocks[row, NEXT] >= 0:
-            blocks[blocks[row, NEXT], PREV] = row
-        give_row_back(state, after)
+    for other in (blocks[row, PREV], blocks[row, NEXT]):
+        if other >= 0 and blocks[other, IN_USE] == FREE:
+            forget_free(state, other)
+            absorb(state, row, other)
