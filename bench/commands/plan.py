@@ -212,7 +212,8 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
     if forecast.reading is not None:
         notes += notes_of_case(replace(case, max_seq_len=prediction.max_seq_len), forecast.reading)
     if isinstance(forecast.work, Search) and prediction.fits:
-        notes = [gaps_note(prediction.gaps) if note == GAPS_NOTE else note for note in notes]
+        may_have_gaps = GAPS_NOTE in notes or prediction.gaps
+        notes = [note for note in notes if note != GAPS_NOTE] + [gaps_note(prediction.gaps)] * bool(may_have_gaps)
     return notes
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bench.core.identity_columns import SettingColumns
     from bench.engines.reading import Reading
     from bench.trace.best_replay import BestReplayer
+    from bench.trace.divided_replay import DividedReplayer
     from bench.trace.parametric import ParametricTrace
     from bench.trace.passes import Setup
     from bench.trace.placed_replay import PlacedReplayer
@@ -163,7 +164,9 @@ class PredictionRules:
     # The trace with another type of cache, of one with the type in whose place it was recorded.
     with_cache: Callable[[ParametricTrace, str], ParametricTrace]
     # What replays a search on several cards: its trace, the sizes of the checkpoint's tensors, and any case of it.
-    split_replayer: Callable[[SplitTrace, Mapping[str, int], Case], SplitReplayer | PlacedReplayer | BestReplayer]
+    split_replayer: Callable[
+        [SplitTrace, Mapping[str, int], Case], SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
+    ]
     # The trace of a checkpoint, from that of any bits and that of its own up to the first prompt of any length; None
     # where the sizes of its tensors tell as much.
     with_loading: Callable[[ParametricTrace, ParametricTrace], ParametricTrace] | None = None

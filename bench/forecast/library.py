@@ -26,6 +26,7 @@ from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
 from bench.trace.best_replay import BestReplayer
+from bench.trace.divided_replay import DividedReplayer
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer
@@ -109,7 +110,7 @@ class TraceLibrary:
                 raise
         loading.result()
 
-    def replayer(self, case: Case) -> Replayer | SplitReplayer | PlacedReplayer | BestReplayer:
+    def replayer(self, case: Case) -> Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer:
         """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
         rules = _rules(case)
         paths = self._paths(case)

@@ -33,8 +33,11 @@ class AnyReplayer(Protocol):
     def replay(self, max_seq_len: int, limits: Any, endless: bool = False) -> Replay:
         """The case at that length on these cards, or on endless ones."""
 
-    def lengths_alike(self, lengths: Sequence[int]) -> list[Sequence[int]] | None:
-        """Of `lengths`, those that follow one another and of which a longer one takes no less; None where all are."""
+    def lengths_alike(self, lengths: Sequence[int], limits: Any) -> list[Sequence[int]] | None:
+        """Of `lengths`, those that follow one another and of which a longer one takes no less; None where all are.
+
+        Lengths of which it is known that they do not fit may be left out.
+        """
 
     def needed_bytes(self, max_seq_len: int, limits: Any) -> int:
         """About what PyTorch must hold."""
@@ -100,7 +103,7 @@ def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int) 
 
     Raises `NoPrediction`.
     """
-    stretches = replayer.lengths_alike(grid(search_end))
+    stretches = replayer.lengths_alike(grid(search_end), limits)
     if stretches is not None:
         return _boundary_with_gaps(replayer, limits, stretches)
     guess = _estimate(replayer, limits, search_end)

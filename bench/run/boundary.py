@@ -110,7 +110,7 @@ def _notes(
 ) -> list[str]:
     """The notes of the rows, without those on lengths other than the boundary's; where gaps are, if it is predicted."""
     noted = {note for row in rows for note in row["notes"] or []}
-    if GAPS_NOTE in noted and fits_at is not None:
+    if (GAPS_NOTE in noted or gaps) and fits_at is not None:
         noted = noted - {GAPS_NOTE} | {gaps_note(gaps)}
     of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
     return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))

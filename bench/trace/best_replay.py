@@ -70,7 +70,7 @@ class BestReplayer:
         """What the engine made of config.json, in plain values."""
         return self.placed.reading
 
-    def lengths_alike(self, lengths: Sequence[int]) -> None:
+    def lengths_alike(self, lengths: Sequence[int], limits: MachineLimits) -> None:
         """A longer one takes no less, whatever `lengths` are: each has the division that is best for it."""
 
     def split_gib(self, max_seq_len: int, limits: MachineLimits) -> tuple[float, ...]:

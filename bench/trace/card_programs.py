@@ -118,20 +118,27 @@ class CardPrograms:
 
     def outcome(self, cards: Sequence[Loaded], phase: str | None, failed_on: int | None) -> SplitReplay:
         """How a case ended, by what each card has come to."""
-        outcomes = [outcome_of(card.state) for card in cards]
         layers = [0 if card.stretch is None else self.templates.attention_layers(card.stretch) for card in cards]
-        return SplitReplay(
-            failed_in=phase,
-            peak_allocated_bytes=sum(card.peak_allocated_bytes for card in outcomes),
-            peak_requested_bytes=sum(card.peak_requested_bytes for card in outcomes),
-            peak_reserved_bytes=sum(card.peak_reserved_bytes for card in outcomes),
-            peak_held_bytes=sum(card.peak_held_bytes for card in outcomes),
-            parts_at_peak=tuple(map(sum, zip(*(card.parts_at_peak for card in outcomes), strict=True))),
-            failed_on=failed_on,
-            cards=tuple(outcomes),
-            stretches=tuple(card.stretch for card in cards),
-            attention_layers=tuple(layers),
-        )
+        return outcome_of_cards(cards, layers, phase, failed_on)
+
+
+def outcome_of_cards(
+    cards: Sequence[Loaded], attention_layers: Sequence[int], phase: str | None, failed_on: int | None
+) -> SplitReplay:
+    """How a case ended on cards that have the keys and values of so many layers."""
+    outcomes = [outcome_of(card.state) for card in cards]
+    return SplitReplay(
+        failed_in=phase,
+        peak_allocated_bytes=sum(card.peak_allocated_bytes for card in outcomes),
+        peak_requested_bytes=sum(card.peak_requested_bytes for card in outcomes),
+        peak_reserved_bytes=sum(card.peak_reserved_bytes for card in outcomes),
+        peak_held_bytes=sum(card.peak_held_bytes for card in outcomes),
+        parts_at_peak=tuple(map(sum, zip(*(card.parts_at_peak for card in outcomes), strict=True))),
+        failed_on=failed_on,
+        cards=tuple(outcomes),
+        stretches=tuple(card.stretch for card in cards),
+        attention_layers=tuple(attention_layers),
+    )
 
 
 class CardsReplayer:

@@ -49,7 +49,7 @@ class PlacedReplayer(CardsReplayer):
         self._place = place
         self._are_alike = are_alike
 
-    def lengths_alike(self, lengths: Sequence[int]) -> list[Sequence[int]] | None:
+    def lengths_alike(self, lengths: Sequence[int], limits: MachineLimits) -> list[Sequence[int]] | None:
         """Of `lengths`, those that follow one another and have the same placement: a longer one takes no less."""
         return [list(alike) for _, alike in groupby(lengths, key=lambda length: self._place(length, False))]
 

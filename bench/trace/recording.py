@@ -38,7 +38,8 @@ class Event(NamedTuple):
     """`block` numbers the allocations of a card; `layer` is the decoder layer at work, -1 before the first.
 
     Where `size` is SORT, `size_bytes` are the numbers that are sorted. `module` counts the modules of a layer, and
-    those after the last one. Of BESIDE, `part` is the number of the buffer.
+    those after the last one. Of BESIDE, `part` is the number of the buffer. Of a `tensor` it may be a share: the first
+    number of `share` over the second.
     """
 
     op: Op
@@ -51,6 +52,7 @@ class Event(NamedTuple):
     tensor: str | None = None
     call: Call | None = None
     module: int = 0
+    share: tuple[int, int] = (1, 1)
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Recording:
 
     Its sections are those of `schedule` and then the `extra_passes`; or the first of them, up to some pass.
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch. `split_sizes` is
-    what the engine counts when it is told how much goes on which card, in plain values.
+    what the engine counts when it is told how much goes on which card, in plain values. Where every layer is divided
+    among cards, `divided` is how: of each part of the layers, what each card has of it.
     """
 
     max_seq_len: int
@@ -82,3 +85,4 @@ class Recording:
     first_layer: int = 0
     split_sizes: dict[str, Any] | None = None
     is_whole: bool = True
+    divided: tuple[tuple[int, ...], ...] = ()

@@ -155,7 +155,7 @@ class Replayer:
             stage, failed = self._run(plan, card)
         return Replay(failed_in=None if failed is None else plan.phases[failed], **vars(outcome_of(stage.state)))
 
-    def lengths_alike(self, lengths: Sequence[int]) -> None:
+    def lengths_alike(self, lengths: Sequence[int], limits: Any) -> None:
         """A longer one takes no less, whatever `lengths` are."""
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:

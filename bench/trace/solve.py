@@ -81,6 +81,21 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int, repeats: bo
     )
 
 
+def sections_of(
+    recording: Recording, setup: Setup, num_layers: int, tensors: dict[str, int]
+) -> list[tuple[str, Array, Array]]:
+    """The kind of each section, the terms of its lengths, and its events as an array with a plain value for each size.
+
+    `tensors` are the numbers of the names; unknown ones are put there.
+    """
+    sections = []
+    for each, section in _told_apart(recording, setup):
+        terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
+        sample = _Sample(each, terms, section, recording.first_layer)
+        sections.append((each.kind, terms, _as_array(sample, num_layers, tensors)))
+    return sections
+
+
 class _Sample(NamedTuple):
     """One section that was recorded, with the values of the terms there."""
 
@@ -124,6 +139,7 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
         if event.tensor is not None:
             name = event.tensor.replace(f".{event.layer + first_layer}.", ".{}.", 1)
             row[columns.TENSOR] = tensors.setdefault(name, len(tensors))
+            row[columns.SHARE], row[columns.SHARES] = event.share
         elif event.call is not None:
             call = event.call
             row[columns.BATCH : columns.WINDOW + 1] = (

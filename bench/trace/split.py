@@ -60,12 +60,18 @@ def beginning_of(place: Place, depth: int) -> str:
     return f"module_{place.module}" + (f"_of_{whole}" if whole < 2 else "")
 
 
+def card_name(number: int) -> str:
+    """The name of the recording of a card where all have a part of every layer."""
+    return f"card_{number}" if number else FIRST
+
+
 @dataclass(frozen=True)
 class SplitTrace:
     """What cards are asked for, by what they begin with (`beginning_of`); each has all that follows.
 
     The layers of each trace are those that are on the card as a whole, counted from its first one. `split_sizes` is as
-    in `Recording`.
+    in `Recording`. Where every card has a part of every layer there is a trace for each (`card_name`), and
+    `split_sizes` have, beside the `sizes`, the `divisions` that were recorded: of each part, what each card has.
     """
 
     beginnings: dict[str, ParametricTrace]

@@ -18,10 +18,13 @@ NUM_TERMS = 6
 
 # The periods of layers in a recording: two that the first events may still affect, and two that must be equal.
 SHOWN_PERIODS = 4
-# The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len.
+# The columns of `Template.events`; coefficients follow: of the size, and of a flash call's q_len and k_len. Of a tensor
+# it are SHARE of SHARES equal parts; where a matrix is divided among cards, DIVIDED says what it all follows
+# (`bench.trace.divided`).
 OP, BLOCK, STREAM, PART, LAYER, MODULE, SIZE_RULE, TENSOR, BATCH, HEADS, HEAD_DIM, KV_HEADS, WINDOW = range(13)
-SIZE_TERMS, Q_TERMS, K_TERMS = 13, 13 + NUM_TERMS, 13 + 2 * NUM_TERMS
-NUM_COLUMNS = 13 + 3 * NUM_TERMS
+SHARE, SHARES, DIVIDED = 13, 14, 15
+SIZE_TERMS, Q_TERMS, K_TERMS = 16, 16 + NUM_TERMS, 16 + 2 * NUM_TERMS
+NUM_COLUMNS = 16 + 3 * NUM_TERMS
 
 
 def terms(q_len: int | Array, k_len: int | Array, max_seq_len: int | Array) -> Array:

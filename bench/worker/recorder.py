@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from bench.scenarios.base import Act, Pace
 from bench.scenarios.registry import scenario_of
 from bench.tensor_files import read_header
 from bench.trace import parametric as trace
+from bench.trace.divided import following_parts
 from bench.trace.parametric import ParametricTrace
-from bench.trace.passes import Pass
+from bench.trace.passes import NoPrediction, Pass
 from bench.trace.recording import RESERVE_BYTES, Event, Op, Recording, Section, Size
 from bench.trace.solve import solve
-from bench.trace.split import FIRST, Place, SplitTrace, beginning_of
-from bench.worker.engines.base import Beginning
+from bench.trace.split import FIRST, Place, SplitTrace, beginning_of, card_name
+from bench.worker.engines.base import Beginning, Division, Recordable
 from bench.worker.engines.registry import worker_engine
 from bench.worker.scenario import perform
 from bench.worker.simulated.beside import whole_granules
@@ -46,8 +48,11 @@ class Recorder(Observer):
     Allocations are named by the tensors that are read into them, unless they are recorded `apart` (`Recordable`).
     """
 
-    def __init__(self, recordings: Sequence[Recording], apart: bool = False) -> None:
+    def __init__(self, recordings: Sequence[Recording], apart: bool = False, names_copies: bool = False) -> None:
+        """With `names_copies` a copy of a named tensor, or of a part of it, is named by it as well."""
         self.apart = apart
+        self._names_copies = names_copies
+        self.copied: tuple[str, tuple[int, int]] | None = None  # the tensor that the next allocation has a share of
         self.cards = [NotingCard(self, recording) for recording in recordings]
         self.layer = -1
         self.module = 0
@@ -73,6 +78,11 @@ class Recorder(Observer):
         """What the engine counts when it is told how much goes on which card."""
         if len(self.cards) > 1:
             self.cards[0].recording.split_sizes = tell()
+
+    def divided(self, parts: tuple[tuple[int, ...], ...]) -> None:
+        """How every layer is divided: of each part, what each card has of it."""
+        for card in self.cards:
+            card.recording.divided = parts
 
     def stop(self) -> None:
         """What is still freed, now or much later, is no part of the recording any more."""
@@ -108,6 +118,16 @@ class Recorder(Observer):
         if read is not None and source.dtype == target.dtype and source.shape == read[0].shape:
             self.cards[target.card.index].name(target, read[1])
 
+    def copying(self, source: SimulatedTensor) -> None:
+        """The next allocation is for a copy of `source`, which may be a part of a named tensor."""
+        if not self._names_copies or source.claim is None or not source.numel():
+            return
+        named = self.cards[source.card.index].named.get(source.claim.block)
+        if named is not None:
+            name, size_bytes = named
+            share = Fraction(source.numel() * source.dtype.itemsize, size_bytes)
+            self.copied = name, share.as_integer_ratio()
+
     def beside(self, index: int, number: int, size_bytes: int) -> None:
         """A buffer is used that the driver gives in whole granules."""
         self.cards[index].beside(number, whole_granules(size_bytes))
@@ -123,6 +143,7 @@ class NotingCard(CachingAllocator):
         self._recorder = recorder
         self._numbers: dict[int, int] = {}  # the number of the allocation that each live block came from
         self._count = 0
+        self.named: dict[int, tuple[str, int]] = {}  # by live block the tensor that was read into it, and its bytes
         self._beside: set[int] = set()  # the buffers that were wanted in this section
 
     def enter(self, q_len: int, k_len: int) -> None:
@@ -142,13 +163,18 @@ class NotingCard(CachingAllocator):
         if self._recorder.expected:
             size, call, length = self._recorder.expected.pop(0)
         asked = size_bytes if length is None else length
-        self._note(Event(Op.MALLOC, self._count, asked, stream, part, size=size, call=call))
+        event = Event(Op.MALLOC, self._count, asked, stream, part, size=size, call=call)
+        if self._recorder.copied is not None:
+            (name, share), self._recorder.copied = self._recorder.copied, None
+            event = event._replace(size=Size.TENSOR, tensor=name, share=share)
+        self._note(event)
         self._count += 1
         return row
 
     def free(self, row: int) -> None:
         """Frees, and records the event."""
         super().free(row)
+        self.named.pop(row, None)
         self._note(Event(Op.FREE, self._numbers.pop(row)))
 
     def empty_cache(self) -> None:
@@ -168,6 +194,7 @@ class NotingCard(CachingAllocator):
             last = self.events[-1]
             assert last.block == self._numbers[target.claim.block]
             self.events[-1] = last._replace(size=Size.TENSOR, tensor=name)
+            self.named[target.claim.block] = name, last.size_bytes
 
     def _note(self, event: Event) -> None:
         layer = self._recorder.layer - self.recording.first_layer
@@ -178,6 +205,8 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     """The trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
     with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
+    if how.divisions:
+        return _make_divided_trace(how, layouts)
 
     split_sizes: dict[str, Any] | None = None
 
@@ -200,6 +229,30 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
         return trace_of(None)
     others = {beginning_of(Place(each.layer, each.module), each.depth): trace_of(each) for each in how.beginnings}
     return SplitTrace({FIRST: trace_of(None), **others}, split_sizes)
+
+
+def _make_divided_trace(how: Recordable, layouts: Path) -> SplitTrace:
+    """Of a model whose layers are divided among cards: a trace of each card, which says what follows its parts."""
+
+    def cards_at(length: int, division: Division, is_whole: bool = True) -> list[Recording]:
+        extra = how.setup.extra_passes(length) if is_whole else None
+        case = dataclasses.replace(how.case, max_seq_len=length)
+        return record_cards(case, layouts, extra, how.num_layers, how.period, division)
+
+    first, *others = how.divisions
+    lengths = how.setup.whole_lengths()
+    solved = [cards_at(length, first) for length in lengths]
+    solved += [cards_at(length, first, is_whole=False) for length in how.setup.load_lengths()]
+    compared = [cards_at(lengths[0], division) for division in others]
+    if any(cards[0].divided != solved[0][0].divided for cards in solved):
+        raise NoPrediction("the division among cards changes with the length as it is recorded")
+    divisions = [cards[0].divided for cards in (solved[0], *compared)]
+    traces = {}
+    for number in range(len(how.case.devices)):
+        trace = solve([cards[number] for cards in solved], how.setup, how.depth, not how.case.model.has_weights)
+        trace = following_parts(trace, [cards[number] for cards in compared], divisions)
+        traces[card_name(number)] = dataclasses.replace(trace, reading=how.reading.to_plain())
+    return SplitTrace(traces, {"sizes": solved[0][0].split_sizes, "divisions": divisions})
 
 
 def make_loading(case: Case, layouts: Path) -> ParametricTrace:
@@ -232,23 +285,36 @@ def record(
     beginning: Beginning | None = None,
     apart: bool = False,
 ) -> Recording:
+    """As `record_cards`; that of the first card, or of the second which has the `beginning`."""
+    cards = record_cards(case, layouts, extra, num_layers, period, beginning, apart)
+    return cards[0 if beginning is None else 1]
+
+
+def record_cards(
+    case: Case,
+    layouts: Path,
+    extra: Sequence[Pass] | None = (),
+    num_layers: int = 0,
+    period: int = 1,
+    how: Beginning | Division | None = None,
+    apart: bool = False,
+) -> list[Recording]:
     """Carries out the steps of `case` and then the `extra` passes; where they are None, only those of its beginning.
 
     That is loading, and of what is recorded `apart` (`Recordable`) also what comes before a prompt of any length.
 
-    `num_layers` and `period` are put into the recording as they are. It is that of the first card, or of the second
-    which has the `beginning`.
+    There is a recording of each card; `num_layers` and `period` are put into them as they are.
     """
     engine = worker_engine(case.engine)
-    first_layers = [0, *(beginning.first_layer if beginning else 0 for _ in case.more_devices)]
+    first_layers = [0, *(how.first_layer if isinstance(how, Beginning) else 0 for _ in case.more_devices)]
     recordings = [
         Recording(case.max_seq_len, num_layers, period, first_layer=first, is_whole=extra is not None)
         for first in first_layers
     ]
     with _open_machine(case) as simulated:
-        recorder = Recorder(recordings, apart)
+        recorder = Recorder(recordings, apart, names_copies=isinstance(how, Division))
         simulated.use(recorder.cards, recorder)
-        with engine.marked(recorder, beginning):
+        with engine.marked(recorder, how):
             session = engine.session(case, simulated)
             session.open(simulated.model_dir(case, layouts))
             session.build()
@@ -265,7 +331,7 @@ def record(
             for each in extra or ():
                 engine.forward(session, each)
             recorder.stop()
-    return recordings[0 if beginning is None else 1]
+    return recordings
 
 
 def _open_machine(case: Case) -> AbstractContextManager[SimulatedMachine]:

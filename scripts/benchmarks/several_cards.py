@@ -50,6 +50,7 @@ MODELS = {
     "mistral_nemo_12b": (15, 8192),
     "command_r_35b": (13, 8192),
 }
+DIVIDED = {"llama_3_1_8b": (14, 8192), "llama_3_1_70b": (12, 8192), "qwen2_5_14b": (17, 8192), "qwen2_5_7b": (15, 8192)}
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
@@ -68,9 +69,9 @@ def differences(ran: Ended, predicted: SplitReplay) -> list[str]:
 
 
 @cache
-def trace_of(model: str, cache_type: str, chunk: int, by: str) -> SplitTrace:
+def trace_of(model: str, cache_type: str, chunk: int, by: str, count: int) -> SplitTrace:
     """Recorded once, of the cache in whose place it is recorded."""
-    trace = recorder.make_trace(case_of(model, 4.0, cache_type, chunk, by), LAYOUTS)
+    trace = recorder.make_trace(case_of(model, 4.0, cache_type, chunk, by, count), LAYOUTS)
     assert isinstance(trace, SplitTrace)
     return trace
 
@@ -81,20 +82,22 @@ def tensor_bytes(model: str, bpw: float) -> dict[str, int]:
     return tensor_bytes_of(case_of(model, bpw, "FP16", 2048, SplitBy.AUTO), LAYOUTS)
 
 
-def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str) -> Case:
-    """A case on two cards; their sizes come later."""
-    layers, longest = MODELS[model]
+def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str, count: int = 2) -> Case:
+    """A case on so many cards; their sizes come later."""
+    layers, longest = {**MODELS, **DIVIDED}[model]
     words = [f"model={model}", f"model.name=cut_{model}", f"model.config.num_hidden_layers={layers}", f"bpw={bpw}"]
-    words += [f"cache={cache_type}", f"max_input_len={chunk}", f"max_seq_len={longest}", "device=2xrtx_4090"]
+    words += [f"cache={cache_type}", f"max_input_len={chunk}", f"max_seq_len={longest}", f"device={count}xrtx_4090"]
     words += ["split=[20,20]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
     return plan_sweep(words).cases[0]
 
 
 def random_machine(chosen: random.Random, case: Case, needed: int, weights: int) -> Case:
-    """`case` on two or three cards that have about what is `needed` together; `weights` are bytes of its tensors."""
-    count = chosen.choice((2, 2, 3))
+    """`case` on other cards, which have about what is `needed` together; `weights` are bytes of its tensors."""
+    count = len(case.devices)
     shares = [chosen.uniform(0.45, 1.0) for _ in range(count)]
     total = needed * chosen.uniform(1.0, 1.25) + count * chosen.uniform(350, 900) * MIB
+    if case.split == SplitBy.TENSOR_PARALLEL:  # nothing is left over on a card
+        total = needed * chosen.uniform(0.8, 1.15) + count * chosen.uniform(0, 100) * MIB
     kinds = [("8.6", 28), ("8.9", 128), ("9.0", 132), ("12.0", 170), ("8.0", 108)]
     devices = []
     for share in shares:
@@ -122,6 +125,9 @@ def random_machine(chosen: random.Random, case: Case, needed: int, weights: int)
             for share in shares
         ]
         split = Split(SplitBy.GPU_SPLIT, tuple(round(number, 2) for number in gib))
+    if split.by is SplitBy.TENSOR_PARALLEL and chosen.random() < 0.3:
+        gib = [device.total_memory_bytes * chosen.uniform(0.8, 1.2) / (1 << 30) for device in devices]
+        split = Split(split.by, tuple(round(number, 2) for number in gib))
     return replace(case, device=first, more_devices=tuple(others), split=str(split))
 
 
@@ -148,8 +154,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
     parser.add_argument("--recordings", type=int, default=10, metavar="N", help="to predict them with (default 10)")
     parser.add_argument("--seed", type=int, default=1)
-    kinds = [by.value for by in SplitBy if by is not SplitBy.TENSOR_PARALLEL]
-    parser.add_argument("--split", choices=kinds, default=SplitBy.AUTO.value, help="how the model is split")
+    parser.add_argument(
+        "--split", choices=[by.value for by in SplitBy], default=SplitBy.AUTO.value, help="how the model is split"
+    )
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
@@ -158,23 +165,27 @@ def main() -> None:
     counts: Counter[str] = Counter()
     probes: list[int] = []
     predicting = running = 0.0
+    by = SplitBy(arguments.split)
+    models = DIVIDED if by is SplitBy.TENSOR_PARALLEL else MODELS
     recordings = [
-        (chosen.choice(list(MODELS)), chosen.choice((512, 2048)), recorded_as)
+        (chosen.choice(list(models)), chosen.choice((512, 2048)), chosen.choice((2, 2, 3)), recorded_as)
         for recorded_as in ("FP16", "Q6") * (arguments.recordings // 2)
     ]
     for number in range(arguments.cells):
-        model, chunk, recorded_as = recordings[number * len(recordings) // arguments.cells]
+        model, chunk, count, recorded_as = recordings[number * len(recordings) // arguments.cells]
         bpw, cache_type = chosen.choice((2.5, 4.0, 6.0)), "FP16"
         if recorded_as != cache_type:
             cache_type = chosen.choice(("Q8", "Q6", "Q4"))
-        by = SplitBy(arguments.split)
-        case = case_of(model, bpw, cache_type, chunk, by)
+        if by is not SplitBy.TENSOR_PARALLEL:  # its recording is of as many cards
+            count = chosen.choice((2, 2, 3))
+        case = case_of(model, bpw, cache_type, chunk, by, count)
         spec, rules = engine_of(ENGINE), rules_of(ENGINE).prediction
         assert isinstance(rules, PredictionRules)
-        recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, by)
+        as_many = count if by is SplitBy.TENSOR_PARALLEL else 2
+        recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, by, as_many)
 
         trace = recorded.with_cache(rules.with_cache, cache_type)
-        length = chosen.randrange(1, MODELS[model][1] // PAGE) * PAGE
+        length = chosen.randrange(1, models[model][1] // PAGE) * PAGE
         plenty = MachineLimits((limits_of(case.device, None),) * len(case.devices))
         needed = rules.split_replayer(trace, tensor_bytes(model, bpw), case).needed_bytes(length, plenty)
         sizes = tensor_bytes(model, bpw)

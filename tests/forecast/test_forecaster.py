@@ -70,7 +70,7 @@ class Line:
         failed_in = None if fits else "load" if parts["weights"] > limits.torch_bytes else "cache"
         return Replay(failed_in, allocated, allocated, reserved, tuple(parts.values()), reserved)
 
-    def lengths_alike(self, lengths: Sequence[int]) -> None:
+    def lengths_alike(self, lengths: Sequence[int], limits: Any) -> None:
         """A longer one takes no less."""
 
     def needed_bytes(self, max_seq_len: int, limits: Limits) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bench.allocator.limits import supports_flash_attention
+from bench.core.case import Case
+from bench.core.split import Split, SplitBy
 from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav2.notes import notes
 from bench.engines.exllamav2.quantised_caches import with_cache
@@ -12,10 +14,18 @@ from bench.engines.exllamav2.setup import Setup, unread_setup
 from bench.engines.exllamav2.snippets import snippets
 from bench.engines.exllamav2.splits import split_replayer
 
+
+def _kind_of_cards(case: Case) -> object:
+    """Whether flash-attn runs, and where every layer is divided among them, how many there are."""
+    supported = all(map(supports_flash_attention, case.devices))
+    is_divided = case.split is not None and Split.parse(case.split).by is SplitBy.TENSOR_PARALLEL
+    return [supported, len(case.devices)] if is_divided else supported
+
+
 RULES = EngineRules(
     refusal=refusal,
     prediction=PredictionRules(
-        kind_of_cards=lambda case: all(map(supports_flash_attention, case.devices)),
+        kind_of_cards=_kind_of_cards,
         setup=Setup,
         unread_setup=unread_setup,
         load_compiled=load_compiled,

@@ -11,7 +11,9 @@ from bench.allocator.limits import MachineLimits, limits_of
 from bench.core.case import Case
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.device_map import GIB, DeviceMap, MapSizes
+from bench.engines.exllamav2.tensor_split import DividedSizes, Parts, TensorSplit
 from bench.trace.best_replay import BestReplayer
+from bench.trace.divided_replay import DividedReplayer, Division
 from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer, Placement
 from bench.trace.split import BEGINNING, SplitTrace, Stretch
@@ -25,7 +27,7 @@ _KEPT_PLACEMENTS = 4096
 _MOST_DIGITS = 4
 
 
-AnySplitReplayer = SplitReplayer | PlacedReplayer | BestReplayer
+AnySplitReplayer = SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 
 
 def split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case) -> AnySplitReplayer:
@@ -45,6 +47,8 @@ def split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Cas
 
         are_alike = len({limits_of(device, None).workspace_bytes for device in case.devices}) == 1
         return PlacedReplayer(trace, tensor_bytes, place, lambda length: lack(device_map, split, length), are_alike)
+    if split.by is SplitBy.TENSOR_PARALLEL:
+        return _divided_replayer(trace, tensor_bytes, case, split)
     count = len(case.devices)
     reserve = split.reserve_bytes or (_RESERVE_FIRST, *[_RESERVE_OTHERS] * (count - 1))
     return SplitReplayer(trace, tensor_bytes, reserve)
@@ -66,6 +70,38 @@ def lack(device_map: DeviceMap, split: Split, max_seq_len: int) -> str | None:
                     enough.append(f"{more:g} on card {card}")
                     break
     return f"split={split.typed} holds no {max_seq_len:,} tokens as the engine counts: it needs {' or '.join(enough)}"
+
+
+def _divided_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case, split: Split) -> DividedReplayer:
+    """Of tensor parallelism, which divides by the numbers that are given, or else by what each card has free."""
+    assert trace.split_sizes is not None
+    sizes = DividedSizes(**trace.split_sizes["sizes"])
+    tensor_split = TensorSplit(sizes, trace.first.depth, tensor_bytes, case.cache)
+
+    @lru_cache(_KEPT_PLACEMENTS)
+    def parts_of(max_seq_len: int, limits: MachineLimits) -> Parts | None:
+        given = split.gpu_split_gib or [card.torch_bytes // _MIB / 1024 for card in limits.cards]
+        return tensor_split.parts(given, max_seq_len * case.batch_size)
+
+    @lru_cache(_KEPT_PLACEMENTS)
+    def divide(max_seq_len: int, limits: MachineLimits) -> Division:
+        parts = parts_of(max_seq_len, limits)
+        if parts is None:
+            raise NoPrediction("beside the cache the engine finds room for no MLP on any card, and ends")
+        for card in range(len(limits.cards)):
+            if not all(part[card] for part in parts):
+                raise NoPrediction(f"card {card} would have no part of some matrices, which no recording shows")
+        return Division(parts, tuple(tensor_split.scratch_bytes(parts)))
+
+    def cannot_run(max_seq_len: int, limits: MachineLimits) -> bool:
+        """Where the engine ends, or writes to parts of a layer that are not there, or some card is surely full."""
+        parts = parts_of(max_seq_len, limits)
+        if parts is None or any(bool(columns) != bool(outputs) for columns, outputs in zip(*parts[1:3], strict=True)):
+            return True
+        least = tensor_split.least_bytes(parts, max_seq_len * case.batch_size)
+        return any(size > card.torch_bytes for size, card in zip(least, limits.cards, strict=True))
+
+    return DividedReplayer(trace, tensor_bytes, divide, cannot_run)
 
 
 class ManualDivisions:

@@ -33,12 +33,19 @@ class Beginning(NamedTuple):
         return self.first_layer + self.num_layers
 
 
+class Division(NamedTuple):
+    """A way to divide every layer among the cards of a case: one of several, in which no part is as in another."""
+
+    number: int
+
+
 class Recordable(NamedTuple):
     """How a case is recorded.
 
     `case` is the same with as few layers as show them all: `num_layers`, which repeat every `period`, of the `depth`
     that the model has. `setup` decides which passes there are, `reading` is what the engine made of config.json.
-    On several cards `beginnings` are those that a card other than the first may have. With `apart`
+    On several cards `beginnings` are those that a card other than the first may have; where every layer is divided
+    among them, `divisions` are the ways in which it is recorded. With `apart`
     weights are not known by their tensors: the beginning of a case, up to the first prompt of any length, is recorded
     apart with all layers of the checkpoint, and chunks of such prompts among the extra passes alone.
     """
@@ -50,6 +57,7 @@ class Recordable(NamedTuple):
     setup: Setup
     reading: Reading
     beginnings: tuple[Beginning, ...] = ()
+    divisions: tuple[Division, ...] = ()
     apart: bool = False
 
 
@@ -69,6 +77,9 @@ class Listener(Protocol):
     def scratch(self, lines: list[tuple[int, int]]) -> None:
         """The model wants the most of a + b · max_input_len bytes of scratch, over all pairs (a, b)."""
 
+    def divided(self, parts: tuple[tuple[int, ...], ...]) -> None:
+        """Every layer is divided among the cards: of each part of the layers, what each card has of it."""
+
     def split_sizes(self, tell: Callable[[], dict[str, Any]]) -> None:
         """`tell` says, in plain values, what the engine counts of a model when it is told how much goes on which card.
 
@@ -82,10 +93,10 @@ class RecordedEngine(Protocol):
     def recordable(self, case: Case, machine: Machine) -> Recordable:
         """Raises `Unsupported`."""
 
-    def marked(self, listener: Listener, beginning: Beginning | None = None) -> AbstractContextManager[None]:
+    def marked(self, listener: Listener, how: Beginning | Division | None = None) -> AbstractContextManager[None]:
         """While it lasts, the engine's models, passes and layers tell `listener` that they begin.
 
-        With a `beginning`, the second card begins with that module.
+        With a beginning, the second card begins with that module; with a division, layers are divided so.
         """
 
     def forward(self, session: Session, each: Pass) -> None:

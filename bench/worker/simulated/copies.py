@@ -42,6 +42,8 @@ def _to_copy(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
         return target
     if device is None or is_cuda_device(device):
         card = source.card if device is None else cuda.card_named(device)
+        if kwargs.get("dtype") in (None, source.dtype):
+            cuda.observer.copying(source)
         target = cuda.run_fresh(card, func, args, kwargs)
         if card is not source.card:
             _through_temporaries(cuda, target, source, non_blocking)
@@ -103,12 +105,20 @@ def _through_temporaries(cuda: SimulatedCuda, target: torch.Tensor, source: torc
         if not same_type:
             hold(source, source.numel() * target.dtype.itemsize)
         if not same_shape or (not _plain(source) and (same_type or _dense(source))):
+            if type(source) is SimulatedTensor and same_type:
+                cuda.observer.copying(source)
             hold(source, there)
     else:
         if not (_plain(target) and same_type):
             hold(target, here)
         if not (_plain(source) and same_shape):
             hold(source, here)
+
+
+def _clone(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    if type(args[0]) is SimulatedTensor:
+        cuda.observer.copying(args[0])
+    return cuda.run(func, args, kwargs)
 
 
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
@@ -161,6 +171,7 @@ def _empty_like(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
 RULES: dict[Any, Any] = {
     aten._to_copy.default: _to_copy,
     aten.copy_.default: _copy_,
+    aten.clone.default: _clone,
     aten.empty.memory_format: _empty,
     aten.empty_like.default: _empty_like,
 }

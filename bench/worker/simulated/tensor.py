@@ -49,6 +49,9 @@ class Observer:
     def moved(self, source: torch.Tensor, target: SimulatedTensor) -> None:
         """`source`, on the host, was copied to the card."""
 
+    def copying(self, source: SimulatedTensor) -> None:
+        """The next allocation is for a copy of `source`, on whatever card."""
+
     def beside(self, index: int, number: int, size_bytes: int) -> None:
         """The card `index` has a buffer beside PyTorch's for the life of the process; `number` is the buffer's own."""
 

@@ -96,7 +96,9 @@ class DividedExtension:
         for q, keys in zip(temp_q, k_cache, strict=True):
             num_heads = q.shape[1] // head_dim
             call = flash.Call(batch_size, q_len, num_heads, head_dim, keys.shape[1], keys.shape[2], _WINDOW)
-            sizes = flash.kvcache_temporaries(*call, q.card.limits.num_sms)
+            wanted = flash.kvcache_temporaries(*call, q.card.limits.num_sms)
+            # To mha_fwd, which looks at it later, a window that counts is one that is shorter than the keys.
+            sizes = self._cuda.observer.attention(call._replace(window=0), wanted)
             held = [self._cuda.claim(q.card, size_bytes) for size_bytes in sizes]
             del held
         self.gemm_half_q_half_tp(None, o_proj)

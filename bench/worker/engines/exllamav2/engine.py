@@ -11,7 +11,7 @@ from typing import Any
 from bench.core.case import Case
 from bench.synth.layout import Layout
 from bench.trace.passes import Pass
-from bench.worker.engines.base import Beginning, Listener, Recordable
+from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav2 import attribution, checkpoint, inspection, packages, readable, recording
 from bench.worker.engines.exllamav2.extension import Extension
 from bench.worker.engines.exllamav2.session import ExLlamaV2Session
@@ -89,9 +89,9 @@ class ExLlamaV2Engine:
         """With as few layers as show how they repeat."""
         return recording.recordable(case, machine)
 
-    def marked(self, listener: Listener, beginning: Beginning | None = None) -> AbstractContextManager[None]:
+    def marked(self, listener: Listener, how: Beginning | Division | None = None) -> AbstractContextManager[None]:
         """The layers are the modules' `forward` and `load`."""
-        return recording.marked(listener, beginning)
+        return recording.marked(listener, how)
 
     def forward(self, session: Session, each: Pass) -> None:
         """One pass of the session's model."""

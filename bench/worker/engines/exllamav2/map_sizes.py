@@ -28,7 +28,7 @@ def map_sizes(model: Any, numbered: Iterable[tuple[int, int, Any]]) -> MapSizes:
     modules = []
     for layer, number, module in numbered:
         scratch = _scratch(module, config)
-        tensors, other_bytes = _footprint(module, layer, headers)
+        tensors, other_bytes = footprint(module, layer, headers)
         is_attention = isinstance(module, attn.ExLlamaV2Attention)
         heads = module.num_attention_heads if is_attention else 0
         fixed = module.scratch_space_fixed()
@@ -68,7 +68,7 @@ def _counted(module: Any, config: Any) -> list[int]:
     return counted
 
 
-def _footprint(module: Any, layer: int, headers: dict[str, dict[int, str]]) -> tuple[list[str], int]:
+def footprint(module: Any, layer: int, headers: dict[str, dict[int, str]]) -> tuple[list[str], int]:
     """The tensors in a module's footprint, by their names in the files, and the bytes that are none of them."""
     from exllamav2.stloader import STFile
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
+from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.setup import Setup
 from bench.trace.template import SHOWN_PERIODS
-from bench.worker.engines.base import Beginning, Listener, Recordable
+from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
+from bench.worker.engines.exllamav2.divisions import chosen, on_cards_alike
 from bench.worker.engines.exllamav2.map_sizes import map_sizes
 from bench.worker.engines.exllamav2.readable import read_config
 from bench.worker.engines.exllamav2.several_cards import begin_a_card, on_two_cards
@@ -26,7 +28,10 @@ def recordable(case: Case, machine: Machine) -> Recordable:
     num_layers, period = _depth(case, config)
     shallow = case if num_layers == config.num_hidden_layers else with_layers(case, num_layers)
     beginnings: tuple[Beginning, ...] = ()
-    if case.more_devices:
+    divisions: tuple[Division, ...] = ()
+    if case.split is not None and Split.parse(case.split).by is SplitBy.TENSOR_PARALLEL:
+        shallow, divisions = on_cards_alike(shallow)
+    elif case.more_devices:
         shallow, beginnings = on_two_cards(shallow, config, num_layers, period)
     return Recordable(
         case=shallow,
@@ -36,6 +41,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         setup=setup,
         reading=read_back(config, setup.attention),
         beginnings=beginnings,
+        divisions=divisions,
     )
 
 
@@ -72,10 +78,11 @@ def _depth(case: Case, config: Any) -> tuple[int, int]:
 
 
 @contextmanager
-def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[None]:
+def marked(listener: Listener, how: Beginning | Division | None = None) -> Iterator[None]:
     """While it lasts, models, passes and layers tell `listener` that they begin.
 
-    With a `beginning`, its module goes to the second card: of the first it is told that it does not fit.
+    With a beginning, its module goes to the second card: of the first it is told that it does not fit. With a division,
+    layers are divided so.
     """
     from exllamav2.embedding import ExLlamaV2Embedding
     from exllamav2.model import ExLlamaV2
@@ -95,9 +102,9 @@ def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[N
                 setattr(module, name, _marking(getattr(module, name), listener, layer, number))
             if not isinstance(module, ExLlamaV2Embedding):  # they stay on the host
                 numbered.append((layer, number, module))
-            if beginning is not None and (layer, number) == (beginning.layer, beginning.module):
+            if isinstance(how, Beginning) and (layer, number) == (how.layer, how.module):
                 begin_a_card(module)
-        if beginning is None:
+        if how is None:
             self.set_device_map = telling(self, numbered)
 
     def telling(model: Any, numbered: list[tuple[int, int, Any]]) -> Callable[..., Any]:
@@ -115,6 +122,7 @@ def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[N
         return forward_chunk(self, **kwargs)
 
     with (
+        chosen(how, listener) if isinstance(how, Division) else nullcontext(),
         mock.patch.object(ExLlamaV2, "__init__", marked_make),
         mock.patch.object(ExLlamaV2, "forward_chunk", marked_forward_chunk),
     ):

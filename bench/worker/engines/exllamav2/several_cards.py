@@ -21,8 +21,6 @@ def on_two_cards(case: Case, config: Any, num_layers: int, period: int) -> tuple
     Raises `NoPrediction`.
     """
     split = Split.parse(case.split or SplitBy.AUTO)
-    if split.by is SplitBy.TENSOR_PARALLEL:
-        raise NoPrediction(f"split={split.by} is not predicted")
     if period > 1:
         raise NoPrediction("its layers alternate, and a card may begin with a layer of any kind: that is not recorded")
     if split.by is SplitBy.AUTO:

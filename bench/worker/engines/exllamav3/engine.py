@@ -11,7 +11,7 @@ from typing import Any
 from bench.core.case import Case
 from bench.synth.layout import Layout
 from bench.trace.passes import Pass
-from bench.worker.engines.base import Beginning, Listener, Recordable
+from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav3 import attribution, checkpoint, inspection, packages, readable, recording
 from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shortcuts import shortcuts
@@ -90,9 +90,9 @@ class ExLlamaV3Engine:
         """See `recording.recordable`."""
         return recording.recordable(case, machine)
 
-    def marked(self, listener: Listener, beginning: Beginning | None = None) -> AbstractContextManager[None]:
+    def marked(self, listener: Listener, how: Beginning | Division | None = None) -> AbstractContextManager[None]:
         """See `recording.marked`."""
-        return recording.marked(listener, beginning)
+        return recording.marked(listener)
 
     def forward(self, session: Session, each: Pass) -> None:
         """A chunk of the first sequence."""

@@ -11,7 +11,7 @@ from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.engines.exllamav3.setup import Setup, table_tokens
 from bench.engines.reading import find_number
 from bench.trace.passes import NoPrediction
-from bench.worker.engines.base import Beginning, Listener, Recordable
+from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import read_model
@@ -40,7 +40,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
 
 
 @contextmanager
-def marked(listener: Listener, beginning: Beginning | None = None) -> Iterator[None]:
+def marked(listener: Listener) -> Iterator[None]:
     """While it lasts, models, passes and layers tell `listener` that they begin."""
     from exllamav3 import Model
 
