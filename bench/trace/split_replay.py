@@ -32,7 +32,7 @@ class SplitReplayer(CardsReplayer):
         super().__init__(trace, tensor_bytes)
         self._reserve_bytes = tuple(reserve_bytes)
 
-    def lengths_alike(self, lengths: Sequence[int], limits: Any) -> None:
+    def lengths_alike(self, lengths: Sequence[int], limits: MachineLimits) -> None:
         """A longer one takes no less, whatever `lengths` are."""
 
     def replay(self, max_seq_len: int, limits: MachineLimits, endless: bool = False) -> SplitReplay:
