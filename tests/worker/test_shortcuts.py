@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
+from bench.worker.simulated.attention import FlashAttention
 from tests.worker.predicted_and_simulated import case_of, little_garbage, simulate
 
 # Layers and experts enough that most are left out.
@@ -48,3 +49,28 @@ def test_shortcuts_change_no_byte(
         _run_in_full(monkeypatch)
         assert short == [simulate(each, tmp_path) for each in cases]
     assert {figures.failed_in for figures, _ in short} >= {None, "load"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more"), [("LlamaForCausalLM", {}), ("Gemma2ForCausalLM", {"sliding_window": 128})]
+)
+def test_of_the_layers_of_a_pass_a_few_are_run(
+    architecture: str, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of a pass makes what all need, the two after it show that they are alike; of each kind of window."""
+    calls = 0
+    take = FlashAttention.take_temporaries
+
+    def counted(*given: Any, **named: Any) -> None:
+        nonlocal calls
+        calls += 1
+        take(*given, **named)
+
+    monkeypatch.setattr(FlashAttention, "take_temporaries", counted)
+    case = case_of(architecture, 12, more, max_seq_len=300, max_input_len=2048)
+    with little_garbage():
+        short, _ = simulate(case, tmp_path)
+        run, calls = calls, 0
+        _run_in_full(monkeypatch)
+        assert simulate(case, tmp_path)[0] == short
+    assert run * 2 <= calls
