@@ -67,7 +67,7 @@ def test_of_the_layers_of_a_pass_a_few_are_run(
         take(*given, **named)
 
     monkeypatch.setattr(FlashAttention, "take_temporaries", counted)
-    case = case_of(architecture, 12, more, max_seq_len=300, max_input_len=2048)
+    case = case_of(architecture, 20, more, max_seq_len=300, max_input_len=2048)
     with little_garbage():
         short, _ = simulate(case, tmp_path)
         run, calls = calls, 0
