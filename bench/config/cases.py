@@ -14,7 +14,7 @@ from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
 from bench.config.settings import AUTO, Settings
-from bench.config.splits import split_of
+from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
 from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
@@ -143,6 +143,7 @@ def _work_on(
         )
     limits_bytes = limits_of_cards(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
+    require_room_beside_reserves(settings.reserve_vram, devices)
     limited = any(limit is not None for limit in limits_bytes)
     alike = len(set(limits_bytes)) == 1
     known = lengths_of_model(model, engine.name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from bench.config.settings import Load, Settings
 from bench.config.units import parse_size
+from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.core.split import Split, SplitBy
 
@@ -52,6 +54,16 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
         raise BadInput(f"{key}={value}: split={by} {wanted}; leave {key} out, or give another split")
     split = Split(by, _gib(key, numbers, count), _reserve(settings.reserve_vram, count))
     return str(split), by is SplitBy.AUTO
+
+
+def require_room_beside_reserves(reserve_vram: Any, devices: Sequence[DeviceSpec]) -> None:
+    """A reserve that is as large as its card leaves nothing to load into. Raises `BadInput`."""
+    for size_bytes, device in zip(_reserve(reserve_vram, len(devices)) or (), devices, strict=False):
+        if size_bytes >= device.total_memory_bytes:
+            raise BadInput(
+                f"reserve_vram={_typed(reserve_vram)}: {device.name} itself has "
+                f"{device.total_memory_bytes / (1 << 30):.2f} GiB; give less"
+            )
 
 
 def _is_lazy(settings: Settings) -> bool | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bench.config import compose as config
 from bench.config import devices
+from bench.config.cases import plan_sweep
 from bench.config.devices import resolve_devices
 from bench.config.limits import limits_of_cards
 from bench.config.settings import Settings
@@ -193,6 +194,14 @@ def test_what_is_no_split_is_told(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput) as refusal:
         _split(**keys)
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("reserve", ["12GiB", "[1GiB,12GiB]"])
+def test_a_reserve_as_large_as_its_card_is_told(reserve: str) -> None:
+    asked = ["model=tinyllama_1_1b", "device=rtx_4090+rtx_3060_12gb", f"reserve_vram={reserve}"]
+    with pytest.raises(BadInput, match=r"rtx_3060_12gb itself has 11\.63 GiB; give less") as refusal:
+        plan_sweep(asked)
+    assert str(refusal.value).startswith(f"reserve_vram={reserve}: ")
 
 
 def test_each_card_of_a_machine_has_a_limit_of_its_own() -> None:

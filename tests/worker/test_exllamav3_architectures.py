@@ -9,6 +9,7 @@ import pytest
 
 from bench.core.case import Case
 from bench.tensor_files import read_header
+from bench.worker import cards
 from bench.worker.engines.exllamav3.engine import EXLLAMAV3
 from bench.worker.interfaces.engine import Unsupported
 from tests.worker.conftest import Run, made_up_case
@@ -123,8 +124,14 @@ def test_states_of_linear_attention_do_not_grow_with_the_context(run: Callable[[
 
 
 def test_what_the_engine_or_its_stand_in_does_not_know_is_unsupported_and_never_guessed() -> None:
+    cards.preload("simulated", "exllamav3")
     with pytest.raises(Unsupported, match="does not know the architecture"):
         EXLLAMAV3.require_readable(_config("Qwen9ForCausalLM", {}))
+    with pytest.raises(Unsupported, match="does not know the architecture SiglipVisionModel"):
+        EXLLAMAV3.require_readable(_config("SiglipVisionModel", {}))  # vision alone
+    in_groups = {**_EXPERTS, **_LATENT, "n_group": 8, "topk_group": 4}  # as DeepSeek-V3 has them
+    with pytest.raises(Unsupported, match=r"Group-limited expert routing \(n_group = 8, topk_group = 4\)"):
+        EXLLAMAV3.require_readable(_config("DeepseekV3ForCausalLM", in_groups))
     import exllamav3_ext
 
     with pytest.raises(Unsupported, match="dsv4_compress"):
