@@ -1,7 +1,8 @@
 """What stored rows show to fit: the ground that recommendations and trade-offs stand on. Pure: frames in, a frame out.
 
 A length counts as seen to fit where a case there went through, or a certified boundary says so. Of several runs of one
-setting at one length the last counts; a length at or above one that failed contradicts it, and is left out.
+setting at one length the last counts; a length at or above one that failed contradicts it, and is left out. On several
+cards the lengths that fit may have gaps (`_MAY_HAVE_GAPS`): there a failure says nothing of longer ones.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LENGTH_LIMIT = ["native_max_seq_len", "native_max_seq_len_basis"]
 
 _SHARED = [*QUESTION, *SETTING, "attention_requested", *LENGTH_LIMIT, "run_id", "notes", "best_split"]
 _SPEEDS = ["decode_tokens_per_s", "decode_tokens_per_s_full", "estimated_decode_tokens_per_s"]
+_MAY_HAVE_GAPS = (SplitBy.GPU_SPLIT, SplitBy.TENSOR_PARALLEL)  # what is on which card changes with the length
 _FAILED = ("oom", "degraded")  # verdicts on a length; others are verdicts on the harness
 CASE_COLUMNS = [
     *_SHARED,
@@ -65,8 +67,8 @@ def evidence(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     # Of a million cases only what is needed is copied, and once.
     cases, found, ended = _with_settings([cases, found, ended])
     length = ["setting", "max_seq_len"]
-    failed = pd.concat([cases.loc[cases["outcome"].isin(_FAILED), length], ended[length]])
-    fails = failed.groupby("setting")["max_seq_len"].min()
+    failed = pd.concat([cases.loc[cases["outcome"].isin(_FAILED), [*length, "split"]], ended[[*length, "split"]]])
+    fails = failed[~_may_have_gaps(failed)].groupby("setting")["max_seq_len"].min()
     contradicted, untrue = (frame["max_seq_len"] >= frame["setting"].map(fails) for frame in (cases, found))
     rows = _merged(cases[cases["outcome"].eq("fits") & ~contradicted], found[~untrue])
     return rows.assign(
@@ -90,6 +92,8 @@ def untried(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     ends = _with_attention(boundaries, [*columns, "fits_at", "fails_at"])
     rows = pd.concat([tried, ends[ends["fits_at"].notna() | ends["fails_at"].notna()]], ignore_index=True)
     rows = rows.assign(question=_numbered([rows], QUESTION), setting=_numbered([rows], [*QUESTION, *SETTING]))
+    longest = rows.groupby("setting")["fits_at"].transform("max")
+    rows["fails_at"] = rows["fails_at"].where(~(_may_have_gaps(rows) & (rows["fails_at"] < longest)))
     of_setting = rows.astype(dict.fromkeys(("fits_at", "fails_at", "native_max_seq_len"), float)).groupby("setting")
     known = of_setting.agg(
         question=("question", "first"),
@@ -102,6 +106,11 @@ def untried(cases: pd.DataFrame, boundaries: pd.DataFrame) -> pd.DataFrame:
     open_to = most.where(most > known["fits_at"].fillna(0)).groupby(known["question"]).max().dropna()
     first = rows.drop_duplicates("question").set_index("question")
     return first.loc[open_to.index, QUESTION].assign(untried_up_to=open_to)
+
+
+def _may_have_gaps(rows: pd.DataFrame) -> pd.Series[bool]:
+    by: pd.Series[bool] = rows["split"].astype(object).map(str).str.startswith(_MAY_HAVE_GAPS)
+    return by
 
 
 def without_defaults(frame: pd.DataFrame) -> pd.DataFrame:

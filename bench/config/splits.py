@@ -86,6 +86,11 @@ def _gib(key: str, value: Any, count: int) -> tuple[float, ...] | None:
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < math.inf:
             raise BadInput(f"{key}={_typed(value)}: {number} is no number of GiB; the engine takes 0 or more")
     _require_count(key, value, count)
+    if not any(value):
+        some = ",".join([*["0"] * (count - 1), "20"])
+        raise BadInput(
+            f"{key}={_typed(value)}: no card may hold anything; give at least one of them GiB: {key}=[{some}]"
+        )
     return tuple(float(number) for number in value)
 
 

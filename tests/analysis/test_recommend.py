@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analysis.evidence import evidence, headroom_at, reach, speed_at
+from bench.analysis.evidence import evidence, headroom_at, reach, speed_at, untried
 from bench.analysis.recommend import ESTIMATE_ERROR, MEASURED_ERROR, Policy, Recommendation, recommend
 from tests.analysis.rows_as_read import GIB, MIB, boundaries_of, boundary, cases_of, fits, oom
 
@@ -153,6 +153,15 @@ def test_a_length_at_or_above_one_that_failed_is_contradicted() -> None:
     shown = evidence(cases_of(fits(4096), oom(8192), fits(16384), fits(16384, cache="Q4")), NO_BOUNDARIES)
     assert shown[["cache", "max_seq_len"]].to_numpy().tolist() == [["FP16", 4096], ["Q4", 16384]]
     assert evidence(cases_of(fits(16384)), boundaries_of(boundary(8192)))["max_seq_len"].tolist() == [8192]
+
+
+def test_a_failure_in_a_gap_of_a_split_says_nothing_of_longer_lengths() -> None:
+    for split, seen in (("gpu_split(20,24)", [8192, 16384]), ("auto", [8192])):
+        rows = (fits(8192, split=split), oom(12288, split=split), fits(16384, split=split), oom(16640, split=split))
+        found = boundaries_of(boundary(16384, split=split, fails_at=16640))
+        assert evidence(cases_of(*rows), found)["max_seq_len"].tolist() == seen
+        open_to = untried(cases_of(*rows[:3]), NO_BOUNDARIES)["untried_up_to"].tolist()
+        assert open_to == ([131072] if split != "auto" else [])
 
 
 def test_of_several_runs_of_one_setting_the_last_counts() -> None:

@@ -123,8 +123,11 @@ def test_a_gpu_split_fits_where_a_shorter_length_does_not_and_the_best_is_found(
     assert found.returncode == 0, found.stderr
     cases = _rows(tmp_path / "results", "cases")
     errors = {row["split"]: row["error"] for row in cases if row["max_seq_len"] == 21504}
-    lack = "split=[0.2,0.3] holds no 21,504 tokens as the engine counts: it needs 1.3 on card 0 or 1.3 on card 1"
-    assert lack in errors["gpu_split(0.2,0.3)"]
+    error = errors["gpu_split(0.2,0.3)"]
+    assert (
+        "split=[0.2,0.3] is too small for the model at 21,504 tokens, before any cache: the engine counts 1." in error
+    )
+    assert "the smallest change that holds it is split=[0.2,1.3]" in error
     assert "out of memory" in errors["gpu_split(0.66,2)"]
     boundaries = {row["split"]: row for row in _rows(tmp_path / "results", "boundaries")}
     manual, best = boundaries["gpu_split(0.66,2)"], boundaries["best"]

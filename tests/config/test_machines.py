@@ -177,6 +177,8 @@ def test_several_cards_are_filled_one_after_the_other_unless_told_otherwise() ->
         ({"gpu_split": [20, 24, 24]}, "one number for each of 2 cards, not 3"),
         ({"gpu_split": 20}, "give a list, GiB for each card: gpu_split=[20,20]"),
         ({"gpu_split": [20, -1]}, "-1 is no number of GiB"),
+        ({"split": [0, 0]}, "split=[0,0]: no card may hold anything; give at least one of them GiB: split=[0,20]"),
+        ({"split": "tp", "gpu_split": [0, 0.0]}, "gpu_split=[0,0.0]: no card may hold anything"),
         ({"gpu_split": [20, "much"]}, "much is no number of GiB"),
         ({"gpu_split": [20, float("inf")]}, "inf is no number of GiB"),
         ({"split": "row"}, "allowed are auto, gpu_split, best, tensor_parallel, or GiB for each card: [20,24]"),

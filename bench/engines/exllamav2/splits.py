@@ -55,11 +55,11 @@ def split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Cas
 
 
 def lack(device_map: DeviceMap, split: Split, max_seq_len: int) -> str | None:
-    """What a gpu_split is short of: each number that would do by itself; None where all modules have a card."""
+    """What a gpu_split is short of: the least change of one number that does; None where all modules have a card."""
     given = list(split.gpu_split_gib or ())
     if device_map.cards_of(given, max_seq_len) is not None:
         return None
-    enough = []
+    enough: list[tuple[float, list[float]]] = []
     for card in range(len(given)):
         first = device_map.count_held(given[:card], max_seq_len)
         for needed in device_map.needed_gib(first, max_seq_len).tolist():
@@ -67,9 +67,14 @@ def lack(device_map: DeviceMap, split: Split, max_seq_len: int) -> str | None:
             if more > given[card]:
                 changed = [*given[:card], more, *given[card + 1 :]]
                 if device_map.cards_of(changed, max_seq_len) is not None:
-                    enough.append(f"{more:g} on card {card}")
+                    enough.append((more - given[card], changed))
                     break
-    return f"split={split.typed} holds no {max_seq_len:,} tokens as the engine counts: it needs {' or '.join(enough)}"
+    counted = f"{float(device_map.needed_gib(0, max_seq_len)[-1]):.1f} GiB of weights and buffers"
+    least = Split(SplitBy.GPU_SPLIT, tuple(min(enough)[1])).typed
+    return (
+        f"split={split.typed} is too small for the model at {max_seq_len:,} tokens, before any cache: the engine "
+        f"counts {counted}; the smallest change that holds it is split={least}"
+    )
 
 
 def _divided_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case, split: Split) -> DividedReplayer:
