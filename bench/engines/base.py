@@ -57,7 +57,8 @@ class Package:
 class SimulatedSeconds(NamedTuple):
     """About how long the engine's own code takes on a simulated card, each in seconds.
 
-    A layer is loaded, works off a chunk (by what its attention is made of) and decodes a token; unquantised ones take
+    A layer is loaded, works off a chunk (by what its attention is made of, what the engine takes by itself first) and
+    decodes a token; unquantised ones take
     `unquantised_chunk_layer` more of each. An expert of a layer is loaded, and run by the engine's code, or by its
     requests alone where that was shown to repeat.
     """

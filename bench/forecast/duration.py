@@ -35,7 +35,7 @@ def probe_seconds(case: Case) -> float | None:
     seconds_of, rules = engine.simulated_seconds, rules_of(case.engine).prediction
     if seconds_of is None:
         return None
-    attention = engine.attentions[0] if case.attention == "auto" else case.attention
+    attention = next(iter(seconds_of.chunk_layer)) if case.attention == "auto" else case.attention
     setup = rules.unread_setup(case, attention)
     scenario = scenario_of(case.scenario)
     steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)

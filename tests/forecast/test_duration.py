@@ -15,7 +15,7 @@ from bench.engines.exllamav2.setup import unread_setup
 from bench.forecast.duration import probe_seconds, slowness
 from bench.scenarios.fill import DECODE_TOKENS
 from tests.worker.architectures import ARCHITECTURES, DENSE
-from tests.worker.conftest import made_up_case
+from tests.worker.conftest import catalogue_case, made_up_case
 
 EXPERTS = {**ARCHITECTURES["Qwen3MoeForCausalLM"], "num_experts": 128, "num_experts_per_tok": 8}
 
@@ -70,6 +70,26 @@ def test_stored_cases_correct_it() -> None:
     ignored = [{**other, "outcome": "oom"}, {**other, "model_fingerprint": "?"}, {**other, "device_kind": "cuda"}]
     assert slowness([*took, *ignored, {**row, "wall_s": None}], [known]) == pytest.approx(2.0)
     assert slowness(ignored, [known]) is None
+
+
+@pytest.mark.parametrize(
+    ("of", "took_s"),
+    [  # CPU seconds, the lesser of two
+        ("model=tinyllama_1_1b max_seq_len=2048", 0.93),
+        ("model=llama_3_1_8b max_seq_len=8192", 1.39),
+        ("model=llama_3_1_8b max_seq_len=8192 allocator=native", 1.30),
+        ("model=llama_3_1_8b max_seq_len=8192 lazy=true", 1.76),
+        ("model=llama_3_1_8b max_seq_len=32768 bpw=16", 2.19),
+        ("model=llama_3_1_8b max_seq_len=131072", 5.70),
+        ("model=llama_3_1_8b max_seq_len=131072 allocator=native", 7.08),
+        ("model=llama_3_1_8b max_seq_len=131072 cache=Q4", 5.92),
+        ("model=llama_3_1_70b max_seq_len=32768", 5.89),
+        ("model=qwen3_30b_a3b max_seq_len=8192", 19.54),
+    ],
+)
+def test_cases_of_exllamav3_that_were_measured_took_about_as_long(of: str, took_s: float) -> None:
+    estimated = probe_seconds(catalogue_case("engine=exllamav3", "device=h200_141gb", *of.split()))
+    assert estimated == pytest.approx(took_s, rel=0.25)
 
 
 @given(

@@ -82,8 +82,8 @@ class Setup(NamedTuple):
         return Pass(phase, kind, q_len, k_len)
 
     def chunk_count(self, tokens: int) -> int:
-        """Into how many chunks a prompt of so many tokens is split."""
-        return sum(1 for _ in chunks.chunks(tokens, self.max_input_len, recurrent=False))
+        """Into how many chunks a prompt of so many tokens is split, that of each sequence by itself."""
+        return self.batch_size * sum(1 for _ in chunks.chunks(tokens, self.max_input_len, recurrent=False))
 
     def whole_lengths(self) -> list[int]:
         """The lengths in tokens at which a case is recorded to its end."""

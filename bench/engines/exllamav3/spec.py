@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.core.case import EXPANDABLE
-from bench.engines.base import EngineSpec, Package, Weights
+from bench.engines.base import EngineSpec, Package, SimulatedSeconds, Weights
 from bench.engines.exllamav3 import caches
 from bench.engines.exllamav3.architectures import ARCHITECTURES
 
@@ -47,7 +47,17 @@ SPEC = EngineSpec(
     decode_efficiency=None,
     unpacks_cache=False,  # its kernels read a quantised cache as it is (attention_fn/dispatch.py, _fns_qc)
     warm_up_tokens=256,  # assumed: its graphs are captured at the second call (libtorch/attention.cpp)
-    simulated_seconds=None,
+    # CPU time with expandable segments, on a machine with others at work (docs/exllamav3.md has the cases).
+    simulated_seconds=SimulatedSeconds(
+        load_layer=0.015,
+        load_unquantised_layer=0.012,
+        load_expert=0.0023,
+        chunk_layer={"triton": 0.0024},
+        unquantised_chunk_layer=0.0,
+        decode_layer=0.0011,
+        expert=0.004,
+        repeated_expert=0.00009,
+    ),
     oom_texts=(
         r"Insufficient VRAM in split for model and cache",  # exllamav3/model/model_ls.py and model_tp_alloc.py
         # Buffers that its extension takes from the driver (exllamav3_ext/quant/exl3_devctx.cu)
