@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,6 +111,22 @@ def test_a_model_of_each_kind_runs_with_a_cache_of_its_size(
     weights_bytes = done.parts["weights_bytes"]
     assert weights_bytes is not None
     assert on_card <= weights_bytes < on_card + (128 << 20) + (8 << 20)  # the tail of a slab, and tables of pointers
+
+
+@pytest.mark.parametrize(("architecture", "more"), [("GptOssForCausalLM", _RINGS), ("Qwen3NextForCausalLM", _LINEAR)])
+def test_what_a_real_card_is_told_of_states_and_rings_is_all_of_them(
+    architecture: str, more: dict[str, Any], layouts: Path
+) -> None:
+    """There the parts are those of the tensors that a session holds; here it is also known who asked for them."""
+    case = made_up_case(_config(architecture, more), engine="exllamav3", max_seq_len=TOKENS)
+    with cards.open_machine(case) as machine:
+        session = EXLLAMAV3.session(case, machine)
+        session.open(machine.model_dir(case, layouts))
+        session.build()
+        session.load()
+        sizes = [tensor.numel() * tensor.element_size() for tensor in session.resident_tensors()["cache"]]
+        held = sum(-(-size // 512) * 512 for size in sizes)  # as PyTorch hands it out
+        assert held == machine.cards[0].parts_at_peak(dict)["cache_bytes"]
 
 
 def test_states_of_linear_attention_do_not_grow_with_the_context(run: Callable[[Case], Run]) -> None:

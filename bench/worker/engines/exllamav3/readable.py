@@ -16,7 +16,18 @@ from bench.worker.interfaces.engine import Unsupported
 
 # Keys of vision towers that the engine insists on, where a config.json of text alone leaves them out.
 _OF_IMAGES = {"Gemma3ForConditionalGeneration": {"mm_tokens_per_image": 256}}
-_PROCESSORS = {"gemma3": "Gemma3", "mistral3": "Pixtral", "qwen2_5_vl": "Qwen2VL", "qwen3_vl": "Qwen2VLFast"}
+# Which processor each architecture insists on; of the others GLM-4V's.
+_QWEN2, _QWEN3 = "Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast"
+_PROCESSORS = {
+    "Gemma3ForConditionalGeneration": "Gemma3ImageProcessor",
+    "Mistral3ForConditionalGeneration": "PixtralImageProcessor",
+    **dict.fromkeys(("HCXVisionV2ForCausalLM", "MiMoV2ForCausalLM", "Qwen2_5_VLForConditionalGeneration"), _QWEN2),
+    "Qwen3VLForConditionalGeneration": _QWEN3,
+    "Qwen3VLMoeForConditionalGeneration": _QWEN3,
+    "Qwen3_5ForConditionalGeneration": _QWEN3,
+    "Qwen3_5MoeForConditionalGeneration": _QWEN3,
+    "Qwen4ExpForConditionalGeneration": _QWEN3,
+}
 _PREPROCESSOR = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
@@ -39,10 +50,10 @@ def documents_of(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     No image is ever processed.
     """
     architecture = next(iter(config.get("architectures") or []), "")
-    processor = _PROCESSORS.get(str(config.get("model_type")), "Glm4v")
+    processor = _PROCESSORS.get(architecture, "Glm4vImageProcessor")
     return {
         "config.json": {**_OF_IMAGES.get(architecture, {}), **config},
-        "preprocessor_config.json": {"image_processor_type": f"{processor}ImageProcessor", **_PREPROCESSOR},
+        "preprocessor_config.json": {"image_processor_type": processor, **_PREPROCESSOR},
     }
 
 

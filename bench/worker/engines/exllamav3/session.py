@@ -93,11 +93,12 @@ class ExLlamaV3Session:
         """Weights with the slabs that they were cut from, keys and values with states, and what all layers share."""
         from exllamav3.util.tensor import g_tensor_cache
 
-        layers = [*self._cache.layers.values(), *self._cache.recurrent_layers.values()]
+        cached = [tensor for layer in self._cache.layers.values() for tensor in layer.get_tensors()]
+        states = [each for layer in self._cache.recurrent_layers.values() for each in vars(layer).values()]
         rope = [getattr(module, "rope", None) for module in self._model]
         return {
             "weights": _tensors_of(self._model),
-            "cache": [tensor for layer in layers for tensor in layer.get_tensors()],
+            "cache": [*cached, *filter(_on_card, states)],
             "scratch": [tensor for _, tensor in g_tensor_cache.cache.values()],
             "rope": [each.inv_freq for each in rope if each is not None],
         }
