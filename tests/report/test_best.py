@@ -93,6 +93,24 @@ def test_where_there_is_nothing_to_choose_from_nothing_is_best() -> None:
     assert [line.partition(",")[0] for line in lines] == ["batch of 1: best: 4 bpw", "batch of 2: best: 4 bpw"]
 
 
+def test_engines_are_not_ranked_among_each_other() -> None:
+    """As many bits per weight are not the same quality with both."""
+    both = [
+        _left(8192, 1.0, bpw=bpw, engine=engine, allocator=allocator)
+        for bpw, engine, allocator in (
+            (3.0, "exllamav2", "native"),
+            (4.0, "exllamav2", "native"),
+            (5.0, "exllamav3", "expandable"),
+            (6.0, "exllamav3", "expandable"),
+        )
+    ]
+    lines = best_forecasts(both, Axes([row.identity for row in both]))
+    assert [line.partition(", 8,192")[0] for line in lines] == [
+        "ExLlamaV2: best: 4 bpw, FP16 cache, load",
+        "exllamav3: best: 6 bpw, FP16 cache, load",
+    ]
+
+
 def test_of_what_was_run_it_is_what_the_recommendations_say() -> None:
     def best(*cases: dict[str, Any]) -> str:
         stored = cases_of(*cases)

@@ -15,13 +15,14 @@ from bench.core.identity import key_of
 from bench.core.identity_columns import SettingColumns
 from bench.core.outcome import Outcome
 from bench.report.forecasts import ForecastRow
-from bench.report.naming.axes import Axes, how
+from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.questions import Questions
 from bench.report.tables.card import Line
 from bench.report.text.units import gib, size, tokens
 
 WANTED_TOKENS = 32768
+_WITHIN_A_QUESTION = [name for name in OPTIONAL if name not in QUESTION]
 
 
 def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADROOM_BYTES) -> str:
@@ -53,7 +54,8 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
         asked_of = [row for row in rows if key_of(row.identity, QUESTION) == question]
         if len({key_of(row.identity, SETTING) for row in asked_of}) < 2:
             continue
-        line = best_answer(group, axes, basis="predicted")
+        own = axes if len(groups) == 1 else Axes((row.identity for row in asked_of), _WITHIN_A_QUESTION)
+        line = best_answer(group, own, basis="predicted")
         if not any(row.fits for row in asked_of):
             line = "best: nothing is predicted to fit"
         elif all(answer.max_seq_len is None for answer in group):

@@ -246,7 +246,8 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) 
     """How to read the tables."""
     cells = " cell: a setting of which the longest is searched." if any(row.is_search for row in rows) else ""
     predicted = {row.identity["engine"] or DEFAULT_ENGINE for row in rows if row.reason is None}
-    source = f"Predicted from what {titles(predicted)} was recorded to allocate: nothing" if predicted else "Nothing"
+    were = "was" if len(predicted) == 1 else "were"
+    source = f"Predicted from what {titles(predicted)} {were} recorded to allocate: nothing" if predicted else "Nothing"
     text = (
         f"{source} here is measured, nothing was run on a card. "
         "peak: the most that the card would hold; left: what stays free. rest: scratch, attention, logits and the "
