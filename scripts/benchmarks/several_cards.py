@@ -51,6 +51,9 @@ MODELS = {
     "command_r_35b": (13, 8192),
 }
 DIVIDED = {"llama_3_1_8b": (14, 8192), "llama_3_1_70b": (12, 8192), "qwen2_5_14b": (17, 8192), "qwen2_5_7b": (15, 8192)}
+EXPERTS = {"mixtral_8x7b": (10, 8192), "qwen3_30b_a3b": (8, 8192)}
+ALTERNATING = {"gemma_2_9b": (16, 8192), "gemma_3_12b": (19, 8192)}
+OF_LAYERS = {"dense": MODELS, "experts": EXPERTS, "alternating": ALTERNATING}
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
@@ -84,10 +87,10 @@ def tensor_bytes(model: str, bpw: float) -> dict[str, int]:
 
 def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str, count: int = 2) -> Case:
     """A case on so many cards; their sizes come later."""
-    layers, longest = {**MODELS, **DIVIDED}[model]
+    layers, longest = {**MODELS, **DIVIDED, **EXPERTS, **ALTERNATING}[model]
     words = [f"model={model}", f"model.name=cut_{model}", f"model.config.num_hidden_layers={layers}", f"bpw={bpw}"]
     words += [f"cache={cache_type}", f"max_input_len={chunk}", f"max_seq_len={longest}", f"device={count}xrtx_4090"]
-    words += ["split=[20,20]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
+    words += [f"split=[{','.join(['20'] * count)}]"] if by == SplitBy.GPU_SPLIT else [f"split={by}"]
     return plan_sweep(words).cases[0]
 
 
@@ -97,7 +100,7 @@ def random_machine(chosen: random.Random, case: Case, needed: int, weights: int)
     shares = [chosen.uniform(0.45, 1.0) for _ in range(count)]
     total = needed * chosen.uniform(1.0, 1.25) + count * chosen.uniform(350, 900) * MIB
     if case.split == SplitBy.TENSOR_PARALLEL:  # nothing is left over on a card
-        total = needed * chosen.uniform(0.8, 1.15) + count * chosen.uniform(0, 100) * MIB
+        total = needed * chosen.uniform(0.95, 1.2) + count * chosen.uniform(0, 300) * MIB
     kinds = [("8.6", 28), ("8.9", 128), ("9.0", 132), ("12.0", 170), ("8.0", 108)]
     devices = []
     for share in shares:
@@ -157,6 +160,7 @@ def main() -> None:
     parser.add_argument(
         "--split", choices=[by.value for by in SplitBy], default=SplitBy.AUTO.value, help="how the model is split"
     )
+    parser.add_argument("--layers", choices=list(OF_LAYERS), default="dense", help="what the models are made of")
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
@@ -166,7 +170,7 @@ def main() -> None:
     probes: list[int] = []
     predicting = running = 0.0
     by = SplitBy(arguments.split)
-    models = DIVIDED if by is SplitBy.TENSOR_PARALLEL else MODELS
+    models = DIVIDED if by is SplitBy.TENSOR_PARALLEL else OF_LAYERS[arguments.layers]
     recordings = [
         (chosen.choice(list(models)), chosen.choice((512, 2048)), chosen.choice((2, 2, 3)), recorded_as)
         for recorded_as in ("FP16", "Q6") * (arguments.recordings // 2)
