@@ -59,7 +59,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "batch_size": (1, 3),
     "allocator": ("native", "expandable"),
     "max_input_len": (1024, 256, 96),
-    "max_attention_size": (2048**2, 300**2, 9000),
+    "max_attention_size": (2048**2, 300**2, 60_000),
     "length": range(6),
     "limit": range(5),
 }
