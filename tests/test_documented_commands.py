@@ -53,6 +53,10 @@ def parsed(command: str, because: str) -> Instead:
 _FRESH = "is an alternative to the line above it, and wants a folder of its own"
 _70B = "vram-bench sweep model=llama_3_1_70b bpw=2.5,4.0 cache=FP16,Q4 device=rtx_4090,a100_40gb"
 _BOTH = "vram-bench sweep model=llama_3_1_8b engine=exllamav2,exllamav3"
+_TWO_CARDS = (
+    "vram-bench sweep device=2xrtx_4090 model=llama_3_1_70b bpw=4.0 cache=FP16 max_seq_len=8192 "
+    "'split=auto,[20,24],tensor_parallel'"
+)
 _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
 _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
@@ -71,6 +75,9 @@ INSTEAD: dict[str, Instead] = {
             "vram-bench sweep model=qwen3_8b engine=exllamav3 cache=Q8,k8v5 load=single,autosplit device=rtx_3060_12gb",
         )
     },
+    _TWO_CARDS: Instead(
+        "takes half a minute", _TWO_CARDS.replace("llama_3_1_70b", "tinyllama_1_1b"), says="tensor_parallel"
+    ),
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")

@@ -39,7 +39,7 @@ GIB = 1 << 30
 VERSIONS: dict[str, str | None] = {"torch_version": "2"}
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PAIRS = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-FRAMES = settings(PAIRS, max_examples=60)
+FRAMES = settings(PAIRS, max_examples=30)
 
 _names = st.text("abcAB09_-./ ", min_size=1, max_size=6).map(lambda text: f"m{text}")
 _sizes = st.one_of(st.integers(1, 200).map(lambda n: n * GIB), st.integers(24 * GIB, 24 * GIB + 9))

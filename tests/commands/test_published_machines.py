@@ -40,6 +40,7 @@ def test_goliath_120b_takes_what_its_page_says(in_process: Program, tmp_path: Pa
     assert row["peak_device_bytes"] / 2**30 == pytest.approx(41.7, rel=0.01)
 
 
+@pytest.mark.thorough
 def test_midnight_miqu_70b_fits_two_cards_only_by_hand(in_process: Program, tmp_path: Path) -> None:
     """Its author: 5.0 bpw fits two RTX 3090 at 10,240 tokens. By autosplit it does not, by a split it does."""
     rows = _run(in_process, tmp_path, 80, "bpw=5.0", "max_seq_len=10240", "split=auto,[21,24]")

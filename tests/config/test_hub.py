@@ -339,6 +339,7 @@ def test_a_commit_that_is_known_asks_nothing_and_a_branch_asks_where_it_is(
     assert _cases()[0].model.revision == second
 
 
+@pytest.mark.thorough
 def test_each_case_of_a_launcher_has_its_own_branch(
     served: Hub, exl2_dir: Path, program: Program, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from bench.config.cases import plan_sweep
@@ -23,7 +24,7 @@ def said(case: Case) -> list[str]:
 def test_what_is_said_can_be_typed_after_the_same_command() -> None:
     overrides = ("lazy=true", "cache=Q6", "bpw=2.5")
     case = case_of(*overrides)
-    for text, less in [*next_smaller(case), *smaller(case), smallest(case)]:
+    for text, less in [*next_smaller(case), *itertools.islice(smaller(case), 0, None, 4), smallest(case)]:
         assert case_of(*overrides, *text.split()) == less != case
 
 

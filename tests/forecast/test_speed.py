@@ -115,6 +115,7 @@ TINY = [row for row in ROWS if row.source == "readme" and row.tiny]
 
 
 @functools.cache
+@functools.cache
 def _case(*keys: str) -> Case:
     return catalogue_case(*keys)
 

@@ -42,7 +42,15 @@ def test_the_model_of_the_allocator_answers_as_pytorch_s_own(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("vectors", "first"),
-    [(vectors, first) for vectors in (ENGINE, MACHINES) for first in range(0, len(read(vectors)), _AT_A_TIME)],
+    [
+        pytest.param(
+            vectors,
+            first,
+            marks=[pytest.mark.thorough] * bool(vectors is ENGINE and first // _AT_A_TIME % 3),
+        )
+        for vectors in (ENGINE, MACHINES)
+        for first in range(0, len(read(vectors)), _AT_A_TIME)
+    ],
 )
 def test_simulated_cards_take_what_the_engine_itself_takes(vectors: Path, first: int, tmp_path: Path) -> None:
     found = {

@@ -24,7 +24,14 @@ def _run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(EXLLAMAV2), "shortcuts", lambda engine, cuda: contextlib.nullcontext())
 
 
-@pytest.mark.parametrize("architecture", [*EXPERTS, "LlamaForCausalLM"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "Qwen3MoeForCausalLM",
+        pytest.param("MixtralForCausalLM", marks=pytest.mark.thorough),
+        "LlamaForCausalLM",
+    ],
+)
 @pytest.mark.parametrize(
     "axes",
     [

@@ -32,9 +32,12 @@ def import_engine() -> None:
 
 
 def broken() -> dict[str, str]:
-    """What exllamav3 needs beside it and cannot be imported here, with the error of each in a line."""
+    """What exllamav3 needs beside it and cannot be imported here, with the error of each in a line.
+
+    An extension that is not there is none that is broken: it is not built yet.
+    """
     found = {}
-    for name in ("triton", _EXTENSION):
+    for name in ("triton", *([_EXTENSION] if importlib.util.find_spec(_EXTENSION) else [])):
         try:
             importlib.import_module(name)
         except Exception as error:
