@@ -15,6 +15,7 @@ from bench.core.messages import Entered, Message, Result, last
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.run.verdict import OUT_OF_MEMORY
+from bench.trace.card_programs import SplitReplay
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes
 from bench.trace.replay import CardReplay, Replay, Replayer
 from bench.worker import cards, recorder, scenario
@@ -100,6 +101,14 @@ def _peaks_of(card: Any) -> CardReplay:
         parts_at_peak=tuple(card.parts_at_peak(dict).values()),
         peak_held_bytes=memory.peak_device_bytes - card.limits.context_bytes,
     )
+
+
+def assert_as_it_ran(predicted: SplitReplay, ended: Ended) -> None:
+    """Where it goes through, every card to the byte; else the phase in which memory runs out."""
+    assert predicted.failed_in == ended.failed_in
+    if ended.failed_in is None:
+        assert list(predicted.cards) == ended.cards
+        assert list(predicted.attention_layers) == ended.layers
 
 
 def simulate(case: Case, layouts: Path) -> tuple[Replay, int]:

@@ -18,7 +18,7 @@ from bench.engines.exllamav2.splits import split_replayer
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
 from bench.worker import recorder
-from tests.worker.predicted_and_simulated import case_of, little_garbage, run, tensor_bytes_of
+from tests.worker.predicted_and_simulated import assert_as_it_ran, case_of, little_garbage, run, tensor_bytes_of
 
 MIB = 1 << 20
 KINDS = (("8.6", 28), ("8.9", 128), ("9.0", 132), ("7.5", 40))
@@ -94,10 +94,7 @@ def assert_predicted(layouts: Path, architecture: str, axes: dict[str, Any], cou
             seen.append(str(reason))
             continue
         ended = run(case, layouts)
-        assert predicted.failed_in == ended.failed_in
-        if ended.failed_in is None:
-            assert list(predicted.cards) == ended.cards
-            assert list(predicted.attention_layers) == ended.layers
+        assert_as_it_ran(predicted, ended)
         seen.append(ended.failed_in or "fits")
     assert "fits" in seen
     return set(seen)

@@ -20,7 +20,7 @@ from bench.worker.engines.exllamav2.choices import cache_class
 from bench.worker.engines.exllamav2.divisions import sizes_of
 from bench.worker.engines.exllamav2.session import ExLlamaV2Session
 from bench.worker.engines.registry import worker_engine
-from tests.worker.predicted_and_simulated import case_of, little_garbage, run, tensor_bytes_of
+from tests.worker.predicted_and_simulated import assert_as_it_ran, case_of, little_garbage, run, tensor_bytes_of
 from tests.worker.test_split_prediction import limits, on_cards, trace_of
 
 PLENTY_MIB = 1 << 15
@@ -62,10 +62,7 @@ def test_a_case_is_predicted_as_it_runs_however_the_cards_differ(
         except NoPrediction:
             continue
         ended = run(case, layouts)
-        assert predicted.failed_in == ended.failed_in
-        if ended.failed_in is None:
-            assert list(predicted.cards) == ended.cards
-            assert list(predicted.attention_layers) == ended.layers
+        assert_as_it_ran(predicted, ended)
         ends.add(ended.failed_in)
     assert None in ends
     assert len(ends) > 1

@@ -75,6 +75,17 @@ class Repeats:
             raise card.out_of_memory(error) from None
         return Tensors(card, seen.results, {maker: Claim(allocator, int(rows[maker])) for *_, maker in seen.results})
 
+    def once(self, card: SimulatedCard, key: Any, run: Callable[[], Any], given: Any = None) -> Any:
+        """The tensor that `run` makes, or `given` where that is changed in place; run unless the key is known."""
+        seen = self.known(card, key)
+        if seen is not None:
+            made = self.repeat(card, seen)
+            return made[""] if made else given
+        with self.noted(card, key) as tell:
+            result = run()
+            tell({} if given is not None and result is given else {"": result}, None)
+        return result
+
     @contextmanager
     def noted(self, card: SimulatedCard, key: Any) -> Iterator[Callable[[dict[str, Any], Any], None]]:
         """Notes what is asked for meanwhile; what is yielded is to be told the results, and what else to remember."""

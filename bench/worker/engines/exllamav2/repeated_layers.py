@@ -68,14 +68,7 @@ class _Layers:
                 (meta.shape, meta.stride(), meta.dtype, hidden_states.numbers is None),
                 (id(cache), past_len) if is_attention else None,
             )
-            seen = repeats.known(card, key)
-            if seen is not None:
-                done = repeats.repeat(card, seen)
-                return done[""] if done else hidden_states
-            with repeats.noted(card, key) as tell:
-                result = forward(module, *given)
-                tell({} if result is hidden_states else {"": result}, None)
-            return result
+            return repeats.once(card, key, lambda: forward(module, *given), hidden_states)
 
         return forward_once
 
