@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from bench.config.lengths import Lengths, lengths_of_model
@@ -46,6 +47,7 @@ def find_boundary(
     known = [row for row in known if row["outcome"] in _ANSWERS]
     seen = [_observation(row) for row in known]
     rows: list[CaseRow] = []
+    unanswered: CaseRow | None = None
     first_prediction = predicted = forecaster.fits_at(search)
     gaps = forecaster.gaps(search)
     while (length := next_probe(search.search_end, predicted, _without(gaps, seen))) is not None:
@@ -53,15 +55,18 @@ def find_boundary(
         if row is None:
             return None
         rows.append(row)
-        if row["outcome"] not in _ANSWERS:
-            break  # a verdict that any other length would have, too
+        if row["outcome"] not in _ANSWERS and not _is_of_its_length(row, predicted, gaps, seen):
+            unanswered = row  # a verdict that any other length would have, too
+            break
         seen.append(_observation(row))
         predicted, gaps = forecaster.fits_at(search), forecaster.gaps(search)
     bracket = found(search.search_end, _without(gaps, seen))
+    last_above = next((row for row in reversed(rows) if row["max_seq_len"] == bracket.fails_at), None)
+    if last_above is not None and last_above["outcome"] not in _ANSWERS:
+        unanswered = unanswered or last_above
+        bracket = replace(bracket, fails_at=None, certified=False)
     lengths = lengths_of_model(search.longest.model, search.longest.engine)
     rows = [*(row for row in known if _matters(row, bracket)), *rows]
-    last = rows[-1]
-    answered = last["outcome"] in _ANSWERS
     at_fit = next((row for row in reversed(rows) if _observation(row) == Observation(bracket.fits_at or 0, True)), None)
     boundary = {
         **{name: _latest(rows, name) for name in _SHARED},
@@ -77,10 +82,10 @@ def find_boundary(
         "certified": bracket.certified and not _is_cut_short(bracket, search, lengths),
         "contradictory": bracket.contradictory,
         "probes": len(rows),
-        "outcome": (Outcome.FITS if bracket.fits_at else Outcome.OOM) if answered else last["outcome"],
+        "outcome": unanswered["outcome"] if unanswered else Outcome.FITS if bracket.fits_at else Outcome.OOM,
         "headroom_bytes": _headroom(at_fit),
-        "error": None if answered else last["error"],
-        "advice": forecaster.advise(search) if answered and bracket.fits_at is None else None,
+        "error": unanswered["error"] if unanswered else None,
+        "advice": None if unanswered or bracket.fits_at else forecaster.advise(search),
         "notes": _notes(rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
@@ -98,6 +103,21 @@ def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
     """Whether all fitted up to an end that is not the model's own limit: how far it goes is not known then."""
     is_own_limit = lengths.is_limit_known and search.search_end == lengths.limit
     return bracket.fits_at == search.search_end and not is_own_limit
+
+
+def _is_of_its_length(
+    row: CaseRow, predicted: int | None, gaps: Sequence[tuple[int, int]] | None, seen: Sequence[Observation]
+) -> bool:
+    """Whether the engine ended with an exception of its own at a length that is to blame for it.
+
+    So it is where a shorter one fits, or where nothing was expected to fit. The search goes on below it.
+    """
+    length = row["max_seq_len"]
+    is_beyond = predicted is not None and length > predicted
+    was_expected = is_beyond or any(first <= length <= end for first, end in gaps or ())
+    return row["outcome"] == Outcome.ERROR and (
+        was_expected or any(each.fits and each.max_seq_len < length for each in seen)
+    )
 
 
 def _without(gaps: Sequence[tuple[int, int]] | None, seen: Sequence[Observation]) -> list[Observation]:

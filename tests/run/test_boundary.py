@@ -257,6 +257,58 @@ def test_a_verdict_that_is_no_answer_ends_the_search(outcome: str) -> None:
     assert settled(row) == (outcome == "unsupported")
 
 
+class Ending:
+    """Measures by a rule: fits up to `fits_up_to`, is too long up to `oom_up_to`, and above that the engine ends."""
+
+    def __init__(self, fits_up_to: int, oom_up_to: int) -> None:
+        self.fits_up_to, self.oom_up_to = fits_up_to, oom_up_to
+        self.lengths: list[int] = []
+
+    def __call__(self, case: Case, again: bool) -> Row:
+        length = case.max_seq_len
+        self.lengths.append(length)
+        outcome = "fits" if length <= self.fits_up_to else "oom" if length <= self.oom_up_to else "error"
+        return row_of(case, outcome, number=len(self.lengths))
+
+
+@pytest.mark.parametrize("predicted", [3072, None])
+def test_a_length_at_which_the_engine_ends_by_itself_is_not_taken_and_certifies_nothing(predicted: int | None) -> None:
+    measure = Ending(4608, 4608)
+    row = search(Oracle(predicted), measure)
+    assert row is not None
+    assert sum(length > 4608 for length in measure.lengths) > 1  # the search went on
+    assert measure.lengths.count(4864) == 1
+    assert span(row)[:5] == ("error", 4608, None, False, False)
+    assert row["error"] == f"error {measure.lengths.index(4864) + 1}"
+    assert not settled(row)
+
+
+@pytest.mark.parametrize("predicted", [3072, None])
+def test_a_length_above_one_that_is_too_long_may_end_in_any_way(predicted: int | None) -> None:
+    measure = Ending(4608, 5120)
+    row = search(Oracle(predicted), measure)
+    assert row is not None
+    assert max(measure.lengths) > 5120
+    assert span(row)[:5] == ("fits", 4608, 4864, True, False)
+    assert row["error"] is None
+
+
+@pytest.mark.parametrize("predicted", [4096, None])
+def test_an_error_where_a_fit_was_expected_or_nothing_known_ends_the_search(predicted: int | None) -> None:
+    measure = Ending(0, 0)
+    row = search(Oracle(predicted), measure)
+    assert row is not None
+    assert len(measure.lengths) == 1
+    assert span(row) == ("error", None, None, False, False, 1)
+
+
+def test_an_error_at_the_first_page_is_no_boundary_below_it() -> None:
+    row = search(Oracle(0), Ending(0, 0))
+    assert row is not None
+    assert span(row) == ("error", None, None, False, False, 1)
+    assert (row["error"], row["advice"]) == ("error 1", None)
+
+
 def test_a_stop_in_the_middle_leaves_no_boundary() -> None:
     oracle = Oracle(4096)
     card = Card(4200, oracle, answers=("fits", "stopped"))
