@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.config import formats
 from bench.config.bits import bits_per_weight
 from bench.config.dimensions import absurdity
+from bench.config.group_tables import broken_table
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
 from bench.core.case import DEFAULT_ENGINE, UNQUANTISED_BPW, ModelSpec
@@ -127,10 +128,10 @@ def _content(path: Path, source: str) -> _Content:
         raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
     if not isinstance(config, dict):
         raise BadInput(f"{config_path}: not a JSON object")
-    entries: dict[str, Entry] = {}
-    for file in sorted(path.glob("*.safetensors")):
-        entries.update(_read_header(file))
-    return _Content(config, entries)
+    files = {file: _read_header(file) for file in sorted(path.glob("*.safetensors"))}
+    if reason := _broken_table(files):
+        raise BadInput(f"{source}: {reason}; download it again")
+    return _Content(config, {name: entry for entries in files.values() for name, entry in entries.items()})
 
 
 @cache
@@ -168,6 +169,13 @@ def _read_header(path: Path) -> dict[str, Entry]:
         return read_header(path)
     except (BrokenHeader, OSError) as error:
         raise BadInput(f"{path}: broken safetensors header ({error}); download the file again") from None
+
+
+def _broken_table(files: Mapping[Path, Mapping[str, Entry]]) -> str | None:
+    try:
+        return broken_table(files)
+    except OSError as error:
+        return f"not readable ({error})"
 
 
 def _fingerprint(text: str) -> str:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bench.config.group_tables import EXL2_BITS
 from bench.core.errors import BadInput
 from bench.core.files import made_directory
 from bench.tensor_files import BrokenHeader, Entry, read_header
 
-_BITS = (2, 3, 4, 5, 6, 8)
 _UNIT_ROWS = 32  # the kernels' step: a group has a multiple of it
 _MAX_PACKED_ROWS = (1 << 15) - 1  # a table is int16
 
@@ -107,7 +107,7 @@ def _mixes(units: int, packed_rows: int) -> Iterator[dict[int, int]]:
 
     A unit of 32 rows with n bits is n packed rows.
     """
-    for lower, upper in sorted(itertools.combinations(_BITS, 2), key=lambda pair: pair[1] - pair[0]):
+    for lower, upper in sorted(itertools.combinations(EXL2_BITS, 2), key=lambda pair: pair[1] - pair[0]):
         richer, rest = divmod(packed_rows - lower * units, upper - lower)
         if not rest and 0 <= richer <= units:
             yield {bits: count for bits, count in ((upper, richer), (lower, units - richer)) if count}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +90,36 @@ def test_an_exl2_layer_of_which_a_part_is_missing(in_process: Program, tmp_path:
     """As of a head that was cut in two by a shard that is not there."""
     whole = _made(in_process, tmp_path)
     for shard in whole.glob("*.safetensors"):
-        entries = {name: (kind, shape) for name, (kind, shape, _) in headers.read(shard).items()}
+        read = headers.read(shard)
+        entries = {name: (kind, shape) for name, (kind, shape, _) in read.items()}
         kept = {name: entry for name, entry in entries.items() if name not in ("lm_head.q_scale", "lm_head.q_groups")}
         if kept != entries:
-            headers.write_header(shard, kept)
+            headers.write_header(shard, kept, {name: read[name][2] for name in kept if name.endswith(".q_groups")})
     _refused_by_all(in_process, tmp_path, "whole", "lm_head.q_scale (and 1 more) are in none of its files")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (lambda table: [0] * len(table), "all of its numbers are 0"),
+        (lambda table: [7, *table[1:]], "a group has 7 bits, and EXL2 has 2, 3, 4, 5, 6 or 8"),
+        (lambda table: [table[0], 2, *table[2:]], "its groups do not begin one after the other within the rows"),
+        (lambda table: [*table[:-1], 30_000], "its groups do not begin one after the other within the rows"),
+    ],
+)
+def test_an_exl2_layer_whose_groups_are_none(
+    in_process: Program, tmp_path: Path, numbers: Callable[[list[int]], list[int]], said: str
+) -> None:
+    """As of a file of which a part never came: the engine would divide by their bits."""
+    name = "model.layers.1.mlp.up_proj.q_groups"
+    whole = _made(in_process, tmp_path)
+    shard = next(shard for shard in whole.glob("*.safetensors") if name in headers.read(shard))
+    read = headers.read(shard)
+    tables = {each: data for each, (_, _, data) in read.items() if each.endswith(".q_groups")}
+    count = len(tables[name]) // 2
+    tables[name] = struct.pack(f"<{count}h", *numbers(list(struct.unpack(f"<{count}h", tables[name]))))
+    headers.write_header(shard, {each: (kind, shape) for each, (kind, shape, _) in read.items()}, tables)
+    _refused_by_all(in_process, tmp_path, "whole", f"model.path=whole: {name} is no group table: {said}")
 
 
 def test_the_answer_is_kept_and_a_whole_checkpoint_passes(in_process: Program, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def write_exl2() -> Callable[..., None]:
             tensors[f"{layer}.q_invperm"] = np.zeros(64, np.int16)
             tensors[f"{layer}.q_scale"] = np.zeros((2, 8), np.int32)
             tensors[f"{layer}.q_scale_max"] = np.zeros(2, np.float16)
-            tensors[f"{layer}.q_groups"] = np.zeros(4, np.int16)
+            tensors[f"{layer}.q_groups"] = np.array([bits, 0, bits, bits], np.int16)
         save_file(tensors, folder / file)
 
     return write

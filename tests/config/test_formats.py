@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ ACCEPTED = [
 def _model(folder: Path, tensors: Any, said: dict[str, Any]) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({**CONFIG, **said}))
-    headers.write_header(folder / "model.safetensors", {**NORM, **tensors})
+    tables = {name: struct.pack("<2h", 4, 0) for name in tensors if name.endswith(".q_groups")}
+    headers.write_header(folder / "model.safetensors", {**NORM, **tensors}, tables)
     return folder
 
 

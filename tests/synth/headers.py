@@ -8,17 +8,23 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 _ITEM_BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "F4": 4}
 
 Entries = Mapping[str, tuple[str, tuple[int, ...]]]  # type and shape of each tensor
 
 
-def write_header(path: Path, entries: Entries) -> None:
-    """Makes `path` a file of these tensors; its body is a hole."""
+def write_header(path: Path, entries: Entries, values: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Makes `path` a file of these tensors; its body is a hole, but for the `values` of some."""
     header, body_bytes = _header(entries)
     path.write_bytes(header)
     os.truncate(path, len(header) + body_bytes)
+    begins = {name: entry["data_offsets"][0] for name, entry in json.loads(header[8:]).items()}
+    with path.open("r+b") as file:
+        for name, data in values.items():
+            file.seek(len(header) + begins[name])
+            file.write(data)
 
 
 def of(entries: Entries) -> bytes:
