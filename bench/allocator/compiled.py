@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -33,25 +34,48 @@ def inlined(function: Function) -> Function:
     return _compiled(function, forceinline=True)
 
 
+def compiled_with_arrays(function: Function) -> Function:
+    """`function` compiled by numba, which may make and return arrays: references to them are counted."""
+    return _forgetting(function, _njit(**_OPTIONS)(function))
+
+
 def _compiled(function: Function, forceinline: bool) -> Function:
     # Told for each: where it is not, a function has it from the one that is compiled when it is first called.
     options = _OPTIONS | {"forceinline": forceinline}
     try:
-        return cast(Function, _njit(**options, _nrt=False)(function))
+        return _forgetting(function, _njit(**options, _nrt=False)(function))
     except (KeyError, TypeError):
-        return cast(Function, _njit(**options)(function))
+        return _forgetting(function, _njit(**options)(function))
 
 
-def forget_stale(package: Path) -> None:
-    """Deletes what numba keeps of the functions below `package` from before the newest of its sources was written.
+def _forgetting(function: Function, made: Any) -> Function:
+    """`made` of a function; what numba keeps of it is deleted where any source of its package was written since.
 
-    numba compiles a function again when the function's own file has changed, not when a file has that it calls.
+    numba compiles a function again when the function's own file has changed, not when a file has that it calls. It
+    says itself where it keeps what it has compiled: beside the source, in NUMBA_CACHE_DIR, or in the user's cache.
     """
-    newest = max((path.stat().st_mtime for path in package.rglob("*.py")), default=0.0)
-    for index in package.rglob("__pycache__/*.nbi"):
-        with suppress(OSError):  # another process was faster, or the package cannot be written
-            if index.stat().st_mtime < newest:
+    stats = getattr(made, "stats", None)  # where numba is switched off there are none
+    if stats is not None and stats.cache_path:
+        _forget_older(Path(stats.cache_path), _newest_source(_package_of(Path(function.__code__.co_filename))))
+    return cast(Function, made)
+
+
+def _package_of(file: Path) -> Path:
+    folder = file.resolve().parent
+    while (folder / "__init__.py").exists() and (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return folder
+
+
+@cache
+def _newest_source(package: Path) -> float:
+    return max((path.stat().st_mtime for path in package.rglob("*.py")), default=0.0)
+
+
+@cache
+def _forget_older(folder: Path, written: float) -> None:
+    """Numba has a folder of its own for each folder of sources."""
+    for index in folder.glob("*.nbi"):
+        with suppress(OSError):  # another process was faster, or the folder cannot be written
+            if index.stat().st_mtime < written:
                 index.unlink()
-
-
-forget_stale(Path(__file__).parent.parent)

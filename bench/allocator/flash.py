@@ -10,7 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+
+from bench.allocator.compiled import compiled_with_arrays
 
 _MAX_SPLITS = 128
 
@@ -27,7 +28,7 @@ class Call(NamedTuple):
     window: int
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def temporaries(
     batch_size: int,
     q_len: int,
@@ -46,7 +47,7 @@ def temporaries(
     return _temporaries(batch_size, q_len, num_heads, head_dim, k_len, num_kv_heads, windowed, num_sms)
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def kvcache_temporaries(
     batch_size: int,
     q_len: int,
@@ -64,7 +65,7 @@ def kvcache_temporaries(
     return _temporaries(batch_size, q_len, num_heads, head_dim, k_len, num_kv_heads, window >= 0, num_sms)
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def _temporaries(
     batch_size: int,
     q_len: int,
@@ -87,7 +88,7 @@ def _temporaries(
     return rows * 4, splits * rows * 4, splits * rows * rounded_dim * 4
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def num_splits(work_items: int, head_dim: int, k_len: int, num_sms: int) -> int:
     """The fewest splits of the keys that reach 85 % of the best use of the card, for so many (head, block) pairs.
 
@@ -109,7 +110,7 @@ def num_splits(work_items: int, head_dim: int, k_len: int, num_sms: int) -> int:
     return 1
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def _use(splits: int, work_items: int, slots: int, num_blocks: int) -> np.float32:
     """The share of the card's slots in use over all waves; 0 for a number of splits that shortens none of them."""
     if splits > 1 and (num_blocks + splits - 1) // splits == (num_blocks + splits - 2) // (splits - 1):

@@ -6,7 +6,7 @@ Fitted to the byte on a null GPU (tests/oracle) with PyTorch 2.13 for CUDA 13: r
 
 from __future__ import annotations
 
-from numba import njit
+from bench.allocator.compiled import compiled_with_arrays
 
 # Rows up to here are sorted by one block, in shared memory (Sort.cu).
 SHORT_ROW = 4096
@@ -28,7 +28,7 @@ def tile_of_int64(compute_capability: tuple[int, int]) -> int:
     return 4608 if compute_capability >= (9, 0) else 3840
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def workspace_bytes(length: int, tile: int) -> int:
     """The workspace for a row of `length` numbers (more than `SHORT_ROW`)."""
     keys = -(-4 * length // _ALIGNMENT) * _ALIGNMENT

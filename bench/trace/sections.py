@@ -7,11 +7,10 @@ found it. Layers of a section are skipped by the same rule (`bench.trace.layers`
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bench.allocator import beside, caching, flash, sort
 from bench.allocator import state as allocator
-from bench.allocator.compiled import compiled
+from bench.allocator.compiled import compiled, compiled_with_arrays
 from bench.allocator.state import State
 from bench.trace import template as columns
 from bench.trace.layers import Layers
@@ -48,7 +47,7 @@ DONE, FULL, CROWDED = range(3)
 Card = tuple[int, int, int, int, int]
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: Card) -> Array:
     """What the events of every section ask for, one after the other."""
     total = 0
@@ -63,7 +62,7 @@ def all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: 
     return sizes
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def replay(
     events: Array,
     layers: Layers,
@@ -101,7 +100,7 @@ def replay(
     return steps[1] - 1, DONE
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def fill(events: Array, lengths: Array, card: Card, state: State, rows: Array) -> int:
     """Runs one section until the card is full; the number of events that went through.
 
@@ -142,7 +141,7 @@ def _told(layers: Layers, kind: int) -> tuple[int, int, int, int]:
     return bounds[0], bounds[alike[0] + 1], bounds[alike[1] + 1], bounds[-1]
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, state: State, marks: Array) -> int:
     """The events of one section; how it ended. Layers are left out once the allocator is found as layers before.
 
@@ -175,7 +174,7 @@ def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, st
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def _carried(layers: Layers, kind: int, layer: int) -> Array:
     """The allocations that are handed on at the end of a layer."""
     return layers.carried[layers.carried_bounds[kind, layer] : layers.carried_bounds[kind, layer + 1]]

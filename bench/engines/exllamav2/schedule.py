@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from bench.allocator.compiled import compiled_with_arrays
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.traits import HOLDS_SCORES, Traits
 from bench.scenarios.base import Act, Step
@@ -92,7 +92,7 @@ def load_compiled() -> None:
     _chunks(1, 1, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled_with_arrays
 def _chunks(tokens: int, max_input_len: int, max_attention_size: int) -> NDArray[np.int64]:
     """How the engine splits so many tokens; `max_attention_size` is 0 where it bounds nothing.
 
