@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
+from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
@@ -43,6 +44,11 @@ class Sweep:
 
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
     """Everything that `overrides` ask for, all of it checked. Raises `BadInput`."""
+    with as_typed(overrides):
+        return _plan_sweep(overrides)
+
+
+def _plan_sweep(overrides: Sequence[str]) -> Sweep:
     combinations = config.validate_all(config.combinations(overrides))
     for key in _HOW_IT_IS_RUN:
         values = {getattr(settings, key) for settings in combinations}
@@ -96,7 +102,8 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
             "or model=hub model.repo=ORG/NAME"
         )
     unused = [f"device={DEFAULT_SIMULATED}", f"max_seq_len={PAGE}"]
-    settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
+    with as_typed(overrides):
+        settings, *more = config.validate_all(config.combinations([*overrides, *unused]))
     if more:
         raise BadInput(f"{' '.join(overrides)}: one checkpoint is made at a time; give each key one value")
     model, engine = _model_of(settings)
