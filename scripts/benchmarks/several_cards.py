@@ -1,9 +1,10 @@
-"""Is what is predicted for several cards what runs there, to the byte? Random machines, most of them rather small.
+"""Is what is predicted for several cards what runs there, to the byte? On random machines that are rather small.
 
 Each cell is a model cut to a few layers, a bit width, a cache and a chunk on two or three made-up cards that differ
-in size, CUDA context and kind. Its boundary is searched with the prediction, on simulated cards. Every case is compared
-with its prediction: whether it fits or the phase in which memory runs out, which layers are where, and on each card the
-peaks of allocated, requested and reserved bytes and the parts.
+in size, CUDA context and kind. They are as large as the predictions need for a random length, in random proportions, so
+that most boundaries are inside the search. The boundary is searched with the prediction, on simulated cards. Every case
+is compared with its prediction: whether it fits or the phase in which memory runs out, which layers are where, and on
+each card the peaks of allocated, requested and reserved bytes and the parts.
 
 With `--split gpu_split` the numbers are random, too, and a length in a predicted gap is run beside the boundary. With
 `--split best` and two cards every division of the model is replayed 256 tokens above the boundary: none should fit.
@@ -19,8 +20,9 @@ import random
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -50,11 +52,21 @@ MODELS = {
     "mistral_nemo_12b": (15, 8192),
     "command_r_35b": (13, 8192),
 }
-DIVIDED = {"llama_3_1_8b": (14, 8192), "llama_3_1_70b": (12, 8192), "qwen2_5_14b": (17, 8192), "qwen2_5_7b": (15, 8192)}
+# Longer, as what tensor parallelism takes while it loads follows no length.
+DIVIDED = {
+    "llama_3_1_8b": (14, 32768),
+    "llama_3_1_70b": (12, 32768),
+    "qwen2_5_14b": (17, 32768),
+    "qwen2_5_7b": (15, 32768),
+}
 EXPERTS = {"mixtral_8x7b": (10, 8192), "qwen3_30b_a3b": (8, 8192)}
 ALTERNATING = {"gemma_2_9b": (16, 8192), "gemma_3_12b": (19, 8192)}
 OF_LAYERS = {"dense": MODELS, "experts": EXPERTS, "alternating": ALTERNATING}
 LAYOUTS = Path(tempfile.mkdtemp())
+# Sizes of a machine that are tried, in multiples of what its model needs on one card, and how finely one is told; and
+# how many machines are drawn until one holds a length at any size (a gpu_split may be too small for the model).
+SMALLEST, GROWTH, SIZES, FINEST = 0.7, 1.04, 40, 0.0001
+DRAWN = 10
 
 
 def differences(ran: Ended, predicted: SplitReplay) -> list[str]:
@@ -96,22 +108,16 @@ def case_of(model: str, bpw: float, cache_type: str, chunk: int, by: str, count:
 
 def random_machine(chosen: random.Random, case: Case, needed: int, weights: int) -> Case:
     """`case` on other cards, which have about what is `needed` together; `weights` are bytes of its tensors."""
-    count = len(case.devices)
-    shares = [chosen.uniform(0.45, 1.0) for _ in range(count)]
-    total = needed * chosen.uniform(1.0, 1.25) + count * chosen.uniform(350, 900) * MIB
-    if case.split == SplitBy.TENSOR_PARALLEL:  # nothing is left over on a card
-        total = needed * chosen.uniform(0.95, 1.2) + count * chosen.uniform(0, 300) * MIB
+    shares = [chosen.uniform(0.45, 1.0) for _ in case.devices]
     kinds = [("8.6", 28), ("8.9", 128), ("9.0", 132), ("12.0", 170), ("8.0", 108)]
     devices = []
     for share in shares:
         capability, multiprocessors = chosen.choice(kinds)
         context = chosen.randrange(200, 600) * MIB
-        size = int(total * share / sum(shares)) // (1 << 16) * (1 << 16) + context
         devices.append(
             replace(
                 case.device,
-                name=f"made_up_{size >> 20}_mib",
-                total_memory_bytes=size,
+                total_memory_bytes=int(needed * share / sum(shares)) + context,
                 context_bytes=context,
                 compute_capability=capability,
                 multi_processor_count=multiprocessors,
@@ -132,6 +138,60 @@ def random_machine(chosen: random.Random, case: Case, needed: int, weights: int)
         gib = [device.total_memory_bytes * chosen.uniform(0.8, 1.2) / (1 << 30) for device in devices]
         split = Split(split.by, tuple(round(number, 2) for number in gib))
     return replace(case, device=first, more_devices=tuple(others), split=str(split))
+
+
+def resized(case: Case, scale: float) -> Case:
+    """The case on cards on which PyTorch has `scale` times as much, in units of 64 KiB."""
+    devices = []
+    for device in case.devices:
+        context = device.context_bytes or 0
+        size = int((device.total_memory_bytes - context) * scale) // (1 << 16) * (1 << 16) + context
+        devices.append(replace(device, total_memory_bytes=size, name=f"made_up_{size >> 20}_mib"))
+    return replace(case, device=devices[0], more_devices=tuple(devices[1:]))
+
+
+def limits_of_machine(case: Case) -> MachineLimits:
+    """The cards of the case, as the allocators see them."""
+    return MachineLimits.of(limits_of(device, None) for device in case.devices)
+
+
+def just_large_enough(case: Case, replayer: AnyReplayer, max_seq_len: int) -> Case | None:
+    """The case on cards in these proportions that are predicted to hold that length, and little more.
+
+    None where it is predicted for no size.
+    """
+
+    def holds(scale: float) -> bool:
+        try:
+            return replayer.replay(max_seq_len, limits_of_machine(resized(case, scale))).fits
+        except NoPrediction:
+            return False
+
+    scales = [SMALLEST * GROWTH**number for number in range(SIZES)]
+    first = next((number for number, scale in enumerate(scales) if holds(scale)), None)
+    if first is None:
+        return None
+    few, enough = scales[first] / GROWTH, scales[first]
+    while enough - few > FINEST:
+        middle = (few + enough) / 2
+        few, enough = (few, middle) if holds(middle) else (middle, enough)
+    return resized(case, enough)
+
+
+def random_cell(
+    chosen: random.Random, case: Case, replayer_of: Callable[[Case], AnyReplayer], sizes: Mapping[str, int]
+) -> tuple[Case, AnyReplayer]:
+    """The case on random cards that just hold a random length, where any of some are predicted to; and its replayer."""
+    length = chosen.randrange(1, case.max_seq_len // PAGE) * PAGE
+    plenty = MachineLimits((limits_of(case.device, None),) * len(case.devices))
+    needed = replayer_of(case).needed_bytes(length, plenty)
+    weights = sum(size for name, size in sizes.items() if "embed_tokens" not in name)
+    for _ in range(DRAWN):
+        drawn = random_machine(chosen, case, needed, weights)
+        replayer = replayer_of(drawn)
+        if machine := just_large_enough(drawn, replayer, length):
+            return machine, replayer
+    return resized(drawn, chosen.uniform(1.0, 1.5)), replayer
 
 
 def to_run(case: Case, max_seq_len: int, replayer: AnyReplayer, limits: MachineLimits) -> Case:
@@ -187,16 +247,10 @@ def main() -> None:
         assert isinstance(rules, PredictionRules)
         as_many = count if by is SplitBy.TENSOR_PARALLEL else 2
         recorded = trace_of(model, spec.caches[cache_type].recorded_as, chunk, by, as_many)
-
         trace = recorded.with_cache(rules.with_cache, cache_type)
-        length = chosen.randrange(1, models[model][1] // PAGE) * PAGE
-        plenty = MachineLimits((limits_of(case.device, None),) * len(case.devices))
-        needed = rules.split_replayer(trace, tensor_bytes(model, bpw), case).needed_bytes(length, plenty)
         sizes = tensor_bytes(model, bpw)
-        weights = sum(size for name, size in sizes.items() if "embed_tokens" not in name)
-        case = random_machine(chosen, case, needed, weights)
-        replayer = rules.split_replayer(trace, tensor_bytes(model, bpw), case)
-        limits = MachineLimits.of(limits_of(device, None) for device in case.devices)
+        case, replayer = random_cell(chosen, case, partial(rules.split_replayer, trace, sizes), sizes)
+        limits = limits_of_machine(case)
         search_end = case.max_seq_len
         started = time.process_time()
         try:
@@ -230,7 +284,8 @@ def main() -> None:
                 print("  ", *told, sep="\n   ", flush=True)
         fits_at = found(search_end, observations).fits_at
         probes.append(len(observations))
-        counts["boundary as predicted" if (guess or None) == fits_at else "boundary differs"] += 1
+        as_predicted = "as predicted" if (guess or None) == fits_at else "differs"
+        counts[f"boundary {'not predicted' if guess is None else as_predicted}"] += 1
         print(
             f"{number} {case.model.name} {bpw} {cache_type} {chunk} {case.split} {len(observations)} probes", flush=True
         )
