@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.engines.exllamav2.spec import SPEC
-from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS, PROMPT_TOKENS
 from bench.worker.cuda.machine import CudaMachine
 from tests.test_wall import imports
 

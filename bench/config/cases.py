@@ -14,6 +14,7 @@ from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
+from bench.config.served import longest_served, require_pages, require_scenario
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
@@ -143,6 +144,7 @@ def _work_on(
             "16 is unquantised"
         )
     cache = _require_known(settings, engine)
+    require_scenario(settings, engine)
     if len(devices) > 1 and not engine.several_cards:
         raise BadInput(
             f"device={Machine(devices).name}: {engine.title} is not run on several cards here; give one of them, or "
@@ -155,7 +157,9 @@ def _work_on(
     alike = len(set(limits_bytes)) == 1
     known = lengths_of_model(model, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
-    end = _search_end(settings.auto_up_to, known, model.name, engine) if AUTO in lengths else None
+    end = None
+    if AUTO in lengths:
+        end = longest_served(settings, _search_end(settings.auto_up_to, known, model.name, engine))
     if end is None and settings.auto_up_to is not None:
         raise BadInput(
             f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
@@ -193,6 +197,7 @@ def _work_on(
             raise BadInput(_between_steps(length, engine))
     works = [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
     for work in sorted(works, key=lambda work: -work.longest.max_seq_len):
+        require_pages(work.longest)
         if reason := rules_of(engine.name).refusal(work.longest):
             raise BadInput(reason)
     return works

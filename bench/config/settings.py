@@ -17,7 +17,16 @@ from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.units import parse_rate, parse_size, parse_tokens
-from bench.core.case import ALLOCATORS, DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, UNQUANTISED_BPW
+from bench.core.case import (
+    ALLOCATORS,
+    DEFAULT_ENGINE,
+    DEFAULT_SCENARIO,
+    MAX_ATTENTION_SIZE,
+    MAX_SEQ_LEN,
+    PAGE,
+    RENAMED_SCENARIOS,
+    UNQUANTISED_BPW,
+)
 from bench.engines.registry import NAMES as ENGINES
 from bench.engines.registry import bits_in_words, caches_in_words, engine_of, engines
 from bench.scenarios.registry import NAMES as SCENARIOS
@@ -66,6 +75,7 @@ class LimitBy(Enum):
 MACHINE = "machine"  # the kind of a device that is several cards
 AUTO = "auto"  # the length for which the boundary is to be found
 
+_SCENARIO_SYNONYMS = dict(RENAMED_SCENARIOS)
 # What others call the engines' attention back ends.
 _ATTENTION_SYNONYMS = {word: name for engine in engines() for word, name in engine.attention_synonyms.items()}
 _STRICT = ConfigDict(extra="forbid")
@@ -179,6 +189,13 @@ Length = Annotated[
     int, BeforeValidator(_tokens), Field(ge=1, le=_MAX_COUNT), Allowed(f"tokens from 1 to {_MAX_COUNT}: 2048, or 2k")
 ]
 
+CacheSize = Annotated[
+    int,
+    BeforeValidator(_tokens),
+    Field(ge=1, le=MAX_SEQ_LEN),
+    Allowed(f"tokens in whole pages of {PAGE}: 65536, or 64k"),
+]
+
 
 @dataclass
 class ModelSettings:
@@ -241,7 +258,9 @@ class Settings:
         Allowed(f"{bits_in_words()}, or 16 for unquantised weights"),
     ] = 4.0
     engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(_names_of(Engine))] = _ENGINE
-    scenario: Annotated[Scenario, BeforeValidator(_member_of(Scenario)), Allowed(_names_of(Scenario))] = _SCENARIO
+    scenario: Annotated[
+        Scenario, BeforeValidator(_member_of(Scenario, _SCENARIO_SYNONYMS)), Allowed(_names_of(Scenario))
+    ] = _SCENARIO
     head_bits: Annotated[int, BeforeValidator(_no_flag)] = engine_of(DEFAULT_ENGINE).default_head_bits
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
@@ -259,6 +278,8 @@ class Settings:
     allocator: Annotated[Allocator, BeforeValidator(_member_of(Allocator)), Allowed(_names_of(Allocator))] = _ALLOCATOR
     batch_size: Count = 1
     max_input_len: Length = 2048
+    cache_size: CacheSize | None = None
+    max_batch_size: Count | None = None
     max_attention_size: Annotated[
         int,
         BeforeValidator(_tokens),

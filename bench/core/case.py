@@ -20,7 +20,8 @@ MAX_SEQ_LEN = 1 << 24  # tokens; the longest context that any published model cl
 UNQUANTISED_BPW = 16.0
 PAGE = 256  # tokens, as the engines' own generators count the cache: the step of a boundary
 DEFAULT_ENGINE = "exllamav2"
-DEFAULT_SCENARIO = "fill"
+DEFAULT_SCENARIO = "forward"
+RENAMED_SCENARIOS = (("fill", "forward"),)  # as older programs called them in their rows
 NATIVE, EXPANDABLE = ALLOCATORS = ("native", "expandable")  # segments of PyTorch's allocator
 _SORTED_JSON = json.JSONEncoder(sort_keys=True)
 
@@ -66,6 +67,9 @@ class Case:
     PyTorch's `allocator`. None for a simulated card, which simply has that size. On several cards the limit is that of
     each, or else `vram_limits_bytes` says it of each (None: the whole card); `device` is the first of them,
     `more_devices` the others, and `split` the text of a `Split`. `allocator` is one of `ALLOCATORS`.
+
+    Of a scenario with the engine's generator `batch_size` are its jobs, which share a cache of `cache_size` tokens
+    (None: `max_seq_len` for each of them); `max_batch_size` is how many it takes at once, None the engine's default.
     """
 
     model: ModelSpec
@@ -88,11 +92,18 @@ class Case:
     split: str | None = None
     allocator: str = NATIVE
     vram_limits_bytes: tuple[int | None, ...] | None = None
+    cache_size: int | None = None
+    max_batch_size: int | None = None
 
     @property
     def longest(self) -> Case:
         """Itself; of a `Search`, its case where the search ends."""
         return self
+
+    @property
+    def cache_tokens(self) -> int:
+        """How many tokens its cache has room for, of all sequences or jobs together."""
+        return self.cache_size or self.max_seq_len * self.batch_size
 
     @property
     def devices(self) -> tuple[DeviceSpec, ...]:

@@ -33,7 +33,7 @@ class Column:
     is where a `Case` has it, for the columns that tell rows apart; `usual` is a setting's default (else that of the
     field of `Case`); `simulated_only` ones describe a simulated card, and are null of a real one. A file of an older
     program may lack a column that came `later`: all of its rows had the value `before`, which is null unless there was
-    only one that they could have.
+    only one that they could have. `renamed` has its values that older programs wrote, each with what it is called now.
     """
 
     role: Role
@@ -45,6 +45,7 @@ class Column:
     simulated_only: bool = False
     later: bool = False
     before: int | str | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
     usual: str | int | None = None
 
 

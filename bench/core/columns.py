@@ -15,7 +15,7 @@ from typing import Annotated, TypedDict
 
 from bench.core.case import Case
 from bench.core.column import Column, Role, declared, names_of
-from bench.core.identity_columns import RunColumns, SizingColumns
+from bench.core.identity_columns import RunColumns, ServingColumns, SizingColumns
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
@@ -206,6 +206,7 @@ class CaseRow(
     RunColumns,
     _Length,
     SizingColumns,
+    ServingColumns,
     _CaseOutcome,
     PeakAllocated,
     _Peaks,
@@ -304,7 +305,9 @@ class _OverAuto(TypedDict):
     ]
 
 
-class BoundaryRow(_BoundaryRecord, RunColumns, SizingColumns, TightestCard, BestSplit, _OverAuto, _BoundaryAnswer):
+class BoundaryRow(
+    _BoundaryRecord, RunColumns, SizingColumns, ServingColumns, TightestCard, BestSplit, _OverAuto, _BoundaryAnswer
+):
     """How far one setting goes: a row of boundaries.parquet."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, NATIVE
+from bench.core.case import DEFAULT_ENGINE, DEFAULT_SCENARIO, MAX_ATTENTION_SIZE, NATIVE, RENAMED_SCENARIOS
 from bench.core.column import Column, Role
 
 
@@ -173,10 +173,13 @@ class _Way(TypedDict):
         str | None,
         Column(
             Role.SETTING,
-            "what is done with it: `fill` fills the context by the engine's own forward pass and decodes",
+            "what is done with it: `forward` fills the context by the engine's own forward pass and decodes; "
+            "`generator` has the engine's generator work off jobs ([scenarios](scenarios.md)). Older programs wrote "
+            "`fill` for `forward`",
             of="scenario",
             later=True,
             before=DEFAULT_SCENARIO,
+            renamed=RENAMED_SCENARIOS,
         ),
     ]
     split: Annotated[
@@ -219,7 +222,9 @@ class _AskedAttention(TypedDict):
 class SizingColumns(TypedDict):
     """Settings that size the passes."""
 
-    batch_size: Annotated[int | None, Column(Role.SETTING, "sequences", of="batch_size", storage="int32", usual=1)]
+    batch_size: Annotated[
+        int | None, Column(Role.SETTING, "sequences, or jobs at a time", of="batch_size", storage="int32", usual=1)
+    ]
     max_input_len: Annotated[
         int | None, Column(Role.SETTING, "most tokens of one chunk", "tokens", of="max_input_len", usual=2048)
     ]
@@ -235,7 +240,32 @@ class SizingColumns(TypedDict):
     ]
 
 
-class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns):
+class ServingColumns(TypedDict):
+    """Settings of a generator."""
+
+    cache_size: Annotated[
+        int | None,
+        Column(
+            Role.SETTING,
+            "with `scenario=generator`, the tokens of the cache that all jobs share; null: `max_seq_len` for each job",
+            "tokens",
+            of="cache_size",
+            later=True,
+        ),
+    ]
+    max_batch_size: Annotated[
+        int | None,
+        Column(
+            Role.SETTING,
+            "with `scenario=generator`, how many jobs it takes at a time at most; null: the engine's default",
+            of="max_batch_size",
+            storage="int32",
+            later=True,
+        ),
+    ]
+
+
+class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns, ServingColumns):
     """How the model is run: `SETTING`."""
 
 

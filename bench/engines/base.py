@@ -100,9 +100,10 @@ class EngineSpec:
     `attentions` are in the engine's own order of preference, without `auto`; `attention_synonyms` are what others call
     them. `allocator` is the kind of segments that it has PyTorch use, one of `ALLOCATORS`. `least_bpw` and `most_bpw`
     are those of its quantised weights. `has_max_attention_size` says whether it can be told to bound queries times
-    keys. `context_step` divides every length of its cache, in tokens. `several_cards` says whether it is measured on
-    more than one, `makes_checkpoints` whether checkpoints with random weights can be made for it; `layout_note` is what
-    to know of the bit widths of one that has no weights yet. `architectures` are those that it has code for, by their
+    keys. `context_step` divides every length of its cache, in tokens. `scenarios` are those that it is run in.
+    `several_cards` says whether it is measured on more than one, `makes_checkpoints` whether checkpoints
+    with random weights can be made for it; `layout_note` is what to know of the bit widths of one that has no weights
+    yet. `architectures` are those that it has code for, by their
     names in config.json. `length_keys` are the keys of config.json in which it looks for a length, in its order, and
     `default_length` is what it takes where there is none; None for an engine that takes no length from config.json.
     `decode_efficiency` is the share of a card's bandwidth that decoding reaches, None where nothing published tells it.
@@ -126,6 +127,7 @@ class EngineSpec:
     default_head_bits: int
     has_max_attention_size: bool
     context_step: int
+    scenarios: tuple[str, ...]
     several_cards: bool
     makes_checkpoints: bool
     layout_note: str

@@ -18,7 +18,7 @@ from bench.core.outcome import Outcome
 from bench.engines.registry import engine_of, rules_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
-from bench.scenarios.registry import scenario_of
+from bench.scenarios.registry import steps_of
 
 _START_S = 0.4
 _LAYERS_RUN = 2  # of every length of chunks, before the rest is known to repeat
@@ -37,8 +37,7 @@ def probe_seconds(case: Case) -> float | None:
         return None
     attention = next(iter(seconds_of.chunk_layer)) if case.attention == "auto" else case.attention
     setup = rules.unread_setup(case, attention)
-    scenario = scenario_of(case.scenario)
-    steps = scenario.steps(case.max_seq_len, scenario.simulated_pace)
+    steps = steps_of(case)
     decoding = [step for step in steps if step.act is Act.DECODE]
     decoded = sum(step.tokens for step in decoding)
     filling = [step for step in steps if step.act is Act.FILL]

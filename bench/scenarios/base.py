@@ -20,15 +20,20 @@ class Act(StrEnum):
     CACHE = "cache"  # makes the cache, where loading has not made it
     FILL = "fill"  # empties the cache and fills it with a prompt
     DECODE = "decode"  # decodes tokens one by one
+    SERVE = "serve"  # makes the engine's generator over the model and its cache
+    BEGIN = "begin"  # gives the generator jobs, and lets it run until each of them has its first token
+    GENERATE = "generate"  # lets the generator run until each job has so many tokens more
 
 
 class Step(NamedTuple):
     """One step of a case, in its `phase`.
 
     A FILL puts `tokens` into an empty cache, a DECODE adds `tokens` after the first `start` that it holds; of each
-    sequence of the batch. A step with a `name` is the only one of its kind, with the same tokens in every case.
-    `timed_as` is the field of the phase's message that has the seconds: such a step is repeated where time means
-    something. It comes with the number of tokens in a field called `counted_as`.
+    sequence of the batch. A BEGIN empties the cache and begins `jobs` jobs, each with a prompt of `tokens` tokens and
+    room for `new_tokens` more; a GENERATE adds `tokens` to each job that runs. A step with a `name` is the only one of
+    its kind, with the same tokens in every case. `timed_as` is the field of the phase's message that has the seconds:
+    such a step is repeated where time means something. It comes with the number of tokens in a field called
+    `counted_as`.
     """
 
     phase: Phase
@@ -38,13 +43,29 @@ class Step(NamedTuple):
     name: str | None = None
     timed_as: str | None = None
     counted_as: str | None = None
+    jobs: int = 1
+    new_tokens: int = 0
 
 
 class Pace(NamedTuple):
-    """How many tokens are decoded before anything is measured, and in each measurement."""
+    """How many tokens are decoded before anything is measured, and in each of `repeats` measurements."""
 
     warm_up_tokens: int
     decode_tokens: int
+    repeats: int = 1
+
+
+class Work(NamedTuple):
+    """What a case asks of its scenario: `batch_size` sequences or jobs of up to `max_seq_len` tokens each.
+
+    The cache has `cache_size` tokens for all of them together. A generator proposes `draft_tokens` for each token that
+    a job gets, 0 where nothing does.
+    """
+
+    max_seq_len: int
+    batch_size: int = 1
+    cache_size: int = 0
+    draft_tokens: int = 0
 
 
 class Scenario(Protocol):
@@ -53,5 +74,5 @@ class Scenario(Protocol):
     name: str
     simulated_pace: Pace
 
-    def steps(self, max_seq_len: int, pace: Pace) -> list[Step]:
-        """Every step of a case with a context of `max_seq_len` tokens, phase by phase."""
+    def steps(self, work: Work, pace: Pace) -> list[Step]:
+        """Every step of a case, phase by phase."""

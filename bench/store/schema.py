@@ -35,6 +35,7 @@ _TYPES: dict[Any, pa.DataType] = {
     list[float]: pa.list_(pa.float64()),
 }
 _LATER = b"later"
+_RENAMED = b"renamed"
 
 
 def is_later(column: pa.Field[Any]) -> bool:
@@ -48,11 +49,18 @@ def value_before(column: pa.Field[Any]) -> int | str | None:
     return value
 
 
+def renamed_values(column: pa.Field[Any]) -> dict[str, str]:
+    """The values of a column that older programs wrote, each with what it is called now."""
+    return dict(json.loads((column.metadata or {}).get(_RENAMED, b"[]")))
+
+
 def _field(column: Declared) -> pa.Field[Any]:
     about = column.about
     kind = pa.type_for_alias(about.storage) if about.storage else _TYPES[column.type]
-    metadata = {_LATER: json.dumps(about.before)} if about.later else None
-    return pa.field(column.name, kind, column.nullable, metadata)
+    metadata = {_LATER: json.dumps(about.before)} if about.later else {}
+    if about.renamed:
+        metadata[_RENAMED] = json.dumps(about.renamed)
+    return pa.field(column.name, kind, column.nullable, metadata or None)
 
 
 def _schema(row: type, kind: Kind) -> pa.Schema:

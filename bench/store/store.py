@@ -26,7 +26,7 @@ from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.errors import first_line
 from bench.core.files import replaced
-from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, value_before
+from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     for column in schema:
         if not column.nullable and table.column(column.name).null_count:
             raise ValueError(f"{column.name} is missing")
-    return _with_engine_versions(table)
+    return _as_called_now(table)
 
 
 def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -250,7 +250,7 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
         known = [name for name in wanted.names if name in schema.names]
         table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
         table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
-        return _with_engine_versions(table)
+        return _as_called_now(table)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: damaged, or not of this program ({first_line(error)})") from error
 
@@ -264,6 +264,16 @@ def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
             value = pa.scalar(value_before(column), column.type)
             table = table.append_column(column.name, pa.repeat(value, table.num_rows))
     return table.select(schema.names)
+
+
+def _as_called_now(table: pa.Table) -> pa.Table:
+    """A table whose values are called as this program calls them."""
+    for number, column in enumerate(table.schema):
+        for before, now in renamed_values(column).items():
+            is_old = pac.fill_null(pac.equal(table.column(number), before), False)
+            values = pac.if_else(is_old, pa.scalar(now, column.type), table.column(number))
+            table = table.set_column(number, column, values)
+    return _with_engine_versions(table)
 
 
 def _with_engine_versions(table: pa.Table) -> pa.Table:

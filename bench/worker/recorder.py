@@ -19,8 +19,8 @@ from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
 from bench.allocator.parts import PARTS, RESERVE, SCRATCH, WORKSPACE
 from bench.core.case import Case
-from bench.scenarios.base import Act, Pace
-from bench.scenarios.registry import scenario_of
+from bench.scenarios.base import Act
+from bench.scenarios.registry import steps_of
 from bench.tensor_files import read_header
 from bench.trace import parametric as trace
 from bench.trace.divided import following_parts
@@ -37,7 +37,7 @@ from bench.worker.simulated.machine import SimulatedMachine, open_machine
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
 
 _ENDLESS_BYTES = 1 << 60
-_OF_LOADING = (Act.LOAD, Act.CACHE)
+_OF_LOADING = (Act.LOAD, Act.CACHE, Act.SERVE)
 _BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
 _BY_PART_APART = {WORKSPACE: Size.WORKSPACE}
 
@@ -318,8 +318,7 @@ def record_cards(
             session = engine.session(case, simulated)
             session.open(simulated.model_dir(case, layouts))
             session.build()
-            pace = Pace(simulated.warm_up_tokens, simulated.decode_tokens)
-            for step in scenario_of(case.scenario).steps(case.max_seq_len, pace):
+            for step in steps_of(case, simulated.pace):
                 is_any_prompt = step.act is Act.FILL and step.name is None
                 if step.act in _OF_LOADING:
                     recorder.enter()

@@ -16,8 +16,8 @@ from bench.core.case import Case
 from bench.core.messages import CardResult, Entered, Message, PhaseDone, Result, Started, Timings
 from bench.core.outcome import Phase
 from bench.notes.rules import notes_of_case
-from bench.scenarios.base import Act, Pace, Step
-from bench.scenarios.registry import scenario_of
+from bench.scenarios.base import Act, Step
+from bench.scenarios.registry import steps_of
 from bench.worker.engines.registry import worker_engine
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Session, Tell
@@ -30,9 +30,8 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
     """Measures `case` on `machine`. Whatever goes wrong is raised; what was finished has been emitted by then."""
     machine.import_engine()
     session = worker_engine(case.engine).session(case, machine)
-    pace = Pace(machine.warm_up_tokens, machine.decode_tokens)
     notes: list[str] = []
-    for phase, steps in groupby(scenario_of(case.scenario).steps(case.max_seq_len, pace), lambda step: step.phase):
+    for phase, steps in groupby(steps_of(case, machine.pace), lambda step: step.phase):
         with _phase(phase, machine, emit) as data:
             tell = Teller(phase, "modules" if phase is Phase.LOAD else "tokens", emit)
             for step in steps:
@@ -59,8 +58,14 @@ def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
         session.make_cache()
     elif step.act is Act.FILL:
         session.fill(step.tokens, tell)
-    else:
+    elif step.act is Act.DECODE:
         session.decode(step.start, step.tokens, tell)
+    elif step.act is Act.SERVE:
+        session.serve()
+    elif step.act is Act.BEGIN:
+        session.begin(step.jobs, step.tokens, step.new_tokens, tell)
+    else:
+        session.generate(step.tokens, tell)
 
 
 def _timed(step: Step, session: Session, machine: Machine, case: Case, tell: Tell) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def _timed(step: Step, session: Session, machine: Machine, case: Case, tell: Tel
         return {step.timed_as: time.perf_counter() - started}
     said: dict[str, Any] = {step.timed_as: machine.time(lambda: perform(step, session, tell), case.repeats)}
     if step.counted_as is not None:
-        said[step.counted_as] = step.tokens * case.batch_size
+        said[step.counted_as] = step.tokens * case.batch_size  # sequences, or jobs
     return said
 
 

@@ -23,7 +23,7 @@ torch.cuda.empty_cache()
 
 import exllamav2  # noqa: E402
 
-PROMPT, LAST, WARM_UP, DECODED = 16, 4, 256, 32  # tokens, as in bench/scenarios/fill.py
+PROMPT, LAST, WARM_UP, DECODED = 16, 4, 256, 32  # tokens, as in bench/scenarios/forward.py
 SWITCHES = {"flash": "no_flash_attn", "xformers": "no_xformers", "sdpa": "no_sdpa"}
 
 

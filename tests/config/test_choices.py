@@ -247,7 +247,7 @@ def test_a_size_without_a_unit_is_no_number_of_bytes_wherever_it_stands(override
         ("bpw=null", "bpw=null: allowed are"),
         ("cache=Q5", "cache=Q5: allowed are FP16, Q8, Q6, Q4"),
         ("engine=vllm", "engine=vllm: allowed are exllamav2"),
-        ("scenario=paged", "scenario=paged: allowed are fill"),
+        ("scenario=paged", "scenario=paged: allowed are forward, generator"),
         ("batch_size=true", "batch_size=true: allowed are a whole number from 1 on"),
         ("max_input_len=4x", "max_input_len: '4x' is not a number of tokens; write it as 8192 or 8k (k is 1,024)"),
         ("device.memory_bandwidth_bytes_per_s=fast", "'fast' is not a bandwidth"),

@@ -13,7 +13,7 @@ from bench.core.case import Case
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.setup import unread_setup
 from bench.forecast.duration import probe_seconds, slowness
-from bench.scenarios.fill import DECODE_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import catalogue_case, made_up_case
 

@@ -23,7 +23,8 @@ from exllamav2 import attn, compat, moe_mlp, stloader
 
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
-from bench.scenarios.fill import DECODE_TOKENS, WARM_UP_TOKENS
+from bench.scenarios.forward import FORWARD
+from bench.scenarios.registry import scenario_of
 from bench.worker.cuda.machine import CudaMachine
 from bench.worker.engines.exllamav2 import checkpoint
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
@@ -38,11 +39,9 @@ _TABLE_BYTES = 32 << 10  # what the null GPU remembers of its memory; longer ten
 class OneNullGpu(CudaMachine):
     """What a real card answers, with the layout of a checkpoint in place of one, and as few tokens as simulated."""
 
-    decode_tokens = DECODE_TOKENS
-
     def __init__(self, case: Case) -> None:
         super().__init__(case, EXLLAMAV2, case.devices)
-        self.warm_up_tokens = WARM_UP_TOKENS
+        self.pace = scenario_of(case.scenario).simulated_pace
 
     def model_dir(self, case: Case, layouts: Path) -> Path:
         return checkpoint.layout_of(case, layouts)
@@ -77,8 +76,7 @@ class OneOfSeveral:
 class NullGpuMachine:
     """Several null GPUs, as a real machine would answer."""
 
-    warm_up_tokens = WARM_UP_TOKENS
-    decode_tokens = DECODE_TOKENS
+    pace = FORWARD.simulated_pace
 
     def __init__(self, count: int) -> None:
         torch.cuda.init()

@@ -405,6 +405,6 @@ def test_a_journal_of_an_older_program_is_read_as_its_parquet_would_be(tmp_path:
     _write(tmp_path / "run", _row("old", exllamav2_version="0.3.1"), _row("none", engine="another"))
     for _ in range(2):
         old, none = read_cases(tmp_path)[0].sort_by("case_id").to_pylist()[::-1]
-        assert (old["engine"], old["scenario"], old["max_attention_size"]) == ("exllamav2", "fill", 2048**2)
+        assert (old["engine"], old["scenario"], old["max_attention_size"]) == ("exllamav2", "forward", 2048**2)
         assert (old["engine_version"], none["engine_version"]) == ("0.3.1", None)
         compact(tmp_path / "run")

@@ -10,7 +10,7 @@ from bench.core.case import MAX_ATTENTION_SIZE
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.schedule import endless, schedule
 from bench.engines.exllamav2.setup import Setup
-from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS, WARM_UP_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS, PROMPT_TOKENS, WARM_UP_TOKENS
 from tests.trace.synthetic_recordings import PLAIN
 
 

@@ -15,7 +15,7 @@ from bench.core.outcome import Phase
 from bench.engines.exllamav2.samples import extra_passes, load_lengths, whole_lengths
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
-from bench.scenarios.fill import DECODE_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction, Pass
 from bench.trace.recording import Event, Op, Section

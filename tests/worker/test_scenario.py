@@ -16,7 +16,7 @@ from bench.core.case import Case
 from bench.core.messages import Entered, Message, PhaseDone, Result, Started, last
 from bench.engines.exllamav2.spec import SPEC
 from bench.scenarios.base import Pace
-from bench.scenarios.fill import FILL
+from bench.scenarios.forward import FORWARD
 from bench.worker import cards, scenario
 from bench.worker.interfaces.engine import Unsupported
 from tests.worker.conftest import Run, catalogue_case, made_up_case
@@ -197,7 +197,7 @@ assert guards[1] == guards[14] is not None
 def test_a_card_that_decodes_more_prefills_as_far(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real card decodes more tokens, for its timings: what it allocates at its peak is the same."""
     few = run(made_up_case(TINY, max_seq_len=512))
-    monkeypatch.setattr(type(FILL), "simulated_pace", Pace(40, 32))
+    monkeypatch.setattr(type(FORWARD), "simulated_pace", Pace(40, 32))
     many = run(made_up_case(TINY, max_seq_len=512))
     assert [done.timings.prefill_tokens for done in few.of(PhaseDone)] == [None, None, 508, None]
     assert [done.timings.prefill_tokens for done in many.of(PhaseDone)] == [None, None, 508, None]

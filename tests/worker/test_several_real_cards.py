@@ -36,7 +36,7 @@ def as_real(case: Case, simulated: SimulatedMachine) -> Iterator[CudaMachine]:
         mock.patch.object(torch.UntypedStorage, "data_ptr", lambda storage: storage._cdata),
     ):
         machine = CudaMachine(case, EXLLAMAV2, case.devices)
-        machine.warm_up_tokens, machine.decode_tokens = simulated.warm_up_tokens, simulated.decode_tokens
+        machine.pace = simulated.pace
         with (
             mock.patch.object(machine, "model_dir", simulated.model_dir),
             mock.patch.object(machine, "import_engine", simulated.import_engine),

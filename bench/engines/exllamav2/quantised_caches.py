@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from bench.allocator.parts import PARTS
+from bench.engines.exllamav2.served import SERVE
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction
 from bench.trace.recording import Op
@@ -23,18 +24,32 @@ def with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
     """The trace of a search with `cache`, from that of the same search with the cache that it is `recorded_as`."""
     if cache in ("FP16", "Q6"):
         return trace
-    made = [template[_makes_cache(template), _SIZES] for template in trace.templates.values()]
+    templates = {kind: template.copy() for kind, template in trace.templates.items()}
+    served = templates.get(SERVE)
+    made = [template[_makes_cache(template), _SIZES] for kind, template in templates.items() if kind != SERVE]
     kinds = np.unique(np.concatenate(made), axis=0)
     if len(kinds) != 4:
         raise NoPrediction("a Q6 cache is not made of keys, values, scales and a pair of FP16 tensors")
     _, values, keys, _ = kinds[np.argsort(kinds.sum(axis=1))]  # scales, values, keys, FP16 tensors
     old, new = (values, keys) if cache == "Q8" else (keys, values)
-    templates = {}
-    for kind, template in trace.templates.items():
-        templates[kind] = template.copy()
-        which = _makes_cache(template) & np.all(template[:, _SIZES] == old, axis=1)
-        templates[kind][which, _SIZES] = new
+    for kind, template in templates.items():
+        if kind != SERVE:
+            template[_makes_cache(template) & np.all(template[:, _SIZES] == old, axis=1), _SIZES] = new
+    if served is not None:
+        _share_a_page(served, cache)
     return replace(trace, templates=templates)
+
+
+def _share_a_page(served: Array, cache: str) -> None:
+    """The generator's pages to copy the cache's with, one of each type and shape: keys and values now share theirs."""
+    which = np.flatnonzero(_makes_cache(served))
+    if len(which) != 3:
+        raise NoPrediction("the generator has no page for each of a Q6 cache's keys, values and scales")
+    _, values, keys = which[np.argsort(served[which, SIZE_TERMS])]
+    dropped, kept = (values, keys) if cache == "Q8" else (keys, values)
+    first, second = min(dropped, kept), max(dropped, kept)
+    served[first, _SIZES] = served[kept, _SIZES]
+    served[second, _SIZES] = 0  # nothing is asked for
 
 
 def _makes_cache(template: Array) -> Array:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from bench.core.case import MAX_SEQ_LEN, PAGE
 from bench.core.outcome import Phase
+from bench.engines.exllamav2.served import pages_of, scattered
 from bench.engines.exllamav2.traits import Traits
-from bench.scenarios.fill import DECODE_TOKENS, PROMPT_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS, PROMPT_TOKENS
 from bench.trace.passes import Pass
 
 _SHORTEST = 2 * PROMPT_TOKENS
@@ -18,9 +20,10 @@ _SHORTEST = 2 * PROMPT_TOKENS
 
 def whole_lengths(traits: Traits) -> list[int]:
     """The lengths at which a case is recorded from its beginning to its end."""
-    reach = min(traits.max_input_len, traits.native_max_seq_len // 4)
+    reach = min(traits.max_input_len, traits.native_max_seq_len // 4, (traits.cache_size or MAX_SEQ_LEN) // 4)
     filled = [2 * reach + 5 * reach // 8, 3 * reach + reach // 4]
-    return [max(tokens, _SHORTEST) + DECODE_TOKENS + (traits.cut_window or 0) for tokens in filled]
+    lengths = [max(tokens, _SHORTEST) + DECODE_TOKENS + (traits.cut_window or 0) for tokens in filled]
+    return _in_pages(lengths, traits)
 
 
 def load_lengths(traits: Traits) -> list[int]:
@@ -44,7 +47,15 @@ def load_lengths(traits: Traits) -> list[int]:
         lengths = [max(1, length // traits.even_tokens) * traits.even_tokens for length in lengths]
         if traits.cut_window in bounds:
             lengths.append(traits.cut_window)  # the keys are cut there, but nothing is cut off
-    return [length for length in lengths if length not in whole]
+    return [length for length in _in_pages(lengths, traits) if length not in whole]
+
+
+def _in_pages(lengths: list[int], traits: Traits) -> list[int]:
+    """Of a generator's cache, which has whole pages, and room for no job that is longer."""
+    if not traits.is_served:
+        return lengths
+    longest = traits.cache_size or MAX_SEQ_LEN
+    return list(dict.fromkeys(min(pages_of(length) * PAGE, longest) for length in lengths))
 
 
 def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:
@@ -54,7 +65,9 @@ def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:
     with it.
     """
     window = traits.cut_window
-    if window is None:
+    if traits.is_paged:
+        passes = _paged_prefills(traits, max_seq_len)
+    elif window is None:
         passes = _prefills(traits, 0, max_seq_len)
     else:
         below, beyond = _prefills(traits, 0, window - 1), _prefills(traits, window, max_seq_len - window)
@@ -78,3 +91,18 @@ def _prefills(traits: Traits, past: int, room: int) -> list[Pass]:
         for q_len in sorted(lengths)
         if 0 < q_len <= traits.max_input_len and before + q_len <= past + room
     ]
+
+
+def _paged_prefills(traits: Traits, room: int) -> list[Pass]:
+    """The same of a generator: each begins with a page, and its keys end with one; some lie on scattered pages.
+
+    And a token of one job near its beginning: where there are several, the one that comes first is decoded at its end.
+    """
+    passes = [traits.make_pass(Phase.DECODE, 1, PAGE)]
+    for each in _prefills(traits, 0, room):
+        begin = pages_of(each.k_len - each.q_len)
+        pages = begin + pages_of(each.q_len)
+        made = traits.make_pass(Phase.PREFILL, each.q_len, pages * PAGE)
+        if pages * PAGE <= room:
+            passes += [made, scattered(made)] if pages - begin > 1 else [made]
+    return passes

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.allocator.compiled import compiled_with_arrays
 from bench.core.outcome import Phase
+from bench.engines.exllamav2.served import SERVE, Generator, pages_of
 from bench.engines.exllamav2.traits import HOLDS_SCORES, Traits
 from bench.scenarios.base import Act, Step
 from bench.scenarios.registry import scenario_of
@@ -36,12 +37,13 @@ def schedule(max_seq_len: int, traits: Traits) -> list[Pass]:
 
 def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
     """Every section of a case in arrays."""
-    scenario = scenario_of(traits.scenario)
+    scenario, work = scenario_of(traits.scenario), traits.work(max_seq_len)
+    generator = Generator(traits, pages_of(work.cache_size))
     distinct: list[Pass] = []
     which: list[NDArray[np.int64]] = []
     lengths: list[NDArray[np.int64]] = []
     never_ends = None
-    for step in scenario.steps(max_seq_len, scenario.simulated_pace):
+    for step in scenario.steps(work, scenario.simulated_pace):
         if step.act is Act.FILL and step.name is None:
             chunks = _chunks(step.tokens, traits.max_input_len, traits.max_attention_size if traits.is_chunked else 0)
             filled = int(chunks[-1, 1]) if len(chunks) else 0
@@ -55,7 +57,7 @@ def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
             lengths.append(chunks)
             distinct += [traits.make_pass(step.phase, int(q), int(k)) for q, k in chunks[firsts]]
         else:
-            passes = list(_passes(step, max_seq_len, traits))
+            passes = list(_passes(step, max_seq_len, traits, generator))
             which.append(np.arange(len(distinct), len(distinct) + len(passes)))
             lengths.append(np.array([(each.q_len, each.k_len) for each in passes], np.int64).reshape(-1, 2))
             distinct += passes
@@ -69,7 +71,7 @@ def chunk_count(tokens: int, traits: Traits) -> int:
     return len(_chunks(tokens, traits.max_input_len, traits.max_attention_size))
 
 
-def _passes(step: Step, max_seq_len: int, traits: Traits) -> Iterable[Pass]:
+def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) -> Iterable[Pass]:
     """What the engine makes of a step that is no prompt of any length. Lazy loading forwards a chunk as it goes."""
     if step.act is Act.LOAD:
         loading = min(traits.max_input_len, max_seq_len) if traits.lazy else 0
@@ -79,6 +81,10 @@ def _passes(step: Step, max_seq_len: int, traits: Traits) -> Iterable[Pass]:
         yield load
     elif step.act is Act.CACHE:
         yield Pass(Phase.CACHE, Phase.CACHE)
+    elif step.act is Act.SERVE:
+        yield Pass(Phase.CACHE, SERVE)
+    elif step.act in (Act.BEGIN, Act.GENERATE):
+        yield from generator.passes(step)
     elif step.act is Act.FILL:
         yield traits.make_pass(step.phase, step.tokens, step.tokens, step.name)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.core.case import Case
+from bench.core.case import DEFAULT_SCENARIO, Case
 from bench.engines.exllamav2 import samples
 from bench.engines.exllamav2.schedule import chunk_count, schedule_of
 from bench.engines.exllamav2.traits import Traits
@@ -54,14 +54,21 @@ class Setup(Traits):
         return self._asdict()
 
 
+def sequences(case: Case) -> dict[str, int]:
+    """The fields that say how many sequences a pass of a prompt has, and how many jobs a generator."""
+    is_served = case.scenario != DEFAULT_SCENARIO
+    return {"batch_size": 1 if is_served else case.batch_size, "jobs": case.batch_size if is_served else 1}
+
+
 def unread_setup(case: Case, attention: str) -> Setup:
     """The rules for `case` as far as they are known without the engine: of a dense model, without windows."""
     return Setup(
         lazy=case.lazy,
         max_input_len=case.max_input_len,
-        batch_size=case.batch_size,
+        **sequences(case),
         attention=attention,
         native_max_seq_len=case.max_seq_len,
         max_attention_size=case.max_attention_size,
         scenario=case.scenario,
+        cache_size=case.cache_size,
     )

@@ -32,6 +32,7 @@ SPEC = EngineSpec(
     default_head_bits=6,  # exllamav2/conversion/convert_exl2.py, -hb
     has_max_attention_size=True,
     context_step=1,
+    scenarios=("forward", "generator"),
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

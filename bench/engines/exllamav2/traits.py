@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from bench.core.case import DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
 from bench.core.outcome import Phase
+from bench.scenarios.base import Work
 from bench.trace.passes import Pass
 
 HOLDS_SCORES = ("sdpa", "matmul")  # the back ends for which the engine bounds queries times keys
@@ -19,6 +20,7 @@ class Traits(NamedTuple):
     `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
     the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
     the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
+    A generator has `jobs` at a time, each the one sequence of its prompt's passes, and `cache_size` as a `Case` has it.
     """
 
     lazy: bool
@@ -32,6 +34,23 @@ class Traits(NamedTuple):
     experts_per_token: int = 1
     max_attention_size: int = MAX_ATTENTION_SIZE
     scenario: str = DEFAULT_SCENARIO
+    jobs: int = 1
+    cache_size: int | None = None
+
+    def work(self, max_seq_len: int) -> Work:
+        """What a case of that length asks of its scenario."""
+        count = self.batch_size * self.jobs
+        return Work(max_seq_len, count, self.cache_size or max_seq_len * count)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it is the generator that makes the passes."""
+        return self.scenario != DEFAULT_SCENARIO
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether it has pages: with flash-attn alone."""
+        return self.is_served and self.attention == "flash"
 
     @property
     def is_chunked(self) -> bool:

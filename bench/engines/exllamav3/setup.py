@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.outcome import Phase
 from bench.engines.exllamav3 import chunks
-from bench.scenarios.base import Act, Step
-from bench.scenarios.fill import DECODE_TOKENS
+from bench.scenarios.base import Act, Step, Work
+from bench.scenarios.forward import DECODE_TOKENS
 from bench.scenarios.registry import scenario_of
 from bench.trace.passes import Pass, Schedule
 
@@ -49,7 +49,7 @@ class Setup(NamedTuple):
     def _all_passes(self, max_seq_len: int, is_made: Callable[[Step], bool]) -> list[Pass]:
         scenario = scenario_of(self.scenario)
         widths: set[int] = set()
-        steps = filter(is_made, scenario.steps(max_seq_len, scenario.simulated_pace))
+        steps = filter(is_made, scenario.steps(Work(max_seq_len, self.batch_size), scenario.simulated_pace))
         return [each for step in steps for each in self._passes(step, widths)]
 
     def _passes(self, step: Step, widths: set[int]) -> Iterator[Pass]:

@@ -26,6 +26,7 @@ SPEC = EngineSpec(
     default_head_bits=6,
     has_max_attention_size=False,
     context_step=256,  # exllamav3/constants.py, PAGE_SIZE; cache/fp16.py and cache/quant.py assert it
+    scenarios=("forward",),
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.core.columns import SETTING, label
+from bench.core.columns import SETTING, label, usual
 from bench.core.identity import key_of, known
 from bench.core.identity_columns import SettingColumns
 from bench.report.naming.cards import texts_of
@@ -37,6 +37,21 @@ def telling(lines: Sequence[SettingColumns], optional: Sequence[str], always: Se
             if len({key_of(line, (*always, *needed, name)) for line in lines}) > len(without):
                 needed.append(name)
     return [name for name in optional if name in needed]
+
+
+# Settings of a generator: all that is shown together may have them in common, and its title tells them then.
+_SERVED = ("scenario", "batch_size", "cache_size", "max_batch_size")
+
+
+def in_common(lines: Iterable[SettingColumns]) -> str:
+    """What all `lines` have that are run in an unusual scenario: `, scenario generator, batch_size 4`; else nothing."""
+    lines = list(lines)
+    values = {name: {known(line.get(name)) for line in lines} for name in _SERVED}
+    if not values["scenario"] - {None, usual("scenario")}:
+        return ""
+    told = {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+    words = [f"{label(name)} {plain_number(value)}" for name, value in told.items() if value not in (None, usual(name))]
+    return "".join(f", {each}" for each in words)
 
 
 class Axes:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity_columns import NamedColumns
+from bench.report.naming.axes import in_common
 from bench.report.naming.models import Names
 from bench.report.rows import memory_of, rows_of
 from bench.report.tables.card import CARD_AND_MODEL, CardTable
@@ -42,7 +43,8 @@ class Card(Generic[Table]):
         """What the panels have in common."""
         of = "" if self._models_vary else f"{self.tables[0].model} on "
         attention = "" if len(self._attentions) > 1 else f", {self.tables[0].attentions[0]} attention"
-        return f"{of}{self.tables[0].card}{attention}"
+        rows = [row for table in self.tables for row in table.rows]
+        return f"{of}{self.tables[0].card}{attention}{in_common(rows)}"
 
     @property
     def slug(self) -> str:

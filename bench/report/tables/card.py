@@ -16,7 +16,7 @@ from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import is_simulated
 from bench.core.identity_columns import IdentityColumns, NativeLength, RanAttention, SettingColumns
 from bench.report.naming import axes
-from bench.report.naming.axes import Axes
+from bench.report.naming.axes import Axes, in_common
 from bench.report.naming.models import Names
 from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
@@ -76,9 +76,9 @@ class CardTable(ABC, Generic[Row]):
 
     @property
     def title(self) -> str:
-        """The model, the card and its limit, and the attention where there is one alone."""
+        """The model, the card and its limit, and the attention and the scenario where there is one alone."""
         attention = f", {self.attentions[0]} attention" if len(self.attentions) == 1 else ""
-        return f"{self.model} on {self.card}{attention}"
+        return f"{self.model} on {self.card}{attention}{in_common(self.rows)}"
 
     @property
     def model(self) -> str:

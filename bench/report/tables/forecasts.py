@@ -18,7 +18,7 @@ from bench.core.identity import key_of
 from bench.core.outcome import Outcome
 from bench.engines.registry import titles
 from bench.report.forecasts import Expectation, ForecastRow, Gain
-from bench.report.naming.axes import OPTIONAL, Axes, how
+from bench.report.naming.axes import OPTIONAL, Axes, how, in_common
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import best_forecasts, rule
@@ -89,7 +89,8 @@ class ForecastTable:
         attention = (
             f", {first.identity['attention_requested']} attention" if len(asked) == 1 and asked != {"auto"} else ""
         )
-        return f"{self.names.model(first.identity)} on {self.names.card_title(first.identity)}{attention}: predicted"
+        where = f"{self.names.model(first.identity)} on {self.names.card_title(first.identity)}"
+        return f"{where}{attention}{in_common(row.identity for row in self.rows)}: predicted"
 
     @property
     def varying(self) -> list[str]:

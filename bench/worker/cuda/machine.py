@@ -14,6 +14,7 @@ from bench import nvml
 from bench.core.case import Case
 from bench.core.device import DeviceSpec
 from bench.engines.registry import engine_of
+from bench.scenarios.base import Pace
 from bench.worker.ballast import Ballast, reserve_all_but
 from bench.worker.cuda.card import CudaCard, read
 from bench.worker.cuda.workspaces import Workspaces
@@ -39,7 +40,7 @@ class CudaMachine:
         ballasts: Sequence[Ballast | None] = (),
     ) -> None:
         self._engine = engine
-        self.warm_up_tokens = engine_of(case.engine).warm_up_tokens
+        self.pace = Pace(engine_of(case.engine).warm_up_tokens, self.decode_tokens, case.repeats)
         self._foreign_processes = foreign_processes
         self._ballasts = ballasts or [None] * len(devices)
         self._switched_off: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bench.core.case import Case
 from bench.core.messages import CardFacts, Memory
+from bench.scenarios.base import Pace
 
 
 class Card(Protocol):
@@ -29,9 +30,8 @@ class Card(Protocol):
 class Machine(Protocol):
     """What the scenario asks of the cards under it together."""
 
-    # Tokens decoded before anything is measured, and in each measurement.
-    warm_up_tokens: int
-    decode_tokens: int
+    # How much is decoded, and how often it is timed.
+    pace: Pace
 
     @property
     def cards(self) -> Sequence[Card]:

@@ -74,6 +74,19 @@ class Session(Protocol):
     def decode(self, start: int, tokens: int, tell: Tell | None = None) -> None:
         """Decodes `tokens` tokens, one after the other, from where the cache holds `start`; logits go to the host."""
 
+    def serve(self) -> None:
+        """Makes the engine's generator over the model and its cache."""
+
+    def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
+        """Ends the jobs that run, and has the generator work on others until each has its first token.
+
+        Each has a prompt of `tokens` tokens, in which no two are alike, and room for `new_tokens`; tells how many are
+        in the cache.
+        """
+
+    def generate(self, tokens: int, tell: Tell | None = None) -> None:
+        """Lets the generator run until each job has so many tokens more; those that have no room for more end."""
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope."""
 

@@ -17,6 +17,7 @@ from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
 
 _MAX_HEAD_DIM = 256
 _NO_WINDOW = -1
+_PAGE = 256  # flash_api.cpp, mha_fwd_kvcache: pages are of a multiple of so many tokens
 
 
 class FlashAttention:
@@ -56,6 +57,44 @@ class FlashAttention:
         out = torch.empty_like(q)
         self.take_temporaries(_card_of(q), q.shape, k.shape, max(window_size), rng_bytes=(16,))
         return out[..., :head_dim]
+
+    def flash_attn_with_kvcache(
+        self,
+        q: torch.Tensor,
+        k_cache: torch.Tensor,
+        v_cache: torch.Tensor,
+        k: torch.Tensor | None = None,
+        v: torch.Tensor | None = None,
+        cache_seqlens: torch.Tensor | None = None,
+        block_table: torch.Tensor | None = None,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+    ) -> torch.Tensor:
+        """flash_attn.flash_attn_with_kvcache: q (batch, length, heads, dim), k_cache (pages, page, heads, dim).
+
+        The kernel reckons with as many keys as the block table (batch, pages) has room for, however many are there.
+        """
+        batch_size, q_len, num_heads, head_dim = q.shape
+        _, page, num_kv_heads, _ = k_cache.shape
+        if block_table is None or head_dim % 8:
+            raise NotImplementedError("not simulated: a cache without pages, or of heads that would be padded")
+        if page % _PAGE:
+            raise RuntimeError(f"Paged KV cache block size must be divisible by {_PAGE}")
+        if block_table.shape[0] != batch_size or (cache_seqlens is not None and cache_seqlens.shape != (batch_size,)):
+            raise RuntimeError("block_table and cache_seqlens must have a row for each sequence")
+        out = torch.empty_like(q)
+        card = _card_of(q)
+        call = flash.Call(
+            batch_size, q_len, num_heads, head_dim, block_table.shape[1] * page, num_kv_heads, max(window_size)
+        )
+        wanted = flash.kvcache_temporaries(*call, card.limits.num_sms)
+        if call.window >= 0:  # to mha_fwd, which looks at it later, a window that counts is shorter than the keys
+            call = call._replace(window=0)
+        held = [self._cuda.claim(card, size_bytes) for size_bytes in self._cuda.observer.attention(call, wanted)]
+        del held
+        return out
 
     def memory_efficient_attention(
         self,
@@ -101,7 +140,7 @@ def modules(flash: FlashAttention) -> dict[str, ModuleType]:
         __version__="2.8.3",
         flash_attn_func=flash.flash_attn_func,
         flash_attn_varlen_func=_unsupported,
-        flash_attn_with_kvcache=_unsupported,
+        flash_attn_with_kvcache=flash.flash_attn_with_kvcache,
     )
     xformers, ops, fmha = ModuleType("xformers"), ModuleType("xformers.ops"), ModuleType("xformers.ops.fmha")
     attn_bias = ModuleType("xformers.ops.fmha.attn_bias")

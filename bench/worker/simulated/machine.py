@@ -32,7 +32,7 @@ class SimulatedMachine:
     """The cards of one case. Each `DeviceSpec` says how large a card is and what a CUDA context takes of it."""
 
     def __init__(self, case: Case, engine: SimulatedEngine, devices: tuple[DeviceSpec, ...]) -> None:
-        self.warm_up_tokens, self.decode_tokens = scenario_of(case.scenario).simulated_pace
+        self.pace = scenario_of(case.scenario).simulated_pace
         self._engine = engine
         cublas = Cublas()
         self.cards = [

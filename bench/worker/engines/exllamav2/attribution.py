@@ -39,6 +39,7 @@ _BY_FUNCTION = {
     ("model.py", "load_autosplit_gen"): RESERVE,
     ("model.py", "forward_chunk"): LOGITS,
     ("model.py", "forward"): LOGITS,
+    ("dynamic.py", "__init__"): CACHE,  # pages to defragment the cache with
 }
 _BY_FILE = {
     "attn.py": ATTENTION,
@@ -57,7 +58,7 @@ _known: dict[CodeType, int] = {}
 
 def _classify(code: CodeType) -> int:
     folder, file = os.path.split(code.co_filename)
-    if os.path.basename(folder) != "exllamav2" or folder == _OUR_OWN:
+    if os.path.basename(folder) not in ("exllamav2", "generator") or folder == _OUR_OWN:
         return _UNKNOWN
     if code.co_name in ("load", "tp_split"):
         return WEIGHTS

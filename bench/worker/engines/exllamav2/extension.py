@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench.worker.engines.exllamav2.divided_extension import DividedExtension, Matrix
+from bench.worker.engines.exllamav2.sampling_extension import SamplingExtension
 from bench.worker.simulated.tensor import MAX_ELEMENTS_WITH_VALUES, SimulatedCuda, SimulatedTensor
 
 
@@ -27,7 +28,7 @@ class Extension:
 
     def module(self) -> ModuleType:
         module = ModuleType("exllamav2_ext")
-        for functions in (self, DividedExtension(self._cuda, self._matrices)):
+        for functions in (self, DividedExtension(self._cuda, self._matrices), SamplingExtension()):
             vars(module).update({name: getattr(functions, name) for name in dir(functions) if not name.startswith("_")})
         vars(module)["__getattr__"] = _missing
         return module

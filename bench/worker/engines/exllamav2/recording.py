@@ -9,7 +9,7 @@ from unittest import mock
 
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.core.split import Split, SplitBy
-from bench.engines.exllamav2.setup import Setup
+from bench.engines.exllamav2.setup import Setup, sequences
 from bench.trace.template import SHOWN_PERIODS
 from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
@@ -51,7 +51,7 @@ def _setup(case: Case, config: Any, attention: str) -> Setup:
     return Setup(
         lazy=case.lazy,
         max_input_len=case.max_input_len,
-        batch_size=case.batch_size,
+        **sequences(case),
         attention=attention,
         # Beyond the engine's default other tables may be made; what is recorded must show them.
         # A tokenizer's 10^30 for `no limit`, or 0, is no length.
@@ -62,6 +62,7 @@ def _setup(case: Case, config: Any, attention: str) -> Setup:
         experts_per_token=config.num_experts_per_token or 1,
         max_attention_size=case.max_attention_size,
         scenario=case.scenario,
+        cache_size=case.cache_size,
     )
 
 
@@ -118,7 +119,7 @@ def marked(listener: Listener, how: Beginning | Division | None = None) -> Itera
 
     def marked_forward_chunk(self: Any, **kwargs: Any) -> Any:
         q_len = kwargs["input_ids"].shape[1]
-        listener.enter(q_len, kwargs["cache"].current_seq_len + q_len)
+        listener.enter(q_len, _k_len(q_len, kwargs["cache"], kwargs.get("attn_params")))
         return forward_chunk(self, **kwargs)
 
     with (
@@ -127,6 +128,15 @@ def marked(listener: Listener, how: Beginning | Division | None = None) -> Itera
         mock.patch.object(ExLlamaV2, "forward_chunk", marked_forward_chunk),
     ):
         yield
+
+
+def _k_len(q_len: int, cache: Any, attn_params: Any) -> int:
+    """The keys that a pass reckons with: of a paged one, what its block table [sequences, pages] has room for."""
+    if attn_params is None:
+        return int(cache.current_seq_len) + q_len
+    if attn_params.paged:
+        return int(attn_params.block_index.shape[1]) * PAGE
+    return int(attn_params.past_len) + q_len
 
 
 def _scratch(model: Any) -> list[tuple[int, int]]:

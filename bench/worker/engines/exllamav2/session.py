@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
-from bench.core.case import Case
+from bench.core.case import DEFAULT_SCENARIO, Case
 from bench.core.outcome import Phase
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.schedule import endless
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass
 from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, divided_cache_class, read_back
+from bench.worker.engines.exllamav2.generator import Served, require_generator
 from bench.worker.engines.exllamav2.progress import telling_chunks
 from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
 from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_same_cards, require_tensor_parallel
@@ -39,7 +40,10 @@ class ExLlamaV2Session:
         self._config: Any = None
         self._model: Any = None
         self._cache: Any = None
-        self._ids = torch.zeros((case.batch_size, case.max_seq_len), dtype=torch.long)
+        self._served: Served | None = None
+        # A generator's jobs share the one sequence of its cache.
+        self._sequences = case.batch_size if case.scenario == DEFAULT_SCENARIO else 1
+        self._ids = torch.zeros((self._sequences, case.max_seq_len), dtype=torch.long)
 
     def open(self, directory: Path) -> Reading:
         """Reads ExLlamaV2Config and sets the lengths and the attention switches of the case."""
@@ -49,12 +53,14 @@ class ExLlamaV2Session:
         with refusals_explained():
             config = self._config = ExLlamaV2Config(str(directory))
         config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
-        config.max_batch_size = case.batch_size
+        config.max_batch_size = self._sequences
         config.max_input_len = case.max_input_len
         config.max_attention_size = case.max_attention_size
         attention = choose_attention(config, case.attention, self._machine)
         if reason := endless(case.max_seq_len, case.max_attention_size, attention):
             raise Unsupported(reason)
+        if case.scenario != DEFAULT_SCENARIO:
+            require_generator(case, config, attention)
         reading = read_back(config, attention)
         if self._is_split(SplitBy.TENSOR_PARALLEL):
             require_tensor_parallel(case, config, reading)
@@ -87,7 +93,7 @@ class ExLlamaV2Session:
             self._model.load_tp(
                 gpu_split or free_gib(),
                 callback=told,
-                expect_cache_tokens=case.max_seq_len * case.batch_size,
+                expect_cache_tokens=case.cache_tokens,
                 expect_cache_base=cache_class(case.cache),
             )
 
@@ -110,14 +116,32 @@ class ExLlamaV2Session:
                 tell(done, tokens)
             self._decode_one()
 
+    def serve(self) -> None:
+        """`ExLlamaV2DynamicGenerator`."""
+        self._served = Served(self._model, self._cache, self._case)
+
+    def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
+        """See `Served.begin`."""
+        self._running.begin(jobs, tokens, new_tokens, tell)
+
+    def generate(self, tokens: int, tell: Tell | None = None) -> None:
+        """See `Served.generate`."""
+        self._running.generate(tokens, tell)
+
+    @property
+    def _running(self) -> Served:
+        assert self._served is not None
+        return self._served
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """From the model's and the cache's own objects."""
         contexts = [context for context in self._model.device_context if context is not None]
         caches = getattr(self._cache, "caches", [self._cache])  # of a divided one, each card's
         temporary = [pair for cache in caches for pair in getattr(cache, "temp_tensors", {}).values()]
+        served = [] if self._served is None else self._served.resident_tensors()
         return {
             "weights": _weights(self._model),
-            "cache": [*self._cache.all_tensors(), *(tensor for pair in temporary for tensor in pair)],
+            "cache": [*self._cache.all_tensors(), *(tensor for pair in temporary for tensor in pair), *served],
             "scratch": [context.scratch for context in contexts],
             "rope": [
                 tensor
@@ -142,11 +166,14 @@ class ExLlamaV2Session:
 
     def forward(self, each: Pass) -> None:
         """One pass more; of a prefill one chunk, whether the engine would split it or not."""
+        if self._served is not None:
+            self._served.forward(each)
+            return
         self._cache.current_seq_len = each.k_len - each.q_len
         if each.phase == Phase.DECODE:
             self._decode_one()
         else:
-            ids = torch.zeros((self._case.batch_size, each.q_len), dtype=torch.long)
+            ids = torch.zeros((self._sequences, each.q_len), dtype=torch.long)
             self._model.forward_chunk(input_ids=ids, cache=self._cache, preprocess_only=True)
 
     def _decode_one(self) -> None:
@@ -162,7 +189,8 @@ class ExLlamaV2Session:
         make = cache_class(self._case.cache)
         if self._is_split(SplitBy.TENSOR_PARALLEL):
             make = functools.partial(divided_cache_class(), base=make)
-        return make(self._model, batch_size=self._case.batch_size, max_seq_len=self._case.max_seq_len, **how)
+        tokens = self._case.cache_tokens // self._sequences
+        return make(self._model, batch_size=self._sequences, max_seq_len=tokens, **how)
 
     def _telling(self, tokens: int, tell: Tell | None) -> AbstractContextManager[None]:
         return contextlib.nullcontext() if tell is None else telling_chunks(self._model, self._cache, tokens, tell)

@@ -89,6 +89,18 @@ class ExLlamaV3Session:
         assert self._passes is not None
         return self._passes
 
+    def serve(self) -> None:
+        """Raises `Unsupported`."""
+        raise Unsupported("exllamav3's generator is not run here; take scenario=forward")
+
+    def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
+        """There is no generator."""
+        self.serve()
+
+    def generate(self, tokens: int, tell: Tell | None = None) -> None:
+        """There is no generator."""
+        self.serve()
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """Weights with the slabs that they were cut from, keys and values with states, and what all layers share."""
         from exllamav3.util.tensor import g_tensor_cache

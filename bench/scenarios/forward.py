@@ -1,24 +1,25 @@
-"""The first scenario: load the model, make its cache, fill the context to the end, decode there and near its start."""
+"""By the engine's own forward pass: load, make the cache, fill the context, decode at its end and near its start."""
 
 from __future__ import annotations
 
 from bench.core.outcome import Phase
-from bench.scenarios.base import Act, Pace, Step
+from bench.scenarios.base import Act, Pace, Step, Work
 
 PROMPT_TOKENS = 16  # the short exchange that comes before anything is measured
 WARM_UP_TOKENS = 2
 DECODE_TOKENS = 4
 
 
-class Fill:
+class Forward:
     """See `bench.scenarios.base.Scenario`."""
 
-    name = "fill"
+    name = "forward"
     # Every decoded token allocates the same: a few show what a thousand would.
     simulated_pace = Pace(WARM_UP_TOKENS, DECODE_TOKENS)
 
-    def steps(self, max_seq_len: int, pace: Pace) -> list[Step]:
+    def steps(self, work: Work, pace: Pace) -> list[Step]:
         """`max_seq_len` must be more than `PROMPT_TOKENS`."""
+        max_seq_len = work.max_seq_len
         warm_up_tokens = min(pace.warm_up_tokens, max_seq_len - PROMPT_TOKENS)
         # As far on every card, however many tokens it decodes: what a prefill takes depends on its length.
         filled = max_seq_len - DECODE_TOKENS
@@ -34,4 +35,4 @@ class Fill:
         ]
 
 
-FILL = Fill()
+FORWARD = Forward()

@@ -1,0 +1,96 @@
+"""The passes that ExLlamaV2's dynamic generator makes of its jobs (generator/dynamic.py), paged and not.
+
+Pages that are free are given out in the order of their last use. As every job ends before the next ones begin, and no
+two prompts are alike, that order is always that of the pages' numbers, from some page on: a ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bench.core.case import PAGE
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.traits import Traits
+from bench.scenarios.base import Act, Step
+from bench.trace.passes import Pass
+
+SERVE = "serve"  # the kind of the section in which it is made
+
+
+def pages_of(tokens: int) -> int:
+    """How many pages hold so many tokens."""
+    return -(-tokens // PAGE)
+
+
+@dataclass
+class Generator:
+    """The generator's state between steps: the next page of the ring, and the jobs that run.
+
+    `firsts` are the first pages of the jobs, `held` the tokens of each job's sequence: all are equally long.
+    """
+
+    traits: Traits
+    pages: int
+    next_page: int = 0
+    firsts: list[int] = field(default_factory=list)
+    held: int = 0
+
+    def passes(self, step: Step) -> Iterator[Pass]:
+        """What the generator makes of a BEGIN or a GENERATE."""
+        if step.act is Act.BEGIN:
+            self._take_pages(step)
+            yield from self._prompts(step)
+            yield self._decode(step.phase, None if step.name is None else f"{step.name}_first")
+        else:
+            for done in range(step.tokens):
+                yield self._decode(step.phase, None if step.name is None else f"{step.name}_{done}")
+
+    def _take_pages(self, step: Step) -> None:
+        each = pages_of(step.tokens + step.new_tokens)
+        self.firsts = [(self.next_page + job * each) % self.pages for job in range(step.jobs)]
+        self.next_page = (self.next_page + step.jobs * each) % self.pages
+        self.held = step.tokens
+
+    def _prompts(self, step: Step) -> Iterator[Pass]:
+        """A chunk of each job in turn; of a prompt all but its last token, which comes with the first decoded one."""
+        begin, tokens = 0, step.tokens - 1
+        while begin < tokens:
+            end = begin + self.traits.max_input_len
+            end = min(end // PAGE * PAGE if self.traits.is_paged else end, tokens)
+            for first in self.firsts:
+                chunk = self._pass(Phase.PREFILL, first, begin, end - begin, step.name)
+                yield chunk._replace(phase=step.phase)
+            begin = end
+
+    def _decode(self, phase: str, name: str | None) -> Pass:
+        """A token of all jobs together."""
+        begin, jobs = self.held - 1, len(self.firsts)
+        self.held += 1
+        kind = name or (Phase.DECODE if jobs == 1 else f"{Phase.DECODE}_of_{jobs}")
+        return self._pass(Phase.DECODE, self.firsts[0], begin, 1, kind)._replace(phase=phase)
+
+    def _pass(self, phase: str, first: int, begin: int, q_len: int, name: str | None) -> Pass:
+        if not self.traits.is_paged:
+            return self.traits.make_pass(phase, q_len, begin + q_len, name)
+        k_len = pages_of(begin + q_len) * PAGE
+        each = self.traits.make_pass(phase, q_len, k_len, name)
+        return scattered(each) if self._wraps(first, begin, q_len) else each
+
+    def _wraps(self, first: int, begin: int, q_len: int) -> bool:
+        """Whether the tokens of a job lie on pages that do not follow each other: the last of the ring, and page 0."""
+        pages = range(begin // PAGE + 1, pages_of(begin + q_len))
+        return any((first + page) % self.pages == 0 for page in pages)
+
+
+_SCATTERED = "_scattered"
+
+
+def scattered(each: Pass) -> Pass:
+    """A pass over pages that do not follow each other: its keys and values are made apart, then put there."""
+    return each._replace(kind=each.kind + _SCATTERED)
+
+
+def is_scattered(each: Pass) -> bool:
+    """Whether it is one."""
+    return each.kind.endswith(_SCATTERED)

@@ -1,0 +1,80 @@
+"""As it is served: the engine's own generator over one cache, with jobs that fill it and decode together."""
+
+from __future__ import annotations
+
+from bench.core.case import PAGE
+from bench.core.outcome import Phase
+from bench.scenarios.base import Act, Pace, Step, Work
+
+PROMPT_TOKENS = 16  # of the short job before, after which the pages of the next are no longer in order
+WARM_UP_TOKENS = 2
+DECODE_TOKENS = 4
+_FIRST_TOKEN = 1  # a job has it when its prompt is done
+
+
+class Generator:
+    """See `bench.scenarios.base.Scenario`.
+
+    One job of `max_seq_len` tokens is worked off to its end, and then as many as `batch_size` says, which share the
+    cache. Where those are one job of that length, it is not done twice.
+    """
+
+    name = "generator"
+    simulated_pace = Pace(WARM_UP_TOKENS, DECODE_TOKENS)
+
+    def steps(self, work: Work, pace: Pace) -> list[Step]:
+        """`cache_size` must be a page for each job at least, and `max_seq_len` more than `PROMPT_TOKENS`."""
+        share = min(work.max_seq_len, work.cache_size // work.batch_size // PAGE * PAGE or work.cache_size)
+        room = share - PROMPT_TOKENS - _FIRST_TOKEN - work.draft_tokens
+        warm_up = max(1, min(pace.warm_up_tokens, room))
+        decoded = max(1, min(pace.decode_tokens, room // pace.repeats))
+        # As far on every card, however many tokens it decodes: what a prompt takes depends on its length.
+        few = max(1, min(DECODE_TOKENS, room))
+        steps = [
+            Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
+            Step(Phase.CACHE, Act.CACHE),
+            Step(Phase.CACHE, Act.SERVE),
+            *_job(work, PROMPT_TOKENS, warm_up, "prompt", "warm_up"),
+        ]
+        if work.batch_size > 1 and share < work.max_seq_len:
+            steps += _to_the_end(work, 1, work.max_seq_len, few)
+        if decoded * pace.repeats != few:
+            steps += _to_the_end(work, work.batch_size, share, few)
+        new_tokens = _FIRST_TOKEN + decoded * pace.repeats
+        filled, jobs = share - new_tokens - work.draft_tokens, work.batch_size
+        return [
+            *steps,
+            Step(
+                Phase.PREFILL,
+                Act.BEGIN,
+                tokens=filled,
+                timed_as="prefill_s",
+                counted_as="prefill_tokens",
+                jobs=jobs,
+                new_tokens=new_tokens,
+            ),
+            Step(Phase.DECODE, Act.GENERATE, filled, decoded, timed_as="decode_full_s", jobs=jobs),
+            Step(Phase.DECODE, Act.BEGIN, tokens=PROMPT_TOKENS, jobs=jobs, new_tokens=new_tokens),
+            Step(Phase.DECODE, Act.GENERATE, PROMPT_TOKENS, decoded, None, "decode_s", "decode_tokens", jobs),
+        ]
+
+
+def _to_the_end(work: Work, jobs: int, length: int, decoded: int) -> list[Step]:
+    """So many jobs that end with `length` tokens each."""
+    new_tokens = _FIRST_TOKEN + decoded
+    prompt = length - new_tokens - work.draft_tokens
+    return [
+        Step(Phase.PREFILL, Act.BEGIN, tokens=prompt, jobs=jobs, new_tokens=new_tokens),
+        Step(Phase.PREFILL, Act.GENERATE, prompt, decoded, jobs=jobs),
+    ]
+
+
+def _job(work: Work, prompt: int, decoded: int, name: str, decode_name: str) -> list[Step]:
+    """A job on its own, whose passes have kinds of their own."""
+    return [
+        Step(Phase.PREFILL, Act.BEGIN, tokens=prompt, name=name, new_tokens=_FIRST_TOKEN + decoded),
+        Step(Phase.PREFILL, Act.GENERATE, prompt, decoded, name=decode_name),
+    ]
+
+
+GENERATOR = Generator()

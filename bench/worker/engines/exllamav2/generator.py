@@ -1,0 +1,144 @@
+"""ExLlamaV2's dynamic generator with jobs whose text does not matter (generator/dynamic.py)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from bench.core.case import PAGE, Case
+from bench.core.outcome import Phase
+from bench.engines.exllamav2.served import is_scattered
+from bench.trace.passes import Pass
+from bench.worker.interfaces.engine import Tell, Unsupported
+
+_QUERIES = 8  # ExLlamaV2DynamicGenerator: max_q_size, the most tokens of a job in one pass
+_SEED = 1
+
+
+class Tokenizer:
+    """All that the generator asks of a tokenizer, where nobody reads the text: every token is one letter."""
+
+    eos_token_id = -1  # no token ends a job
+
+    def __init__(self, vocab_size: int) -> None:
+        self._vocab_size = vocab_size
+        self._pieces = ["x"] * vocab_size
+
+    def get_id_to_piece_list(self, include_special_tokens: bool = False) -> list[str]:
+        """The text of each token."""
+        return self._pieces
+
+    def get_vocab_size(self) -> int:
+        """The number of tokens."""
+        return self._vocab_size
+
+
+def is_paged(config: Any) -> bool:
+    """Whether the generator has a cache of pages: it does so by flash-attn alone."""
+    return not config.no_flash_attn
+
+
+def require_generator(case: Case, config: Any, attention: str) -> None:
+    """Raises `Unsupported` for what ExLlamaV2DynamicGenerator asserts not to be, and says what to give."""
+    queries = case.max_input_len
+    most = case.max_batch_size or queries // _QUERIES
+    if case.batch_size > 1 and attention != "flash":
+        raise Unsupported(
+            f"batch_size={case.batch_size} attention={attention}: without flash-attn ExLlamaV2's generator has no "
+            "pages, and takes one job at a time; give batch_size=1, or a card that flash-attn runs on"
+        )
+    if attention == "flash" and queries % PAGE:
+        raise Unsupported(
+            f"max_input_len={queries}: the generator's chunks are whole pages of {PAGE} tokens; give "
+            f"{queries // PAGE * PAGE or PAGE}"
+        )
+    if most * _QUERIES > queries:
+        raise Unsupported(
+            f"max_batch_size={most} max_input_len={queries}: the generator wants room for {_QUERIES} tokens of each "
+            f"job in a chunk; give max_input_len={-(-most * _QUERIES // PAGE) * PAGE}, or fewer jobs"
+        )
+    if case.batch_size > most:
+        raise Unsupported(
+            f"batch_size={case.batch_size}: with max_input_len={queries} the generator takes {most} jobs at a time; "
+            f"give max_batch_size={case.batch_size} and max_input_len={-(-case.batch_size * _QUERIES // PAGE) * PAGE}"
+        )
+
+
+class Served:
+    """A generator, and the jobs that were begun last."""
+
+    def __init__(self, model: Any, cache: Any, case: Case) -> None:
+        self._engine: Any = importlib.import_module("exllamav2.generator")
+        self._vocab_size = model.config.vocab_size
+        self._generator = self._engine.ExLlamaV2DynamicGenerator(
+            model,
+            cache,
+            Tokenizer(self._vocab_size),
+            max_batch_size=case.max_batch_size,
+            paged=is_paged(model.config),
+        )
+        self._jobs: list[Any] = []
+        self._random = torch.Generator().manual_seed(_SEED)
+
+    def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
+        """`enqueue` and `iterate`, with the sampling of ExLlamaV2Sampler.Settings as it is."""
+        generator = self._generator
+        if generator.num_remaining_jobs():
+            generator.clear_queue()
+        self._jobs = [
+            self._engine.ExLlamaV2DynamicJob(
+                # Prompts that were alike would share their pages.
+                input_ids=torch.randint(self._vocab_size, (1, tokens), generator=self._random),
+                max_new_tokens=new_tokens + generator.num_draft_tokens,  # a job ends so many before
+                gen_settings=self._engine.ExLlamaV2Sampler.Settings(),
+            )
+            for _ in range(jobs)
+        ]
+        generator.enqueue(self._jobs)
+        while any(job.new_tokens < 1 for job in self._jobs):
+            generator.iterate()
+            if tell is not None:
+                tell(sum(_held(job, tokens) for job in self._jobs), jobs * tokens)
+
+    def generate(self, tokens: int, tell: Tell | None = None) -> None:
+        """`iterate` until the last of the jobs has so many more, or has ended."""
+        wanted = [job.new_tokens + tokens for job in self._jobs]
+        for done in range(tokens):
+            if tell is not None:
+                tell(done, tokens)
+            if all(job.is_finished or job.new_tokens >= most for job, most in zip(self._jobs, wanted, strict=True)):
+                break
+            self._generator.iterate()
+
+    def forward(self, each: Pass) -> None:
+        """One pass more, as it makes them: a chunk of a prompt, or one token of a job."""
+        pages = torch.arange(-(-each.k_len // PAGE), dtype=torch.int32)
+        begin = each.k_len - each.q_len
+        if self._generator.paged:
+            begin = begin // PAGE * PAGE
+        if is_scattered(each):
+            pages = pages.roll(-1)
+        params = self._generator.get_paged_params(
+            1, pages.unsqueeze(0), torch.tensor([begin], dtype=torch.int32), each.q_len
+        )
+        is_decoded = each.phase == Phase.DECODE
+        made = self._generator.model.forward_chunk(
+            input_ids=torch.zeros((1, each.q_len), dtype=torch.long),
+            preprocess_only=not is_decoded,
+            attn_params=params,
+            cache=self._generator.cache,
+        )
+        if is_decoded:
+            self._generator.logits_pinned[:1, : each.q_len].copy_(made["logits"])
+
+    def resident_tensors(self) -> Iterable[Any]:
+        """The pages that it defragments its cache with."""
+        return (self._generator.defrag_buffer or {}).values()
+
+
+def _held(job: Any, tokens: int) -> int:
+    """How many tokens of a job's prompt are in the cache."""
+    return int(min(tokens, sum(sequence.kv_position for sequence in job.sequences)))

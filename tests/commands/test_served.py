@@ -1,0 +1,61 @@
+"""`scenario=generator` through the command line: certified, told in the row, and refused before the engine would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import Program
+
+CELL = ["model=tinyllama_1_1b", "device=rtx_4090", "bpw=4.0", "vram_limit=1200MiB"]
+
+
+def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL, "scenario=generator", "cache=FP16", "batch_size=8", f"results_dir={tmp_path}", "run_id=one"]
+    done = in_process("sweep", *asked)
+    assert done.returncode == 0, done.stderr
+    boundary = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").iloc[0]
+    assert boundary["scenario"] == "generator"
+    assert bool(boundary["certified"])
+    assert boundary["probes"] == 2
+    assert boundary["fits_at"] == boundary["predicted_fits_at"]
+    assert boundary["fails_at"] == boundary["fits_at"] + 256
+    cases = pd.read_parquet(tmp_path / "one" / "cases.parquet")
+    assert list(cases["cache_size"].isna()) == [True, True]  # max_seq_len for each of the jobs
+    assert "generator" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            ["cache_size=8192"],
+            "cache_size=8192: it is a generator's; scenario=forward has a cache of max_seq_len tokens",
+        ),
+        (["max_batch_size=2"], "max_batch_size=2: it is a generator's"),
+        (["scenario=generator", "cache_size=1000"], "whole pages of 256 tokens; give 768 or 1024"),
+        (["scenario=generator", "max_seq_len=1000"], "give 768 or 1024, or a cache_size"),
+        (["scenario=generator", "max_seq_len=2048", "cache_size=1k"], "give a cache_size of at least 2048"),
+        (["scenario=generator", "max_seq_len=512", "cache_size=1k", "batch_size=8"], "a cache_size of 2048 or more"),
+        (
+            ["scenario=generator", "max_seq_len=512", "batch_size=4", "max_batch_size=2"],
+            "a max_batch_size of at least 4",
+        ),
+        (["scenario=serve"], "scenario=serve: allowed are forward, generator"),
+        (["scenario=generator", "cache_size=zero"], "'zero' is not a number of tokens"),
+    ],
+)
+def test_what_does_not_go_together_ends_before_anything_is_run(in_process: Program, keys: list[str], told: str) -> None:
+    done = in_process("plan", *CELL, *keys)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_a_name_of_before_is_the_same_scenario(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL, "max_seq_len=256", f"results_dir={tmp_path}"]
+    assert in_process("sweep", *asked, "scenario=fill", "run_id=one").returncode == 0
+    assert pd.read_parquet(tmp_path / "one" / "cases.parquet")["scenario"][0] == "forward"
+    again = in_process("sweep", *asked, "run_id=two")
+    assert "1 of them stored already" in again.stderr

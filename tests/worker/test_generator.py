@@ -1,0 +1,159 @@
+"""The engine's own generator on a simulated card: its passes, what it takes, and that it is predicted to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.core.case import PAGE, Case
+from bench.engines.exllamav2.schedule import schedule
+from bench.engines.exllamav2.setup import Setup
+from bench.scenarios.registry import steps_of
+from bench.trace.replay import Replayer
+from bench.worker import recorder
+from bench.worker.interfaces.engine import Unsupported
+from tests.worker.conftest import Run, catalogue_case
+from tests.worker.predicted_and_simulated import (
+    case_of,
+    little_garbage,
+    predict,
+    simulate,
+    tensor_bytes_of,
+    trace_of,
+)
+
+MIB = 1 << 20
+KV_BYTES = 2 * 8 * 128 * 2  # keys and values of a token in a layer of Llama-3.1-8B, FP16
+FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
+SLIDING = {"sliding_window": 300}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast() -> Iterator[None]:
+    with little_garbage():
+        yield
+
+
+def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = None, **axes: Any) -> Case:
+    return case_of(architecture, layers, more, scenario="generator", **axes)
+
+
+@pytest.mark.parametrize(
+    ("search", "lengths"),
+    [
+        (served("LlamaForCausalLM"), (256, 1024, 1280, 2304)),
+        (served("LlamaForCausalLM", cache="Q4", batch_size=3), (256, 1792)),
+        (served("LlamaForCausalLM", cache="Q8", cache_size=4096, batch_size=5), (256, 1000, 4096)),
+        (served("LlamaForCausalLM", lazy=True, max_input_len=256), (512, 1280)),
+        (served("LlamaForCausalLM", attention="matmul"), (256, 2304)),
+        (served("Qwen2ForCausalLM", attention="sdpa", cache="Q6"), (1280,)),
+        (served("MistralForCausalLM", more=SLIDING, batch_size=2), (256, 1536)),
+        (served("Gemma2ForCausalLM", 11, SLIDING, batch_size=2), (1280,)),
+        (served("MixtralForCausalLM", 7, FOUR_EXPERTS), (1024,)),
+        (served("LlamaForCausalLM", bpw=16.0, head_bits=None, batch_size=2), (1280,)),
+        (served("LlamaForCausalLM", allocator="expandable", batch_size=2), (2304,)),
+    ],
+    ids=lambda value: (
+        "-".join(
+            str(each)
+            for each in (value.model.config["architectures"][0], value.cache, value.attention, value.batch_size)
+        )
+        if isinstance(value, Case)
+        else ""
+    ),
+)
+def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple[int, ...]) -> None:
+    trace = trace_of(search, layouts)
+    if search.bpw != 16.0:  # a width that was not recorded
+        search = replace(search, bpw=5.3)
+    replayer = Replayer(trace, tensor_bytes_of(search, layouts))
+    for length in lengths:
+        case = replace(search, max_seq_len=length)
+        need, _ = simulate(case, layouts)
+        assert predict(replayer, case) == need, length
+        for limit_bytes in (need.peak_reserved_bytes - 1, need.peak_allocated_bytes - 2 * MIB):
+            limited = replace(case, vram_limit_bytes=limit_bytes)
+            assert predict(replayer, limited) == simulate(limited, layouts)[0], (length, limit_bytes)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"max_seq_len": 2560},
+        {"max_seq_len": 1024, "cache_size": 8192},
+        {
+            "max_seq_len": 4096,
+            "cache_size": 4096,
+            "batch_size": 3,
+        },  # one job of the whole cache, then three that share it
+        {"max_seq_len": 768, "batch_size": 4},
+        {"max_seq_len": 2304, "attention": "matmul"},
+    ],
+    ids=str,
+)
+def test_a_cases_passes_are_those_of_the_engine(layouts: Path, axes: dict[str, Any]) -> None:
+    case = served("LlamaForCausalLM", 2, **{"attention": "flash", **axes})
+    sections = recorder.record(case, layouts).sections
+    setup = Setup(
+        False,
+        case.max_input_len,
+        1,
+        case.attention,
+        8192,
+        scenario=case.scenario,
+        jobs=case.batch_size,
+        cache_size=case.cache_size,
+    )
+    passes = schedule(case.max_seq_len, setup)
+    assert [(each.q_len, each.k_len) for each in passes] == [(s.q_len, s.k_len) for s in sections]
+    scattered = [each.kind for each in passes if each.kind.endswith("_scattered")]
+    # The last of the jobs that fill the whole cache has its last pages around its end, and is decoded with the others.
+    fills = case.attention == "flash" and case.cache_tokens == case.max_seq_len * case.batch_size
+    assert bool(scattered) == (fills or case.batch_size == 3)
+
+
+def test_what_it_takes_beside_the_forward_pass(run: Callable[[Case], Run]) -> None:
+    """K and V of a chunk on scattered pages, a page to defragment the cache with, and a block table."""
+    four = ("model=llama_3_1_8b", "model.config.num_hidden_layers=4", "max_seq_len=8192")
+    forward, generator = (run(catalogue_case(*four, f"scenario={name}")) for name in ("forward", "generator"))
+    more = {name: (generator.parts[name] or 0) - (forward.parts[name] or 0) for name in forward.parts}
+    page = PAGE * KV_BYTES // 2
+    assert more.pop("cache_bytes") == page  # keys and values are of one shape, and share it
+    assert 0 <= 2048 * KV_BYTES - more.pop("attention_bytes") <= 64 << 10  # the last chunk is five tokens shorter
+    assert set(more.values()) == {0}
+
+
+def test_jobs_share_the_cache_that_they_are_given(run: Callable[[Case], Run]) -> None:
+    four = ("model=llama_3_1_8b", "model.config.num_hidden_layers=4", "scenario=generator")
+    one = run(catalogue_case(*four, "max_seq_len=8192"))
+    shared = run(catalogue_case(*four, "max_seq_len=2048", "batch_size=4", "cache_size=8192"))
+    each = run(catalogue_case(*four, "max_seq_len=2048", "batch_size=4"))
+    assert one.parts["cache_bytes"] == shared.parts["cache_bytes"] == each.parts["cache_bytes"]
+    assert (one.parts["rope_bytes"] or 0) > (shared.parts["rope_bytes"] or 0)  # as long as one job
+
+
+def test_every_job_gets_its_tokens() -> None:
+    case = catalogue_case("model=llama_3_1_8b", "scenario=generator", "max_seq_len=1024", "batch_size=3")
+    steps = steps_of(case)
+    begun = [step for step in steps if step.new_tokens]
+    assert [step.jobs for step in begun] == [1, 3, 3]
+    assert begun[1].tokens + begun[1].new_tokens == 1024
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["batch_size=2", "attention=matmul"], "takes one job at a time; give batch_size=1"),
+        (["max_input_len=1000"], "whole pages of 256 tokens; give 768"),
+        (["batch_size=300"], "takes 256 jobs at a time; give max_batch_size=300 and max_input_len=2560"),
+        (["max_batch_size=300"], "give max_input_len=2560, or fewer jobs"),
+    ],
+)
+def test_what_the_generator_asserts_is_told_before(run: Callable[[Case], Run], overrides: list[str], told: str) -> None:
+    case = catalogue_case("model=llama_3_1_8b", "scenario=generator", "max_seq_len=4096", *overrides)
+    with pytest.raises(Unsupported, match=told):
+        run(case)
