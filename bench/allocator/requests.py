@@ -33,6 +33,16 @@ class Requests:
         """[requests, 5] of int64: what was asked, bytes, stream, part, and the request that made the block."""
         return np.array(self.asked, np.int64).reshape(-1, 5)
 
+    @property
+    def sizes(self) -> list[int]:
+        """The bytes of each block that was asked for, in order."""
+        return [size_bytes for op, size_bytes, *_ in self.asked if op == _MALLOC]
+
+    @property
+    def frees(self) -> bool:
+        """Whether anything was given back."""
+        return any(op != _MALLOC for op, *_ in self.asked)
+
 
 class NotingAllocator(CachingAllocator):
     """An allocator that notes what it is asked for between `start` and `stop`."""
@@ -51,9 +61,10 @@ class NotingAllocator(CachingAllocator):
         """Whether requests are noted now."""
         return self._noted is not None
 
-    def start(self) -> None:
-        """Begins to record requests; blocks that exist already are foreign to them."""
+    def start(self) -> Requests:
+        """Begins to record requests, in what is returned; blocks that exist already are foreign to them."""
         self._noted, self.makers = Requests(), {}
+        return self._noted
 
     def stop(self) -> Requests:
         """What was noted since `start`, which must have been called."""

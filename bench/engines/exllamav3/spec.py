@@ -48,16 +48,16 @@ SPEC = EngineSpec(
     decode_efficiency=None,
     unpacks_cache=False,  # its kernels read a quantised cache as it is (attention_fn/dispatch.py, _fns_qc)
     warm_up_tokens=256,  # assumed: its graphs are captured at the second call (libtorch/attention.cpp)
-    # CPU time with expandable segments, on a machine with others at work (docs/exllamav3.md has the cases).
+    # CPU time with expandable segments, on a machine with others at work, times the ratios of docs/exllamav3.md since.
     simulated_seconds=SimulatedSeconds(
-        load_layer=0.015,
-        load_unquantised_layer=0.012,
-        load_expert=0.0023,
-        chunk_layer={"triton": 0.0024},
+        load_layer=0.0095,
+        load_unquantised_layer=0.006,
+        load_expert=0.00124,
+        chunk_layer={"triton": 0.00022},
         unquantised_chunk_layer=0.0,
-        decode_layer=0.0011,
+        decode_layer=0.0008,
         expert=0.004,
-        repeated_expert=0.00009,
+        repeated_expert=0.00001,
     ),
     oom_texts=(
         r"Insufficient VRAM in split for model and cache",  # exllamav3/model/model_ls.py and model_tp_alloc.py

@@ -29,9 +29,7 @@ def _to_copy(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     non_blocking = kwargs.get("non_blocking", False)
     if type(source) is not SimulatedTensor:
         if not is_cuda_device(device):
-            if kwargs.get("dtype") is torch.float16 and source.dtype in (torch.bfloat16, torch.float32):
-                return _cast_weights(func, args, kwargs)
-            return func(*args, **kwargs)
+            return _cast_on_host(func, args, kwargs, kwargs.get("dtype"))
         dtype = kwargs.get("dtype") or source.dtype
         values = source.to(dtype).clone() if source.numel() <= MAX_ELEMENTS_WITH_VALUES else None
         meta = torch.empty_like(source, device="meta", dtype=dtype)
@@ -55,13 +53,22 @@ def _to_copy(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     return host
 
 
-def _cast_weights(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    """To FP16 on the host, as weights are that stay there: of a large one nobody reads the values."""
+def _to_dtype(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """`aten.to.dtype`, which arrives whole in inference mode."""
+    if type(args[0]) is SimulatedTensor:
+        return cuda.run_composite(func, args, kwargs)
+    dtype = args[1] if len(args) > 1 else kwargs.get("dtype")
+    return _cast_on_host(func, args, kwargs, dtype)
+
+
+def _cast_on_host(func: Any, args: Any, kwargs: Any, dtype: torch.dtype | None) -> torch.Tensor:
+    """Weights that stay there, or what was looked up in them, in another type: of many nobody reads the values."""
     source = args[0]
-    if source.numel() <= MAX_ELEMENTS_WITH_VALUES or not source.is_contiguous():
-        cast: torch.Tensor = func(*args, **kwargs)
-        return cast
-    return lazy_zeros(source.shape, torch.float16)
+    is_cast = dtype is not None and dtype != source.dtype and dtype.is_floating_point and source.is_floating_point()
+    if dtype is not None and is_cast and source.numel() > MAX_ELEMENTS_WITH_VALUES and source.is_contiguous():
+        return lazy_zeros(source.shape, dtype)
+    kept: torch.Tensor = func(*args, **kwargs)
+    return kept
 
 
 def _copy_(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
@@ -170,6 +177,7 @@ def _empty_like(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
 
 RULES: dict[Any, Any] = {
     aten._to_copy.default: _to_copy,
+    aten.to.dtype: _to_dtype,
     aten.copy_.default: _copy_,
     aten.clone.default: _clone,
     aten.empty.memory_format: _empty,

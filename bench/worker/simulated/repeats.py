@@ -108,6 +108,24 @@ class Repeats:
                 self._seen[key] = Seen(requests, results, same, about)
 
 
+def can_note(card: SimulatedCard) -> bool:
+    """Whether work on the card may be noted, or repeated, now."""
+    return _notes(card) is not None
+
+
+@contextmanager
+def noted_requests(card: SimulatedCard) -> Iterator[Requests | None]:
+    """What is asked for meanwhile, complete at the end of the block; None where nothing can be noted."""
+    allocator = _notes(card)
+    if allocator is None:
+        yield None
+        return
+    try:
+        yield allocator.start()
+    finally:
+        allocator.stop()
+
+
 def _notes(card: SimulatedCard) -> NotingAllocator | None:
     """The allocator, where it can note what it is asked for: not amid other notes, nor while a case is recorded."""
     allocator = card.allocator

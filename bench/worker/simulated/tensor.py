@@ -222,7 +222,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if special is not None:
             return lambda func, args, kwargs: special(self, func, args, kwargs)
         if func._can_decompose():
-            return self._run_composite
+            return self.run_composite
         infos = [r.alias_info for r in func._schema.returns]
         if any(info is not None and info.is_write for info in infos):
             return self._run_in_place
@@ -230,7 +230,8 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._run_view
         return self.run
 
-    def _run_composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator that consists of others."""
         if self.card_of(args, kwargs) is None:
             return func(*args, **kwargs)
         # Under inference mode a composite arrives whole: take it apart with this mode on, to see its temporaries. The

@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.core.case import Case
 from bench.trace.template import SHOWN_PERIODS
+from bench.worker.engines.exllamav3.kinds import Kinds
 from bench.worker.engines.exllamav3.readable import read_model
-from bench.worker.engines.exllamav3.shortcuts import signature
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer")
 _LONGEST_PERIOD = 6  # Gemma-3's
@@ -19,7 +19,8 @@ def shallow(case: Case, model: Any) -> tuple[Case, int, int]:
 
     `model` is exllamav3's, of config.json alone. A checkpoint that is there has all its layers.
     """
-    layers = _signatures(model)
+    kinds = Kinds()
+    layers = _kinds_of_layers(model, kinds)
     depth = len(layers)
     whole = case, depth, 1
     if case.model.has_weights:
@@ -33,14 +34,14 @@ def shallow(case: Case, model: Any) -> tuple[Case, int, int]:
         return whole
     config = _with_layers(case.model.config, num_layers, depth)
     fewer = dataclasses.replace(case.model, config=config, fingerprint=f"{case.model.fingerprint}-{num_layers}")
-    if _signatures(read_model(config)) != layers[:num_layers]:
+    if _kinds_of_layers(read_model(config), kinds) != layers[:num_layers]:
         return whole
     return dataclasses.replace(case, model=fewer), num_layers, period
 
 
-def _signatures(model: Any) -> list[Any]:
+def _kinds_of_layers(model: Any, kinds: Kinds) -> list[int]:
     """How each layer is configured, in order."""
-    return [signature(module) for module in model.modules if module.layer_idx is not None]
+    return [kinds.of(module) for module in model.modules if module.layer_idx is not None]
 
 
 def _with_layers(config: dict[str, Any], num_layers: int, depth: int) -> dict[str, Any]:

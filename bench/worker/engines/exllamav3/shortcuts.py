@@ -1,4 +1,4 @@
-"""Where the engine repeats itself so often that its own code is not run for each layer: attention, MLPs and RoPE.
+"""Where the engine repeats itself so often that its own code is not run for each: layers, matrices and RoPE.
 
 What such a module asks for depends on shapes, on how it is configured, and on what the cache holds: all of that is in
 the keys. Where two layers of a pass have asked for the same, one after the other, and kept nothing but their result,
@@ -8,7 +8,6 @@ the others do (`repeats.py`).
 from __future__ import annotations
 
 import importlib
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,10 +15,13 @@ from unittest import mock
 
 import torch
 
+from bench.worker.engines.exllamav3.kinds import Kinds
+from bench.worker.engines.exllamav3.repeated_matrices import repeated_matrices
 from bench.worker.simulated.repeats import Repeats
 from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
 
 _MODULES = (
+    ("exllamav3.modules.transformer", "TransformerBlock"),
     ("exllamav3.modules.attn", "Attention"),
     ("exllamav3.modules.sliding_attn", "SlidingAttention"),
     ("exllamav3.modules.mla_attn", "MLAttention"),
@@ -28,25 +30,21 @@ _MODULES = (
     ("exllamav3.modules.mlp", "MLP"),
     ("exllamav3.modules.block_sparse_mlp", "BlockSparseMLP"),
 )
-_NAMES = frozenset({"layer_idx"})  # which layer it is says nothing of what it does
-_PLAIN = (bool, int, float, type(None), torch.dtype)
 
 
 @contextmanager
 def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
     """While it lasts, a layer's modules are done by their requests where they repeat."""
     repeats = Repeats()
-    signatures: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+    kinds = Kinds()
 
-    def once(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def once(forward: Callable[..., Any], is_block: bool) -> Callable[..., Any]:
         def forward_once(self: Any, x: Any, params: Any = None, *args: Any, **kwargs: Any) -> Any:
             passed = None if args or kwargs or type(x) is not SimulatedTensor else _pass(params)
-            if passed is None:
+            if passed is None or (is_block and not _is_plain(self, params)):
                 return forward(self, x, params, *args, **kwargs)
-            if self not in signatures:
-                signatures[self] = signature(self)
-            key = signatures[self], passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
-            return repeats.once(x.card, key, lambda: forward(self, x, params))
+            key = kinds.of(self), passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
+            return repeats.once(x.card, key, lambda: forward(self, x, params), x)
 
         return forward_once
 
@@ -66,11 +64,18 @@ def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
             tell(tensors, {name: each for name, each in vars(self).items() if name not in tensors})
 
     with ExitStack() as stack:
+        stack.enter_context(repeated_matrices(cuda))
         stack.enter_context(mock.patch.object(rope, "__init__", make_rope_once))
         for module, name in _MODULES:
             kind = getattr(importlib.import_module(module), name)
-            stack.enter_context(mock.patch.object(kind, "forward", once(kind.forward)))
+            stack.enter_context(mock.patch.object(kind, "forward", once(kind.forward, name == "TransformerBlock")))
         yield
+
+
+def _is_plain(block: Any, params: Any) -> bool:
+    """Whether a whole layer leaves nothing but its result: in decoding it may leave a sum to the next one."""
+    left = "resid_defer" in params or "resid_pending" in params or "hc_pending" in params
+    return not (left or block.attn_hc or block.mlp_hc or params.get("export_state_layers"))
 
 
 def _pass(params: Any) -> Any:
@@ -87,24 +92,3 @@ def _pass(params: Any) -> Any:
         bool(params.get("recurrent_history")),
         len(params.get("recurrent_states") or ()),
     )
-
-
-def signature(module: Any) -> Any:
-    """How a module and its parts are configured: all plain values, and the shapes and types of tensors."""
-    own = module.key
-    found = []
-    for part in module:
-        for holder in (part, getattr(part, "inner", None)):
-            if holder is not None:
-                values = sorted((name, _value(each, own)) for name, each in vars(holder).items() if name not in _NAMES)
-                found.append((type(holder).__name__, str(values)))
-    return tuple(found)
-
-
-def _value(value: Any, own: str) -> str:
-    """A value as far as it may matter; the names of layers do not."""
-    if isinstance(value, torch.Tensor):
-        return f"{tuple(value.shape)} {value.dtype}"
-    if isinstance(value, str):
-        return value.replace(own, "")
-    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__

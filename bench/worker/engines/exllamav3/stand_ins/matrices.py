@@ -32,6 +32,14 @@ class Matrix:
         self._buffers = buffers
         self._kept = trellis, suh, svh, bias, xh  # the C++ holds them, and so their memory
 
+    def like(
+        self, trellis: torch.Tensor, suh: torch.Tensor, svh: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> Matrix:
+        """Another with tensors of the same shapes."""
+        other = object.__new__(Matrix)
+        vars(other).update(vars(self), _kept=(trellis, suh, svh, bias, self._kept[-1]))
+        return other
+
     def run_alloc(self, x: torch.Tensor, out_features: int, output_fp32: bool) -> torch.Tensor:
         """The product [..., out_features] of rows [..., inputs]."""
         check(x.shape[-1] == self.inputs and out_features == self.outputs, "run_alloc", x, out_features)
