@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise, product
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from bench.allocator.limits import Limits, MachineLimits
 from bench.trace.card_programs import SplitReplay
 from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer, Placement
+from bench.trace.replay import OfTrace
 from bench.trace.split import SplitTrace
 
 _STEP_BYTES = 16 << 20  # about the smallest module that makes a difference
@@ -50,25 +51,16 @@ class Chosen(NamedTuple):
     replay: SplitReplay
 
 
-class BestReplayer:
+class BestReplayer(OfTrace):
     """One search, ready to be replayed at any length on any cards: see `bench.trace.replay.Replayer`."""
 
     def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int], divisions: Divisions) -> None:
+        super().__init__(trace.first)
         self.placed = PlacedReplayer(trace, tensor_bytes, lambda length, has_room: None)
         self.divisions = divisions
         self._allocated: dict[tuple[int, int, int, Limits], float] = {}
         self._chosen: dict[tuple[int, MachineLimits], Chosen] = {}
         self._needed: dict[int, int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self.placed.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self.placed.reading
 
     def lengths_alike(self, lengths: Sequence[int], limits: MachineLimits) -> None:
         """A longer one takes no less, whatever `lengths` are: each has the division that is best for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from bench.trace import sections
 from bench.trace.layers import Layers, layers_of, unlike_layers_of
 from bench.trace.parametric import Sections, concatenated
 from bench.trace.passes import NoPrediction
-from bench.trace.replay import CardReplay, Replay, outcome_of
+from bench.trace.replay import CardReplay, OfTrace, Replay, outcome_of
 from bench.trace.split import BEGINNING, CardTemplates, Place, SplitTrace, Stretch
 from bench.trace.template import NUM_COLUMNS, STREAM, Array
 
@@ -141,23 +141,14 @@ def outcome_of_cards(
     )
 
 
-class CardsReplayer:
+class CardsReplayer(OfTrace):
     """What is the same however cards are filled; `replay` is not."""
 
     def __init__(self, trace: SplitTrace, tensor_bytes: Mapping[str, int]) -> None:
+        super().__init__(trace.first)
         self._trace = trace
         self._programs = CardPrograms(trace, tensor_bytes)
         self._needed: dict[int, int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self._trace.first.setup.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self._trace.first.reading
 
     def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
         """About what PyTorch must hold at that length, on any cards; remembered."""

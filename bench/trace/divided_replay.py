@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from bench.trace.divided import PartsOfCards, divided
 from bench.trace.parametric import ParametricTrace, Sections
 from bench.trace.passes import NoPrediction
 from bench.trace.recording import Size
-from bench.trace.replay import card_of
+from bench.trace.replay import OfTrace, card_of
 from bench.trace.split import BEGINNING, SplitTrace, Stretch, card_name
 from bench.trace.template import DENOMINATOR, Array
 
@@ -40,7 +40,7 @@ class Division(NamedTuple):
 Dividing = Callable[[int, MachineLimits], Division]
 
 
-class DividedReplayer:
+class DividedReplayer(OfTrace):
     """One search, ready to be replayed at any length on any cards: see `bench.trace.replay.Replayer`."""
 
     def __init__(
@@ -55,24 +55,15 @@ class DividedReplayer:
         Raises `NoPrediction` where the checkpoint lacks a tensor.
         """
         assert trace.split_sizes is not None
-        self._first = trace.first
+        super().__init__(trace.first)
+        self._depth = trace.first.depth
         self._divide = divide
         self._cannot_run = cannot_run
-        self._recorded: Sequence[PartsOfCards] = trace.split_sizes["divisions"]
+        self._divisions: Sequence[PartsOfCards] = trace.split_sizes["divisions"]
         count = len(trace.beginnings)
         self._cards = [_Card(trace.beginnings[card_name(number)], tensor_bytes) for number in range(count)]
         self._events = lru_cache(_KEPT_PROGRAMS)(self._divided_events)
         self._needed: dict[tuple[int, MachineLimits], int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self._first.setup.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self._first.reading
 
     def lengths_alike(self, lengths: Sequence[int], limits: MachineLimits) -> list[Sequence[int]]:
         """Of `lengths`, those that follow one another and have the same division: a longer one takes no less."""
@@ -102,7 +93,7 @@ class DividedReplayer:
                 failed = min(failed or (step, number), (step, number))
             cards.append(Loaded(_ALL, state))
         phase, failed_on = (None, None) if failed is None else (phases[failed[0]], failed[1])
-        return outcome_of_cards(cards, [self._first.depth] * len(cards), phase, failed_on)
+        return outcome_of_cards(cards, [self._depth] * len(cards), phase, failed_on)
 
     def needed_bytes(self, max_seq_len: int, limits: MachineLimits) -> int:
         """About what PyTorch must hold at that length on these cards; remembered."""
@@ -112,11 +103,11 @@ class DividedReplayer:
         return self._needed[key]
 
     def _divided_events(self, number: int, parts: PartsOfCards) -> Array:
-        return divided(self._cards[number].events, self._recorded[0], parts)
+        return divided(self._cards[number].events, self._divisions[0], parts)
 
     def _require_shown(self, division: Division) -> None:
         """A part that was the same in all recordings is known at that size alone."""
-        recorded = np.array([np.ravel(parts) for parts in self._recorded], np.int64)
+        recorded = np.array([np.ravel(parts) for parts in self._divisions], np.int64)
         wanted = np.array(np.ravel(division.parts), np.int64)
         if np.any((wanted != recorded[0]) & np.all(recorded == recorded[0], axis=0)):
             raise NoPrediction("no recording shows how its allocations follow a part of some card")

@@ -104,11 +104,29 @@ class _Stage(NamedTuple):
         return copied
 
 
-class Replayer:
+class OfTrace:
+    """What any replayer tells of what was recorded; of several cards that is the trace of the first."""
+
+    def __init__(self, recorded: ParametricTrace) -> None:
+        self._recorded = recorded
+
+    @property
+    def attention(self) -> str:
+        """The back end that runs."""
+        return self._recorded.setup.attention
+
+    @property
+    def reading(self) -> dict[str, Any] | None:
+        """What the engine made of config.json, in plain values."""
+        return self._recorded.reading
+
+
+class Replayer(OfTrace):
     """One search, ready to be replayed at any length on any card: a trace and the sizes of a checkpoint's tensors."""
 
     def __init__(self, trace: ParametricTrace, tensor_bytes: Mapping[str, int]) -> None:
         """Raises `NoPrediction` where the checkpoint lacks a tensor that the trace loads."""
+        super().__init__(trace)
         self._trace = trace.deepened()
         events, _ = self._trace.all_events
         self._layers = self._trace.layers
@@ -127,16 +145,6 @@ class Replayer:
         self._plans: dict[int, _Plan] = {}
         self._beginnings: dict[tuple[int, int, bool, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
-
-    @property
-    def attention(self) -> str:
-        """The back end that runs."""
-        return self._trace.setup.attention
-
-    @property
-    def reading(self) -> dict[str, Any] | None:
-        """What the engine made of config.json, in plain values."""
-        return self._trace.reading
 
     def replay(self, max_seq_len: int, limits: Limits, endless: bool = False) -> Replay:
         """The case at `max_seq_len` on a card, or on an endless one of its kind.
