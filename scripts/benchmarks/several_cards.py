@@ -59,7 +59,8 @@ DIVIDED = {
     "qwen2_5_14b": (17, 32768),
     "qwen2_5_7b": (15, 32768),
 }
-EXPERTS = {"mixtral_8x7b": (10, 8192), "qwen3_30b_a3b": (8, 8192)}
+# Deeper, as a last card with two to four whole layers is not predicted.
+EXPERTS = {"mixtral_8x7b": (16, 8192), "qwen3_30b_a3b": (20, 8192)}
 ALTERNATING = {"gemma_2_9b": (16, 8192), "gemma_3_12b": (19, 8192)}
 OF_LAYERS = {"dense": MODELS, "experts": EXPERTS, "alternating": ALTERNATING}
 LAYOUTS = Path(tempfile.mkdtemp())
@@ -221,6 +222,7 @@ def main() -> None:
         "--split", choices=[by.value for by in SplitBy], default=SplitBy.AUTO.value, help="how the model is split"
     )
     parser.add_argument("--layers", choices=list(OF_LAYERS), default="dense", help="what the models are made of")
+    parser.add_argument("--model", choices=list({**MODELS, **DIVIDED, **EXPERTS, **ALTERNATING}), help="one alone")
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
@@ -231,6 +233,10 @@ def main() -> None:
     predicting = running = 0.0
     by = SplitBy(arguments.split)
     models = DIVIDED if by is SplitBy.TENSOR_PARALLEL else OF_LAYERS[arguments.layers]
+    if arguments.model is not None:
+        models = {name: shape for name, shape in models.items() if name == arguments.model}
+    if not models:
+        parser.error(f"{arguments.model} is none of these models: see --split and --layers")
     recordings = [
         (chosen.choice(list(models)), chosen.choice((512, 2048)), chosen.choice((2, 2, 3)), recorded_as)
         for recorded_as in ("FP16", "Q6") * (arguments.recordings // 2)
