@@ -28,11 +28,22 @@ _WINDOWED = {
     "query_pre_attn_scalar": 128,
     "rope_local_base_freq": 1e4,
 }
+# Norms of all heads together: decoded tokens are no graph, and the keys of few tokens are shared out among few blocks.
+_EAGER = {
+    "architectures": ["Olmo3ForCausalLM"],
+    "sliding_window": 1024,
+    "layer_types": [*["sliding_attention"] * 3, "full_attention"] * 3,
+    "num_hidden_layers": 12,
+}
+# No RoPE, and norms nonetheless, in every fourth layer.
+_WITHOUT_POSITIONS = {**_EAGER, "architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}
 # Bits that differ from layer to layer, and more layers than a recording shows; keys that are unpacked in two pieces.
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "mixed bits and windows": (_WINDOWED, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
+    "no graphs": (_EAGER, {"cache": "Q6", "head_bits": 8}, (4096, 6400)),
 }
+THOROUGH = {"no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448))}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +53,7 @@ def fast() -> Iterator[None]:
 
 
 def _case(config: dict[str, Any], **axes: Any) -> Case:
-    told = {**DENSE, "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 6, **config}
+    told = {**DENSE, "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 6, "hidden_act": "silu", **config}
     return made_up_case(told, total_bytes=ENDLESS_BYTES, engine="exllamav3", **axes)
 
 
@@ -55,9 +66,9 @@ def _replayer(case: Case, layouts: Path) -> Replayer:
     return Replayer(rules.with_loading(trace.deepened(), recorder.make_loading(case, layouts)), {})
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", [*SEARCHES, *(pytest.param(name, marks=pytest.mark.thorough) for name in THOROUGH)])
 def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path) -> None:
-    config, axes, lengths = SEARCHES[name]
+    config, axes, lengths = {**SEARCHES, **THOROUGH}[name]
     search = _case(config, **axes)
     replayer = _replayer(search, layouts)
     for length in lengths:
@@ -77,6 +88,20 @@ def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path)
         assert predict(replayer, limited) == simulate(limited, layouts)[0]
         ends.add(predict(replayer, limited).failed_in)
     assert {None, "load", "prefill"} <= ends
+
+
+def test_a_process_that_has_simulated_a_card_does_the_same_on_the_next(layouts: Path) -> None:
+    """What the engine keeps for the life of a process, such as tiles that it has picked, begins anew."""
+    case = _case(_EAGER, max_seq_len=768)
+    first, second = (recorder.record(case, layouts, None, apart=True) for _ in range(2))
+    assert [section.events for section in first.sections] == [section.events for section in second.sections]
+
+
+def test_short_tables_outside_of_graphs_are_no_wrong_number(layouts: Path) -> None:
+    """Their keys are shared out among fewer blocks, by how many there are."""
+    search = _case(_EAGER)
+    with pytest.raises(NoPrediction, match="no recording shows a prefill of 16 tokens"):
+        predict(_replayer(search, layouts), replace(search, max_seq_len=2048))
 
 
 def test_experts_are_no_wrong_number(layouts: Path) -> None:

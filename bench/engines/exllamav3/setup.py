@@ -21,13 +21,16 @@ from bench.trace.passes import Pass, Schedule
 # once (_qc_staging_pages).
 _SPLIT_TOKENS = 8192
 _STAGED_TOKENS = 256 * PAGE
+_FEW_ROWS = 16  # that are worked off as decoded tokens are (paged_attn_triton_decode)
 _TABLE_TOKENS = 16 * PAGE  # what a column of pages more in the tables of a decoding batch stands for
 
 
 class Setup(NamedTuple):
     """See `bench.trace.passes.Setup`. `longest` is the most tokens that a search goes to.
 
-    A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone.
+    A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone. Where
+    layers decode outside of graphs, keys are shared out among more blocks the more tokens the tables have room for, up
+    to `shared_tokens`; 0 where none do.
     """
 
     attention: str
@@ -36,6 +39,7 @@ class Setup(NamedTuple):
     longest: int
     quantised_cache: bool
     scenario: str = DEFAULT_SCENARIO
+    shared_tokens: int = 0
 
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length in tokens."""
@@ -50,9 +54,9 @@ class Setup(NamedTuple):
         scenario = scenario_of(self.scenario)
         widths: set[int] = set()
         steps = filter(is_made, scenario.steps(Work(max_seq_len, self.batch_size), scenario.simulated_pace))
-        return [each for step in steps for each in self._passes(step, widths)]
+        return [each for step in steps for each in self._passes(step, widths, max_seq_len)]
 
-    def _passes(self, step: Step, widths: set[int]) -> Iterator[Pass]:
+    def _passes(self, step: Step, widths: set[int], max_seq_len: int) -> Iterator[Pass]:
         """What the engine makes of a step; `widths` are those of the tables that it has made by then."""
         if step.act is Act.LOAD:
             yield Pass(Phase.LOAD, Phase.LOAD)
@@ -62,6 +66,8 @@ class Setup(NamedTuple):
             for sequence in range(self.batch_size):
                 for start, end in chunks.chunks(step.tokens, self.max_input_len, recurrent=False):
                     name = None if step.name is None else f"{step.name}_{min(sequence, 1)}"
+                    if name is not None and end - start <= _FEW_ROWS:
+                        name += self._shared(max_seq_len)
                     yield self.prefill(step.phase, end - start, end, name)
         else:
             for done in range(step.tokens):
@@ -70,7 +76,11 @@ class Setup(NamedTuple):
                 if step.name is None and k_len not in widths:
                     kind += "_in_wider_tables"
                 widths.add(k_len)
-                yield Pass(step.phase, kind, 1, k_len)
+                yield Pass(step.phase, kind + self._shared(k_len), 1, k_len)
+
+    def _shared(self, table: int) -> str:
+        """What is told of a kind whose keys are not shared out among all blocks yet, in tables of so many tokens."""
+        return f"_in_tables_of_{table}" if table < self.shared_tokens else ""
 
     def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None) -> Pass:
         """A chunk of a prompt. Of a kind are those that are as long, and read the keys in the same way."""
@@ -89,11 +99,18 @@ class Setup(NamedTuple):
         """The lengths in tokens at which a case is recorded to its end."""
         longest = max(self.longest if self.quantised_cache else 0, _SPLIT_TOKENS + 2 * self.max_input_len)
         pages = -(-longest // PAGE)
-        return [pages * PAGE, (pages + 4) * PAGE, _TABLE_TOKENS + 5 * PAGE]
+        least = max(_TABLE_TOKENS, self._all_shared_tokens)
+        return [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
 
     def load_lengths(self) -> list[int]:
         """The lengths in tokens at which only loading is recorded; one to spare."""
-        return [2 * PAGE, 20 * PAGE, 99 * PAGE]
+        least = max(2 * PAGE, self._all_shared_tokens)
+        return [least, least + 18 * PAGE, least + 97 * PAGE]
+
+    @property
+    def _all_shared_tokens(self) -> int:
+        """In whole pages."""
+        return -(-self.shared_tokens // PAGE) * PAGE
 
     def extra_passes(self, max_seq_len: int) -> list[Pass]:
         """Chunks of each length that a prompt may end with, where they are alike at both ends and amid.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from bench.allocator.limits import case_limits
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.engines.exllamav3.setup import Setup, table_tokens
 from bench.engines.reading import find_number
@@ -17,6 +18,8 @@ from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import read_model
 from bench.worker.engines.exllamav3.shallow import shallow
 from bench.worker.interfaces.card import Machine
+
+_LEAST_TILE, _TILE_VALUES, _MOST_SHARES = 16, 8192, 128  # util/backend.py, attn_decode_config; triton_paged.py
 
 
 def recordable(case: Case, machine: Machine) -> Recordable:
@@ -33,10 +36,27 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
         quantised_cache=case.cache != "FP16",
         scenario=case.scenario,
+        shared_tokens=max((_shared_tokens(module, case) for module in model), default=0),
     )
     fewer, num_layers, period = shallow(case, model)
     depth = sum(module.layer_idx is not None for module in model.modules)
     return Recordable(fewer, num_layers, period, depth, setup, reading, apart=True)
+
+
+def _shared_tokens(module: Any, case: Case) -> int:
+    """From how many tokens on a layer that decodes outside of graphs shares its keys out among all blocks.
+
+    After paged_attn_triton_decode (exllamav3/modules/attention_fn/triton_paged.py); which layers do, after
+    _module_eligible (bc_attn.py). Of those that are not known here the recordings show no rule.
+    """
+    norm = getattr(module, "q_norm", None)
+    if norm is None or not hasattr(module, "num_kv_heads"):
+        return 0
+    if module.rope_settings is not None and not norm.span_heads:
+        return 0  # the norm is part of the kernel of RoPE
+    tile = max(_LEAST_TILE, _TILE_VALUES >> (module.head_dim - 1).bit_length())
+    num_sms = case_limits(case.device, None, case).num_sms
+    return int(min(2 * num_sms // module.num_kv_heads, _MOST_SHARES) * tile)
 
 
 @contextmanager
