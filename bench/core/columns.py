@@ -232,7 +232,8 @@ class _BoundaryAnswer(TypedDict):
         Column(
             Role.OUTCOME,
             "`fits` where `fits_at` is known; `oom` where nothing fits; else the verdict that ended the search, such "
-            "as `unsupported`, `crash`, `error`, `timeout`",
+            "as `unsupported`, `crash`, `error`, `timeout`, or `error` where the engine ended so at the length above "
+            "`fits_at`",
         ),
     ]
     fits_at: Annotated[
@@ -245,7 +246,7 @@ class _BoundaryAnswer(TypedDict):
     ]
     fails_at: Annotated[
         int | None,
-        Column(Role.LENGTH, "the shortest above it that was seen to fail; null where nothing failed", "tokens"),
+        Column(Role.LENGTH, "the shortest above it that was seen not to fit; null where there is none", "tokens"),
     ]
     predicted_fits_at: Annotated[int | None, Column(Role.LENGTH, "where the boundary was expected", "tokens")]
     searched_up_to: Annotated[
