@@ -7,6 +7,7 @@
 #   scripts/oracle.sh expandable [...]  the same with expandable segments, a process a sequence
 #   scripts/oracle.sh engine [...]      the engine on the null GPU beside the simulated card
 #   scripts/oracle.sh machines [...]    the engine on two and three null GPUs beside simulated cards
+#   scripts/oracle.sh served [...]      the engine's generator with jobs, beside the simulated card
 #   scripts/oracle.sh renew             all of them, and the recorded vectors that the test suite replays
 #   scripts/oracle.sh python [...]      the interpreter, with the null GPU under it
 #
@@ -77,7 +78,7 @@ build)
     if [ "${2:-}" = allocator ]; then check 3 && build_allocator; else check 10 && build_engine; fi
     ;;
 allocator | expandable) run -m "tests.oracle.$1" "${@:2}" ;;
-engine | machines)
+engine | machines | served)
     run -m "tests.oracle.$1" "${@:2}" --record "$dir/$1.json.gz"
     PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/$1.json.gz"
     ;;
@@ -86,7 +87,8 @@ renew)
     run -m tests.oracle.expandable --record tests/oracle/vectors/expandable.npz
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz
     run -m tests.oracle.machines --every 6 --record tests/oracle/vectors/machines.json.gz
+    run -m tests.oracle.served --every 4 --record tests/oracle/vectors/served.json.gz
     ;;
 python) run "${@:2}" ;;
-*) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

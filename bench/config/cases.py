@@ -14,7 +14,7 @@ from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
-from bench.config.served import longest_served, require_pages, require_scenario
+from bench.config.served import draft_tokens_of, longest_served, require_pages, require_scenario
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
@@ -175,6 +175,7 @@ def _work_on(
             "cache": cache,
             "allocator": engine.allocator if settings.allocator.name == AUTO else settings.allocator.name,
             "split": split,
+            "num_draft_tokens": draft_tokens_of(settings, engine),
             "lazy": lazy,
             "bpw": bpw,
             # A checkpoint has its own head, and an unquantised model has no head bits.

@@ -7,7 +7,7 @@ from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.errors import BadInput
 from bench.engines.base import EngineSpec
 
-_OF_A_GENERATOR = ("cache_size", "max_batch_size")
+_OF_A_GENERATOR = ("cache_size", "max_batch_size", "draft", "num_draft_tokens")
 
 
 def require_scenario(settings: Settings, engine: EngineSpec) -> None:
@@ -22,9 +22,23 @@ def require_scenario(settings: Settings, engine: EngineSpec) -> None:
     for key in _OF_A_GENERATOR:
         if (value := getattr(settings, key)) is not None:
             raise BadInput(
-                f"{key}={value}: it is a generator's; scenario={scenario} has a cache of max_seq_len tokens for each "
-                "of batch_size sequences; give scenario=generator, or leave it out"
+                f"{key}={getattr(value, 'name', value)}: it is a generator's; scenario={scenario} has a cache of "
+                "max_seq_len tokens for each of batch_size sequences; give scenario=generator, or leave it out"
             )
+
+
+def draft_tokens_of(settings: Settings, engine: EngineSpec) -> int | None:
+    """How many tokens are proposed for each; None where nothing proposes any. Raises `BadInput`."""
+    asked = settings.num_draft_tokens
+    if settings.draft is None:
+        if asked is not None:
+            raise BadInput(f"num_draft_tokens={asked}: nothing proposes tokens; give draft=ngram, or leave it out")
+        return None
+    if asked is not None and asked > engine.most_draft_tokens:
+        raise BadInput(
+            f"num_draft_tokens={asked}: {engine.title} proposes at most {engine.most_draft_tokens} tokens at a time"
+        )
+    return asked or engine.default_draft_tokens
 
 
 def longest_served(settings: Settings, end: int) -> int:

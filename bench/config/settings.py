@@ -65,6 +65,12 @@ class Load(Enum):
     autosplit = "autosplit"
 
 
+class Draft(Enum):
+    """What proposes tokens to a generator: n-grams of what a job has so far."""
+
+    ngram = "ngram"
+
+
 class LimitBy(Enum):
     """Who keeps a real card to `vram_limit`: another process that holds the rest of it, or PyTorch's allocator."""
 
@@ -280,6 +286,8 @@ class Settings:
     max_input_len: Length = 2048
     cache_size: CacheSize | None = None
     max_batch_size: Count | None = None
+    draft: Annotated[Draft, BeforeValidator(_member_of(Draft)), Allowed(_names_of(Draft))] | None = None
+    num_draft_tokens: Count | None = None
     max_attention_size: Annotated[
         int,
         BeforeValidator(_tokens),

@@ -70,6 +70,7 @@ class Case:
 
     Of a scenario with the engine's generator `batch_size` are its jobs, which share a cache of `cache_size` tokens
     (None: `max_seq_len` for each of them); `max_batch_size` is how many it takes at once, None the engine's default.
+    `draft` says what proposes `num_draft_tokens` tokens for each that a job gets; None where nothing does.
     """
 
     model: ModelSpec
@@ -94,6 +95,8 @@ class Case:
     vram_limits_bytes: tuple[int | None, ...] | None = None
     cache_size: int | None = None
     max_batch_size: int | None = None
+    draft: str | None = None
+    num_draft_tokens: int | None = None
 
     @property
     def longest(self) -> Case:

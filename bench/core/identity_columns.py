@@ -265,7 +265,32 @@ class ServingColumns(TypedDict):
     ]
 
 
-class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns, ServingColumns):
+class DraftColumns(TypedDict):
+    """What proposes tokens to a generator."""
+
+    draft: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "with `scenario=generator`, what proposes tokens: `ngram`, n-grams of what a job has so far; null: nothing",
+            of="draft",
+            later=True,
+        ),
+    ]
+    num_draft_tokens: Annotated[
+        int | None,
+        Column(
+            Role.SETTING,
+            "how many tokens are proposed for each that a job gets; null where nothing proposes any",
+            "tokens",
+            "num_draft_tokens",
+            "int32",
+            later=True,
+        ),
+    ]
+
+
+class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns, ServingColumns, DraftColumns):
     """How the model is run: `SETTING`."""
 
 

@@ -125,13 +125,16 @@ class CardResult:
 class Result:
     """A case went through: the bytes of each part (a column of the row) at the peak, and final figures.
 
-    Of several cards, `cards` says it of each, the first among them.
+    Of several cards, `cards` says it of each, the first among them. The last two are of host memory: what a generator
+    reserves for its buffers, and all that the child held at its highest.
     """
 
     parts: dict[str, int | None]
     notes: list[str]
     facts: CardFacts
     cards: list[CardResult] = field(default_factory=list)
+    host_buffers_bytes: int | None = None
+    peak_host_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,8 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "peak_requested_bytes": total(memory.peak_requested_bytes if memory else None for memory in memories),
         "peak_reserved_bytes": total(memory.peak_reserved_bytes if memory else None for memory in memories),
         "peak_device_bytes": total(card.peak_device_bytes for card in cards),
+        "host_buffers_bytes": told.result and told.result.host_buffers_bytes,
+        "peak_host_bytes": told.result and told.result.peak_host_bytes,
         "predicted_peak_bytes": forecast.prediction and forecast.prediction.peak_allocated_bytes,
         "context_bytes": total(card.told.facts.context_bytes for card in cards),
         **_parts(cards),

@@ -58,8 +58,8 @@ class Pace(NamedTuple):
 class Work(NamedTuple):
     """What a case asks of its scenario: `batch_size` sequences or jobs of up to `max_seq_len` tokens each.
 
-    The cache has `cache_size` tokens for all of them together. A generator proposes `draft_tokens` for each token that
-    a job gets, 0 where nothing does.
+    The cache has `cache_size` tokens for all of them together. For each token that a job gets, `draft_tokens` are
+    proposed, 0 where nothing proposes any.
     """
 
     max_seq_len: int

@@ -18,7 +18,7 @@ def scenario_of(name: str) -> Scenario:
 
 def work_of(case: Case) -> Work:
     """What a case asks of its scenario."""
-    return Work(case.max_seq_len, case.batch_size, case.cache_tokens)
+    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, case.num_draft_tokens or 0)
 
 
 def steps_of(case: Case, pace: Pace | None = None) -> list[Step]:

@@ -47,7 +47,16 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
         for card, placed in zip(machine.cards, session.placement(), strict=True)
     ]
     several = results if len(results) > 1 else []
-    emit(Result(results[0].parts, [*machine.notes(), *notes], results[0].facts, several))
+    emit(
+        Result(
+            parts=results[0].parts,
+            notes=[*machine.notes(), *notes],
+            facts=results[0].facts,
+            cards=several,
+            host_buffers_bytes=session.host_buffers_bytes(),
+            peak_host_bytes=machine.peak_host_bytes(),
+        )
+    )
 
 
 def perform(step: Step, session: Session, tell: Tell | None = None) -> None:

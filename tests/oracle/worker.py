@@ -28,6 +28,7 @@ from bench.scenarios.registry import scenario_of
 from bench.worker.cuda.machine import CudaMachine
 from bench.worker.engines.exllamav2 import checkpoint
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
+from bench.worker.engines.exllamav2.sampling_extension import SamplingExtension
 from bench.worker.interfaces.card import Machine
 from tests.oracle.null import NullGpu
 from tests.oracle.outcome import outcome_of
@@ -98,6 +99,10 @@ class NullGpuMachine:
         work()
         return []
 
+    def peak_host_bytes(self) -> int | None:
+        """Not compared."""
+        return None
+
     def notes(self) -> list[str]:
         """None."""
         return []
@@ -112,6 +117,8 @@ def open_null_machine(case: Case) -> Iterator[Machine]:
     with (
         mock.patch.object(moe_mlp.torch, "where", _balanced(gpu, torch.where)),
         mock.patch.object(stloader.ext_c, "stloader_read", _only_tables(stloader.ext_c.stloader_read)),
+        # Of logits that nobody computed it would draw the first token for ever, which n-grams foresee.
+        mock.patch.object(stloader.ext_c, "sample_basic", SamplingExtension().sample_basic),
         mock.patch.object(compat, "test_gpu_peer_copy", _copies_arrive(compat.test_gpu_peer_copy)),
     ):
         yield NullGpuMachine(len(case.devices)) if case.more_devices else OneNullGpu(case)

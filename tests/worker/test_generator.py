@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.core.case import PAGE, Case
+from bench.core.messages import Result
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
 from bench.scenarios.registry import steps_of
@@ -56,11 +57,20 @@ def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = Non
         (served("MixtralForCausalLM", 7, FOUR_EXPERTS), (1024,)),
         (served("LlamaForCausalLM", bpw=16.0, head_bits=None, batch_size=2), (1280,)),
         (served("LlamaForCausalLM", allocator="expandable", batch_size=2), (2304,)),
+        (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=4), (256, 2560)),
+        (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=7, batch_size=6, cache="Q6"), (512, 1280)),
+        (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=3, attention="matmul"), (1280,)),
     ],
     ids=lambda value: (
         "-".join(
             str(each)
-            for each in (value.model.config["architectures"][0], value.cache, value.attention, value.batch_size)
+            for each in (
+                value.model.config["architectures"][0],
+                value.cache,
+                value.attention,
+                value.batch_size,
+                value.draft,
+            )
         )
         if isinstance(value, Case)
         else ""
@@ -92,6 +102,7 @@ def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple
         },  # one job of the whole cache, then three that share it
         {"max_seq_len": 768, "batch_size": 4},
         {"max_seq_len": 2304, "attention": "matmul"},
+        {"max_seq_len": 2560, "draft": "ngram", "num_draft_tokens": 4, "batch_size": 2},
     ],
     ids=str,
 )
@@ -107,6 +118,7 @@ def test_a_cases_passes_are_those_of_the_engine(layouts: Path, axes: dict[str, A
         scenario=case.scenario,
         jobs=case.batch_size,
         cache_size=case.cache_size,
+        draft_tokens=case.num_draft_tokens or 0,
     )
     passes = schedule(case.max_seq_len, setup)
     assert [(each.q_len, each.k_len) for each in passes] == [(s.q_len, s.k_len) for s in sections]
@@ -157,3 +169,14 @@ def test_what_the_generator_asserts_is_told_before(run: Callable[[Case], Run], o
     case = catalogue_case("model=llama_3_1_8b", "scenario=generator", "max_seq_len=4096", *overrides)
     with pytest.raises(Unsupported, match=told):
         run(case)
+
+
+def test_what_it_reserves_on_the_host_is_told(run: Callable[[Case], Run]) -> None:
+    """By default it has room for the logits of 256 jobs, 8 tokens each, as fp32: 1.05 GB of Llama-3's vocabulary."""
+    two = ("model=llama_3_1_8b", "model.config.num_hidden_layers=2", "scenario=generator", "max_seq_len=1024")
+    (result,) = run(catalogue_case(*two)).of(Result)
+    assert result.host_buffers_bytes == 256 * 8 * 128_256 * 4 + 1024 * 8
+    (result,) = run(catalogue_case(*two, "max_batch_size=4")).of(Result)
+    assert result.host_buffers_bytes == 4 * 8 * 128_256 * 4 + 1024 * 8
+    (result,) = run(catalogue_case(*two[:2], "max_seq_len=1024")).of(Result)
+    assert result.host_buffers_bytes is None

@@ -98,7 +98,7 @@ def _paged_prefills(traits: Traits, room: int) -> list[Pass]:
 
     And a token of one job near its beginning: where there are several, the one that comes first is decoded at its end.
     """
-    passes = [traits.make_pass(Phase.DECODE, 1, PAGE)]
+    passes = [traits.make_pass(Phase.DECODE, 1 + traits.draft_tokens, PAGE)]
     for each in _prefills(traits, 0, room):
         begin = pages_of(each.k_len - each.q_len)
         pages = begin + pages_of(each.q_len)

@@ -47,7 +47,7 @@ class Generator:
                 yield self._decode(step.phase, None if step.name is None else f"{step.name}_{done}")
 
     def _take_pages(self, step: Step) -> None:
-        each = pages_of(step.tokens + step.new_tokens)
+        each = pages_of(step.tokens + step.new_tokens + self.traits.draft_tokens)
         self.firsts = [(self.next_page + job * each) % self.pages for job in range(step.jobs)]
         self.next_page = (self.next_page + step.jobs * each) % self.pages
         self.held = step.tokens
@@ -64,18 +64,21 @@ class Generator:
             begin = end
 
     def _decode(self, phase: str, name: str | None) -> Pass:
-        """A token of all jobs together."""
+        """A token of all jobs together, with those that are proposed; none of them is taken."""
         begin, jobs = self.held - 1, len(self.firsts)
         self.held += 1
         kind = name or (Phase.DECODE if jobs == 1 else f"{Phase.DECODE}_of_{jobs}")
-        return self._pass(Phase.DECODE, self.firsts[0], begin, 1, kind)._replace(phase=phase)
+        each = self._pass(Phase.DECODE, self.firsts[0], begin, 1 + self.traits.draft_tokens, kind)
+        return each._replace(phase=phase)
 
     def _pass(self, phase: str, first: int, begin: int, q_len: int, name: str | None) -> Pass:
         if not self.traits.is_paged:
             return self.traits.make_pass(phase, q_len, begin + q_len, name)
         k_len = pages_of(begin + q_len) * PAGE
         each = self.traits.make_pass(phase, q_len, k_len, name)
-        return scattered(each) if self._wraps(first, begin, q_len) else each
+        # Of several jobs keys and values are always made apart.
+        is_of_one = phase != Phase.DECODE or len(self.firsts) == 1
+        return scattered(each) if is_of_one and self._wraps(first, begin, q_len) else each
 
     def _wraps(self, first: int, begin: int, q_len: int) -> bool:
         """Whether the tokens of a job lie on pages that do not follow each other: the last of the ring, and page 0."""

@@ -71,4 +71,5 @@ def unread_setup(case: Case, attention: str) -> Setup:
         max_attention_size=case.max_attention_size,
         scenario=case.scenario,
         cache_size=case.cache_size,
+        draft_tokens=case.num_draft_tokens or 0,
     )

@@ -33,6 +33,9 @@ SPEC = EngineSpec(
     has_max_attention_size=True,
     context_step=1,
     scenarios=("forward", "generator"),
+    # generator/dynamic.py: it asserts at most 8, and has room for the logits of 8 with the token itself (max_q_size).
+    default_draft_tokens=4,
+    most_draft_tokens=7,
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

@@ -20,7 +20,8 @@ class Traits(NamedTuple):
     `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
     the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
     the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
-    A generator has `jobs` at a time, each the one sequence of its prompt's passes, and `cache_size` as a `Case` has it.
+    A generator has `jobs` at a time, each the one sequence of its prompt's passes, and `cache_size` as a `Case` has it;
+    `draft_tokens` are proposed for each that a job gets.
     """
 
     lazy: bool
@@ -36,11 +37,12 @@ class Traits(NamedTuple):
     scenario: str = DEFAULT_SCENARIO
     jobs: int = 1
     cache_size: int | None = None
+    draft_tokens: int = 0
 
     def work(self, max_seq_len: int) -> Work:
         """What a case of that length asks of its scenario."""
         count = self.batch_size * self.jobs
-        return Work(max_seq_len, count, self.cache_size or max_seq_len * count)
+        return Work(max_seq_len, count, self.cache_size or max_seq_len * count, self.draft_tokens)
 
     @property
     def is_served(self) -> bool:

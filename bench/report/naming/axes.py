@@ -40,7 +40,7 @@ def telling(lines: Sequence[SettingColumns], optional: Sequence[str], always: Se
 
 
 # Settings of a generator: all that is shown together may have them in common, and its title tells them then.
-_SERVED = ("scenario", "batch_size", "cache_size", "max_batch_size")
+_SERVED = ("scenario", "batch_size", "cache_size", "max_batch_size", "draft", "num_draft_tokens")
 
 
 def in_common(lines: Iterable[SettingColumns]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -83,6 +84,10 @@ class CudaMachine:
             self._synchronize()
             samples.append(time.perf_counter() - started)
         return samples
+
+    def peak_host_bytes(self) -> int | None:
+        """The most that the process had resident (getrusage counts KiB on Linux)."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
     def notes(self) -> list[str]:
         """Other processes on the GPUs, switched-off packages, the ballast, and whether several reach each other."""

@@ -49,5 +49,8 @@ class Machine(Protocol):
     def time(self, work: Callable[[], None], repeats: int) -> list[float]:
         """Does the work and returns its seconds, once for each repeat; none where time means nothing."""
 
+    def peak_host_bytes(self) -> int | None:
+        """The host memory that this process held at its highest; None where stand-ins hold other memory."""
+
     def notes(self) -> list[str]:
         """What was assumed or stood in the way, for the row."""

@@ -87,6 +87,9 @@ class Session(Protocol):
     def generate(self, tokens: int, tell: Tell | None = None) -> None:
         """Lets the generator run until each job has so many tokens more; those that have no room for more end."""
 
+    def host_buffers_bytes(self) -> int | None:
+        """What the engine's generator reserves in host memory for its buffers; None without a generator."""
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope."""
 

@@ -61,6 +61,10 @@ class SimulatedMachine:
         work()
         return []
 
+    def peak_host_bytes(self) -> int | None:
+        """None: tensors that nobody reads have no memory here."""
+        return None
+
     def notes(self) -> list[str]:
         """What the catalogue assumes of the cards."""
         return notes_of_cards([card.spec for card in self.cards])

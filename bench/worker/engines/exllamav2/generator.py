@@ -79,6 +79,8 @@ class Served:
             Tokenizer(self._vocab_size),
             max_batch_size=case.max_batch_size,
             paged=is_paged(model.config),
+            use_ngram_draft=case.draft is not None,
+            num_draft_tokens=case.num_draft_tokens or 0,
         )
         self._jobs: list[Any] = []
         self._random = torch.Generator().manual_seed(_SEED)
@@ -91,7 +93,7 @@ class Served:
         self._jobs = [
             self._engine.ExLlamaV2DynamicJob(
                 # Prompts that were alike would share their pages.
-                input_ids=torch.randint(self._vocab_size, (1, tokens), generator=self._random),
+                input_ids=self._prompt(tokens),
                 max_new_tokens=new_tokens + generator.num_draft_tokens,  # a job ends so many before
                 gen_settings=self._engine.ExLlamaV2Sampler.Settings(),
             )
@@ -102,6 +104,10 @@ class Served:
             generator.iterate()
             if tell is not None:
                 tell(sum(_held(job, tokens) for job in self._jobs), jobs * tokens)
+
+    def _prompt(self, tokens: int) -> torch.Tensor:
+        """Random tokens [1, tokens] of the upper half of the vocabulary: of a simulated card none is ever sampled."""
+        return torch.randint(self._vocab_size // 2, self._vocab_size, (1, tokens), generator=self._random)
 
     def generate(self, tokens: int, tell: Tell | None = None) -> None:
         """`iterate` until the last of the jobs has so many more, or has ended."""
@@ -133,6 +139,12 @@ class Served:
         )
         if is_decoded:
             self._generator.logits_pinned[:1, : each.q_len].copy_(made["logits"])
+
+    def host_buffers_bytes(self) -> int:
+        """The logits of as many jobs as it takes, and the tokens of each page, which it keeps to share them."""
+        generator = self._generator
+        buffers = [generator.logits_pinned, *(page.sequence for page in generator.all_pages)]
+        return sum(buffer.numel() * buffer.dtype.itemsize for buffer in buffers)
 
     def resident_tensors(self) -> Iterable[Any]:
         """The pages that it defragments its cache with."""

@@ -1,7 +1,7 @@
 """What a generator calls of exllamav2's compiled extension: pages of the cache, and sampling on the host.
 
-Nobody has computed the logits. The tokens that are sampled are different ones, each seen once, so that no n-grams of
-them repeat and no draft is accepted: every pass gives a job one token.
+Nobody has computed the logits. The tokens that are sampled are different ones of the lower half of the vocabulary, each
+seen once, so that no n-grams of them repeat and no draft is accepted: every pass gives a job one token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SamplingExtension:
         """Writes a token for each row of the logits [batch, 1, vocabulary]; returns no state of Mirostat."""
         output = (logits, *args)
         self._sampled += 1
-        output[_TOKENS].fill_(self._sampled % logits.shape[-1])
+        output[_TOKENS].fill_(self._sampled % (logits.shape[-1] // 2))
         output[_PROBABILITIES].fill_(1.0)
         return []
 

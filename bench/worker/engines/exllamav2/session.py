@@ -133,6 +133,10 @@ class ExLlamaV2Session:
         assert self._served is not None
         return self._served
 
+    def host_buffers_bytes(self) -> int | None:
+        """See `Served.host_buffers_bytes`."""
+        return None if self._served is None else self._served.host_buffers_bytes()
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """From the model's and the cache's own objects."""
         contexts = [context for context in self._model.device_context if context is not None]

@@ -101,6 +101,10 @@ class ExLlamaV3Session:
         """There is no generator."""
         self.serve()
 
+    def host_buffers_bytes(self) -> int | None:
+        """There is no generator."""
+        return None
+
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """Weights with the slabs that they were cut from, keys and values with states, and what all layers share."""
         from exllamav3.util.tensor import g_tensor_cache

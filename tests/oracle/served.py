@@ -1,0 +1,71 @@
+"""The engine's own generator on the null GPU: jobs of every kind, for the simulated card to be held against."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.core.case import PAGE, Case
+from bench.engines.exllamav2.spec import SPEC
+from tests.oracle.cases import random_cases
+from tests.oracle.engine import on_full_cards, outcomes, record
+from tests.oracle.recorded import Recorded
+
+_QUERIES = 8  # of each job in a chunk, which the generator wants room for
+
+
+def served(cases: Sequence[Case], seed: int) -> list[Case]:
+    """The same models, cards, bits and caches with a generator, whose lengths, jobs, chunks and drafts are random."""
+    random_ = random.Random(seed)
+    return [_served(case, random_) for case in cases]
+
+
+def _served(case: Case, random_: random.Random) -> Case:
+    is_paged = case.attention in ("auto", "flash")
+    jobs = random_.choice((1, 1, 1, 2, 3, 4, 8, 32)) if is_paged else 1
+    chunk = max(case.max_input_len, -(-jobs * _QUERIES // PAGE) * PAGE)
+    pages = random_.randrange(1, (32 if is_paged else 12) // min(jobs, 8) + 1)
+    cache_pages = random_.choice((None, None, pages * jobs, pages, pages + random_.randrange(20)))
+    if cache_pages is not None:
+        cache_pages = max(cache_pages, jobs)
+    draft = random_.choice((None, None, "ngram"))
+    return replace(
+        case,
+        scenario="generator",
+        max_seq_len=pages * PAGE,
+        batch_size=jobs,
+        max_input_len=chunk,
+        cache_size=None if cache_pages is None else cache_pages * PAGE,
+        max_batch_size=random_.choice((None, jobs)),
+        draft=draft,
+        num_draft_tokens=None if draft is None else random_.randrange(1, SPEC.most_draft_tokens + 1),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=220, help="random cases on cards without a limit")
+    parser.add_argument("--full", type=int, default=100, help="of them once more on cards that are full")
+    parser.add_argument("--every", type=int, default=1, help="which of them are written: 4 for every fourth")
+    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--record", type=Path, required=True, metavar="FILE.json.gz")
+    arguments = parser.parse_args()
+    started_at = time.monotonic()
+    jobs = os.cpu_count() or 1
+    cases = served(random_cases(arguments.cases, arguments.seed), arguments.seed)
+    found = outcomes(cases, jobs)
+    full = on_full_cards(cases, found)[: arguments.full]
+    cases, found = cases + full, found + outcomes(full, jobs)
+    recorded = [Recorded(*each) for each in zip(cases, found, strict=True)]
+    record(arguments.record, recorded[:: arguments.every], started_at)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
