@@ -71,6 +71,7 @@ def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[flo
     [
         ("CohereForCausalLM", {"max_input_len": 256}),
         ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa", "allocator": "expandable"}),
+        ("LlamaForCausalLM", {"cache": "Q8", "scenario": "generator", "batch_size": 3, "cache_size": 4096}),
     ],
 )
 def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: str, axes: dict[str, Any]) -> None:

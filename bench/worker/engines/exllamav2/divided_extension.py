@@ -14,7 +14,7 @@ import torch
 
 from bench.allocator import flash
 from bench.worker.simulated.card import SimulatedCard
-from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
+from bench.worker.simulated.tensor import SimulatedCuda
 
 # What ext_qattn.cpp passes: longer than any cache, and it keeps flash-attn from taking heads for queries.
 _WINDOW = 10_000_000
@@ -65,37 +65,25 @@ class DividedExtension:
         for handles in (gate, up, down):
             self.gemm_half_q_half_tp(None, handles)
 
-    def tp_attn_forward_(
-        self,
-        context: int,
-        hidden_states: torch.Tensor,
-        temp_bc0: Any,
-        temp_bc1: Any,
-        temp_bc2: Any,
-        temp_q: Sequence[SimulatedTensor],
-        temp_k: Any,
-        temp_v: Any,
-        temp_o: Any,
-        k_cache: Sequence[torch.Tensor],
-        v_cache: Any,
-        norm: Any,
-        epsilon: float,
-        q_proj: Sequence[int],
-        k_proj: Sequence[int],
-        v_proj: Sequence[int],
-        o_proj: Sequence[int],
-        head_dim: int,
-        rope_style: int,
-        batch_size: int,
-        q_len: int,
-        *args: Any,
-    ) -> None:
+    def tp_attn_forward_(self, *args: Any) -> None:
+        keys = args[9]
+        self._attention(args, [each.shape[1] for each in keys])
+
+    def tp_attn_forward_paged_(self, *args: Any) -> None:
+        # After the two tables of RoPE come the lengths of the sequences and the tables of their pages, of each card.
+        keys, tables = args[9], args[24]
+        self._attention(args, [table.shape[1] * each.shape[1] for each, table in zip(keys, tables, strict=True)])
+
+    def _attention(self, args: tuple[Any, ...], k_lens: Sequence[int]) -> None:
+        """Both begin with the same arguments; the cache of each card is (sequences or pages, tokens, heads, dim)."""
+        context, hidden_states, *_ = args
+        temp_q, k_cache = args[5], args[9]
+        q_proj, k_proj, v_proj, o_proj, head_dim, _, batch_size, q_len = args[13:21]
         self.tp_broadcast(context, 0, hidden_states)
         for handles in (q_proj, k_proj, v_proj):
             self.gemm_half_q_half_tp(None, handles)
-        for q, keys in zip(temp_q, k_cache, strict=True):
-            num_heads = q.shape[1] // head_dim
-            call = flash.Call(batch_size, q_len, num_heads, head_dim, keys.shape[1], keys.shape[2], _WINDOW)
+        for q, keys, k_len in zip(temp_q, k_cache, k_lens, strict=True):
+            call = flash.Call(batch_size, q_len, q.shape[1] // head_dim, head_dim, k_len, keys.shape[2], _WINDOW)
             wanted = flash.kvcache_temporaries(*call, q.card.limits.num_sms)
             # To mha_fwd, which looks at it later, a window that counts is one that is shorter than the keys.
             sizes = self._cuda.observer.attention(call._replace(window=0), wanted)
