@@ -19,6 +19,7 @@ from tests.worker.predicted_and_simulated import little_garbage
 VECTORS = Path(__file__).parent / "vectors"
 ENGINE = VECTORS / "engine.json.gz"
 MACHINES = VECTORS / "machines.json.gz"
+SERVED = VECTORS / "served.json.gz"
 _AT_A_TIME = 40
 
 
@@ -48,7 +49,7 @@ def test_the_model_of_the_allocator_answers_as_pytorch_s_own(seed: int) -> None:
             first,
             marks=[pytest.mark.thorough] * bool(vectors is ENGINE and first // _AT_A_TIME % 3),
         )
-        for vectors in (ENGINE, MACHINES)
+        for vectors in (ENGINE, MACHINES, SERVED)
         for first in range(0, len(read(vectors)), _AT_A_TIME)
     ],
 )
@@ -74,6 +75,15 @@ def test_the_vectors_of_several_cards_show_every_way_to_use_them() -> None:
         assert {len(each.case.devices) for each in recorded} == {2, 3}
         assert {each.peer_access for each in recorded} == {False, True}
         assert {None, "load"} <= {each.outcome.get("failed_in", "neither") for each in recorded}
+
+
+def test_the_vectors_of_the_generator_show_every_kind_of_job() -> None:
+    cases = [recorded.case for recorded in read(SERVED)]
+    assert {case.scenario for case in cases} == {"generator"}
+    assert {1, 2, 8, 32} <= {case.batch_size for case in cases}
+    assert {None, "ngram"} == {case.draft for case in cases}
+    assert {True, False} == {case.cache_size is None for case in cases}
+    assert {None, "prefill"} <= {recorded.outcome.get("failed_in", "neither") for recorded in read(SERVED)}
 
 
 @pytest.mark.parametrize("sequence", read_expandable(VECTORS / "expandable.npz"), ids=lambda sequence: sequence.name)
