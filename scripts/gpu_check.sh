@@ -198,6 +198,7 @@ for checkpoint in "${checkpoints[@]}"; do
     # Each smaller card twice: another process holds the rest of it, and PyTorch's allocator is capped.
     [ -z "$limits" ] || sweep "cards-inside-$name" model.path="$models/$name" cache=FP16,Q4 lazy=false,true repeats=1 \
         vram_limit="$limits" vram_limit_by=process,allocator
+    sweep "jobs-$name" model.path="$models/$name" scenario=generator max_seq_len=2048 batch_size=1,2,4,8 cache=FP16,Q4
     sweep "attention-$name" model.path="$models/$name" max_seq_len="$lengths" attention="$attentions" repeats=1
     # At the boundary of the smallest card: without flash-attn a whole large one takes thousands of chunks.
     sweep "attention-boundary-$name" model.path="$models/$name" attention="flash,$attentions" repeats=1 \

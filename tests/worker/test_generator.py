@@ -48,9 +48,9 @@ def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = Non
     [
         (served("LlamaForCausalLM"), (256, 1024, 1280, 2304)),
         (served("LlamaForCausalLM", cache="Q4", batch_size=3), (256, 1792)),
-        (served("LlamaForCausalLM", cache="Q8", cache_size=4096, batch_size=5), (256, 1000, 4096)),
+        (served("LlamaForCausalLM", cache="Q8", cache_size=4096, batch_size=5), (256, 768, 4096)),
         (served("LlamaForCausalLM", lazy=True, max_input_len=256), (512, 1280)),
-        (served("LlamaForCausalLM", attention="matmul"), (256, 2304)),
+        (served("LlamaForCausalLM", attention="matmul", cache="Q4"), (256, 2304)),
         (served("Qwen2ForCausalLM", attention="sdpa", cache="Q6"), (1280,)),
         (served("MistralForCausalLM", more=SLIDING, batch_size=2), (256, 1536)),
         (served("Gemma2ForCausalLM", 11, SLIDING, batch_size=2), (1280,)),

@@ -14,6 +14,7 @@ from bench.core.case import Case
 from bench.core.messages import CardResult, Memory, Message, PhaseDone, Result, Started, last
 from bench.core.outcome import Phase
 from bench.core.split import Split, SplitBy
+from bench.scenarios.base import Pace
 from bench.worker import scenario
 from bench.worker.cuda.machine import CudaMachine
 from bench.worker.engines.exllamav2.engine import EXLLAMAV2
@@ -89,3 +90,28 @@ def test_a_real_machine_tells_of_each_card_what_pytorch_counts_there(split: Spli
         # In whole blocks of the allocator, which tensors do not know; and autosplit's peak is an attempt that failed.
         assert all(0 < (own.parts[name] or 0) <= (other.parts[name] or 0) for name in ("weights_bytes", "cache_bytes"))
     assert sum(own.parts["cache_bytes"] or 0 for own in cards(messages)) == CACHE_BYTES
+
+
+def test_jobs_are_timed_as_often_as_asked_and_each_time_in_a_cache_that_is_empty(layouts: Path) -> None:
+    """What a real card decodes to be timed has room beside the prompts, and takes no more than a simulated one shows."""
+    served = {"scenario": "generator", "batch_size": 2, "max_input_len": 256, "max_seq_len": 1024}
+    case = made_up_case(WIDE, total_bytes=8 << 30, repeats=3, **served)
+    with open_machine(case, EXLLAMAV2, case.devices) as simulated:
+        expected = told(case, simulated, layouts)
+    with open_machine(case, EXLLAMAV2, case.devices) as simulated, as_real(case, simulated) as machine:
+        machine.pace = Pace(40, 32, case.repeats)
+        messages = told(case, machine, layouts)
+    timings = {each.phase: each.timings for each in messages if isinstance(each, PhaseDone)}
+    assert len(timings[Phase.PREFILL].prefill_s or []) == 3
+    assert timings[Phase.PREFILL].prefill_tokens == 2 * (1024 - 3 * 32 - 1)
+    assert [
+        len(samples or []) for samples in (timings[Phase.DECODE].decode_full_s, timings[Phase.DECODE].decode_s)
+    ] == [3, 3]
+    assert timings[Phase.DECODE].decode_tokens == 2 * 32
+    own, theirs = (last(told_of, PhaseDone) for told_of in (messages, expected))
+    assert own is not None
+    assert theirs is not None
+    assert own.memory.peak_allocated_bytes == theirs.memory.peak_allocated_bytes
+    result = last(messages, Result)
+    assert result is not None
+    assert (result.peak_host_bytes or 0) > 100 * MIB

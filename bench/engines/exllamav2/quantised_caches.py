@@ -43,6 +43,8 @@ def with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
 def _share_a_page(served: Array, cache: str) -> None:
     """The generator's pages to copy the cache's with, one of each type and shape: keys and values now share theirs."""
     which = np.flatnonzero(_makes_cache(served))
+    if not len(which):  # without pages, and on a card without layers, there are none
+        return
     if len(which) != 3:
         raise NoPrediction("the generator has no page for each of a Q6 cache's keys, values and scales")
     _, values, keys = which[np.argsort(served[which, SIZE_TERMS])]

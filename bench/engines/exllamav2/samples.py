@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from bench.core.case import MAX_SEQ_LEN, PAGE
 from bench.core.outcome import Phase
-from bench.engines.exllamav2.served import pages_of, scattered
+from bench.engines.exllamav2.served import chunk_of, ends_of_prompts, k_len_of, pages_of
 from bench.engines.exllamav2.traits import Traits
 from bench.scenarios.forward import DECODE_TOKENS, PROMPT_TOKENS
 from bench.trace.passes import Pass
@@ -65,8 +65,8 @@ def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:
     with it.
     """
     window = traits.cut_window
-    if traits.is_paged:
-        passes = _paged_prefills(traits, max_seq_len)
+    if traits.is_served:
+        passes = _served_passes(traits, max_seq_len)
     elif window is None:
         passes = _prefills(traits, 0, max_seq_len)
     else:
@@ -93,16 +93,24 @@ def _prefills(traits: Traits, past: int, room: int) -> list[Pass]:
     ]
 
 
-def _paged_prefills(traits: Traits, room: int) -> list[Pass]:
-    """The same of a generator: each begins with a page, and its keys end with one; some lie on scattered pages.
+def _served_passes(traits: Traits, room: int) -> list[Pass]:
+    """Chunks of each length that a prompt of a generator has, at two places of each kind; some on scattered pages.
 
-    And a token of one job near its beginning: where there are several, the one that comes first is decoded at its end.
+    And a token of one job near its beginning and at its end: where there are several, there need not be one alone.
     """
-    passes = [traits.make_pass(Phase.DECODE, 1 + traits.draft_tokens, PAGE)]
-    for each in _prefills(traits, 0, room):
-        begin = pages_of(each.k_len - each.q_len)
-        pages = begin + pages_of(each.q_len)
-        made = traits.make_pass(Phase.PREFILL, each.q_len, pages * PAGE)
-        if pages * PAGE <= room:
-            passes += [made, scattered(made)] if pages - begin > 1 else [made]
+    window = traits.cut_window
+    decoded = 1 + traits.draft_tokens
+    passes = [traits.make_pass(Phase.DECODE, decoded, k_len) for k_len in (PAGE, room)]
+    if window is not None:
+        passes.append(traits.make_pass(Phase.DECODE, decoded, window))
+    for q_len in (traits.max_input_len, *ends_of_prompts(traits)):
+        begins = {0, pages_of(max(0, room - q_len) // 2) * PAGE}
+        if window is not None:
+            begins |= {max(0, window - q_len - 1), window - q_len, window, window + (room - window - q_len) // 2}
+        for begin in sorted(begins):
+            if begin < 0 or k_len_of(traits, begin + q_len) > room:
+                continue
+            passes.append(chunk_of(traits, begin, q_len))
+            if traits.is_paged and q_len > PAGE:
+                passes.append(chunk_of(traits, begin, q_len, is_scattered=True))
     return passes

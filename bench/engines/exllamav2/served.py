@@ -13,6 +13,7 @@ from bench.core.case import PAGE
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.traits import Traits
 from bench.scenarios.base import Act, Step
+from bench.scenarios.generator import DECODE_TOKENS
 from bench.trace.passes import Pass
 
 SERVE = "serve"  # the kind of the section in which it is made
@@ -59,26 +60,25 @@ class Generator:
             end = begin + self.traits.max_input_len
             end = min(end // PAGE * PAGE if self.traits.is_paged else end, tokens)
             for first in self.firsts:
-                chunk = self._pass(Phase.PREFILL, first, begin, end - begin, step.name)
-                yield chunk._replace(phase=step.phase)
+                yield self._chunk(first, begin, end - begin, step.name)._replace(phase=step.phase)
             begin = end
+
+    def _chunk(self, first: int, begin: int, q_len: int, name: str | None) -> Pass:
+        if not self.traits.is_paged:
+            return chunk_of(self.traits, begin, q_len, name)
+        is_scattered = self._wraps(first, begin, q_len)
+        return chunk_of(self.traits, begin, q_len, name, is_scattered)
 
     def _decode(self, phase: str, name: str | None) -> Pass:
         """A token of all jobs together, with those that are proposed; none of them is taken."""
         begin, jobs = self.held - 1, len(self.firsts)
         self.held += 1
         kind = name or (Phase.DECODE if jobs == 1 else f"{Phase.DECODE}_of_{jobs}")
-        each = self._pass(Phase.DECODE, self.firsts[0], begin, 1 + self.traits.draft_tokens, kind)
-        return each._replace(phase=phase)
-
-    def _pass(self, phase: str, first: int, begin: int, q_len: int, name: str | None) -> Pass:
-        if not self.traits.is_paged:
-            return self.traits.make_pass(phase, q_len, begin + q_len, name)
-        k_len = pages_of(begin + q_len) * PAGE
-        each = self.traits.make_pass(phase, q_len, k_len, name)
+        q_len = 1 + self.traits.draft_tokens
+        each = self.traits.make_pass(phase, q_len, k_len_of(self.traits, begin + q_len), kind)
         # Of several jobs keys and values are always made apart.
-        is_of_one = phase != Phase.DECODE or len(self.firsts) == 1
-        return scattered(each) if is_of_one and self._wraps(first, begin, q_len) else each
+        wraps = jobs == 1 and self.traits.is_paged and self._wraps(self.firsts[0], begin, q_len)
+        return _scattered(each) if wraps else each
 
     def _wraps(self, first: int, begin: int, q_len: int) -> bool:
         """Whether the tokens of a job lie on pages that do not follow each other: the last of the ring, and page 0."""
@@ -86,10 +86,29 @@ class Generator:
         return any((first + page) % self.pages == 0 for page in pages)
 
 
+def ends_of_prompts(traits: Traits) -> list[int]:
+    """The tokens of the last chunk of a prompt, of a job with a whole number of pages; the longest is first."""
+    left = DECODE_TOKENS + traits.draft_tokens + 2  # its first token, and the prompt's last one, which is decoded
+    whole = traits.max_input_len if not traits.is_paged else traits.max_input_len // PAGE * PAGE
+    return [whole - left - page * PAGE for page in range(pages_of(whole)) if whole - left - page * PAGE > 0]
+
+
+def k_len_of(traits: Traits, tokens: int) -> int:
+    """The keys that a pass reckons with, after which a job has so many tokens: in whole pages, if there are any."""
+    return pages_of(tokens) * PAGE if traits.is_paged else tokens
+
+
+def chunk_of(traits: Traits, begin: int, q_len: int, name: str | None = None, is_scattered: bool = False) -> Pass:
+    """A chunk of a prompt after `begin` tokens. Those of a kind are as long: prompts end in few ways."""
+    k_len = k_len_of(traits, begin + q_len)
+    each = traits.make_pass(Phase.PREFILL, q_len, k_len, name or f"{Phase.PREFILL}_of_{q_len}")
+    return _scattered(each) if is_scattered else each
+
+
 _SCATTERED = "_scattered"
 
 
-def scattered(each: Pass) -> Pass:
+def _scattered(each: Pass) -> Pass:
     """A pass over pages that do not follow each other: its keys and values are made apart, then put there."""
     return each._replace(kind=each.kind + _SCATTERED)
 
