@@ -93,7 +93,7 @@ def test_a_real_machine_tells_of_each_card_what_pytorch_counts_there(split: Spli
 
 
 def test_jobs_are_timed_as_often_as_asked_and_each_time_in_a_cache_that_is_empty(layouts: Path) -> None:
-    """What a real card decodes to be timed has room beside the prompts, and takes no more than a simulated one shows."""
+    """What a real card decodes to be timed has room beside the prompts, and takes no more than is simulated."""
     served = {"scenario": "generator", "batch_size": 2, "max_input_len": 256, "max_seq_len": 1024}
     case = made_up_case(WIDE, total_bytes=8 << 30, repeats=3, **served)
     with open_machine(case, EXLLAMAV2, case.devices) as simulated:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.core.case import EXPANDABLE, MAX_ATTENTION_SIZE, NATIVE, PAGE
+from bench.core.case import DEFAULT_SCENARIO, EXPANDABLE, MAX_ATTENTION_SIZE, NATIVE, PAGE
 from bench.core.split import Split, SplitBy
 from bench.engines.base import Chosen, Snippet, wanted_weights
 
@@ -29,10 +29,47 @@ def snippets(chosen: Chosen) -> list[Snippet]:
 
 
 def exllamav2(chosen: Chosen) -> str:
-    """Python for ExLlamaV2 0.3, as the scenario does it (docs/architecture.md); `DIR` is for the reader to replace."""
+    """Python for ExLlamaV2 0.3, as the scenario does it (docs/scenarios.md); `DIR` is for the reader to replace."""
+    return "\n".join([_loaded(chosen), *(_generator(chosen) if _is_served(chosen) else [])])
+
+
+def _is_served(chosen: Chosen) -> bool:
+    return chosen.setting["scenario"] not in (None, DEFAULT_SCENARIO)
+
+
+def _cache_tokens(chosen: Chosen, each: int) -> int:
+    """The tokens of the cache that a generator's jobs share, of `each` where no other size was asked for."""
+    return chosen.setting["cache_size"] or each * chosen.batch_size
+
+
+def _generator(chosen: Chosen) -> list[str]:
+    """The lines after a model and its cache are there."""
+    setting = chosen.setting
+    told = {
+        "max_batch_size": setting["max_batch_size"],
+        "use_ngram_draft": True if setting["draft"] == "ngram" else None,
+        "num_draft_tokens": setting["num_draft_tokens"],
+        "paged": False if setting["attention_requested"] not in (None, "auto", "flash") else None,
+    }
+    keys = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
+    return [
+        "",
+        "from exllamav2 import ExLlamaV2Tokenizer",
+        "from exllamav2.generator import ExLlamaV2DynamicGenerator",
+        "",
+        f"generator = ExLlamaV2DynamicGenerator(model, cache, ExLlamaV2Tokenizer(config){keys})",
+        f"# for {chosen.batch_size} jobs of up to {chosen.max_seq_len} tokens",
+    ]
+
+
+def _loaded(chosen: Chosen) -> str:
+    """The lines that load the model and make its cache; for a generator the cache has one sequence."""
     setting = chosen.setting
     cache = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
-    sizes = f"batch_size={chosen.batch_size}, max_seq_len={chosen.max_seq_len}"
+    sequences, tokens = chosen.batch_size, chosen.max_seq_len
+    if _is_served(chosen):
+        sequences, tokens = 1, _cache_tokens(chosen, chosen.max_seq_len)
+    sizes = f"batch_size={sequences}, max_seq_len={tokens}"
     imported = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config"
     lines = [
         *_SET_ALLOCATOR.get(setting["allocator"] or NATIVE, ()),
@@ -40,7 +77,7 @@ def exllamav2(chosen: Chosen) -> str:
         "",
         f'config = ExLlamaV2Config("DIR")  # {wanted_weights(chosen)}',
         f"config.max_seq_len = {chosen.max_seq_len}",
-        f"config.max_batch_size = {chosen.batch_size}",
+        f"config.max_batch_size = {sequences}",
         *([] if setting["max_input_len"] is None else [f"config.max_input_len = {setting['max_input_len']}"]),
         *(_other("config.max_attention_size = {}", setting["max_attention_size"])),
         *(f"config.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
@@ -59,8 +96,7 @@ def exllamav2(chosen: Chosen) -> str:
     return "\n".join(
         [
             *lines,
-            f"model.load_tp({first}expect_cache_tokens={chosen.max_seq_len * chosen.batch_size}, "
-            f"expect_cache_base={cache})",
+            f"model.load_tp({first}expect_cache_tokens={sequences * tokens}, expect_cache_base={cache})",
             f"cache = ExLlamaV2Cache_TP(model, {sizes}, base={cache})",
         ]
     )
@@ -93,10 +129,10 @@ def tabbyapi(chosen: Chosen) -> str:
             f"  model_name: DIR  # {wanted_weights(chosen)}, below model_dir",
             "  backend: exllamav2",
             f"  max_seq_len: {whole}",
-            f"  cache_size: {whole * chosen.batch_size}",
+            f"  cache_size: {_cache_tokens(chosen, whole)}",
             f"  cache_mode: {setting['cache']}",
             *([] if setting["max_input_len"] is None else [f"  chunk_size: {setting['max_input_len']}"]),
-            f"  max_batch_size: {chosen.batch_size}",
+            f"  max_batch_size: {setting['max_batch_size'] or chosen.batch_size}",
             *([] if split is None else _split_keys(split)),
             "memory:",
             "  cuda_malloc_async: false",
