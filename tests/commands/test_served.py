@@ -66,7 +66,7 @@ def test_a_name_of_before_is_the_same_scenario(in_process: Program, tmp_path: Pa
 
 
 def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_path: Path) -> None:
-    asked = [*CELL, "scenario=generator", "max_seq_len=1024", "cache_size=2048", "batch_size=4", "draft=ngram"]
+    asked = [*CELL[:3], "scenario=generator", "max_seq_len=1024", "cache_size=2048", "batch_size=4", "draft=ngram"]
     done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr
     assert "scenario generator, batch_size 4, cache_size 2048, draft ngram" in done.stdout.replace("\n", " ")

@@ -57,6 +57,7 @@ def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = Non
         (served("MixtralForCausalLM", 7, FOUR_EXPERTS), (1024,)),
         (served("LlamaForCausalLM", bpw=16.0, head_bits=None, batch_size=2), (1280,)),
         (served("LlamaForCausalLM", allocator="expandable", batch_size=2), (2304,)),
+        (served("LlamaForCausalLM", more={"max_position_embeddings": 1024}, max_input_len=2048), (256, 768, 1024)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=4), (256, 2560)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=7, batch_size=6, cache="Q6"), (512, 1280)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=3, attention="matmul"), (1280,)),

@@ -20,10 +20,20 @@ _SHORTEST = 2 * PROMPT_TOKENS
 
 def whole_lengths(traits: Traits) -> list[int]:
     """The lengths at which a case is recorded from its beginning to its end."""
-    reach = min(traits.max_input_len, traits.native_max_seq_len // 4, (traits.cache_size or MAX_SEQ_LEN) // 4)
+    if traits.is_served:
+        return _served_lengths(traits)
+    reach = min(traits.max_input_len, traits.native_max_seq_len // 4)
     filled = [2 * reach + 5 * reach // 8, 3 * reach + reach // 4]
-    lengths = [max(tokens, _SHORTEST) + DECODE_TOKENS + (traits.cut_window or 0) for tokens in filled]
-    return _in_pages(lengths, traits)
+    return [max(tokens, _SHORTEST) + DECODE_TOKENS + (traits.cut_window or 0) for tokens in filled]
+
+
+def _served_lengths(traits: Traits) -> list[int]:
+    """The same of a generator, in whole pages: so long that each chunk has room after another, if a job may be so."""
+    longest = pages_of(min(traits.native_max_seq_len, traits.cache_size or MAX_SEQ_LEN))
+    chunk, window = pages_of(traits.max_input_len), pages_of(traits.cut_window or 0)
+    first = min(longest, 3 * chunk + window)
+    second = min(longest, first + chunk)
+    return [pages * PAGE for pages in (first, second if second > first else max(1, first - 1))]
 
 
 def load_lengths(traits: Traits) -> list[int]:
