@@ -69,7 +69,7 @@ def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_
     asked = [*CELL[:3], "scenario=generator", "max_seq_len=1024", "cache_size=2048", "batch_size=4", "draft=ngram"]
     done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr
-    assert "scenario generator, batch_size 4, cache_size 2048, draft ngram" in done.stdout.replace("\n", " ")
+    assert "scenario generator, batch_size 4, cache_size 2048, draft ngram" in " ".join(done.stdout.split())
     told = (tmp_path / "one" / "report" / "recommendations.md").read_text()
     assert "cache = ExLlamaV2Cache(model, batch_size=1, max_seq_len=2048)" in told
     assert "ExLlamaV2Tokenizer(config), use_ngram_draft=True, num_draft_tokens=4)" in told
