@@ -167,8 +167,9 @@ class Case:
 
     @staticmethod
     def from_json(text: str) -> Case:
-        """Reads what `to_json` has written."""
-        return wire.from_json(Case, text)
+        """Reads what `to_json` has written, also in an older program."""
+        case = wire.from_json(Case, text)
+        return dataclasses.replace(case, scenario=dict(RENAMED_SCENARIOS).get(case.scenario, case.scenario))
 
     def to_json(self) -> str:
         """The case as JSON, for the child and for Hydra's jobs."""
