@@ -181,8 +181,8 @@ class Forecaster:
     def _forecast(self, work: Case | Search, said: _CachedForecast) -> Forecast:
         reading = None if said.reading is None else Reading.from_plain(said.reading)
         if said.prediction is None:
-            # An engine that cannot run a model says so in the first case.
-            probes = 1 if str(said.reason).startswith("Unsupported") else _probes(work, None)
+            # An engine that cannot run a model has said so: a sweep has that in its row, and looks for no answer.
+            probes = 0 if str(said.reason).startswith("Unsupported") else _probes(work, None)
             return Forecast(work, None, None, said.reason, probes, None, reading)
         prediction = Prediction.from_plain(said.prediction)
         fits_at = None

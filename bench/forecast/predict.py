@@ -17,6 +17,7 @@ from bench.core.split import Split, SplitBy
 from bench.forecast.search import Observation, found, grid, next_probe
 from bench.trace.best_replay import BestReplayer
 from bench.trace.card_programs import SplitReplay
+from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer
 from bench.trace.replay import CardReplay, Replay
 
@@ -200,10 +201,22 @@ def _parts(replay: Replay | CardReplay, limits: AnyLimits) -> dict[str, int]:
 
 def _estimate(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
     """Where the line through two lengths crosses the card's limit: near the boundary, but for fragmentation."""
-    short, long = min(PAGE, search_end), search_end
-    least, most = (replayer.needed_bytes(length, limits) for length in (short, long))
+    long, most = search_end, replayer.needed_bytes(search_end, limits)
+    short, least = _shortest_known(replayer, limits, search_end)
     if most <= limits.torch_bytes:
         return long
     if least > limits.torch_bytes:
         return 0
-    return short + int((limits.torch_bytes - least) * (long - short) / (most - least))
+    return short + int((limits.torch_bytes - least) * (long - short) / max(1, most - least))
+
+
+def _shortest_known(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> tuple[int, int]:
+    """A short length of which there is a prediction, and about what it needs; of the shortest there may be none."""
+    length = min(PAGE, search_end)
+    while True:
+        try:
+            return length, replayer.needed_bytes(length, limits)
+        except NoPrediction:
+            if length == search_end:
+                raise
+            length = min(2 * length, search_end)

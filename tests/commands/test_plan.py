@@ -131,7 +131,7 @@ def test_what_of_an_engine_is_not_predicted_says_so(in_process: Program) -> None
     assert known["probes"] == 10
     assert known["estimated_decode_tokens_per_s"] is None
     assert "does not know the architecture HunYuanVLForConditionalGeneration" in unknown["reason"]
-    assert unknown["probes"] == 1
+    assert unknown["probes"] == 0
     shown = in_process("plan", *overrides).stdout
     assert "1 unsupported, 1 not predictable" in shown
     assert "Nothing here is measured" in shown
@@ -141,7 +141,7 @@ def test_what_of_an_engine_is_not_predicted_says_so(in_process: Program) -> None
 def test_what_cannot_be_predicted_has_its_reason_in_its_row(in_process: Program) -> None:
     overrides = ("model=kimi_k2_thinking", "device=h200_141gb", "max_seq_len=1024")
     (case,) = planned(in_process, *overrides)["cases"]
-    assert (case["fits"], case["parts"], case["max_seq_len"]) == (None, None, 1024)
+    assert (case["fits"], case["parts"], case["max_seq_len"], case["probes"]) == (None, None, 1024, 0)
     assert "DeepseekV3ForCausalLM" in case["reason"]
     done = in_process("plan", *overrides)
     assert done.returncode == 0

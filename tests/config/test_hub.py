@@ -220,19 +220,31 @@ def test_a_repository_with_only_a_config_is_asked_for_any_bits(served: Hub) -> N
     assert [case.bpw for case in _cases("bpw=3.0,4.0", repo="org/base")] == [3.0, 4.0]
 
 
+OTHER_FORMATS = [
+    (kinds.GPTQ, "GPTQ"), (kinds.AWQ, "AWQ"), (kinds.FP8, "FP8"), (kinds.NF4, "bitsandbytes"),
+    (kinds.PACKED, "compressed-tensors"), (kinds.MLX, "MLX"), (kinds.AQLM, "AQLM"), (kinds.HQQ, "HQQ"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("tensors", "name"),
-    [(kinds.GPTQ, "GPTQ"), (kinds.AWQ, "AWQ"), (kinds.FP8, "FP8"), (kinds.NF4, "bitsandbytes"),
-     (kinds.PACKED, "compressed-tensors"), (kinds.MLX, "MLX"), (kinds.AQLM, "AQLM"), (kinds.HQQ, "HQQ")],
-)  # fmt: skip
-def test_a_repository_of_weights_in_another_format_is_refused(served: Hub, tensors: Any, name: str) -> None:
+    ("engine", "tensors", "name"),
+    [
+        *((engine, *each) for engine in ("exllamav2", "exllamav3") for each in OTHER_FORMATS),
+        ("exllamav2", kinds.EXL3, "EXL3"),
+        ("exllamav3", kinds.EXL2, "EXL2"),
+    ],
+)
+def test_a_repository_of_weights_in_another_format_is_refused(
+    served: Hub, engine: str, tensors: Any, name: str
+) -> None:
     files: dict[str, bytes | Path] = {
         "config.json": json.dumps(CONFIG).encode(),
         "model.safetensors": headers.of({**kinds.NORM, **tensors}),
     }
     served.repository(REPO).commit("main", files)
-    assert _refusal().startswith(f"model.repo={REPO}: {name} weights")
-    assert _refusal().startswith(f"model.repo={REPO}: {name} weights")  # what is kept of it says the same
+    asked = [f"engine={engine}"]
+    assert _refusal(*asked).startswith(f"model.repo={REPO}: {name} weights")
+    assert _refusal(*asked).startswith(f"model.repo={REPO}: {name} weights")  # what is kept of it says the same
 
 
 def test_a_repository_of_exl3_weights_is_of_its_engine(served: Hub) -> None:

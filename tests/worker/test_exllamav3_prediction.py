@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from bench.allocator.limits import case_limits
 from bench.core.case import Case
 from bench.engines.registry import rules_of
+from bench.forecast.predict import predict_fits_at
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
 from bench.worker import recorder
@@ -100,8 +102,13 @@ def test_a_process_that_has_simulated_a_card_does_the_same_on_the_next(layouts: 
 def test_short_tables_outside_of_graphs_are_no_wrong_number(layouts: Path) -> None:
     """Their keys are shared out among fewer blocks, by how many there are."""
     search = _case(_EAGER)
+    replayer = _replayer(search, layouts)
     with pytest.raises(NoPrediction, match="no recording shows a prefill of 16 tokens"):
-        predict(_replayer(search, layouts), replace(search, max_seq_len=2048))
+        predict(replayer, replace(search, max_seq_len=2048))
+    # A boundary beyond is predicted all the same.
+    needed = predict(replayer, replace(search, max_seq_len=7936)).peak_held_bytes
+    limits = case_limits(search.device, needed, search)
+    assert 7936 <= predict_fits_at(replayer, limits, 32768) < 32768
 
 
 def test_experts_are_no_wrong_number(layouts: Path) -> None:

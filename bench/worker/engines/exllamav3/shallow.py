@@ -32,7 +32,7 @@ def shallow(case: Case, model: Any) -> tuple[Case, int, int]:
     num_layers = shown + 1 + (depth - shown - 1) % period  # so that the last layer falls where it does
     if num_layers >= depth:
         return whole
-    config = _with_layers(case.model.config, num_layers, depth)
+    config = with_layers(case.model.config, num_layers, depth)
     fewer = dataclasses.replace(case.model, config=config, fingerprint=f"{case.model.fingerprint}-{num_layers}")
     if _kinds_of_layers(read_model(config), kinds) != layers[:num_layers]:
         return whole
@@ -44,7 +44,7 @@ def _kinds_of_layers(model: Any, kinds: Kinds) -> list[int]:
     return [kinds.of(module) for module in model.modules if module.layer_idx is not None]
 
 
-def _with_layers(config: dict[str, Any], num_layers: int, depth: int) -> dict[str, Any]:
+def with_layers(config: dict[str, Any], num_layers: int, depth: int) -> dict[str, Any]:
     """A config.json (parsed) of a model that is so deep; lists of something for each layer are as long."""
     found: dict[str, Any] = {}
     for key, value in config.items():
@@ -53,7 +53,7 @@ def _with_layers(config: dict[str, Any], num_layers: int, depth: int) -> dict[st
         elif isinstance(value, list) and len(value) == depth:
             found[key] = value[:num_layers]
         elif key == "text_config" and isinstance(value, dict):
-            found[key] = _with_layers(value, num_layers, depth)
+            found[key] = with_layers(value, num_layers, depth)
         else:
             found[key] = value
     return found
