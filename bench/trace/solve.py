@@ -234,7 +234,11 @@ def _null_space(samples: Sequence[Array]) -> list[list[int]]:
 
 
 def _require_repetition(kind: str, template: Array, num_layers: int, period: int) -> None:
-    """Raises `NoPrediction` unless the last two periods that were recorded are equal, relative to their own layers."""
+    """Raises `NoPrediction` unless the last two periods that were recorded are equal, relative to their own layers.
+
+    A buffer beside PyTorch's is told of once a section, by the first layer that wants it: that is no difference.
+    """
+    template = columns.without(template, Op.BESIDE)
     if num_layers <= columns.SHOWN_PERIODS * period:
         raise NoPrediction(f"{num_layers} layers show too little of how they repeat")
     spans = spans_of_layers(template, num_layers)

@@ -37,3 +37,11 @@ def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:
     """First and last (exclusive) event of what comes before the layers, of each layer, and of what comes after."""
     bounds = np.searchsorted(template[:, LAYER], np.arange(-1, num_layers + 2))
     return [(int(first), int(last)) for first, last in pairwise(bounds)]
+
+
+def without(template: Array, op: int) -> Array:
+    """The events but those of a kind that makes and frees nothing."""
+    kept = template[:, OP] != op
+    left: Array = template[kept]
+    left[:, BLOCK] = (np.cumsum(kept) - 1)[left[:, BLOCK]]
+    return left

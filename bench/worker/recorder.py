@@ -84,8 +84,8 @@ class Recorder(Observer):
         for card in self.cards:
             card.recording.divided = parts
 
-    def stop(self) -> None:
-        """What is still freed, now or much later, is no part of the recording any more."""
+    def pause(self) -> None:
+        """What is freed from now on is no part of the recording, until a new section begins."""
         for card in self.cards:
             card.events = []
 
@@ -329,7 +329,7 @@ def record_cards(
                 perform(step, session)
             for each in extra or ():
                 engine.forward(session, each)
-            recorder.stop()
+            recorder.pause()
     return recordings
 
 

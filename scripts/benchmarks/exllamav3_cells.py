@@ -7,7 +7,7 @@ memory runs out, the peaks of allocated, requested and reserved bytes, of the wh
 
     .venv/bin/python scripts/benchmarks/exllamav3_cells.py --cells 100
 
-`--models unpredicted` draws from those of which nothing is predicted, and counts the runs that they take.
+`--models experts` draws from those with experts, which are cut to few layers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bench.worker.engines.exllamav3.shallow import with_layers
 from tests.worker.predicted_and_simulated import simulate
 
 ENGINE = "exllamav3"
-PREDICTED = (
+DENSE = (
     "autoglm_phone_9b",
     "command_r_35b",
     "gemma_2_9b",
@@ -61,7 +61,8 @@ PREDICTED = (
     "qwen3_8b",
     "tinyllama_1_1b",
 )
-UNPREDICTED = ("gpt_oss_20b", "mixtral_8x7b", "qwen3_30b_a3b", "qwen3_5_27b")
+EXPERTS = ("mixtral_8x7b", "qwen3_30b_a3b")
+POOLS = {"dense": DENSE, "experts": EXPERTS}
 CARDS = ("rtx_3060_12gb", "rtx_3090", "rtx_4090", "rtx_5090", "a100_80gb", "h200_141gb")
 LAYOUTS = Path(tempfile.mkdtemp())
 
@@ -81,6 +82,8 @@ def draw(chosen: random.Random, models: tuple[str, ...]) -> tuple[Case, int]:
     case = search.longest
     depth, _ = layers_and_experts(case.model.config) or (0, 0)
     layers = depth if chosen.random() < 0.25 else chosen.randrange(max(2, depth // 3), depth + 1)
+    if models is EXPERTS:
+        layers = chosen.randrange(6, 13)
     if layers < depth:
         config = with_layers(case.model.config, layers, depth)
         name, fingerprint = f"cut_{case.model.name}", f"{case.model.fingerprint}-{layers}"
@@ -118,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--models", choices=["predicted", "unpredicted"], default="predicted")
+    parser.add_argument("--models", choices=list(POOLS), default="dense")
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
@@ -128,7 +131,7 @@ def main() -> None:
     probes: list[int] = []
     seconds = Counter[str]()
     for number in range(arguments.cells):
-        case, search_end = draw(chosen, PREDICTED if arguments.models == "predicted" else UNPREDICTED)
+        case, search_end = draw(chosen, POOLS[arguments.models])
         length = chosen.randrange(1, search_end // PAGE) * PAGE
         started = time.process_time()
         replayer, reason = None, ""

@@ -39,13 +39,37 @@ _EAGER = {
 }
 # No RoPE, and norms nonetheless, in every fourth layer.
 _WITHOUT_POSITIONS = {**_EAGER, "architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}
+_ROUTED = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 512,
+    "max_position_embeddings": 2048,
+}
 # Bits that differ from layer to layer, and more layers than a recording shows; keys that are unpacked in two pieces.
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "mixed bits and windows": (_WINDOWED, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
+    # The first chunk makes tables of all experts, the last one of its own tokens.
+    "experts": (_ROUTED, {"cache": "k7v5", "bpw": 4.25, "allocator": "native"}, (1280, 9472)),
     "no graphs": (_EAGER, {"cache": "Q6", "head_bits": 8}, (4096, 6400)),
 }
-THOROUGH = {"no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448))}
+_SHARED = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 256,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+    "norm_topk_prob": True,
+}
+THOROUGH = {
+    "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
+    "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,13 +135,16 @@ def test_short_tables_outside_of_graphs_are_no_wrong_number(layouts: Path) -> No
     assert 7936 <= predict_fits_at(replayer, limits, 32768) < 32768
 
 
-def test_experts_are_no_wrong_number(layouts: Path) -> None:
-    """The first long chunk makes tables for all of them, and is unlike those that follow."""
-    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
-    search = _case({"architectures": ["Qwen3MoeForCausalLM"], "max_position_embeddings": 2048, **experts})
-    replayer = _replayer(search, layouts)
-    with pytest.raises(NoPrediction, match="differ in more than their sizes"):
-        predict(replayer, replace(search, max_seq_len=1792))
+def test_a_first_chunk_of_experts_that_is_the_last_is_no_wrong_number(layouts: Path) -> None:
+    """It makes the tables of all experts, which recordings show of a whole chunk."""
+    search = _case(_ROUTED)
+    with pytest.raises(NoPrediction, match="no recording shows a prefill of 764 tokens after 0"):
+        predict(_replayer(search, layouts), replace(search, max_seq_len=768))
+
+
+def test_latent_attention_is_not_predicted() -> None:
+    search = _case({**_SHARED, "architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512})
+    assert "latent attention" in str(rules_of(search.engine).prediction.unpredicted(search))
 
 
 def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from bench.core.outcome import Phase
 from bench.trace.parametric import ParametricTrace
 from bench.trace.recording import Op
-from bench.trace.template import BLOCK, OP, Array
+from bench.trace.template import Array, without
 
 
 def with_loading(trace: ParametricTrace, loading: ParametricTrace) -> ParametricTrace:
@@ -33,7 +31,4 @@ def _without_buffers(kind: str, template: Array) -> Array:
     """What decoding takes beside PyTorch by the bits of its matrices, it has taken at the first token."""
     if not kind.startswith(Phase.DECODE):
         return template
-    kept = template[:, OP] != Op.BESIDE
-    left: Array = template[kept]
-    left[:, BLOCK] = (np.cumsum(kept) - 1)[left[:, BLOCK]]
-    return left
+    return without(template, Op.BESIDE)

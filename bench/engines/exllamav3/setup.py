@@ -40,6 +40,7 @@ class Setup(NamedTuple):
     quantised_cache: bool
     scenario: str = DEFAULT_SCENARIO
     shared_tokens: int = 0
+    has_experts: bool = False
 
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length in tokens."""
@@ -89,6 +90,8 @@ class Setup(NamedTuple):
             kind += "_far"
         if self.quantised_cache and q_len >= PAGE and k_len > _STAGED_TOKENS:
             kind += f"_in_{-(-k_len // _STAGED_TOKENS)}"
+        if self.has_experts and name is None and k_len == q_len:
+            kind += "_first"
         return Pass(phase, kind, q_len, k_len)
 
     def chunk_count(self, tokens: int) -> int:
@@ -118,7 +121,7 @@ class Setup(NamedTuple):
         One of each kind at another length shows what `max_seq_len` has to do with it.
         """
         step = self.max_input_len
-        lengths = [*range(PAGE - DECODE_TOKENS, step, PAGE), step // PAGE * PAGE]
+        lengths = [step // PAGE * PAGE, *range(PAGE - DECODE_TOKENS, step, PAGE)]
         reaches = [0, _SPLIT_TOKENS]
         if self.quantised_cache:
             reaches += range(_STAGED_TOKENS + 1, max_seq_len, _STAGED_TOKENS)
@@ -126,12 +129,13 @@ class Setup(NamedTuple):
         for q_len in lengths:
             for first, end in zip(reaches, [*reaches[1:], max_seq_len + 1], strict=True):
                 least = -(-max(0, first - q_len) // PAGE) * PAGE
+                if self.has_experts and q_len < lengths[0]:
+                    least = max(least, PAGE)  # the first chunk of all is a whole one
                 most = (min(end - 1, max_seq_len) - q_len) // PAGE * PAGE
                 middle = (least + most) // 2 // PAGE * PAGE
+                pasts = {least, middle, most, *([PAGE] if self.has_experts and least < PAGE else [])}
                 found += [
-                    self.prefill(Phase.PREFILL, q_len, past + q_len)
-                    for past in sorted({least, middle, most})
-                    if 0 <= past <= most
+                    self.prefill(Phase.PREFILL, q_len, past + q_len) for past in sorted(pasts) if least <= past <= most
                 ]
         if max_seq_len == self.whole_lengths()[0]:
             return found

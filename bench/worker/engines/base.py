@@ -74,6 +74,9 @@ class Listener(Protocol):
     def enter(self, q_len: int, k_len: int) -> None:
         """A pass of `q_len` tokens begins, after which the cache holds `k_len`."""
 
+    def pause(self) -> None:
+        """What is asked for and given back until the next pass begins belongs to none."""
+
     def scratch(self, lines: list[tuple[int, int]]) -> None:
         """The model wants the most of a + b · max_input_len bytes of scratch, over all pairs (a, b)."""
 

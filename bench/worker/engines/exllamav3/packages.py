@@ -58,6 +58,16 @@ def forget_cards() -> None:
         kept.clear()
 
 
+def forget_tables(rows: int) -> None:
+    """Empties what is kept for chunks of so many tokens: the order of their tokens' experts."""
+    kept = importlib.import_module("exllamav3.util.tensor").buffered_aranges
+    copies = kept.get("dev_cache", {})
+    for key in [each for each in kept if isinstance(each, tuple) and each[0] == rows]:
+        host = kept.pop(key)
+        for copy in [each for each in copies if each[0] == id(host)]:
+            del copies[copy]
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

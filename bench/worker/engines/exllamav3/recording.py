@@ -15,7 +15,9 @@ from bench.trace.passes import NoPrediction
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
+from bench.worker.engines.exllamav3.packages import forget_tables
 from bench.worker.engines.exllamav3.readable import read_model
+from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shallow import shallow
 from bench.worker.interfaces.card import Machine
 
@@ -36,6 +38,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
         quantised_cache=case.cache != "FP16",
         scenario=case.scenario,
+        has_experts=reading.experts > 1,
         shared_tokens=max((_shared_tokens(module, case) for module in model), default=0),
     )
     fewer, num_layers, period = shallow(case, model)
@@ -65,6 +68,7 @@ def marked(listener: Listener) -> Iterator[None]:
     from exllamav3 import Model
 
     load, prefill, decode = Model.load, Passes.prefill, Passes.decode
+    forward = ExLlamaV3Session.forward
 
     def marked_load(self: Any, *args: Any, **kwargs: Any) -> Any:
         layer, number = -1, -1
@@ -80,6 +84,12 @@ def marked(listener: Listener) -> Iterator[None]:
         listener.enter(end - start, end)
         prefill(self, sequence, start, end)
 
+    def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int) -> None:
+        if q_len < self.chunk_tokens:  # a prompt has one of its length, which makes the tables of that
+            listener.pause()
+            forget_tables(q_len)
+        forward(self, q_len, k_len)
+
     def marked_decode(self: Passes, start: int) -> Any:
         listener.enter(1, table_tokens(start))
         return decode(self, start)
@@ -88,6 +98,7 @@ def marked(listener: Listener) -> Iterator[None]:
         mock.patch.object(Model, "load", marked_load),
         mock.patch.object(Passes, "prefill", marked_prefill),
         mock.patch.object(Passes, "decode", marked_decode),
+        mock.patch.object(ExLlamaV3Session, "forward", marked_forward),
     ):
         yield
 

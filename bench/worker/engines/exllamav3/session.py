@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.core.case import Case
+from bench.core.case import PAGE, Case
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav3.chunks import chunks
 from bench.engines.reading import Reading
@@ -79,6 +79,11 @@ class ExLlamaV3Session:
             if tell is not None:
                 tell(done, tokens)
             self._running.decode(start + done).cpu()
+
+    @property
+    def chunk_tokens(self) -> int:
+        """The tokens of a chunk that is followed by others."""
+        return self._case.max_input_len // PAGE * PAGE
 
     def forward(self, q_len: int, k_len: int) -> None:
         """One pass more: a chunk of `q_len` tokens of the first sequence, which then has `k_len`."""
