@@ -38,10 +38,12 @@ def probe_seconds(case: Case) -> float | None:
     attention = next(iter(seconds_of.chunk_layer)) if case.attention == "auto" else case.attention
     setup = rules.unread_setup(case, attention)
     steps = steps_of(case)
-    decoding = [step for step in steps if step.act is Act.DECODE]
-    decoded = sum(step.tokens for step in decoding)
-    filling = [step for step in steps if step.act is Act.FILL]
-    chunks = sum(1 if step.name is not None else setup.chunk_count(step.tokens) for step in filling) + case.lazy
+    prompts = [step for step in steps if step.act in (Act.FILL, Act.BEGIN)]
+    # A generator works off each job's prompt by itself, and decodes their first tokens together.
+    decoded = sum(step.tokens for step in steps if step.act in (Act.DECODE, Act.GENERATE))
+    decoded += sum(step.act is Act.BEGIN for step in prompts)
+    chunks = sum(1 if step.name is not None else setup.chunk_count(step.tokens) * step.jobs for step in prompts)
+    chunks += case.lazy
     unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
         (seconds_of.load_unquantised_layer if unquantised else seconds_of.load_layer)

@@ -100,3 +100,16 @@ def test_chunks_are_counted_as_they_are_split(tokens: int, max_input_len: int, a
     made = [each for each in setup.schedule(tokens + DECODE_TOKENS).passes() if each.phase == Phase.PREFILL]
     splits = [each for each in made if each.kind.startswith("prefill")]
     assert setup.chunk_count(tokens) == len(splits) > 0
+
+
+@pytest.mark.parametrize(("attention", "jobs"), [("flash", 1), ("flash", 3), ("matmul", 1)])
+def test_the_passes_of_a_generator_are_counted(attention: str, jobs: int) -> None:
+    """A chunk of each job's prompt, one prompt after the other; matmul's scores bound none of them."""
+    asked = case(scenario="generator", batch_size=jobs, max_input_len=512)
+    setup = unread_setup(asked, attention)
+    made = [each for each in setup.schedule(4096).passes() if each.kind.startswith("prefill_of_5")]
+    assert setup.chunk_count(4096 - 6) * jobs == len(made) == 8 * jobs
+    few, many = (probe_seconds(replace(asked, attention=attention, max_seq_len=tokens)) for tokens in (1024, 65_536))
+    assert few is not None
+    assert many is not None
+    assert many > few

@@ -66,7 +66,7 @@ def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
 
 def chunk_count(tokens: int, traits: Traits) -> int:
     """Into how many chunks a prompt of so many tokens is split."""
-    if not traits.is_chunked:
+    if traits.is_served or not traits.is_chunked:
         return -(-tokens // traits.max_input_len)
     return len(_chunks(tokens, traits.max_input_len, traits.max_attention_size))
 
