@@ -20,6 +20,7 @@ from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
 from bench.report.plots.grid import MOST_ROWS
+from bench.report.plots.jobs import draw_jobs, of_several_jobs
 from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import BY_ATTENTION, Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
@@ -40,10 +41,12 @@ Pictures = tuple[list[Path], list[str]]
 def drawing(
     asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, names: Names | None = None
 ) -> Iterator[Callable[[], Pictures]]:
-    """Draws four kinds of pictures to `out_dir`, one of each a card, as PNG and SVG: `CARD-boundary`, `CARD-memory` and
-    (where several engines have an answer for a model) `CARD-engines` of `boundaries` (with what `cases` know of them),
-    `CARD-peaks` of `asked`, the cases that are shown one by one. Gives what waits for them: the files, and in words
-    what has no picture.
+    """Draws five kinds of pictures to `out_dir`, one of each a card, as PNG and SVG.
+
+    `CARD-boundary`, `CARD-memory`, `CARD-jobs` (where a generator was asked for several numbers of jobs) and
+    `CARD-engines` (where several engines have an answer for a model) are of `boundaries`, with what `cases` know of
+    them; `CARD-peaks` is of `asked`, the cases that are shown one by one. Gives what waits for them: the files, and in
+    words what has no picture.
     """
     names = names or Names.of_frames(cases, boundaries)
     plan = _Plan(out_dir, names)
@@ -52,6 +55,7 @@ def drawing(
     planned = chain(
         plan.pictures(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary"),
         plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
+        plan.pictures(of_several_jobs(boundaries), to_tables, MOST_ROWS, draw_jobs, "jobs"),
         plan.pictures(
             of_several_engines(boundaries),
             partial(engines_tables, names=names),
