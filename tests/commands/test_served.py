@@ -75,3 +75,14 @@ def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_
     assert "ExLlamaV2Tokenizer(config), use_ngram_draft=True, num_draft_tokens=4)" in told
     assert "\n  cache_size: 2048\n" in told
     assert "\n  max_batch_size: 4\n" in told
+
+
+def test_every_table_of_a_page_says_that_it_is_of_a_generator(in_process: Program, tmp_path: Path) -> None:
+    asked = ["model=tinyllama_1_1b", "bpw=4.0", "device=rtx_4090,rtx_3060_12gb", "scenario=generator", "batch_size=2"]
+    assert in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one").returncode == 0
+    report = tmp_path / "one" / "report"
+    told = ", scenario generator, batch_size 2"
+    assert f"All cards: tinyllama_1_1b, 4 bpw, FP16, load{told}" in (report / "cards.md").read_text()
+    assert (report / "tables.md").read_text().count(told) == 2
+    planned = in_process("plan", *asked).stdout
+    assert " ".join(planned.split()).count(told.removeprefix(", ")) >= 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from bench.core.columns import BoundaryRow
-from bench.report.naming.axes import Axes, how
+from bench.report.naming.axes import Axes, how, in_common
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.text.plain_table import PlainTable
 
@@ -83,14 +83,15 @@ def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> li
 
     Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
     """
-    axes = Axes([row for table in every for cells in table.cells for row in cells if row])
+    told = [row for table in every for cells in table.cells for row in cells if row]
+    axes, common = Axes(told), in_common(told).removeprefix(", ")
     cells: list[tuple[Setting, str, BoundaryRow]] = []
     for table in found:
         start = len(table.header()) - len(table.caches)
         for texts, rows in zip(table.body(), table.cells, strict=True):
             for text, row in zip(texts[start:], rows, strict=True):
                 if row is not None:
-                    words = (f"{axes.bits(row)} bpw", row["cache"], how(row), ", ".join(axes.others(row)))
+                    words = (f"{axes.bits(row)} bpw", row["cache"], how(row), ", ".join(axes.others(row)), common)
                     cells.append(((table.model, *words), text, row))
     return cells
 
