@@ -159,6 +159,8 @@ class CardTemplates:
         template = trace.templates[kind]
         if kind == Phase.CACHE and len(template):
             return _cache(template, trace.num_layers, self.attention_layers(stretch), depth)
+        if kind.startswith(Phase.CACHE):
+            return _beside_the_cache(template, self.attention_layers(stretch), depth)
         if stretch.end is None or stretch.end.layer == self.depth:
             if depth != trace.num_layers:
                 template = deepen(template, trace.num_layers, trace.period, depth)
@@ -206,6 +208,15 @@ def _cache(template: Array, num_layers: int, attention_layers: int, depth: int) 
     cache[:, LAYER] = np.repeat(np.minimum(np.arange(len(parts)), depth), list(map(len, parts)))
     cache[:, BLOCK] = np.arange(len(cache))
     return cache
+
+
+def _beside_the_cache(template: Array, attention_layers: int, depth: int) -> Array:
+    """What is made once for the cache of all layers, on a card that has keys and values of any, and stays."""
+    if np.any(template[:, OP] != Op.MALLOC):
+        raise NoPrediction("what is made beside a cache gives something back")
+    made = template.copy() if attention_layers else template[:0]
+    made[:, LAYER] = depth
+    return made
 
 
 def _ended(template: Array, layer: int, module: int) -> Array:

@@ -78,6 +78,20 @@ def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: 
     assert_predicted(layouts, architecture, axes, 3)
 
 
+@pytest.mark.parametrize("cache", ["FP16", "Q4"])
+def test_a_generator_takes_its_pages_on_every_card_that_has_keys_and_values(layouts: Path, cache: str) -> None:
+    """With a gpu_split nothing else is as large as the peak: what autosplit tries while it loads hides them."""
+    axes = {"cache": cache, "scenario": "generator", "batch_size": 2}
+    split = "gpu_split(0.08,0.06,9)"
+    search = on_cards(case_of("LlamaForCausalLM", 12, **axes), (1 << 20, 1 << 20, 1 << 20), split)
+    replayer = split_replayer(trace_of(search, layouts), tensor_bytes_of(search, layouts), search)
+    for length in (512, 2560):
+        case = replace(search, max_seq_len=length)
+        predicted = replayer.replay(length, limits(case))
+        assert sum(layers > 0 for layers in predicted.attention_layers) > 1
+        assert_as_it_ran(predicted, run(case, layouts))
+
+
 def assert_predicted(layouts: Path, architecture: str, axes: dict[str, Any], count: int) -> set[str]:
     """That some machines are predicted, and as they run; how they end."""
     search = on_cards(case_of(architecture, 12, lazy=True, **axes), (1 << 20, 1 << 20), "auto(0,0)")

@@ -16,7 +16,7 @@ from bench.scenarios.base import Act, Step
 from bench.scenarios.generator import DECODE_TOKENS
 from bench.trace.passes import Pass
 
-SERVE = "serve"  # the kind of the section in which it is made
+SERVE = f"{Phase.CACHE}_served"  # the kind of the section in which it is made, with pages like the cache's
 
 
 def pages_of(tokens: int) -> int:
