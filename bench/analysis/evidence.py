@@ -155,10 +155,13 @@ def _numbered(frames: list[pd.DataFrame], names: list[str]) -> np.ndarray[tuple[
 
 
 def _cache_bytes_per_token(rows: pd.DataFrame) -> pd.Series[float]:
-    """What each token less leaves to the card that decides; unknown where each of several has a part of the cache."""
+    """What each token less leaves to the card that decides.
+
+    Unknown where each of several has a part of the cache, and nothing where the cache has a size of its own.
+    """
     together = rows["split"].isna() | rows["split"].astype(object).map(str).str.startswith(SplitBy.AUTO)
     per_token: pd.Series[float] = rows["cache_bytes"].astype(float) / rows["max_seq_len"]
-    return per_token.where(together)
+    return per_token.where(together & rows["cache_size"].isna())
 
 
 def _headroom(rows: pd.DataFrame) -> pd.Series[float]:
@@ -220,15 +223,23 @@ def speed_at(rows: pd.DataFrame, length: pd.Series[float]) -> tuple[pd.Series[fl
     """
     own = rows["max_seq_len"].eq(length)
     full, start = rows["decode_tokens_per_s_full"].astype(float), rows["decode_tokens_per_s"].astype(float)
-    seconds = 1 / start + (1 / full - 1 / start) * length / rows["max_seq_len"]
+    share = _context(rows, length) / _context(rows, rows["max_seq_len"])
+    seconds = 1 / start + (1 / full - 1 / start) * share
     weights, cache = _moved(rows)
-    scale = (weights + cache) / (weights + cache * length / rows["max_seq_len"])
+    scale = (weights + cache) / (weights + cache * share)
     estimate = full.fillna(rows["estimated_decode_tokens_per_s"].astype(float)) * scale.where(~own, 1.0)
     speed = full.where(own & full.notna(), (1 / seconds).fillna(estimate))
     basis = pd.Series("estimated", index=rows.index, dtype=object)
     basis[seconds.notna()] = "interpolated"
     basis[own & full.notna()] = "measured"
     return speed, basis.where(speed.notna(), "")
+
+
+def _context(rows: pd.DataFrame, length: pd.Series[float]) -> pd.Series[float]:
+    """How many tokens a sequence has with its context full: jobs that share a cache may have fewer than `length`."""
+    pages = rows["cache_size"].astype(float) // PAGE // rows["batch_size"].astype(float)
+    shared: pd.Series[float] = length.where(~(pages * PAGE < length), pages * PAGE)
+    return shared
 
 
 def _moved(rows: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:

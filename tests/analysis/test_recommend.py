@@ -310,3 +310,23 @@ def test_assumptions_of_the_row_are_in_the_basis() -> None:
 def test_no_rows_make_no_answers() -> None:
     assert evidence(NO_CASES, NO_BOUNDARIES).empty
     assert recommend(evidence(NO_CASES, NO_BOUNDARIES), pd.concat([NO_CASES, NO_BOUNDARIES])) == []
+
+
+def served(max_seq_len: int, **more: Any) -> dict[str, Any]:
+    return fits(max_seq_len, **{"scenario": "generator", "cache_size": 16384, "batch_size": 4, **more})
+
+
+def test_a_shorter_job_leaves_no_more_of_a_cache_that_has_a_size_of_its_own() -> None:
+    rows = evidence(cases_of(served(16384)), NO_BOUNDARIES)
+    shorter = pd.Series([8192.0], index=rows.index)
+    assert headroom_at(rows, shorter).tolist() == rows["headroom_bytes"].tolist()
+    too_much = int(rows["headroom_bytes"].iloc[0]) + 1
+    assert reach(rows, too_much).tolist() == [0.0]
+
+
+def test_jobs_that_share_a_cache_decode_with_what_it_has_for_each() -> None:
+    speeds = {"decode_tokens_per_s": None, "decode_tokens_per_s_full": None, "estimated_decode_tokens_per_s": 50.0}
+    rows = evidence(cases_of(served(16384, **speeds)), NO_BOUNDARIES)
+    at = {length: speed_at(rows, pd.Series([float(length)], index=rows.index))[0].iloc[0] for length in (8192, 2048)}
+    assert at[8192] == 50.0
+    assert at[2048] > 50.0
