@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import cards
+from bench.report.plots.style import save
 from bench.report.tables.boundaries import boundary_tables
 from bench.report.tables.parts import stack_of, with_parts
 from tests.report.conftest import GIB, FrameOf, ends, fits, no_answer, nothing, oom, open_end
@@ -54,7 +57,11 @@ def _legend(figure: Figure) -> list[str]:
 
 def _at(fits_at: int, case_id: str, **values: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """A boundary, and the case there."""
-    shared = {name: values[name] for name in ("bpw", "cache", "lazy", "model") if name in values}
+    shared = {
+        name: values[name]
+        for name in ("bpw", "cache", "lazy", "model", "scenario", "allocator", "batch_size")
+        if name in values
+    }
     row = ends(fits_at, boundary_id=case_id, case_ids=[case_id], peak_device_bytes=13 * GIB, **shared)
     return row, fits(fits_at, 13.0, case_id=case_id, **{**KNOWN, **values})
 
@@ -158,3 +165,17 @@ def test_a_stack_is_as_high_as_the_card_held_and_never_below_zero() -> None:
     less = stack_of({**row, "peak_device_bytes": GIB, "peak_allocated_bytes": None})
     assert "kept by PyTorch, unused" not in less
     assert sum(less.values()) == sum(PARTS.values()) + KNOWN["context_bytes"]
+
+
+def test_long_names_below_the_bars_have_room(frame_of: FrameOf, boundaries_of: FrameOf, tmp_path: Path) -> None:
+    """As high as the figure was, there was none, and legend and bars lay on each other."""
+    told = [
+        _at(4096, f"{scenario}-{size}", scenario=scenario, allocator=allocator, batch_size=size, lazy=lazy)
+        for scenario, size in (("forward", 1), ("generator", 1), ("generator", 12))
+        for allocator in ("native", "expandable")
+        for lazy in (True, False)
+    ]
+    figure = _drawn(boundaries_of(*(end for end, _ in told)), frame_of(*(case for _, case in told)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(figure, tmp_path / "memory")

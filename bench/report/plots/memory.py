@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import wrap
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ from bench.report.text.verdicts import short
 
 _HATCH = "////"
 _LABEL_WIDTH_PT, _LABEL_HEIGHT_PT = 8.0, 36.0  # of a length as it stands over its bar, and the air around it
+_TICK_COLUMNS, _FREE_COLUMNS = 28, 10  # of what stands below a bar, on end: the longest line, and what has room anyway
+_TWO_LINES_PT = 30.0
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,16 @@ def draw_memory(card: Card[BoundaryTable]) -> Figure | None:
     tallest = max(sum(bar.stack.values()) for bar in every)
     axes[0][0].set_ylim(0, max(tallest, card.tables[0].limit_bytes or 0) / GIB * (1 + over))
     bits = bits_of(bpw for bpw, _ in groups)
-    axes[0][0].set_xticks(range(len(groups)), [", ".join(filter(None, (bits[bpw], n))) for bpw, n in groups])
-    axes[0][0].set_xlim(-0.6, len(groups) - 0.4)
+    labels = [", ".join(filter(None, (bits[bpw], n))) for bpw, n in groups]
     if room_pt < 16 or any(named for _, named in groups):
+        labels = ["\n".join(wrap(label, _TICK_COLUMNS)) if room_pt > _TWO_LINES_PT else label for label in labels]
         for panel in axes[-1]:
             panel.tick_params(axis="x", labelrotation=90, labelsize=SMALL)
+        longest = max(len(line) for label in labels for line in label.splitlines())
+        more_in = max(0, longest - _FREE_COLUMNS) * 0.6 * SMALL / 72
+        figure.set_figheight(figure.get_figheight() + more_in)
+    axes[0][0].set_xticks(range(len(groups)), labels)
+    axes[0][0].set_xlim(-0.6, len(groups) - 0.4)
     for row in axes:
         for panel in row:
             panel.grid(visible=False, axis="x")
