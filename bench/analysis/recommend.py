@@ -48,10 +48,13 @@ _AT_LAST = [name for name in SETTING if name not in (*columns.WEIGHTS, "cache", 
 
 
 class _Question(NamedColumns):
-    """What is asked: of which card, model and engine, how many sequences at a time; NaN for None, as pandas has it."""
+    """What is asked: of which card, model and engine, how many sequences at a time, and what is done with them; NaN for
+    None, as pandas has it.
+    """
 
     batch_size: int | None
     engine: str | None
+    scenario: str | None
     native_max_seq_len: int | None
 
 
@@ -107,6 +110,7 @@ class Recommendation:
     native_max_seq_len: int | None
     batch_size: int | None
     engine: str | None
+    scenario: str | None = None
     policy: Policy
     wanted_context: int | None
     demanded_headroom_bytes: int
@@ -304,7 +308,8 @@ def _recommendation(question: _Question, row: _Best | None, stated: dict[str, An
     where: dict[str, Any] = {name: None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
     identity = cast(NamedColumns, {name: where[name] for name in NamedColumns.__annotations__})
-    stated |= {"identity": identity, **{name: where[name] for name in ("native_max_seq_len", "batch_size", "engine")}}
+    asked = ("native_max_seq_len", "batch_size", "engine", "scenario")
+    stated |= {"identity": identity, **{name: where[name] for name in asked}}
     if row is None:
         return Recommendation(**stated)
     known = {name: value for name, value in row.items() if name == "notes" or not _missing(value)}

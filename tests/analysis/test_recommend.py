@@ -312,6 +312,12 @@ def test_no_rows_make_no_answers() -> None:
     assert recommend(evidence(NO_CASES, NO_BOUNDARIES), pd.concat([NO_CASES, NO_BOUNDARIES])) == []
 
 
+def test_a_forward_pass_is_no_answer_for_who_serves_jobs() -> None:
+    rows = (fits(4096, bpw=4.0), fits(8192, bpw=4.0, scenario="generator"), oom(12288, bpw=4.0, scenario="generator"))
+    longest = {a.scenario or "forward": a.max_seq_len for a in advise(*rows) if a.policy is Policy.LONGEST}
+    assert longest == {"forward": 4096, "generator": 8192}
+
+
 def served(max_seq_len: int, **more: Any) -> dict[str, Any]:
     return fits(max_seq_len, **{"scenario": "generator", "cache_size": 16384, "batch_size": 4, **more})
 

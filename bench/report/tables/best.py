@@ -47,7 +47,7 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
     asked = pd.DataFrame([_as_row(row) for row in rows])
     answers = recommend(evidence(asked, pd.DataFrame()), asked, (WANTED_TOKENS,))
     groups = [list(group) for _, group in groupby(answers, lambda answer: key_of(answer.as_row(), QUESTION))]
-    questions = Questions((group[0].batch_size, group[0].engine) for group in groups)
+    questions = Questions((group[0].batch_size, group[0].engine, group[0].scenario) for group in groups)
     lines = []
     for group in groups:
         question = key_of(group[0].as_row(), QUESTION)
@@ -60,7 +60,8 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
             line = "best: nothing is predicted to fit"
         elif all(answer.max_seq_len is None for answer in group):
             line = f"best: none: nothing that is predicted to fit leaves {size(DEFAULT_HEADROOM_BYTES)}"
-        lines.append(": ".join([*questions.apart(group[0].batch_size, group[0].engine), line]))
+        apart = questions.apart(group[0].batch_size, group[0].engine, group[0].scenario)
+        lines.append(": ".join([*apart, line]))
     return lines
 
 

@@ -75,7 +75,8 @@ class Naming:
         grouped: dict[tuple[Any, ...], list[IdentityColumns]] = {}
         for setting in settings:
             grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
-        return cls(names, grouped, Questions((setting["batch_size"], setting["engine"]) for setting in settings))
+        asked = ((setting["batch_size"], setting["engine"], setting["scenario"]) for setting in settings)
+        return cls(names, grouped, Questions(asked))
 
     def axes(self, answers: Sequence[Recommendation]) -> Axes:
         """What tells the settings apart that were asked for where `answers` stand together."""
@@ -378,8 +379,9 @@ def _card(answer: Recommendation) -> tuple[Any, ...]:
 
 
 def _model(answer: Recommendation) -> tuple[Any, ...]:
-    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size, answer.engine)
+    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size, answer.engine, answer.scenario)
 
 
 def _model_name(answer: Recommendation, naming: Naming) -> str:
-    return naming.names.model(answer.identity) + naming.questions.words(answer.batch_size, answer.engine)
+    asked = naming.questions.words(answer.batch_size, answer.engine, answer.scenario)
+    return naming.names.model(answer.identity) + asked

@@ -51,8 +51,8 @@ def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[Plain
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()
-    asked = points[["batch_size", "engine"]].drop_duplicates()
-    questions = Questions(zip(asked["batch_size"], asked["engine"], strict=True))
+    asked = points[["batch_size", "engine", "scenario"]].drop_duplicates()
+    questions = Questions(zip(asked["batch_size"], asked["engine"], asked["scenario"], strict=True))
     return [_table(rows, counts[rows[0]["question"]], names, questions) for rows in groups_of(front, number, _Point)]
 
 
@@ -84,7 +84,7 @@ def _table(rows: list[_Point], count: dict[Any, int], names: Names, questions: Q
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
     assumptions = in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
-    asked = questions.words(first["batch_size"], first["engine"])
+    asked = questions.words(first["batch_size"], first["engine"], first["scenario"])
     return PlainTable(
         title=f"{names.model(first)}{asked} on {names.card_title(first)}",
         legend=legend,
