@@ -171,8 +171,9 @@ def recommend(
 
     `shown_to_fit` is the `evidence` of the same rows, and `untried` what they leave open. For each question: by quality
     and by speed for each of `contexts` (those beyond the model's own limit become that limit), and the longest. Of
-    settings that are equally good, that with flash attention, then with the most headroom, then with plain loading; of
-    those that are fastest as far as one can tell, plain loading comes before headroom.
+    settings that are equally good, that with flash attention, then without drafts, as what they gain hangs on the
+    text, then with the most headroom, then with plain loading; of those that are fastest as far as one can tell, plain
+    loading comes before headroom.
     """
     asked = without_defaults(asked.reindex(columns=[*QUESTION, *LENGTH_LIMIT]))
     questions = asked.drop_duplicates(QUESTION)[[*QUESTION, "native_max_seq_len"]]
@@ -251,12 +252,13 @@ def _best(rows: pd.DataFrame, policy: Policy) -> list[_Best]:
         fineness=caches.map({cache: -i for i, cache in enumerate(finest_first(caches.dropna().unique()))}),
         kernels=rows["attention"].astype(object).map(_ATTENTION).fillna(0),
         eager=~rows["lazy"].astype(bool),
+        undrafted=rows["draft"].isna(),
     )
     finest = ["bpw", "fineness", "head_bits"]
-    order = [*finest, "kernels", "left", "eager", *_AT_LAST]
+    order = [*finest, "kernels", "undrafted", "left", "eager", *_AT_LAST]
     if policy is Policy.FASTEST:
         rows = _as_fast(rows)
-        order = ["kernels", "eager", "left", "tokens_per_s", *finest, *_AT_LAST]
+        order = ["kernels", "undrafted", "eager", "left", "tokens_per_s", *finest, *_AT_LAST]
     if policy is Policy.LONGEST:
         order = ["length", *order]
     return cast(list[_Best], _first(rows, order, "question", ascending=False).to_dict("records"))

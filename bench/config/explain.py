@@ -27,14 +27,18 @@ _HOW_SPLIT = (
 )
 SEVERAL_GPUS = "several cards in one case are device=2xrtx_3090, device=rtx_4090+rtx_3060_12gb or device.index=0+1"
 _SPLIT = "on several cards give split=auto, split=best, split=tensor_parallel, or split=[20,24] in GiB"
+_TABBY_KEYS = (
+    "cache_mode as cache, chunk_size as max_input_len, with scenario=generator cache_size and max_batch_size as they "
+    "are and batch_size for the jobs at a time"
+)
 TABBY = (
     "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
-    "model.path=DIR, cache_mode as cache, cache_size as max_seq_len, chunk_size as max_input_len"
+    f"model.path=DIR, {_TABBY_KEYS}"
 )
 _NO_MEMORY = "it changes positions, and no memory: give max_seq_len, or auto_up_to"
 # Keys of other programs, and of what one looks for here.
 _OTHER_PLACES = {
-    **dict.fromkeys(("tokens", "context", "ctx", "n_ctx", "num_ctx", "cache_size"), "max_seq_len"),
+    **dict.fromkeys(("tokens", "context", "ctx", "n_ctx", "num_ctx"), "max_seq_len"),
     **dict.fromkeys(("max_model_len", "context_length"), "max_seq_len"),
     **dict.fromkeys(("native_max_seq_len", "max_position_embeddings"), "auto_up_to"),
     **dict.fromkeys(("cache_mode", "cache_type", "kv_cache"), "cache"),
@@ -49,7 +53,7 @@ _ANSWERS = {
     **dict.fromkeys(("rope_alpha", "rope_scale", "rope_theta"), _NO_MEMORY),
     **dict.fromkeys(("tabby", "tabbyapi"), TABBY),
     **dict.fromkeys(
-        ("draft", "draft_model", "draft_model_name"), "a draft model is not there yet; plan it as a model of its own"
+        ("draft_model", "draft_model_name"), "a draft model is not there yet; plan it as a model of its own"
     ),
 }
 
@@ -62,6 +66,8 @@ def unknown_key(key: str) -> str:
         return f"unknown key {key!r}: {_ANSWERS[last.lower()]}"
     if group == "hydra":
         return f"unknown key {key!r}; Hydra's own keys are listed by its documentation"
+    if last in ("cache_mode", "chunk_size"):
+        return f"unknown key {key!r}. Did you mean {_OTHER_PLACES[last]}? TabbyAPI's keys: {_TABBY_KEYS}"
     if last in _OTHER_PLACES:
         return f"unknown key {key!r}. Did you mean {_OTHER_PLACES[last]}?"
     if siblings := [known for known in _KEYS if dot and known.startswith(f"{group}.")]:

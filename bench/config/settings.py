@@ -286,7 +286,7 @@ class Settings:
     max_input_len: Length = 2048
     cache_size: CacheSize | None = None
     max_batch_size: Count | None = None
-    draft: Annotated[Draft, BeforeValidator(_member_of(Draft)), Allowed(_names_of(Draft))] | None = None
+    draft: Annotated[Draft, BeforeValidator(_member_of(Draft)), Allowed(f"null, {_names_of(Draft)}")] | None = None
     num_draft_tokens: Count | None = None
     max_attention_size: Annotated[
         int,

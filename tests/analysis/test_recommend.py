@@ -129,6 +129,13 @@ def test_equal_settings_are_told_apart_by_headroom_and_then_load_comes_first() -
         assert by_policy(advise(*rows))[Policy.QUALITY].as_row()["lazy"] is False
 
 
+def test_settings_that_are_as_good_are_told_without_drafts() -> None:
+    plain = fits(4096, scenario="generator")
+    drafts = fits(4096, scenario="generator", draft="ngram", num_draft_tokens=4)
+    for rows in ((plain, drafts), (drafts, plain)):
+        assert {answer.as_row()["draft"] for answer in advise(*rows)} == {None}
+
+
 def test_a_boundary_alone_is_evidence_when_it_is_certified() -> None:
     found = boundary(8192, peak_device_bytes=23 * GIB, headroom_bytes=GIB)
     quality = by_policy(advise(boundaries=(found,)))[Policy.QUALITY]

@@ -139,7 +139,7 @@ def test_a_gpu_split_fits_where_a_shorter_length_does_not_and_the_best_is_found(
     assert best["fits_at"] >= manual["fits_at"]
     assert best["predicted_auto_fits_at"] == 0  # the last card has no room for the head and a chunk's logits
     gained = f"{best['fits_at']:,} tokens more than split=auto (with which nothing is predicted to fit)"
-    assert f"split={best['best_split']} is best: {gained}" in " ".join(found.stdout.split())
+    assert f"split={best['best_split']} is the best gpu_split: {gained}" in " ".join(found.stdout.split())
     typed = in_process("sweep", *given, f"split={best['best_split']}", f"max_seq_len={best['fits_at']}")
     assert typed.returncode == 0, typed.stderr
     again = [row for row in _rows(tmp_path / "results", "cases") if row["max_seq_len"] == best["fits_at"]]

@@ -46,7 +46,7 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
         (["draft=ngram"], "draft=ngram: it is a generator's"),
         (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram"),
         (["scenario=generator", "draft=ngram", "num_draft_tokens=8"], "proposes at most 7 tokens at a time"),
-        (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are ngram"),
+        (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are null, ngram"),
         (["scenario=serve"], "scenario=serve: allowed are forward, generator"),
         (["scenario=generator", "cache_size=zero"], "'zero' is not a number of tokens"),
     ],

@@ -104,6 +104,8 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
         ("config.yml", "reading TabbyAPI's config.yml is not there yet"),
         ("tabby=config.yml", "reading TabbyAPI's config.yml is not there yet"),
         ("cache_mode=Q4", "Did you mean cache?"),
+        ("cache_mode=Q4", "chunk_size as max_input_len, with scenario=generator cache_size"),
+        ("chunk_size=1024", "cache_mode as cache"),
         ("model.native_max_seq_len=131072", "Did you mean auto_up_to?"),
         ("rope_alpha=2.5", "no memory"),
         ("gpu_split=[20,24]", "it is for several cards, and this is one; two are device=2xrtx_3090"),

@@ -6,13 +6,13 @@ from bench.report.text.units import tokens
 
 
 def best_split_words(best_split: str | None, fits_at: int | None, auto_fits_at: int | None) -> str | None:
-    """`split=[20.2,24] is best: 11,264 tokens more than split=auto (predicted to end at 103,424)`; None of others.
+    """`split=[20.2,24] is the best gpu_split: 11,264 tokens more than split=auto (predicted to end at 103,424)`; None of others.
 
     `fits_at` is the boundary with it, None where nothing fits or one case was asked for; the last one is predicted.
     """
     if best_split is None:
         return None
-    told = f"split={best_split} is best"
+    told = f"split={best_split} is the best gpu_split"
     if fits_at is None or auto_fits_at is None:
         return told
     gained = fits_at - auto_fits_at
