@@ -116,7 +116,8 @@ def _cache_bytes(case: Case, shape: _Shape) -> float:
     Writing the token's own entry is left out. With xformers, SDPA and matmul keys and values that several heads share
     are first written once for each of them (attn.py, repeat_kv) and then read so.
     """
-    elements = shape.layers * shape.kv_heads * shape.head_dim * case.max_seq_len  # keys; and as many values
+    tokens = min(case.max_seq_len, case.cache_tokens // case.batch_size)  # jobs may share a cache that gives each less
+    elements = shape.layers * shape.kv_heads * shape.head_dim * tokens  # keys; and as many values
     fp16_bytes = 2 * elements * 2
     copied_bytes = 0.0
     if _copies_for_each_head(case) and shape.heads > shape.kv_heads:
@@ -126,7 +127,7 @@ def _cache_bytes(case: Case, shape: _Shape) -> float:
     engine = engine_of(case.engine)
     kind = engine.caches[case.cache]
     packed_bytes = elements * (kind.key_bits + kind.value_bits) / 8
-    scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * case.max_seq_len * 2
+    scale_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim // _CACHE_GROUP) * tokens * 2
     if not engine.unpacks_cache:
         return packed_bytes + scale_bytes
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read

@@ -259,6 +259,13 @@ def test_a_batch_reads_the_weights_once_and_each_cache() -> None:
     assert tokens_per_s == pytest.approx(3 * 0.71 * 1008e9 / (3_883_663_360 + 3 * 8192 * 131_072))
 
 
+def test_jobs_that_share_a_cache_read_no_more_than_is_in_it() -> None:
+    given = ("model=llama_3_1_8b", "device=rtx_4090", "scenario=generator", "batch_size=8")
+    shared = estimated_speed(_case(*given, "max_seq_len=32k", "cache_size=64k"))
+    assert shared == estimated_speed(_case(*given, "max_seq_len=8k", "cache_size=64k"))
+    assert shared == estimated_speed(_case(*given, "max_seq_len=8k"))
+
+
 @given(
     tokens=st.tuples(st.integers(0, 1 << 20), st.integers(0, 1 << 20)).map(sorted),
     bpws=st.tuples(st.floats(2, 8), st.floats(2, 8)).map(sorted),

@@ -261,7 +261,9 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) 
         )
     text += f" {rule()}{cells}" if has_best else cells
     if any(row.estimated_decode_tokens_per_s is not None for row in rows):
-        together = " of all sequences or jobs together" if any(row.identity["batch_size"] > 1 for row in rows) else ""
+        together = (
+            " of all sequences or jobs together" if any((row.identity["batch_size"] or 1) > 1 for row in rows) else ""
+        )
         text += f" est. tok/s: decoding with the context full{together}, estimated from memory bandwidth."
     if any(row.is_own_limit for row in rows):
         text += f" {OWN_LIMIT}"

@@ -6,7 +6,9 @@ from bench.report.text.units import tokens
 
 
 def best_split_words(best_split: str | None, fits_at: int | None, auto_fits_at: int | None) -> str | None:
-    """`split=[20.2,24] is the best gpu_split: 11,264 tokens more than split=auto (predicted to end at 103,424)`; None of others.
+    """`split=[20.2,24] is the best gpu_split: 11,264 tokens more than split=auto (predicted to end at 103,424)`.
+
+    None of other splits.
 
     `fits_at` is the boundary with it, None where nothing fits or one case was asked for; the last one is predicted.
     """
