@@ -28,8 +28,11 @@ def whole_lengths(traits: Traits) -> list[int]:
 
 
 def _served_lengths(traits: Traits) -> list[int]:
-    """The same of a generator, in whole pages: so long that each chunk has room after another, if a job may be so."""
-    longest = pages_of(min(traits.native_max_seq_len, traits.cache_size or MAX_SEQ_LEN))
+    """The same of a generator, in whole pages: so long that each chunk has room after another, if the cache has that.
+
+    A job may be longer than the model's own limit.
+    """
+    longest = pages_of(traits.cache_size or MAX_SEQ_LEN)
     chunk, window = pages_of(traits.max_input_len), pages_of(traits.cut_window or 0)
     first = min(longest, 3 * chunk + window)
     second = min(longest, first + chunk)
