@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -154,3 +154,12 @@ def test_notes_are_sentences() -> None:
     assert both.startswith("What the CUDA context takes (context_bytes) and what cuBLAS takes for its workspace (")
     assert in_words(["something else"]) == ["something else"]
     assert len(in_words(["context_bytes assumed until a case was measured on this GPU"])) == 1
+
+
+def test_who_shares_a_cache_of_its_own_size_is_told_apart_from_who_does_not() -> None:
+    """None of a cache_size is a value: as large as max_seq_len for each of the batch."""
+    line = {"bpw": 4.0, "cache": "FP16", "lazy": False, "scenario": "generator", "draft": None}
+    lines = [{**line, "batch_size": 1, "cache_size": None}, {**line, "batch_size": 3, "cache_size": 16384}]
+    axes = Axes(cast(Any, lines), ["scenario", "batch_size", "cache_size", "draft"])
+    assert axes.varying == ["batch_size", "cache_size"]
+    assert [axes.cells(cast(Any, each)) for each in lines] == [["1", "–"], ["3", "16384"]]

@@ -22,15 +22,19 @@ def how(line: SettingColumns) -> str:
 
 # What follows from the model, unless it was asked for: it is told only where nothing else tells two apart.
 _AT_LAST = ("auto_up_to",)
+# Without one a generator does other work: beside a line that has one, those that have none are told.
+_TOLD_IF_ANY = ("cache_size", "max_batch_size", "draft")
 
 
 def telling(lines: Sequence[SettingColumns], optional: Sequence[str], always: Sequence[str] = ALWAYS) -> list[str]:
     """Those of `optional` that are needed to tell `lines` apart.
 
     None, as the head_bits of weights that are there, is no value: it is told only where nothing else tells two apart.
+    It is one where a key asks for more (`_TOLD_IF_ANY`).
     """
     values = {name: {known(line.get(name)) for line in lines} for name in optional}
-    needed = [name for name in optional if len(values[name] - {None}) > 1 and name not in _AT_LAST]
+    told = {name: values[name] - (set() if name in _TOLD_IF_ANY else {None}) for name in optional}
+    needed = [name for name in optional if len(told[name]) > 1 and name not in _AT_LAST]
     for name in optional:
         if len(values[name]) > 1 and name not in needed:
             without = {key_of(line, (*always, *needed)) for line in lines}
