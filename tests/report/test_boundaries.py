@@ -291,3 +291,23 @@ def test_the_csv_has_raw_numbers(boundaries_of: FrameOf) -> None:
     assert list(frame["fails_at"]) == [256, 4352]
     lines = frame[["bpw", "fits_at", "notes", "case_ids"]].to_csv(index=False).splitlines()
     assert lines == ["bpw,fits_at,notes,case_ids", "4.0,,,[]", '6.0,4096,,"[""a"", ""b""]"']
+
+
+@pytest.mark.parametrize(
+    ("cache_sizes", "told"),
+    [
+        ((None,), "auto_up_to=N goes further."),
+        ((16384,), "a job has the whole cache there, and a larger cache_size goes further."),
+        ((None, 16384), "auto_up_to=N goes further, where a job has the whole cache with a larger cache_size."),
+    ],
+)
+def test_what_goes_further_is_a_key_that_can(
+    boundaries_of: FrameOf, cache_sizes: tuple[int | None, ...], told: str
+) -> None:
+    """No job is longer than the cache, so that auto_up_to is refused there."""
+    open_ends = [
+        ends(16384, fails_at=None, certified=False, searched_up_to=16384, scenario="generator", cache_size=size)
+        for size in cache_sizes
+    ]
+    (table,) = boundary_tables(boundaries_of(*open_ends))
+    assert table.legend.endswith(f"≥: all fits up to where the search ended; {told}")

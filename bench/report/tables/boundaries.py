@@ -12,7 +12,7 @@ from bench.report.naming.axes import how
 from bench.report.naming.models import Names
 from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, cells_of, lines_of
 from bench.report.tables.parts import BoundaryAtFit
-from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, is_lower_bound, is_own_limit, reach
+from bench.report.text.ends import OWN_LIMIT, is_lower_bound, is_own_limit, lower_bound, reach
 from bench.report.text.splits import best_split_words
 from bench.report.text.units import tokens
 from bench.report.text.verdicts import short
@@ -35,8 +35,8 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
             parts[0] += " Certified by two runs: it fits there, and 256 tokens further it fails."
         if any(is_own_limit(row) for row in shown):
             parts.append(OWN_LIMIT)
-        if any(is_lower_bound(row) for row in shown):
-            parts.append(LOWER_BOUND)
+        if open_ends := [row for row in shown if is_lower_bound(row)]:
+            parts.append(lower_bound([row["cache_size"] == row["fits_at"] for row in open_ends]))
         if any(row["outcome"] == "oom" for row in shown):
             parts.append("none: not even 256 tokens.")
         if any(_mark(row) for row in shown):

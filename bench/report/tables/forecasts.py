@@ -25,7 +25,7 @@ from bench.report.tables.best import best_forecasts, rule
 from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.tables.cards import Setting, crossed
 from bench.report.text.columns import Column, Columns
-from bench.report.text.ends import LOWER_BOUND, OWN_LIMIT, at_least
+from bench.report.text.ends import OWN_LIMIT, at_least, lower_bound
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import Told, left_aligned
@@ -267,8 +267,8 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) 
         text += f" est. tok/s: decoding with the context full{together}, estimated from memory bandwidth."
     if any(row.is_own_limit for row in rows):
         text += f" {OWN_LIMIT}"
-    if any(row.is_at_end and not row.is_own_limit for row in rows):
-        text += f" {LOWER_BOUND}"
+    if open_ends := [row for row in rows if row.is_at_end and not row.is_own_limit]:
+        text += f" {lower_bound([row.identity['cache_size'] == row.max_seq_len for row in open_ends])}"
     if any(row.is_search and row.fits is False for row in rows):
         text += " none: not even the shortest, which needs what is shown."
     if any(row.stored for row in rows):

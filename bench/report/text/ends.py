@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from bench.core.columns import BoundaryRow
 from bench.core.identity_columns import NativeLength
 from bench.core.outcome import LimitBasis
 from bench.report.text.units import tokens
 
 OWN_LIMIT = "max: the model's own limit."
-LOWER_BOUND = "≥: all fits up to where the search ended; auto_up_to=N goes further."
+_LOWER_BOUND = "≥: all fits up to where the search ended; "
 
 
 def is_own_limit(row: BoundaryRow) -> bool:
@@ -20,6 +22,14 @@ def is_lower_bound(row: BoundaryRow) -> bool:
     """Whether all fitted up to where the search ended, which says nothing of the card's end or the model's."""
     end = row["searched_up_to"] or row["native_max_seq_len"]  # rows of before were searched up to that
     return row["fits_at"] is not None and row["fails_at"] is None and row["fits_at"] == end and not is_own_limit(row)
+
+
+def lower_bound(has_whole_cache: Collection[bool]) -> str:
+    """What ≥ stands for; of each line, whether a job there has the whole of a cache of a given size."""
+    if all(has_whole_cache):
+        return _LOWER_BOUND + "a job has the whole cache there, and a larger cache_size goes further."
+    also = ", where a job has the whole cache with a larger cache_size" if any(has_whole_cache) else ""
+    return f"{_LOWER_BOUND}auto_up_to=N goes further{also}."
 
 
 def own_limit(row: NativeLength) -> int | None:
