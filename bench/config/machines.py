@@ -60,7 +60,8 @@ def adopt(name: str, catalogue: Catalogue) -> str:
     """
     cards = [card for part in name.split("+") for card in _counted(part.strip(), name)]
     if not 2 <= len(cards) <= MAX_CARDS:
-        raise BadInput(f"device={name}: {len(cards)} cards; a machine has 2 to {MAX_CARDS}, as in {_EXAMPLE}")
+        count = f"{len(cards)} card" if len(cards) == 1 else f"{len(cards)} cards"
+        raise BadInput(f"device={name}: {count}; a machine has 2 to {MAX_CARDS}, as in {_EXAMPLE}")
     read = {card: _read(card, name, catalogue) for card in dict.fromkeys(cards)}
     called = machine_name([str(read[card]["name"]) for card in cards])
     node: dict[str, object] = {"name": called, "kind": MACHINE, "cards": [read[card] for card in cards]}

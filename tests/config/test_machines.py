@@ -93,7 +93,7 @@ def test_two_machines_of_one_name_are_two(tmp_path: Path) -> None:
         ("device=rtx_3090+", "name a card before and after each +"),
         ("device=0xrtx_3090", "count from 1"),
         ("device=99xrtx_3090", "a machine has 2 to 16"),
-        ("device=1xrtx_3090", "1 cards; a machine has 2 to 16"),
+        ("device=1xrtx_3090", "1 card; a machine has 2 to 16"),
         ("device=cuda+rtx_3090", "device=cuda device.index=0+1"),
         ("device=./nowhere.yaml+l4", "no such file"),
         ("device=l4+cuda", "device=cuda device.index=0+1"),
