@@ -117,6 +117,7 @@ INSTEAD: dict[str, Instead] = {
             "./scripts/oracle.sh build",
             "./scripts/oracle.sh engine",
             "./scripts/oracle.sh machines",
+            "./scripts/oracle.sh served",
         )
     },
     "./scripts/quickstart.sh": parsed("./scripts/quickstart.sh", "installs, and sweeps for minutes"),
