@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -74,7 +73,7 @@ class Forecaster:
         self._traces = traces
         self._calibration = Calibration(installed_versions(), rows)
         self._replayers: OrderedDict[str, AnyReplayer | str] = OrderedDict()
-        self._boundaries: OrderedDict[str, Prediction | None] = OrderedDict()
+        self._boundaries: OrderedDict[str, Prediction | str] = OrderedDict()
         self._lock = threading.Lock()
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -100,18 +99,29 @@ class Forecaster:
         boundary = self._boundary(search)
         return None if boundary is None else boundary.gaps
 
+    def why_unpredicted(self, search: Search) -> str | None:
+        """Why nobody can tell a search's boundary before it is run; None where one is predicted."""
+        found = self._boundary_or_reason(search)
+        return found if isinstance(found, str) else None
+
     def _boundary(self, search: Search) -> Prediction | None:
-        """A search at its boundary; the last ones are remembered."""
+        found = self._boundary_or_reason(search)
+        return None if isinstance(found, str) else found
+
+    def _boundary_or_reason(self, search: Search) -> Prediction | str:
+        """A search at its boundary, or why that is not predicted; the last ones are remembered."""
         key = self._key(search)
         with self._lock:
             if key in self._boundaries:
                 return self._boundaries[key]
         replayer = self._replayer(search.longest)
-        boundary = None
-        if not isinstance(replayer, str):
-            with contextlib.suppress(NoPrediction):
-                limits = self._calibration.limits(search.longest)
-                boundary = predict_boundary(replayer, limits, search.search_end)
+        if isinstance(replayer, str):
+            boundary: Prediction | str = replayer
+        else:
+            try:
+                boundary = predict_boundary(replayer, self._calibration.limits(search.longest), search.search_end)
+            except NoPrediction as reason:
+                boundary = str(reason)
         with self._lock:
             self._boundaries[key] = boundary
             if len(self._boundaries) > _KEPT_BOUNDARIES:

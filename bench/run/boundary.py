@@ -86,11 +86,19 @@ def find_boundary(
         "headroom_bytes": _headroom(at_fit),
         "error": unanswered["error"] if unanswered else None,
         "advice": None if unanswered or bracket.fits_at else forecaster.advise(search),
-        "notes": _notes(rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
+        "notes": [
+            *_notes(rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
+            *_by_runs_alone(rows, forecaster.why_unpredicted(search)),
+        ],
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
         "wall_s": time.monotonic() - started_at,
     }
     return cast(BoundaryRow, boundary)
+
+
+def _by_runs_alone(rows: Sequence[CaseRow], reason: str | None) -> list[str]:
+    """Why a boundary took so many runs; nothing of a single one, which no prediction would have spared."""
+    return [] if reason is None or len(rows) < 2 else [f"found by runs alone, as it is not predicted: {reason}"]
 
 
 def settled(boundary: BoundaryRow) -> bool:

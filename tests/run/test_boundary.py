@@ -49,6 +49,10 @@ class Oracle:
     def gaps(self, search: Search) -> None:
         """Lengths that fit have none."""
 
+    def why_unpredicted(self, search: Search) -> str | None:
+        """Of what it says nothing."""
+        return None if self.says is not None else "nobody knows"
+
     def auto_fits_at(self, search: Search) -> None:
         """The split is none that could be compared."""
 
@@ -420,3 +424,10 @@ def test_the_engines_default_is_no_limit_of_the_model() -> None:
 def test_searches_with_other_ends_are_other_boundaries() -> None:
     ends = [Search(CELL.at(length)).boundary_id({}) for length in (NATIVE, 4096, 4096)]
     assert ends[0] != ends[1] == ends[2]
+
+
+@pytest.mark.parametrize(("says", "told"), [(None, True), (3072, False)])
+def test_why_a_boundary_took_many_runs_is_noted(says: int | None, told: bool) -> None:
+    oracle = Oracle(says)
+    row = found(oracle, Card(3072, oracle))
+    assert ("found by runs alone, as it is not predicted: nobody knows" in (row["notes"] or [])) is told
