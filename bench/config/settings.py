@@ -84,6 +84,8 @@ AUTO = "auto"  # the length for which the boundary is to be found
 _SCENARIO_SYNONYMS = dict(RENAMED_SCENARIOS)
 # What others call the engines' attention back ends.
 _ATTENTION_SYNONYMS = {word: name for engine in engines() for word, name in engine.attention_synonyms.items()}
+# Caches by their names in small letters.
+_CACHES = {word.lower(): word for engine in engines() for word in (*engine.caches, *engine.cache_synonyms)}
 _STRICT = ConfigDict(extra="forbid")
 _MAX_COUNT = 1 << 20
 _MAX_SCORES = 1 << 40
@@ -132,10 +134,9 @@ def _cache(value: Any) -> Any:
         return value
     pair = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", value)
     name = f"k{pair[1]}v{pair[2]}" if pair else value.strip()
-    known = {word.lower(): word for engine in engines() for word in (*engine.caches, *engine.cache_synonyms)}
-    if name.lower() not in known:
+    if name.lower() not in _CACHES:
         raise ValueError(f"allowed are {caches_in_words()}")
-    return known[name.lower()]
+    return _CACHES[name.lower()]
 
 
 def _size(value: Any) -> Any:

@@ -27,7 +27,7 @@ _LENGTHS = 3  # of chunks in a case: a short prompt, whole ones, the last
 
 def probe_seconds(case: Case) -> float | None:
     """About how long `case` takes, if all of it fits; None on a real card, and where nothing tells."""
-    found = layers_and_experts(case.model.config)
+    found = layers_and_experts(case.model)
     if not case.device.is_simulated or found is None:
         return None
     layers, experts = found

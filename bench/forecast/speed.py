@@ -8,14 +8,16 @@ from, and how far the estimate is from published speeds (much too fast for model
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from bench.allocator.limits import supports_flash_attention
-from bench.core.case import Case
+from bench.core.case import Case, ModelSpec
 from bench.core.split import Split, SplitBy
 from bench.engines.registry import engine_of
 
 _FP16_BITS = 16
+_KEPT_MODELS = 64  # whose sizes are remembered: thousands of cells are of a few
 _CACHE_GROUP = 32  # elements that share an FP16 scale
 
 # The one architecture with the usual keys whose MLP has no gate: two matrices, not three (architecture.py there).
@@ -50,7 +52,7 @@ class Step:
 
 def step_of(case: Case) -> Step | None:
     """The step of a case with its context full; None where its config lacks a size."""
-    shape = _read_shape(case.model.config)
+    shape = _read_shape(case.model)
     if shape is None:
         return None
     return Step(_weight_bytes(case, shape), case.batch_size * _cache_bytes(case, shape))
@@ -133,7 +135,9 @@ def _cache_bytes(case: Case, shape: _Shape) -> float:
     return packed_bytes + scale_bytes + 2 * fp16_bytes + copied_bytes  # the pair is written, then read
 
 
-def _read_shape(config: dict[str, Any]) -> _Shape | None:
+@lru_cache(_KEPT_MODELS)
+def _read_shape(model: ModelSpec) -> _Shape | None:
+    config = model.config
     if any(_lookup(config, key) is not None for key in _OTHER_LAYERS):
         return None
     hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
@@ -161,8 +165,10 @@ def _read_shape(config: dict[str, Any]) -> _Shape | None:
     )
 
 
-def layers_and_experts(config: dict[str, Any]) -> tuple[int, int] | None:
+@lru_cache(_KEPT_MODELS)
+def layers_and_experts(model: ModelSpec) -> tuple[int, int] | None:
     """How many layers a model has, and experts each of them (1 where none are chosen); None where it is not told."""
+    config = model.config
     layers = _size(config, "num_hidden_layers") or _size(config, "n_layers") or _size(config, "n_layer")
     experts = _size(config, "num_local_experts") or _size(config, "num_experts") or 1
     return (layers, experts) if layers else None

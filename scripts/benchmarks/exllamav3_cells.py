@@ -80,7 +80,7 @@ def draw(chosen: random.Random, models: tuple[str, ...]) -> tuple[Case, int]:
     }
     search = plan_sweep([f"engine={ENGINE}", *(f"{key}={value}" for key, value in words.items())]).searches[0]
     case = search.longest
-    depth, _ = layers_and_experts(case.model.config) or (0, 0)
+    depth, _ = layers_and_experts(case.model) or (0, 0)
     layers = depth if chosen.random() < 0.25 else chosen.randrange(max(2, depth // 3), depth + 1)
     if models is EXPERTS:
         layers = chosen.randrange(6, 13)
@@ -175,7 +175,7 @@ def main() -> None:
         counts[f"boundary {where}"] += 1
         if guess is not None:
             counts["boundary as predicted" if (guess or None) == fits_at else "boundary differs"] += 1
-        layers, _ = layers_and_experts(case.model.config) or (0, 0)
+        layers, _ = layers_and_experts(case.model) or (0, 0)
         axes = f"{case.bpw} h{case.head_bits} {case.cache} {case.max_input_len} {case.allocator} {case.device.name}"
         print(
             f"{number} {case.model.name}-{layers} {axes} {case.vram_limit_bytes}: {fits_at}, {len(observations)} runs"
