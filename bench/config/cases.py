@@ -14,7 +14,7 @@ from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
-from bench.config.served import draft_tokens_of, longest_served, require_pages, require_scenario
+from bench.config.served import draft_tokens_of, fewer_jobs, longest_served, require_pages, require_scenario
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
@@ -69,6 +69,8 @@ def _plan_sweep(overrides: Sequence[str]) -> Sweep:
             devices[device_key] = resolve_devices(settings.device)
             if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
+        if hint := fewer_jobs(settings):
+            told[hint] = None
         asked.update(dict.fromkeys(_work_on(settings, *models[model_key], devices[device_key])))
     for text in told:
         print(f"vram-bench: {text}", file=sys.stderr)

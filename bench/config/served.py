@@ -27,6 +27,16 @@ def require_scenario(settings: Settings, engine: EngineSpec) -> None:
             )
 
 
+def fewer_jobs(settings: Settings) -> str | None:
+    """That one job runs where a server is told to take more at a time; None where that is not so."""
+    most = settings.max_batch_size
+    if most is None or most == 1 or settings.batch_size > 1:
+        return None
+    return (
+        f"max_batch_size={most}: room for so many jobs, of which one is run (batch_size=1); batch_size={most} runs all"
+    )
+
+
 def draft_tokens_of(settings: Settings, engine: EngineSpec) -> int | None:
     """How many tokens are proposed for each; None where nothing proposes any. Raises `BadInput`."""
     asked = settings.num_draft_tokens

@@ -86,3 +86,11 @@ def test_every_table_of_a_page_says_that_it_is_of_a_generator(in_process: Progra
     assert (report / "tables.md").read_text().count(told) == 2
     planned = in_process("plan", *asked).stdout
     assert " ".join(planned.split()).count(told.removeprefix(", ")) >= 2
+
+
+def test_that_one_job_runs_where_there_is_room_for_more_is_told(in_process: Program) -> None:
+    hint = "max_batch_size=8: room for so many jobs, of which one is run (batch_size=1); batch_size=8 runs all"
+    one = in_process("plan", *CELL, "scenario=generator", "max_seq_len=512", "max_batch_size=8")
+    assert (one.returncode, hint in " ".join(one.stderr.split())) == (0, True), one.stderr
+    all_of_them = in_process("plan", *CELL, "scenario=generator", "max_seq_len=512", "max_batch_size=8", "batch_size=8")
+    assert "room for so many jobs" not in all_of_them.stderr
