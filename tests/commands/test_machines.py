@@ -74,6 +74,7 @@ def test_each_card_has_a_limit_of_its_own(in_process: Program, tmp_path: Path) -
     done = in_process("sweep", "device=2x./small.yaml", *GIVEN, limits)
     assert done.returncode == 0, done.stderr
     assert "2xsmall (simulated), 2.34 GiB limited to 1.07 GiB + all" in done.stdout
+    assert "2xsmall (simulated), 2.34 GiB limited to 2.25 GiB, 1.12 GiB each" in " ".join(done.stdout.split())
     cases = {row["vram_limits"]: row for row in _rows(tmp_path / "results", "cases")}
     assert cases.keys() == {None, f"[{1100 << 20}, null]"}  # the same limit for each is one limit, however it is typed
     assert {row["vram_limit_bytes"] for row in cases.values()} == {2300 << 20}

@@ -176,9 +176,17 @@ class _Group:
     def end(self, card: CardColumns) -> list[str]:
         """The limit within it, who keeps to that, and its number where there are several."""
         limit = self.text("vram_limits", card) or self.text("vram_limit_bytes", card)
+        if limit and known(card.get("vram_limits")) is None:
+            limit += _each(card)
         capped = ["by PyTorch's allocator"] if card["vram_limit_by"] == "allocator" else []
         number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
         return [*([limit, *capped] if limit else []), *number]
+
+
+def _each(card: CardColumns) -> str:
+    """`, 5.00 GiB each` of the limit that all cards of a machine have together; nothing of one card."""
+    cards, limit = known(card.get("device_cards")), known(card["vram_limit_bytes"])
+    return "" if cards is None or limit is None else f", {size(limit / len(_totals(cards)))} each"
 
 
 def _apart(slugs: Mapping[Any, str]) -> dict[Any, str]:
