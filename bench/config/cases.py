@@ -148,9 +148,9 @@ def _work_on(
     cache = _require_known(settings, engine)
     require_scenario(settings, engine)
     if len(devices) > 1 and not engine.several_cards:
+        other = "" if model.has_weights else ", or another engine"  # which cannot load them
         raise BadInput(
-            f"device={Machine(devices).name}: {engine.title} is not run on several cards here; give one of them, or "
-            "another engine"
+            f"device={Machine(devices).name}: {engine.title} is not run on several cards here; give one of them{other}"
         )
     limits_bytes = limits_of_cards(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
