@@ -34,6 +34,7 @@ from bench.report.tables.card_memory import at_boundaries, memory_tables
 from bench.report.tables.cards import cards_frame, cards_tables
 from bench.report.tables.claims import claims_frame
 from bench.report.tables.engines import EnginesTable, engines_tables
+from bench.report.tables.more_cards import more_cards_tables
 from bench.report.tables.parts import with_parts
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
@@ -97,7 +98,8 @@ def publish(
             each_card: list[PlainTable] = []
             if memory is not None and not cases.empty and cases["device_cards"].notna().any():
                 each_card = memory_tables(at_boundaries(cases, boundaries), memory(), names)
-            files = [_tables(found, asked, engines, each_card, out_dir / "tables.md", echoed, names)]
+            gained = more_cards_tables(boundaries, names)
+            files = [_tables(found, asked, engines, gained, each_card, out_dir / "tables.md", echoed, names)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
@@ -218,6 +220,7 @@ def _tables(
     found: list[boundary_report.BoundaryTable],
     asked: pd.DataFrame,
     engines: list[EnginesTable],
+    gained: list[PlainTable],
     each_card: list[PlainTable],
     path: Path,
     echoed: Echo,
@@ -230,6 +233,7 @@ def _tables(
     sections: list[tuple[str, Iterable[CardTable[Any] | PlainTable]]] = [
         ("How far it goes", found),
         ("Engine by engine", engines),
+        ("What more cards gain", gained),
         ("Case by case", verdict_report.verdict_tables(asked, names=names)),
         ("Card by card", each_card),
     ]

@@ -146,3 +146,23 @@ def test_a_gpu_split_fits_where_a_shorter_length_does_not_and_the_best_is_found(
     again = [row for row in _rows(tmp_path / "results", "cases") if row["max_seq_len"] == best["fits_at"]]
     peaks = {row["split"]: row["peak_reserved_bytes"] for row in again if row["outcome"] == "fits"}
     assert peaks.pop("best") == peaks[f"gpu_split({best['best_split'][1:-1]})"]
+
+
+def test_what_a_second_card_gains_stands_beside_the_first_alone(in_process: Program, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "other.yaml").write_text(SMALL.replace("1200MiB", "1100MiB"))
+    asked = ("model=tinyllama_1_1b", "bpw=3.0,6.0", "cache=FP16", "auto_up_to=65536")
+    machines = "device=./small.yaml,2x./small.yaml,./small.yaml+./other.yaml,2x./other.yaml"
+    done = in_process("sweep", machines, *asked)
+    assert done.returncode == 0, done.stderr
+    fits = {(row["device_name"], row["bpw"]): row["fits_at"] or 0 for row in _rows(tmp_path / "results", "boundaries")}
+    (report,) = tmp_path.glob("results/*/report/tables.md")
+    told = report.read_text().partition("## What more cards gain")[2].partition("\n## ")[0]
+    assert told.count("### What is gained beside small: tinyllama_1_1b on ") == 2
+    assert "2xother" not in told  # whose first card was not asked alone
+    for machine in ("2xsmall", "small+other"):
+        (table,) = (part for part in told.split("### ") if f" on {machine} " in part)
+        for bpw in (3.0, 6.0):
+            gained = fits[machine, bpw] - fits["small", bpw]
+            assert gained  # on cards so small autosplit's reserve may cost more than the second one brings
+            assert f"| {gained:+,} | auto |" in table
