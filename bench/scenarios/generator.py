@@ -5,10 +5,8 @@ from __future__ import annotations
 from bench.core.case import PAGE
 from bench.core.outcome import Phase
 from bench.scenarios.base import Act, Pace, Step, Work
+from bench.scenarios.forward import DECODE_TOKENS, FORWARD, PROMPT_TOKENS
 
-PROMPT_TOKENS = 16  # of the short job before, after which the pages of the next are no longer in order
-WARM_UP_TOKENS = 2
-DECODE_TOKENS = 4
 _FIRST_TOKEN = 1  # a job has it when its prompt is done
 
 
@@ -20,7 +18,7 @@ class Generator:
     """
 
     name = "generator"
-    simulated_pace = Pace(WARM_UP_TOKENS, DECODE_TOKENS)
+    simulated_pace = FORWARD.simulated_pace
 
     def steps(self, work: Work, pace: Pace) -> list[Step]:
         """`cache_size` must be a page for each job at least, and `max_seq_len` more than `PROMPT_TOKENS`."""
@@ -34,6 +32,7 @@ class Generator:
             Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
             Step(Phase.CACHE, Act.CACHE),
             Step(Phase.CACHE, Act.SERVE),
+            # After it the pages of the next jobs are no longer in order.
             *_job(work, PROMPT_TOKENS, warm_up, "prompt", "warm_up"),
         ]
         if work.batch_size > 1 and share < work.max_seq_len:

@@ -93,3 +93,6 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "GraniteForCausalLM": {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22},
     "Glm4ForCausalLM": {"partial_rotary_factor": 0.5},
 }
+
+# More of a small model with experts: four of them, two for each token, by whatever key an architecture has.
+FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}

@@ -31,7 +31,7 @@ _BASE = {
     "hidden_act": "silu",
     "tie_word_embeddings": False,
 }
-_EXPERTS = {
+SHARED_EXPERTS = {
     "n_routed_experts": 8,
     "num_experts_per_tok": 2,
     "n_shared_experts": 1,
@@ -94,10 +94,10 @@ def _config(architecture: str, more: dict[str, Any]) -> dict[str, Any]:
     [
         ("Gemma2ForCausalLM", _CAPS, "FP16", LAYERS * _FP16 * TOKENS),  # soft caps, and windows in a whole cache
         # A quantised side has an FP16 scale for every 32 values.
-        ("Glm4MoeForCausalLM", _EXPERTS, "Q4", LAYERS * _FP16 * 9 // 32 * TOKENS),
+        ("Glm4MoeForCausalLM", SHARED_EXPERTS, "Q4", LAYERS * _FP16 * 9 // 32 * TOKENS),
         # Half of the layers keep a ring of 128 + 512 tokens in whole pages: 768.
         ("GptOssForCausalLM", _RINGS, "FP16", 2 * _FP16 * (TOKENS + 768)),
-        ("DeepseekV3ForCausalLM", {**_EXPERTS, **_LATENT}, "FP16", LAYERS * 2 * (512 + 64) * TOKENS),
+        ("DeepseekV3ForCausalLM", {**SHARED_EXPERTS, **_LATENT}, "FP16", LAYERS * 2 * (512 + 64) * TOKENS),
     ],
 )
 def test_a_model_of_each_kind_runs_with_a_cache_of_its_size(
@@ -146,7 +146,7 @@ def test_what_the_engine_or_its_stand_in_does_not_know_is_unsupported_and_never_
         EXLLAMAV3.require_readable(_config("Qwen9ForCausalLM", {}))
     with pytest.raises(Unsupported, match="does not know the architecture SiglipVisionModel"):
         EXLLAMAV3.require_readable(_config("SiglipVisionModel", {}))  # vision alone
-    in_groups = {**_EXPERTS, **_LATENT, "n_group": 8, "topk_group": 4}  # as DeepSeek-V3 has them
+    in_groups = {**SHARED_EXPERTS, **_LATENT, "n_group": 8, "topk_group": 4}  # as DeepSeek-V3 has them
     with pytest.raises(Unsupported, match=r"Group-limited expert routing \(n_group = 8, topk_group = 4\)"):
         EXLLAMAV3.require_readable(_config("DeepseekV3ForCausalLM", in_groups))
     import exllamav3_ext

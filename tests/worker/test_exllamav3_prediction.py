@@ -19,6 +19,7 @@ from bench.worker import recorder
 from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage, predict, simulate
+from tests.worker.test_exllamav3_architectures import SHARED_EXPERTS
 
 # Every other layer looks back over a window, and its keys are in a whole cache all the same.
 _WINDOWED = {
@@ -54,18 +55,7 @@ SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "experts": (_ROUTED, {"cache": "k7v5", "bpw": 4.25, "allocator": "native"}, (1280, 9472)),
     "no graphs": (_EAGER, {"cache": "Q6", "head_bits": 8}, (4096, 6400)),
 }
-_SHARED = {
-    "architectures": ["Glm4MoeForCausalLM"],
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 2,
-    "n_shared_experts": 1,
-    "moe_intermediate_size": 256,
-    "first_k_dense_replace": 1,
-    "n_group": 1,
-    "topk_group": 1,
-    "routed_scaling_factor": 1.0,
-    "norm_topk_prob": True,
-}
+_SHARED = {"architectures": ["Glm4MoeForCausalLM"], **SHARED_EXPERTS}
 THOROUGH = {
     "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
     "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),

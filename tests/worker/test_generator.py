@@ -17,6 +17,7 @@ from bench.scenarios.registry import steps_of
 from bench.trace.replay import Replayer
 from bench.worker import recorder
 from bench.worker.interfaces.engine import Unsupported
+from tests.worker.architectures import FOUR_EXPERTS
 from tests.worker.conftest import Run, catalogue_case
 from tests.worker.predicted_and_simulated import (
     case_of,
@@ -29,7 +30,6 @@ from tests.worker.predicted_and_simulated import (
 
 MIB = 1 << 20
 KV_BYTES = 2 * 8 * 128 * 2  # keys and values of a token in a layer of Llama-3.1-8B, FP16
-FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
 SLIDING = {"sliding_window": 300}
 
 

@@ -23,7 +23,7 @@ from bench.worker import cards, child, recorder
 from bench.worker.engines.exllamav2.checkpoint import write_checkpoint
 from bench.worker.interfaces.engine import Unsupported
 from tests.trace import requests
-from tests.worker.architectures import ARCHITECTURES
+from tests.worker.architectures import ARCHITECTURES, FOUR_EXPERTS
 from tests.worker.predicted_and_simulated import (
     case_of,
     little_garbage,
@@ -34,11 +34,10 @@ from tests.worker.predicted_and_simulated import (
 )
 
 MIB = 1 << 20
-_FOUR_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
 ROUTED: dict[str, dict[str, Any]] = {
-    "MixtralForCausalLM": _FOUR_EXPERTS,
-    "Qwen3MoeForCausalLM": _FOUR_EXPERTS,
-    "GemmoeForCausalLM": _FOUR_EXPERTS,
+    "MixtralForCausalLM": FOUR_EXPERTS,
+    "Qwen3MoeForCausalLM": FOUR_EXPERTS,
+    "GemmoeForCausalLM": FOUR_EXPERTS,
     "DbrxForCausalLM": {"ffn_config": {"ffn_hidden_size": 2816, "moe_num_experts": 4, "moe_top_k": 2}},
 }
 # Depths that end in the middle of a period, some layers beyond those that a recording shows.

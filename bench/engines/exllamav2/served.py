@@ -13,7 +13,7 @@ from bench.core.case import PAGE
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.traits import Traits
 from bench.scenarios.base import Act, Step
-from bench.scenarios.generator import DECODE_TOKENS
+from bench.scenarios.forward import DECODE_TOKENS
 from bench.trace.passes import Pass
 
 SERVE = f"{Phase.CACHE}_served"  # the kind of the section in which it is made, with pages like the cache's

@@ -54,22 +54,21 @@ class Setup(Traits):
         return self._asdict()
 
 
-def sequences(case: Case) -> dict[str, int]:
-    """The fields that say how many sequences a pass of a prompt has, and how many jobs a generator."""
+def asked_by(case: Case) -> dict[str, Any]:
+    """What a case asks for, whatever the engine makes of its model; a generator's jobs are one sequence each."""
     is_served = case.scenario != DEFAULT_SCENARIO
-    return {"batch_size": 1 if is_served else case.batch_size, "jobs": case.batch_size if is_served else 1}
+    return {
+        "lazy": case.lazy,
+        "max_input_len": case.max_input_len,
+        "batch_size": 1 if is_served else case.batch_size,
+        "jobs": case.batch_size if is_served else 1,
+        "max_attention_size": case.max_attention_size,
+        "scenario": case.scenario,
+        "cache_size": case.cache_size,
+        "draft_tokens": case.num_draft_tokens or 0,
+    }
 
 
 def unread_setup(case: Case, attention: str) -> Setup:
     """The rules for `case` as far as they are known without the engine: of a dense model, without windows."""
-    return Setup(
-        lazy=case.lazy,
-        max_input_len=case.max_input_len,
-        **sequences(case),
-        attention=attention,
-        native_max_seq_len=case.max_seq_len,
-        max_attention_size=case.max_attention_size,
-        scenario=case.scenario,
-        cache_size=case.cache_size,
-        draft_tokens=case.num_draft_tokens or 0,
-    )
+    return Setup(**asked_by(case), attention=attention, native_max_seq_len=case.max_seq_len)

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.core.case import DEFAULT_SCENARIO, PAGE
 from bench.core.columns import BoundaryRow
-from bench.report.naming.axes import OPTIONAL, bits_of
+from bench.report.naming.axes import OPTIONAL, bits_of, how
 from bench.report.naming.axes import Axes as Settings
 from bench.report.plots.ends import GUIDE
 from bench.report.plots.grid import draw_grid
@@ -66,7 +66,8 @@ def draw_jobs(card: Card[BoundaryTable]) -> Figure | None:
             axes.plot([n for _, n, _ in points], [jobs for jobs, _, _ in points], ":", color=colour, lw=0.9)
             for ends, face in ((False, colour), (True, "white")):
                 chosen = [(tokens, jobs) for jobs, tokens, is_end in points if is_end is ends]
-                axes.plot(*zip(*chosen, strict=True), shape, color=colour, mfc=face, ms=5) if chosen else None
+                if chosen:
+                    axes.plot(*zip(*chosen, strict=True), shape, color=colour, mfc=face, ms=5)
         return None if there else "nothing fits"
 
     figure, axes = draw_grid(card, draw, "tokens of each job", "jobs at a time")
@@ -87,7 +88,7 @@ def _may_be_more(row: BoundaryRow) -> bool:
 
 
 def _way(row: BoundaryRow, settings: Settings) -> _Way:
-    return row["bpw"], ", ".join(["lazy" if row["lazy"] else "load", *settings.others(row)])
+    return row["bpw"], ", ".join([how(row), *settings.others(row)])
 
 
 def _scale(axes: Axes, rows: Sequence[BoundaryRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -30,18 +31,10 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
     def legend(self) -> str:
         """Speaks only of what the table shows."""
         shown = [row for cells in self.cells for row in cells if row]
-        parts = ["The largest max_seq_len that fits."]
+        said = "The largest max_seq_len that fits."
         if any(row["certified"] and row["fits_at"] and row["fails_at"] for row in shown):
-            parts[0] += " Certified by two runs: it fits there, and 256 tokens further it fails."
-        if any(is_own_limit(row) for row in shown):
-            parts.append(OWN_LIMIT)
-        if open_ends := [row for row in shown if is_lower_bound(row)]:
-            parts.append(lower_bound([row["cache_size"] == row["fits_at"] for row in open_ends]))
-        if any(row["outcome"] == "oom" for row in shown):
-            parts.append("none: not even 256 tokens.")
-        if any(_mark(row) for row in shown):
-            parts.append("?: not certified, the end was not found.")
-        return " ".join(parts)
+            said += " Certified by two runs: it fits there, and 256 tokens further it fails."
+        return " ".join([said, *marks_in_words(shown)])
 
     @property
     def in_words(self) -> str | None:
@@ -64,7 +57,7 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
                 self.axes.bits(line),
                 how(line),
                 *self.axes.cells(line),
-                *(_cell(cell) for cell in self.cells[i]),
+                *(cell_of(cell) for cell in self.cells[i]),
             ]
             for i, line in enumerate(self.lines)
         ]
@@ -105,7 +98,22 @@ def _table(rows: list[BoundaryAtFit], names: Names) -> BoundaryTable:
     return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 
 
-def _cell(row: BoundaryRow | None) -> str:
+def marks_in_words(shown: Sequence[BoundaryRow]) -> list[str]:
+    """What the marks in the cells of `shown` mean, each once."""
+    words = []
+    if any(is_own_limit(row) for row in shown):
+        words.append(OWN_LIMIT)
+    if open_ends := [row for row in shown if is_lower_bound(row)]:
+        words.append(lower_bound([row["cache_size"] == row["fits_at"] for row in open_ends]))
+    if any(row["outcome"] == "oom" for row in shown):
+        words.append("none: not even 256 tokens.")
+    if any(_mark(row) for row in shown):
+        words.append("?: not certified, the end was not found.")
+    return words
+
+
+def cell_of(row: BoundaryRow | None) -> str:
+    """How far it goes, with its mark; empty for what was not asked."""
     if row is None:
         return ""
     if row["fits_at"] is None and row["outcome"] != "oom":

@@ -17,7 +17,8 @@ from bench.report.naming.axes import Axes
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of
 from bench.report.tables.best import WANTED_TOKENS
-from bench.report.text.ends import OWN_LIMIT, is_own_limit
+from bench.report.tables.boundaries import cell_of, marks_in_words
+from bench.report.text.ends import is_own_limit
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.units import tokens
 
@@ -73,12 +74,12 @@ def _table(together: Sequence[BoundaryRow], alone: Sequence[BoundaryRow], names:
         gained = (every["fits_at"] or 0) - (one["fits_at"] or 0)
         split = known(every["split"])
         by = "–" if split is None else Split.parse(split).typed
-        numbers = [_reach(one), _reach(every), f"{gained:+,}" if gained else "–"]
+        numbers = [cell_of(one), cell_of(every), f"{gained:+,}" if gained else "–"]
         lines.append([axes.bits(every), every["cache"], *axes.cells(every), *numbers, by])
     rows = [row for key in both for row in (of_one[key], of_all[key])]
     return PlainTable(
         title=f"What is gained beside {first}: {names.model(together[0])} on {names.card_title(together[0])}",
-        legend=f"{_LEGEND} {OWN_LIMIT}" if any(map(is_own_limit, rows)) else _LEGEND,
+        legend=" ".join([_LEGEND, *marks_in_words(rows)]),
         columns=["bpw", "cache", *axes.varying, "alone", "together", "gained", "by"],
         lines=lines,
         notes=list(_in_bits([(of_one[key], of_all[key]) for key in both], axes)),
@@ -111,10 +112,3 @@ def _in_bits(pairs: Sequence[tuple[BoundaryRow, BoundaryRow]], axes: Axes) -> It
             most = f"up to {texts[max(alone)]} bpw" if alone else "at no bpw that was tried"
             told = f"{tokens(WANTED_TOKENS)} tokens (or all that the model takes)"
             yield f"{cache}: {told} fit alone {most}, together up to {texts[max(together)]} bpw"
-
-
-def _reach(row: BoundaryRow) -> str:
-    """The length, as other tables mark it."""
-    if row["fits_at"] is None:
-        return "none"
-    return tokens(row["fits_at"]) + (" max" if is_own_limit(row) else "" if row["certified"] else "?")

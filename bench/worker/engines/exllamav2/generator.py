@@ -10,7 +10,7 @@ import torch
 
 from bench.core.case import PAGE, Case
 from bench.core.outcome import Phase
-from bench.engines.exllamav2.served import is_scattered
+from bench.engines.exllamav2.served import is_scattered, pages_of
 from bench.trace.passes import Pass
 from bench.worker.interfaces.engine import Tell, Unsupported
 
@@ -121,7 +121,7 @@ class Served:
 
     def forward(self, each: Pass) -> None:
         """One pass more, as it makes them: a chunk of a prompt, or one token of a job."""
-        pages = torch.arange(-(-each.k_len // PAGE), dtype=torch.int32)
+        pages = torch.arange(pages_of(each.k_len), dtype=torch.int32)
         begin = each.k_len - each.q_len
         if self._generator.paged:
             begin = begin // PAGE * PAGE

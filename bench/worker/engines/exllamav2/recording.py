@@ -9,7 +9,7 @@ from unittest import mock
 
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.core.split import Split, SplitBy
-from bench.engines.exllamav2.setup import Setup, sequences
+from bench.engines.exllamav2.setup import Setup, asked_by
 from bench.trace.template import SHOWN_PERIODS
 from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
@@ -49,9 +49,7 @@ def _setup(case: Case, config: Any, attention: str) -> Setup:
     slides = config.arch.lm.swa or config.arch.lm.alternating_swa
     rope_limit = config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None
     return Setup(
-        lazy=case.lazy,
-        max_input_len=case.max_input_len,
-        **sequences(case),
+        **asked_by(case),
         attention=attention,
         # Beyond the engine's default other tables may be made; what is recorded must show them.
         # A tokenizer's 10^30 for `no limit`, or 0, is no length.
@@ -60,10 +58,6 @@ def _setup(case: Case, config: Any, attention: str) -> Setup:
         rope_limit=rope_limit,
         num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,
         experts_per_token=config.num_experts_per_token or 1,
-        max_attention_size=case.max_attention_size,
-        scenario=case.scenario,
-        cache_size=case.cache_size,
-        draft_tokens=case.num_draft_tokens or 0,
     )
 
 
