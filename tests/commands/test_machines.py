@@ -166,3 +166,16 @@ def test_what_a_second_card_gains_stands_beside_the_first_alone(in_process: Prog
             gained = fits[machine, bpw] - fits["small", bpw]
             assert gained  # on cards so small autosplit's reserve may cost more than the second one brings
             assert f"| {gained:+,} | auto |" in table
+
+
+def test_a_length_that_only_the_search_ended_is_marked_so_beside_more_cards(
+    in_process: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    asked = ("model=tinyllama_1_1b", "bpw=3.0", "cache=FP16", "auto_up_to=512")
+    done = in_process("sweep", "device=./small.yaml,2x./small.yaml", *asked)
+    assert done.returncode == 0, done.stderr
+    (report,) = tmp_path.glob("results/*/report/tables.md")
+    told = report.read_text().partition("## What more cards gain")[2].partition("\n## ")[0]
+    assert "| ≥ 512 | ≥ 512 | – | auto |" in told
+    assert "≥: all fits up to where the search ended; auto_up_to=N goes further." in " ".join(told.split())
