@@ -18,7 +18,7 @@ from bench.report.naming.models import Names
 from bench.report.rows import rows_of
 from bench.report.tables.best import WANTED_TOKENS
 from bench.report.tables.boundaries import cell_of, marks_in_words
-from bench.report.text.ends import is_own_limit
+from bench.report.text.ends import is_lower_bound, is_own_limit
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.units import tokens
 
@@ -71,10 +71,9 @@ def _table(together: Sequence[BoundaryRow], alone: Sequence[BoundaryRow], names:
     first, lines = str(json.loads(str(together[0]["device_cards"]))[0]["name"]), []
     for key in both:
         one, every = of_one[key], of_all[key]
-        gained = (every["fits_at"] or 0) - (one["fits_at"] or 0)
         split = known(every["split"])
         by = "–" if split is None else Split.parse(split).typed
-        numbers = [cell_of(one), cell_of(every), f"{gained:+,}" if gained else "–"]
+        numbers = [cell_of(one), cell_of(every), _gained(one, every)]
         lines.append([axes.bits(every), every["cache"], *axes.cells(every), *numbers, by])
     rows = [row for key in both for row in (of_one[key], of_all[key])]
     return PlainTable(
@@ -85,6 +84,20 @@ def _table(together: Sequence[BoundaryRow], alone: Sequence[BoundaryRow], names:
         notes=list(_in_bits([(of_one[key], of_all[key]) for key in both], axes)),
         card_key=card_key(together[0]),
     )
+
+
+def _gained(one: BoundaryRow, every: BoundaryRow) -> str:
+    """`+4,096`, `≥ +4,096` or `≤ +4,096` where one of both may go further, `?` where both may, a dash where it is 0."""
+    gained = (every["fits_at"] or 0) - (one["fits_at"] or 0)
+    if _may_go_further(one) and _may_go_further(every):
+        return "?"
+    mark = "≥ " if _may_go_further(every) else "≤ " if _may_go_further(one) else ""
+    return f"{mark}{gained:+,}" if gained or mark else "–"
+
+
+def _may_go_further(row: BoundaryRow) -> bool:
+    """Whether only the search has ended there, or the end was not found."""
+    return is_lower_bound(row) or not row["certified"]
 
 
 def _longest(rows: Iterable[BoundaryRow]) -> dict[tuple[Any, ...], BoundaryRow]:
