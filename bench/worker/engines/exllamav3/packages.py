@@ -68,6 +68,13 @@ def forget_tables(rows: int) -> None:
             del copies[copy]
 
 
+def forget_experts(model: Any) -> None:
+    """Frees what a model's first chunk makes of all experts (block_sparse_mlp.py, _batch_recon_layer)."""
+    for module in model:
+        if getattr(module, "batch_recon", None):
+            module.batch_recon = None
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -15,7 +15,7 @@ from bench.trace.passes import NoPrediction
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
-from bench.worker.engines.exllamav3.packages import forget_tables
+from bench.worker.engines.exllamav3.packages import forget_experts, forget_tables
 from bench.worker.engines.exllamav3.readable import read_model
 from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shallow import shallow
@@ -85,6 +85,9 @@ def marked(listener: Listener) -> Iterator[None]:
         prefill(self, sequence, start, end)
 
     def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int) -> None:
+        if q_len == k_len:  # the first of a prompt, which makes the tables of all experts
+            listener.pause()
+            forget_experts(self.model)
         if q_len < self.chunk_tokens:  # a prompt has one of its length, which makes the tables of that
             listener.pause()
             forget_tables(q_len)

@@ -37,6 +37,11 @@ class ExLlamaV3Session:
         self._model = open_model(directory, self._case.model.config)
         return read_back(self._model)
 
+    @property
+    def model(self) -> Any:
+        """The engine's model, once the directory was opened."""
+        return self._model
+
     def build(self) -> None:
         """Makes the cache, whose tensors each layer makes as it is loaded."""
         kind = engine_of("exllamav3").caches[self._case.cache]
