@@ -110,13 +110,15 @@ def test_shortcuts_change_no_byte(
     ("config", "axes"),
     [
         (ROUTED, {"bpw": 3.3, "cache": "k6v5"}),
+        # More rows than decoding has kernels for: the last layer's experts first run when the first token is decoded.
+        (ROUTED, {"batch_size": 9}),
         (LARGE, {"bpw": 4.6, "allocator": "native"}),
         (LINEAR, {"batch_size": 2}),
         pytest.param(WINDOWED, {"lazy": True}, marks=pytest.mark.thorough),
         pytest.param(ROUTED, {"bpw": 16.0, "head_bits": None}, marks=pytest.mark.thorough),
         pytest.param({"attention_bias": True}, {"bpw": 2.5, "lazy": True, "cache": "Q4"}, marks=pytest.mark.thorough),
     ],
-    ids=["experts", "large", "linear attention", "windows", "unquantised", "biases"],
+    ids=["experts", "many rows of experts", "large", "linear attention", "windows", "unquantised", "biases"],
 )
 def test_shortcuts_of_exllamav3_change_no_byte(
     config: dict[str, Any], axes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

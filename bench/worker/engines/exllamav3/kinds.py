@@ -30,6 +30,26 @@ class Kinds:
         return number
 
 
+class MadeByExperts:
+    """What experts make for themselves when they first need it, and keep (block_sparse_mlp.py, _routing.py)."""
+
+    def __init__(self) -> None:
+        self._below: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
+
+    def of(self, module: Any) -> tuple[Any, ...]:
+        """Which of it is there, of the experts in a module."""
+        below = self._below.get(module)
+        if below is None:
+            below = self._below[module] = [each for each in module if hasattr(each, "routing_cfg")]
+        return tuple(
+            (each.batch_recon is None, *(value is None for value in _values_of(each.routing_cfg))) for each in below
+        )
+
+
+def _values_of(config: Any) -> tuple[Any, ...]:
+    return () if config is None else tuple(vars(config).values())
+
+
 def _told(holder: Any) -> tuple[Any, ...]:
     if holder is None:
         return ()

@@ -15,7 +15,7 @@ from unittest import mock
 
 import torch
 
-from bench.worker.engines.exllamav3.kinds import Kinds
+from bench.worker.engines.exllamav3.kinds import Kinds, MadeByExperts
 from bench.worker.engines.exllamav3.repeated_matrices import repeated_matrices
 from bench.worker.simulated.repeats import Repeats
 from bench.worker.simulated.tensor import SimulatedCuda, SimulatedTensor
@@ -37,13 +37,14 @@ def shortcuts(cuda: SimulatedCuda) -> Iterator[None]:
     """While it lasts, a layer's modules are done by their requests where they repeat."""
     repeats = Repeats()
     kinds = Kinds()
+    made = MadeByExperts()
 
     def once(forward: Callable[..., Any], is_block: bool) -> Callable[..., Any]:
         def forward_once(self: Any, x: Any, params: Any = None, *args: Any, **kwargs: Any) -> Any:
             passed = None if args or kwargs or type(x) is not SimulatedTensor else _pass(params)
             if passed is None or (is_block and not _is_plain(self, params)):
                 return forward(self, x, params, *args, **kwargs)
-            key = kinds.of(self), passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
+            key = kinds.of(self), made.of(self), passed, (x.meta.shape, x.meta.stride(), x.meta.dtype)
             return repeats.once(x.card, key, lambda: forward(self, x, params), x)
 
         return forward_once
