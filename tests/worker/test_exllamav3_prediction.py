@@ -53,10 +53,14 @@ SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
     # The first chunk makes tables of all experts, the last one of its own tokens.
     "experts": (_ROUTED, {"cache": "k7v5", "bpw": 4.25, "allocator": "native"}, (512, 1280, 9472)),
+    # Those of other sequences find the tables that the first has made.
+    "experts of several sequences": (_ROUTED, {"batch_size": 3}, (768, 4352)),
     "no graphs": (_EAGER, {"cache": "Q6", "head_bits": 8}, (4096, 6400)),
 }
 _SHARED = {"architectures": ["Glm4MoeForCausalLM"], **SHARED_EXPERTS}
 THOROUGH = {
+    "several sequences": ({"max_position_embeddings": 66560}, {"cache": "k6v5", "batch_size": 5}, (256, 66048)),
+    "more sequences than decoding has kernels for": (_ROUTED, {"batch_size": 9}, (512, 1280, 4352)),
     "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
     "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),
 }

@@ -33,10 +33,8 @@ def _unpredicted(case: Case) -> str | None:
     if is_latent(case.model.config):
         # With a quantised cache three of five lengths were not as predicted.
         return "exllamav3 is not predicted with multi-head latent attention: a sweep finds how far it goes, by runs"
-    if case.bpw == UNQUANTISED_BPW or case.batch_size > 1:
-        return (
-            "exllamav3 is predicted with EXL3 weights and one sequence alone: a sweep finds how far others go, by runs"
-        )
+    if case.bpw == UNQUANTISED_BPW:
+        return "exllamav3 is predicted with EXL3 weights alone: a sweep finds how far others go, by runs"
     return None
 
 

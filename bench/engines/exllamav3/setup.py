@@ -21,6 +21,7 @@ from bench.trace.passes import Pass, Schedule
 # once (_qc_staging_pages).
 _SPLIT_TOKENS = 8192
 _STAGED_TOKENS = 256 * PAGE
+AGAIN = "_again"  # of a kind of chunk that finds what one of another sequence has made
 _FEW_ROWS = 16  # that are worked off as decoded tokens are (paged_attn_triton_decode)
 _TABLE_TOKENS = 16 * PAGE  # what a column of pages more in the tables of a decoding batch stands for
 
@@ -66,10 +67,11 @@ class Setup(NamedTuple):
         elif step.act is Act.FILL:
             for sequence in range(self.batch_size):
                 for start, end in chunks.chunks(step.tokens, self.max_input_len, recurrent=False):
-                    name = None if step.name is None else f"{step.name}_{min(sequence, 1)}"
+                    # What runs as a graph runs once as it is, is captured, and then takes nothing.
+                    name = None if step.name is None else f"{step.name}_{min(sequence, 2)}"
                     if name is not None and end - start <= _FEW_ROWS:
                         name += self._shared(max_seq_len)
-                    yield self.prefill(step.phase, end - start, end, name)
+                    yield self.prefill(step.phase, end - start, end, name, is_first=not sequence)
         else:
             for done in range(step.tokens):
                 k_len = table_tokens(step.start + done)
@@ -83,16 +85,28 @@ class Setup(NamedTuple):
         """What is told of a kind whose keys are not shared out among all blocks yet, in tables of so many tokens."""
         return f"_in_tables_of_{table}" if table < self.shared_tokens else ""
 
-    def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None) -> Pass:
-        """A chunk of a prompt. Of a kind are those that are as long, and read the keys in the same way."""
+    def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None, *, is_first: bool = True) -> Pass:
+        """A chunk of a prompt, of the first sequence or another.
+
+        Of a kind are those that are as long, and read the keys in the same way. Where there are experts, the first
+        sequence makes tables for chunks of a length that the others find.
+        """
         kind = name or f"{phase}_of_{q_len}"
         if k_len >= _SPLIT_TOKENS:
             kind += "_far"
         if self.quantised_cache and q_len >= PAGE and k_len > _STAGED_TOKENS:
             kind += f"_in_{-(-k_len // _STAGED_TOKENS)}"
-        if self.has_experts and name is None and k_len == q_len:
-            kind += "_first"
+        if self.has_experts and name is None:
+            if is_first and k_len == q_len:
+                kind += "_first"
+            elif not is_first and (k_len == q_len or q_len < self._whole_chunk):
+                kind += AGAIN
         return Pass(phase, kind, q_len, k_len)
+
+    @property
+    def _whole_chunk(self) -> int:
+        """The tokens of a chunk that is followed by others."""
+        return self.max_input_len // PAGE * PAGE
 
     def chunk_count(self, tokens: int) -> int:
         """Into how many chunks a prompt of so many tokens is split, that of each sequence by itself."""
@@ -120,8 +134,7 @@ class Setup(NamedTuple):
 
         One of each kind at another length shows what `max_seq_len` has to do with it.
         """
-        step = self.max_input_len
-        lengths = [step // PAGE * PAGE, *range(PAGE - DECODE_TOKENS, step, PAGE)]
+        lengths = [self._whole_chunk, *range(PAGE - DECODE_TOKENS, self.max_input_len, PAGE)]
         reaches = [0, _SPLIT_TOKENS]
         if self.quantised_cache:
             reaches += range(_STAGED_TOKENS + 1, max_seq_len, _STAGED_TOKENS)
@@ -132,9 +145,12 @@ class Setup(NamedTuple):
                 most = (min(end - 1, max_seq_len) - q_len) // PAGE * PAGE
                 middle = (least + most) // 2 // PAGE * PAGE
                 pasts = {least, middle, most, *([PAGE] if self.has_experts and least < PAGE else [])}
-                found += [
-                    self.prefill(Phase.PREFILL, q_len, past + q_len) for past in sorted(pasts) if least <= past <= most
-                ]
+                for is_first in (True, False) if self.has_experts and self.batch_size > 1 else (True,):
+                    found += [
+                        self.prefill(Phase.PREFILL, q_len, past + q_len, is_first=is_first)
+                        for past in sorted(pasts)
+                        if least <= past <= most
+                    ]
         if max_seq_len == self.whole_lengths()[0]:
             return found
         return list({each.kind: each for each in found}.values())

@@ -9,6 +9,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from bench.core.case import Case
+from bench.engines.exllamav3.setup import AGAIN
 from bench.synth.layout import Layout
 from bench.trace.passes import Pass
 from bench.worker.engines.base import Beginning, Division, Listener, Recordable
@@ -95,9 +96,9 @@ class ExLlamaV3Engine:
         return recording.marked(listener)
 
     def forward(self, session: Session, each: Pass) -> None:
-        """A chunk of the first sequence."""
+        """A chunk of the first sequence, or of the second after that of the first."""
         assert isinstance(session, ExLlamaV3Session)
-        session.forward(each.q_len, each.k_len)
+        session.forward(each.q_len, each.k_len, sequence=int(each.kind.endswith(AGAIN)))
 
 
 EXLLAMAV3 = ExLlamaV3Engine()

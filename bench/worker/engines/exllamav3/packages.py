@@ -9,6 +9,7 @@ from typing import Any
 from bench.worker.interfaces.engine import EngineBroken
 
 _EXTENSION = "exllamav3_ext"
+_TABLES_OF_EXPERTS = "batch_recon"
 # Dictionaries and lists at the level of a module that the engine fills as it meets a card (exllamav3 1.6.5).
 _OF_CARDS = (
     ("exllamav3.modules.attn", "_block_tables"),
@@ -68,11 +69,16 @@ def forget_tables(rows: int) -> None:
             del copies[copy]
 
 
+def has_tables_of_experts(model: Any) -> bool:
+    """Whether the tables are there that a model makes of all experts at its first pass of more than a few rows."""
+    return any(getattr(module, _TABLES_OF_EXPERTS, None) for module in model)
+
+
 def forget_experts(model: Any) -> None:
-    """Frees what a model's first chunk makes of all experts (block_sparse_mlp.py, _batch_recon_layer)."""
+    """Frees those tables (block_sparse_mlp.py, _batch_recon_layer)."""
     for module in model:
-        if getattr(module, "batch_recon", None):
-            module.batch_recon = None
+        if getattr(module, _TABLES_OF_EXPERTS, None):
+            setattr(module, _TABLES_OF_EXPERTS, None)
 
 
 def _one_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from bench.trace.passes import NoPrediction
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
-from bench.worker.engines.exllamav3.packages import forget_experts, forget_tables
+from bench.worker.engines.exllamav3.packages import forget_experts, forget_tables, has_tables_of_experts
 from bench.worker.engines.exllamav3.readable import read_model
 from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shallow import shallow
@@ -69,6 +69,7 @@ def marked(listener: Listener) -> Iterator[None]:
 
     load, prefill, decode = Model.load, Passes.prefill, Passes.decode
     forward = ExLlamaV3Session.forward
+    are_experts_made: bool | None = None  # before the first prompt of any length
 
     def marked_load(self: Any, *args: Any, **kwargs: Any) -> Any:
         layer, number = -1, -1
@@ -84,14 +85,19 @@ def marked(listener: Listener) -> Iterator[None]:
         listener.enter(end - start, end)
         prefill(self, sequence, start, end)
 
-    def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int) -> None:
-        if q_len == k_len:  # the first of a prompt, which makes the tables of all experts
+    def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int, sequence: int = 0) -> None:
+        nonlocal are_experts_made
+        if are_experts_made is None:
+            are_experts_made = has_tables_of_experts(self.model)
+        if sequence == 0 and q_len == k_len and not are_experts_made:  # the first chunk of all makes them
             listener.pause()
             forget_experts(self.model)
-        if q_len < self.chunk_tokens:  # a prompt has one of its length, which makes the tables of that
+        if (
+            sequence == 0 and q_len < self.chunk_tokens
+        ):  # a prompt has one of its length, which makes the tables of that
             listener.pause()
             forget_tables(q_len)
-        forward(self, q_len, k_len)
+        forward(self, q_len, k_len, sequence)
 
     def marked_decode(self: Passes, start: int) -> Any:
         listener.enter(1, table_tokens(start))

@@ -90,9 +90,9 @@ class ExLlamaV3Session:
         """The tokens of a chunk that is followed by others."""
         return self._case.max_input_len // PAGE * PAGE
 
-    def forward(self, q_len: int, k_len: int) -> None:
-        """One pass more: a chunk of `q_len` tokens of the first sequence, which then has `k_len`."""
-        self._running.prefill(0, k_len - q_len, k_len)
+    def forward(self, q_len: int, k_len: int, sequence: int = 0) -> None:
+        """One pass more: a chunk of `q_len` tokens of a sequence, which then has `k_len`."""
+        self._running.prefill(sequence, k_len - q_len, k_len)
 
     @property
     def _running(self) -> Passes:
