@@ -56,6 +56,9 @@ class _Device:
     context_basis: str | None
 
 
+_ASSUMED = "assumed"
+
+
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench list [models|devices] [--config-dir DIR] [--json]`."""
     return listing(arguments.what, arguments.config_dir, arguments.json)
@@ -84,6 +87,8 @@ def listing(what: str | None, config_dir: str | None, as_json: bool) -> int:
     if "models" in asked:
         console.print("others: model=local model.path=DIR, model=hub model.repo=ORG/NAME, model=FILE.yaml", style="dim")
     if "devices" in asked:
+        if any(device.context_basis == _ASSUMED for device in devices):
+            console.print("context: what CUDA itself takes of the card; ≈ where it is assumed, and not measured")
         console.print(
             "others: device=cuda, the GPU of this machine; device=FILE.yaml, a card of your own; device=2xNAME, "
             "device=NAME+NAME, several that hold one model",
@@ -143,19 +148,26 @@ _DEVICE_COLUMNS: dict[str, Callable[[_Device], object]] = {
     "memory": lambda device: size(device.total_memory_bytes),
     "bandwidth": lambda device: _rate(device.memory_bandwidth_bytes_per_s),
     "capability": lambda device: device.compute_capability,
-    "context": lambda device: f"{size(device.context_bytes)} {device.context_basis or ''}".strip(),
+    "context": lambda device: _context(device),
 }
+
+
+_OF_WORDS = ("model", "architecture", "device")
 
 
 def _table(columns: Mapping[str, Callable[[_Row], object]], rows: Iterable[_Row]) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if name in ("layers", "KV heads", "native length", "memory") else "left")
+        table.add_column(name, justify="left" if name in _OF_WORDS else "right")
         table.columns[index].no_wrap = index == 0
         table.columns[index].overflow = "fold"
     for row in rows:
         table.add_row(*(str(value) if (value := cell(row)) is not None else "?" for cell in columns.values()))
     return table
+
+
+def _context(device: _Device) -> str:
+    return ("≈" if device.context_basis == _ASSUMED else "") + size(device.context_bytes)
 
 
 def _rate(bytes_per_s: float | None) -> str | None:

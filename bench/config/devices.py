@@ -24,7 +24,8 @@ _NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names
 # that each can hold.
 _CONTEXT_BYTES, _CONTEXT_BYTES_PER_SM = 43_515_904, 2_831_155
 _USUAL_SMS, _USUAL_THREADS = 100, 1536
-_THREADS = {"7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048}  # by compute capability, where they are not the usual
+# By compute capability, where they are not the usual.
+_THREADS = {"6.0": 2048, "6.1": 2048, "7.0": 2048, "7.5": 1024, "8.0": 2048, "9.0": 2048, "10.0": 2048}
 
 
 def _assumed_context_bytes(settings: DeviceSettings) -> int:
