@@ -42,5 +42,5 @@ def printed(table: Columns, is_terminal: bool) -> str:
 def test_lines_of_plain_cells_are_those_of_rich(table: Columns, is_terminal: bool) -> None:
     """Each cell, and each escape, where rich's table has it."""
     ours = printed(table, is_terminal)
-    with mock.patch.object(Column, "is_plain", False):
+    with mock.patch.object(Column, "texts", None):
         assert ours == printed(table, is_terminal)

@@ -35,13 +35,11 @@ class Column:
     stretches: bool = False
 
     @property
-    def is_plain(self) -> bool:
-        """Whether its cells are texts, each of one line and of one style."""
-        return (
-            not self.stretches
-            and self.justify in ("left", "right")
-            and all(isinstance(cell, Text) and not cell.spans and cell.plain.isprintable() for cell in self.cells)
-        )
+    def texts(self) -> list[Text] | None:
+        """The cells, where each is a text of one line and of one style; None where one is not."""
+        texts = [cell for cell in self.cells if isinstance(cell, Text) and not cell.spans and cell.plain.isprintable()]
+        are_all = len(texts) == len(self.cells) and not self.stretches and self.justify in ("left", "right")
+        return texts if are_all else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,23 +102,23 @@ class Columns:
                 table.add_column(name, justify=column.justify, overflow="fold")
             else:
                 table.add_column(name, justify=column.justify, width=width, no_wrap=True)
-        if not tight and all(widths) and all(column.is_plain for column in columns):
+        texts = [texts for column in columns if (texts := column.texts) is not None]
+        if not tight and all(widths) and len(texts) == len(columns):
             yield table  # the names alone
-            yield from self._lines_of_cells(console, columns, widths)
+            yield from self._lines(console, columns, texts, widths)
             return
         for cells in zip(*(column.cells for column in columns), strict=True):
             table.add_row(*cells)
         yield table
 
-    def _lines_of_cells(self, console: Console, columns: Sequence[Column], widths: Sequence[int]) -> Iterator[Segment]:
+    def _lines(
+        self, console: Console, columns: Sequence[Column], texts: Sequence[list[Text]], widths: Sequence[int]
+    ) -> Iterator[Segment]:
         """The same lines as a `Table` of rich's, which looks at each cell for ten times as long."""
         gap, end = Segment(" " * self.gap, Style.null()), Segment.line()
         padded = [
-            [
-                Segment(_padded(cell.plain, width, column.justify), console.get_style(cell.style))
-                for cell in column.cells
-            ]
-            for column, width in zip(columns, widths, strict=True)
+            [Segment(_padded(text.plain, width, column.justify), console.get_style(text.style)) for text in own]
+            for column, own, width in zip(columns, texts, widths, strict=True)
         ]
         for first, *others in zip(*padded, strict=True):
             yield first
