@@ -32,10 +32,7 @@ from bench.launch.inspection import require_whole
 from bench.launch.launchers import Launchers
 from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_cards, notes_of_case
-from bench.report.forecasts import Expectation, ForecastRow, Gain, document
-from bench.report.json_document import in_lines
-from bench.report.tables.forecasts import show
-from bench.report.text.console import console_for
+from bench.report.forecasts import Expectation, ForecastRow, Gain, document, in_lines
 from bench.run.resume import Stored
 
 ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
@@ -72,8 +69,15 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     if as_json:
         sys.stdout.writelines(in_lines(document(rows, expectation)))
     else:
-        show(rows, expectation, console_for())
+        _show(rows, expectation)
     return ExitCode.DONE
+
+
+def _show(rows: Sequence[ForecastRow], expectation: Expectation) -> None:
+    from bench.report.tables.forecasts import show  # with pandas, which takes as long as a thousand searches
+    from bench.report.text.console import console_for
+
+    show(rows, expectation, console_for())
 
 
 def _recorded(display: Display, done: int, total: int) -> None:
@@ -153,16 +157,10 @@ def _row(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collec
         predicted_fits_at=forecast.fits_at or None,
         predicted_auto_fits_at=forecast.auto_fits_at,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
-        estimated_probe_s=probe_seconds(_as_probed(forecast)),
+        estimated_probe_s=probe_seconds(forecast.predicted_case),
         assumed=_notes(forecast, seen),
         notes=lengths.notes((forecast.fits_at or 0) if is_search else case.max_seq_len),
     )
-
-
-def _as_probed(forecast: Forecast) -> Case:
-    """The case of a probe: of a search, at its predicted boundary."""
-    prediction = forecast.prediction
-    return forecast.case if prediction is None else replace(forecast.case, max_seq_len=prediction.max_seq_len)
 
 
 def _predicted(prediction: Prediction, limit_bytes: int, split: str | None) -> dict[str, Any]:
@@ -210,7 +208,7 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
         unseen = ("context_bytes", "workspace_bytes") if case.device.uuid not in seen else ()
         notes = [f"{name} assumed until a case was measured on this GPU" for name in unseen]
     if forecast.reading is not None:
-        notes += notes_of_case(replace(case, max_seq_len=prediction.max_seq_len), forecast.reading)
+        notes += notes_of_case(forecast.predicted_case, forecast.reading)
     if isinstance(forecast.work, Search) and prediction.fits:
         may_have_gaps = GAPS_NOTE in notes or prediction.gaps
         notes = [note for note in notes if note != GAPS_NOTE] + [gaps_note(prediction.gaps)] * bool(may_have_gaps)

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from bench.config.catalogue import Catalogue
-from bench.config.parts import read_alone
+from bench.config.parts import Reader
 from bench.core.errors import BadInput
 
 _UNSET = "???"  # a key that has no value, as OmegaConf writes it
@@ -23,8 +23,9 @@ class Finisher:
     `named` are the groups of which a file was asked for.
     """
 
-    def __init__(self, catalogue: Catalogue, named: Collection[str]) -> None:
+    def __init__(self, catalogue: Catalogue, named: Collection[str], read: Reader) -> None:
         self._catalogue = catalogue
+        self._read = read
         self._named = named
         self._done: dict[tuple[int, str], tuple[_Node, _Node]] = {}  # with what was completed, which keeps its id alive
 
@@ -43,7 +44,7 @@ class Finisher:
     def _model(self, node: _Node, choice: str) -> _Node:
         if node.get("path") == "":
             raise BadInput("model.path= is empty; name a directory with a config.json")
-        content = read_alone(self._catalogue.find("model", choice), package="model")
+        content = self._read(self._catalogue.find("model", choice), "model")
         if content is not None:
             usual: Any = OmegaConf.to_container(content)
             given = {key: node.get(key) for key in _KEYS if (node.get(key) or None) != (usual.get(key) or None)}

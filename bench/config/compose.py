@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, make_dataclass
 from dataclasses import field as dataclass_field
@@ -25,7 +26,7 @@ from bench.config import explain
 from bench.config.catalogue import GROUPS, Catalogue, config_dir, folder_of, user_dir
 from bench.config.chosen import Finisher
 from bench.config.overrides import parse
-from bench.config.parts import NODES, Composed, Override, Parts, part_with
+from bench.config.parts import NODES, Composed, Override, Parts, part_with, read_alone
 from bench.config.settings import DeviceSettings, ModelSettings, Settings
 from bench.config.typed import quoted
 from bench.core.errors import BadInput, first_line
@@ -64,7 +65,7 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     asked = _read(overrides)
     mine = asked.mine
     found: list[dict[str, Any]] = []
-    compose_once = functools.cache(asked.compose)
+    compose_once, read_once = functools.cache(asked.compose), functools.cache(read_alone)
     with _Composer():
         first, defaults = compose_once(tuple(one.text for one in mine if not one.is_axis))
         named = {override.key for override in mine}
@@ -73,8 +74,8 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
         group_axes = {key: override for key, override in axes.items() if key in GROUPS}
         value_axes = {key: override for key, override in axes.items() if key not in GROUPS}
         schemas = {name: _names_of_keys(schema) for name, schema in _SCHEMAS.items()}
-        parts_of = Parts(mine, asked.catalogue, schemas, lambda overrides: compose_once(tuple(overrides))[0])
-        finish = Finisher(asked.catalogue, _named(mine, first))
+        parts_of = Parts(mine, asked.catalogue, schemas, lambda overrides: compose_once(tuple(overrides))[0], read_once)
+        finish = Finisher(asked.catalogue, _named(mine, first), read_once)
         for choice in itertools.product(*(override.values for override in group_axes.values())):
             parts = parts_of.compose(dict(zip(group_axes, choice, strict=True)))
             typed = [part_with(key, parts).typed_values(override) for key, override in value_axes.items()]
@@ -104,16 +105,20 @@ def validate(settings: dict[str, Any]) -> Settings:
 
 
 def validate_all(combinations: Sequence[dict[str, Any]]) -> list[Settings]:
-    """`validate` for each. Combinations that share the data of a model or a device share its settings, too."""
-    validated: dict[int, ModelSettings | DeviceSettings] = {}  # by the identity of their data
+    """`validate` for each. Combinations that share the data of a model or a device share its settings, too.
+
+    Each key is validated by itself, so a combination of values that were all seen in others needs no second look.
+    """
+    validated = defaultdict[str, dict[int, Any]](dict)  # by the identity of what was given
     found = []
     for plain in combinations:
-        # pydantic takes an instance as it is, so each model and each device is validated only once.
-        nodes = {key: validated.get(id(plain[key]), plain[key]) for key in NODES}
-        settings = validate({**plain, **nodes})
-        validated[id(plain["model"])] = settings.model
-        validated[id(plain["device"])] = settings.device
-        found.append(settings)
+        if any(id(value) not in validated[key] for key, value in plain.items()):
+            # pydantic takes an instance as it is, so each model and each device is validated only once.
+            nodes = {key: validated[key].get(id(plain[key]), plain[key]) for key in NODES}
+            settings = validate({**plain, **nodes})
+            for key, value in plain.items():
+                validated[key].setdefault(id(value), getattr(settings, key))
+        found.append(Settings(**{key: validated[key][id(value)] for key, value in plain.items()}))
     return found
 
 

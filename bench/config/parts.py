@@ -23,6 +23,7 @@ from bench.config.typed import quoted
 from bench.core.errors import BadInput
 
 NODES = ("model", "device")  # the groups whose files are one node of the configuration
+Reader = Callable[[Path | None, str], DictConfig | None]  # as `read_alone`, which may remember
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,13 @@ class Parts:
         catalogue: Catalogue,
         schemas: dict[str, type],
         compose: Callable[[Sequence[str]], Composed],
+        read: Reader,
     ) -> None:
         self._fixed = [override for override in overrides if not override.is_axis]
         self._catalogue = catalogue
         self._schemas = schemas
         self._compose = compose
+        self._read = read
         fixed_keys = {override.key for override in self._fixed}
         axes = {override.key: override for override in overrides if override.is_axis}
         experiments = [override.values[0] for override in self._fixed if override.key == "experiment"]
@@ -153,11 +156,11 @@ class Parts:
     def _content(self, group: str, name: str) -> DictConfig | None:
         if group == "device" and name in self._catalogue.machines:
             return OmegaConf.create(self._catalogue.machines[name])
-        return read_alone(self._catalogue.find(group, name), package=group)
+        return self._read(self._catalogue.find(group, name), group)
 
     def _keeps_out_of_nodes(self, experiment: Any) -> bool:
         """Whether an experiment leaves the nodes `model` and `device` as they are."""
-        content = read_alone(self._catalogue.find("experiment", str(experiment)), package="_global_")
+        content = self._read(self._catalogue.find("experiment", str(experiment)), "_global_")
         return content is not None and not any(group in content for group in NODES)
 
 

@@ -66,7 +66,7 @@ def limit_of(card: CardColumns) -> int | None:
 
 def key_of(row: AnyRow, columns: Sequence[str]) -> tuple[Any, ...]:
     """The values of `columns` as a key: what is unknown is None, whatever the row has in its place."""
-    return tuple(known(row.get(column)) for column in columns)
+    return tuple([known(row.get(column)) for column in columns])
 
 
 def known(value: Any) -> Any:

@@ -57,7 +57,11 @@ def scopes(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def find(config: Mapping[str, Any], *keys: str) -> Any:
     """The first value that is not null, in either scope."""
-    return next((s[key] for key in keys for s in scopes(config) if s.get(key) is not None), None)
+    for key in keys:
+        for scope in scopes(config):
+            if (value := scope.get(key)) is not None:
+                return value
+    return None
 
 
 def find_number(config: Mapping[str, Any], key: str) -> float | None:

@@ -27,17 +27,25 @@ def windows_note(
     described = _described(config, len(windows))
     if described is None:
         return None
-    # A window as long as the context is none.
-    seen, wanted = ([w if 0 < w < max_seq_len else 0 for w in each] for each in (windows, described))
-    # An engine may count the token itself, or not.
-    if all(bool(one) == bool(other) and abs(one - other) <= 1 for one, other in zip(seen, wanted, strict=True)):
+
+    def within(window: int) -> int:
+        """A window as long as the context is none."""
+        return window if 0 < window < max_seq_len else 0
+
+    if all(_is_same(within(one), within(other)) for one, other in set(zip(windows, described, strict=True))):
         return None
+    seen, wanted = ([within(window) for window in each] for each in (windows, described))
     from_tokens = min(w for w in (*seen, *wanted) if w)
     remedy = _remedy(config, seen, wanted) if reads_pattern else ""
     return (
         f"{engine} gives {_layers(seen)} a sliding window where config.json has {_layers(wanted)}: "
         f"memory is right, outputs beyond {from_tokens:,} tokens are not{remedy}"
     )
+
+
+def _is_same(one: int, other: int) -> bool:
+    """An engine may count the token itself, or not."""
+    return bool(one) == bool(other) and abs(one - other) <= 1
 
 
 def _described(config: Mapping[str, Any], num_layers: int) -> list[int] | None:

@@ -36,12 +36,14 @@ class Forecast:
 
     `fits_at` is a search's predicted boundary, 0 where nothing fits; `prediction` is that of the case, or of the search
     at its boundary (at its first page, where nothing fits). Both are None where nothing can be predicted, for `reason`.
+    `predicted_case` is the case of that length, and where there is no prediction the search's at its limit.
     `probes` are the cases that it will take, `estimated_decode_tokens_per_s` is at the length of the prediction.
     `reading` is what the engine makes of the model, None where it was not recorded. `auto_fits_at` is the boundary with
     `split=auto` of a search with `split=best`.
     """
 
     work: Case | Search
+    predicted_case: Case
     fits_at: int | None
     prediction: Prediction | None
     reason: str | None
@@ -193,7 +195,7 @@ class Forecaster:
         if said.prediction is None:
             # An engine that cannot run a model has said so: a sweep has that in its row, and looks for no answer.
             probes = 0 if str(said.reason).startswith("Unsupported") else _probes(work, None)
-            return Forecast(work, None, None, said.reason, probes, None, reading)
+            return Forecast(work, work.longest, None, None, said.reason, probes, None, reading)
         prediction = Prediction.from_plain(said.prediction)
         fits_at = None
         if isinstance(work, Search):
@@ -201,7 +203,7 @@ class Forecaster:
         case = replace(work.longest, max_seq_len=prediction.max_seq_len)
         speed = estimated_speed(case) if prediction.fits else None
         probes = _probes(work, fits_at)
-        return Forecast(work, fits_at, prediction, None, probes, speed, reading, said.auto_fits_at)
+        return Forecast(work, case, fits_at, prediction, None, probes, speed, reading, said.auto_fits_at)
 
     def _key(self, work: Case | Search) -> str:
         """What decides an answer: the engine's allocations, the length and the card."""

@@ -67,6 +67,7 @@ class TraceLibrary:
         self._scratch = scratch
         self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
+        self._path_of: dict[str, Path] = {}  # cells that differ in their cards have the same recordings
         # Cells that differ in their tensors alone share a program.
         self._load = lru_cache(_KEPT_TRACES)(_load)
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
@@ -150,11 +151,15 @@ class TraceLibrary:
         bits = (Recording.TENSORS, tensors, ".json")
         if rules.with_loading is not None:
             bits = (Recording.LOADING, [*trace, case.bpw, case.head_bits], ".npz")
-        paths = {}
-        for recording, key, suffix in ((Recording.TRACE, trace, ".npz"), bits):
+        return {made_of[0]: self._path(*made_of) for made_of in ((Recording.TRACE, trace, ".npz"), bits)}
+
+    def _path(self, recording: Recording, key: list[object], suffix: str) -> Path:
+        """Where the recording lies that `key` decides; looked up where it was asked for before."""
+        told = repr((recording, key))
+        if told not in self._path_of:
             name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
-            paths[recording] = self._dir / f"{name}{suffix}"
-        return paths
+            self._path_of[told] = self._dir / f"{name}{suffix}"
+        return self._path_of[told]
 
     def _make(self, number: int, batch: list[Wanted], one_more: Callable[[], None], stop: threading.Event) -> None:
         """Has one child make a batch, and tells of each as it is made; what the child dies over has no file."""

@@ -5,7 +5,8 @@ Nothing here is measured; `predicted_` and `estimated_` say so in every name tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,3 +140,19 @@ def document(rows: Sequence[ForecastRow], expectation: Expectation) -> dict[str,
         "expected_basis": expectation.basis,
         "longest_probe_s": expectation.longest_s,
     }
+
+
+def in_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The members of `document`, each in a line, those that are lists with a line for each of their items.
+
+    An indented document of many rows is slow to write and no easier to read.
+    """
+    separator = "{\n"
+    for name, value in document.items():
+        yield f"{separator}{json.dumps(name)}: "
+        separator = ",\n"
+        if isinstance(value, list) and value:
+            yield "[\n" + ",\n".join(map(json.dumps, value)) + "]"
+        else:
+            yield json.dumps(value)
+    yield "}\n"

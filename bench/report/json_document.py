@@ -31,22 +31,6 @@ def as_json_document(head: Mapping[str, Any], rows: Mapping[str, pd.DataFrame]) 
     yield "}\n"
 
 
-def in_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """The members of `document`, each in a line, those that are lists with a line for each of their items.
-
-    An indented document of many rows is slow to write and no easier to read.
-    """
-    separator = "{\n"
-    for name, value in document.items():
-        yield f"{separator}{json.dumps(name)}: "
-        separator = ",\n"
-        if isinstance(value, list) and value:
-            yield "[\n" + ",\n".join(map(json.dumps, value)) + "]"
-        else:
-            yield json.dumps(value)
-    yield "}\n"
-
-
 def _as_json(value: Any) -> Any:
     """What pandas and numpy have for a moment, a list and a number."""
     return value.isoformat() if isinstance(value, datetime) else value.tolist()

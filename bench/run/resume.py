@@ -31,8 +31,8 @@ class Stored:
     def answer(self, work: Case | Search, versions: dict[str, str | None]) -> tuple[str, int | None] | None:
         """What a stored row says of `work`: how it ended, and of a search the longest that fits; None without one."""
         if isinstance(work, Search):
-            return self.ends.get(work.boundary_id(versions))
-        row = self.answers.get(work.case_id(versions))
+            return self.ends.get(work.boundary_id(versions)) if self.ends else None
+        row = self.answers.get(work.case_id(versions)) if self.answers else None
         return None if row is None else (str(row["outcome"]), None)
 
     def has(self, work: Case | Search, versions: dict[str, str | None]) -> bool:

@@ -85,7 +85,7 @@ def _row(messages: list[Message], verdict: Verdict = FITS, **changes: Any) -> di
         "environment": {"LANG": "C"},
     }
     return make_row(
-        "run", Measurement(**{**measured, **changes}), VERSIONS, Forecast(CASE, None, None, "none", 0, None)
+        "run", Measurement(**{**measured, **changes}), VERSIONS, Forecast(CASE, CASE, None, None, "none", 0, None)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -18,12 +18,13 @@ Setting = tuple[str, ...]  # the words that name a column: model, bits, cache, l
 
 def cards_tables(found: Sequence[BoundaryTable]) -> list[PlainTable]:
     """How far each card goes in each setting, as the card's own table has it."""
+    among = _Among(found)
     cells = [
-        (_card(table, found), setting, text)
+        (among.card(table), setting, text)
         for table in sorted(found, key=_place)
-        for setting, text, _ in _cells([table], found)
+        for setting, text, _ in among.cells(table)
     ]
-    order = [setting for setting, _, _ in _cells(found, found)]
+    order = [setting for table in found for setting, _, _ in among.cells(table)]
     return crossed(cells, order, "The largest max_seq_len that fits, in tokens. " + _legend(found))
 
 
@@ -55,10 +56,10 @@ def cards_frame(found: Sequence[BoundaryTable]) -> pd.DataFrame:
     """The same for CSV: a row for each card, a column for each model and setting, with the longest that fits; null
     where nothing fits or is known.
     """
-    rows: dict[str, dict[str, int | None]] = {}
+    among, rows = _Among(found), dict[str, dict[str, int | None]]()
     for table in sorted(found, key=_place):
-        for setting, _, row in _cells([table], found):
-            rows.setdefault(_card(table, found), {})[" ".join(filter(None, setting))] = row["fits_at"]
+        for setting, _, row in among.cells(table):
+            rows.setdefault(among.card(table), {})[" ".join(filter(None, setting))] = row["fits_at"]
     frame = pd.DataFrame.from_dict(rows, orient="index").astype("Int64")
     return frame.rename_axis("card").reset_index()
 
@@ -78,30 +79,33 @@ def _table(of_card: Mapping[str, Mapping[Setting, str]], settings: list[Setting]
     )
 
 
-def _cells(found: Sequence[BoundaryTable], every: Sequence[BoundaryTable]) -> list[tuple[Setting, str, BoundaryRow]]:
-    """The setting, the text and the row of each cell of `found`, named among those of `every`, in their order.
+class _Among:
+    """How settings and cards are named among all tables of `found`."""
 
-    Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
-    """
-    told = [row for table in every for cells in table.cells for row in cells if row]
-    axes, common = Axes(told), in_common(told).removeprefix(", ")
-    cells: list[tuple[Setting, str, BoundaryRow]] = []
-    for table in found:
+    def __init__(self, found: Sequence[BoundaryTable]) -> None:
+        told = [row for table in found for cells in table.cells for row in cells if row]
+        self._axes, self._common = Axes(told), in_common(told).removeprefix(", ")
+        ran = {attention for table in found for attention in table.attentions}
+        asked = {row["attention_requested"] for table in found for row in table.rows}
+        self._attentions_differ = len(ran) > 1 and len(asked) == 1
+
+    def cells(self, table: BoundaryTable) -> Iterator[tuple[Setting, str, BoundaryRow]]:
+        """The setting, the text and the row of each cell.
+
+        Attention is the one that was asked for: `auto` is another on a card that cannot run flash-attn.
+        """
         start = len(table.header()) - len(table.caches)
         for texts, rows in zip(table.body(), table.cells, strict=True):
             for text, row in zip(texts[start:], rows, strict=True):
                 if row is not None:
-                    words = (f"{axes.bits(row)} bpw", row["cache"], how(row), ", ".join(axes.others(row)), common)
-                    cells.append(((table.model, *words), text, row))
-    return cells
+                    others = ", ".join(self._axes.others(row))
+                    words = (f"{self._axes.bits(row)} bpw", row["cache"], how(row), others, self._common)
+                    yield (table.model, *words), text, row
 
-
-def _card(table: BoundaryTable, every: Sequence[BoundaryTable]) -> str:
-    """With the attention that ran, where `auto` ran another on another card."""
-    ran = {attention for each in every for attention in each.attentions}
-    asked = {row["attention_requested"] for each in every for row in each.rows}
-    differs = len(ran) > 1 and len(asked) == 1
-    return f"{table.card}, {' and '.join(table.attentions)} attention" if differs else table.card
+    def card(self, table: BoundaryTable) -> str:
+        """With the attention that ran, where `auto` ran another on another card."""
+        differs = self._attentions_differ
+        return f"{table.card}, {' and '.join(table.attentions)} attention" if differs else table.card
 
 
 def _legend(found: Sequence[BoundaryTable]) -> str:
