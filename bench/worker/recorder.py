@@ -19,8 +19,8 @@ from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
 from bench.allocator.parts import PARTS, RESERVE, SCRATCH, WORKSPACE
 from bench.core.case import Case
+from bench.engines.steps import steps_of
 from bench.scenarios.base import Act
-from bench.scenarios.registry import steps_of
 from bench.tensor_files import read_header
 from bench.trace import parametric as trace
 from bench.trace.divided import following_parts
