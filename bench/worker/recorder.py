@@ -319,10 +319,10 @@ def record_cards(
             session.open(simulated.model_dir(case, layouts))
             session.build()
             for step in steps_of(case, simulated.pace):
-                is_any_prompt = step.act is Act.FILL and step.name is None
+                is_any_prompt = step.act in (Act.FILL, Act.BEGIN) and step.name is None
                 if step.act in _OF_LOADING:
                     recorder.enter()
-                elif apart and is_any_prompt and extra is not None:
+                elif apart and is_any_prompt and step.act is Act.FILL and extra is not None:
                     continue
                 elif extra is None and (not apart or is_any_prompt):
                     break

@@ -26,8 +26,9 @@ def _unpredicted(case: Case) -> str | None:
     """Why nothing is predicted of a case."""
     if case.model.architecture not in ARCHITECTURES:
         return f"Unsupported: {ENGINE} does not know the architecture {case.model.architecture}"
-    if case.scenario != DEFAULT_SCENARIO:
-        return "exllamav3 is not predicted with scenario=generator: a sweep finds how far it goes, by runs"
+    is_served = case.scenario != DEFAULT_SCENARIO
+    if is_served and case.batch_size > 1 and case.cache_size is not None:
+        return "exllamav3 is not predicted where jobs share a cache_size: a sweep finds how far it goes, by runs"
     if case.more_devices:
         return "exllamav3 is not predicted on several cards: a sweep finds how far it goes, by runs"
     if case.lazy:
@@ -35,7 +36,7 @@ def _unpredicted(case: Case) -> str | None:
     if is_latent(case.model.config):
         # With a quantised cache three of five lengths were not as predicted.
         return "exllamav3 is not predicted with multi-head latent attention: a sweep finds how far it goes, by runs"
-    if case.bpw == UNQUANTISED_BPW or case.batch_size > 1:
+    if case.bpw == UNQUANTISED_BPW or (case.batch_size > 1 and not is_served):
         return (
             "exllamav3 is predicted with EXL3 weights and one sequence alone: a sweep finds how far others go, by runs"
         )

@@ -6,6 +6,7 @@ from bench.core.case import EXPANDABLE
 from bench.engines.base import EngineSpec, Package, SimulatedSeconds, Weights
 from bench.engines.exllamav3 import caches
 from bench.engines.exllamav3.architectures import ARCHITECTURES
+from bench.engines.exllamav3.served import SPARE_TOKENS
 
 SPEC = EngineSpec(
     name="exllamav3",
@@ -29,7 +30,7 @@ SPEC = EngineSpec(
     scenarios=("forward", "generator"),
     default_draft_tokens=4,  # generator/generator.py, num_draft_tokens
     most_draft_tokens=4,
-    job_spare_tokens=1,  # generator/job.py, prepare_for_queue: max_rq_tokens
+    job_spare_tokens=SPARE_TOKENS,
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(

@@ -53,6 +53,7 @@ class Served:
 
     def __init__(self, model: Any, cache: Any, case: Case) -> None:
         self._engine: Any = importlib.import_module("exllamav3.generator")
+        self._new_sampler: Any = importlib.import_module("exllamav3.generator.sampler").DefaultSampler
         self._vocab_size = model.config.vocab_size
         told = {"max_batch_size": case.max_batch_size, "num_draft_tokens": case.num_draft_tokens}
         self._generator = self._engine.Generator(
@@ -66,6 +67,8 @@ class Served:
         # By itself it keeps what one of the jobs ends with, and goes on with the others.
         self._generator.reap_failed_job = _raise
         self._jobs: list[Any] = []
+        # Each job that runs has its own, which keeps a workspace: those of the jobs before are used again.
+        self._samplers: list[Any] = []
         self._prompt_tokens = 0
         self._random = torch.Generator().manual_seed(_SEED)
         self._given = Given()
@@ -77,8 +80,10 @@ class Served:
         if generator.num_remaining_jobs():
             generator.clear_queue()
         # Prompts that were alike would share their pages.
+        self._samplers += [self._new_sampler() for _ in range(jobs - len(self._samplers))]
         self._jobs = [
-            self._engine.Job(input_ids=self._prompt(tokens), max_new_tokens=new_tokens, seed=_SEED) for _ in range(jobs)
+            self._engine.Job(self._prompt(tokens), new_tokens, seed=_SEED, sampler=sampler)
+            for sampler in self._samplers[:jobs]
         ]
         self._prompt_tokens = tokens
         generator.enqueue(self._jobs)

@@ -121,4 +121,4 @@ class SuffixAutomaton:
 
     def accept_tensor(self, tokens: torch.Tensor) -> tuple[int, int]:
         """First and last token (exclusive) of what was found; (-1, -1) where there are too few."""
-        return (0, _TOKENS_MATCHED) if tokens.shape[-1] > 2 * _TOKENS_MATCHED else (-1, -1)
+        return (0, _TOKENS_MATCHED) if tokens.shape[-1] >= 2 * _TOKENS_MATCHED else (-1, -1)
