@@ -28,6 +28,7 @@ CATALOGUE = {
     "glm_4_5_air": 3, "gpt_oss_20b": 3, "qwen3_5_27b": 5, "kimi_k2_thinking": 2,
 }  # fmt: skip
 _CACHES = ("FP16", "FP16", "Q8", "Q6", "Q4", "k8v5", "k3v2")
+_CHUNKS = (256, 512, 1000, 1024, 2048, 2048, 4096)
 # From Ampere on: Triton's first tile always fits there, which the simulated card takes for granted.
 _CARDS = [(capability, num_sms) for capability, num_sms in CARDS if float(capability) >= 8.0]
 
@@ -53,6 +54,10 @@ def _case(model: ModelSpec, random_: random.Random) -> Case:
     pages = random_.choice((random_.randrange(1, 12), random_.randrange(12, 48), 80)) // min(jobs, 4) + 1
     shared = random_.choice((None, None, pages * jobs, pages, pages + random_.randrange(20)))
     draft = random_.choice((None, None, "ngram"))
+    cache_tokens = (jobs * pages if shared is None else max(shared, jobs)) * PAGE
+    lazy = random_.random() < 0.25
+    # Autosplit measures a whole chunk, in whole pages of the cache.
+    chunks = [chunk for chunk in _CHUNKS if not lazy or (chunk <= cache_tokens and chunk % PAGE == 0)]
     bpw = random_.choice((2.0, 3.0, 3.5, 4.0, 4.65, 5.0, 6.0, 8.0, 16.0))
     return Case(
         model=model,
@@ -60,11 +65,11 @@ def _case(model: ModelSpec, random_: random.Random) -> Case:
         bpw=bpw,
         head_bits=None if bpw == 16.0 else random_.choice((6, 6, 8, 4)),
         cache=random_.choice(_CACHES),
-        lazy=random_.random() < 0.25,
+        lazy=lazy,
         attention="auto",
         max_seq_len=pages * PAGE,
         batch_size=jobs,
-        max_input_len=random_.choice((256, 512, 1000, 1024, 2048, 2048, 4096)),
+        max_input_len=random_.choice(chunks),
         repeats=1,
         engine="exllamav3",
         scenario="generator",

@@ -28,6 +28,8 @@ _WRITE_ONLY = (
     "add",
     "add_sigmoid_gate",
     "add_sigmoid_gate_proj",
+    "batched_conv_rewind",
+    "batched_scan_replay",
     "cuda_causal_conv1d_update",
     "cuda_memcpy_async",
     "cuda_recurrent_gated_delta_rule",
@@ -102,6 +104,7 @@ class Extension:
             names[name] = partial(kind, self._buffers)
         # BC_GatedDeltaNet is made, but nothing in Python runs it in this version
         names.update(BC_GatedDeltaNet=_Kept, BC_GatedRMSNorm=_Kept, BC_LinearFP16=Unquantised)
+        names.update(ConvRewindJob=_Kept, ScanReplayJob=_Kept)
         names.update(TritonKernel=_Launched, BC_SAM=serving.SuffixAutomaton)
         names["__getattr__"] = _missing
         return module
