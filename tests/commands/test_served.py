@@ -77,7 +77,7 @@ def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_
     assert "\n  max_batch_size: 4\n" in told
 
 
-def test_exllamav3_is_certified_and_what_is_copied_makes_its_generator(in_process: Program, tmp_path: Path) -> None:
+def test_exllamav3_is_certified_and_rows_say_what_its_jobs_got(in_process: Program, tmp_path: Path) -> None:
     keys = ["engine=exllamav3", "scenario=generator", "batch_size=8", "draft=ngram", "max_batch_size=12"]
     done = in_process("sweep", *CELL, *keys, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr
@@ -87,10 +87,6 @@ def test_exllamav3_is_certified_and_what_is_copied_makes_its_generator(in_proces
     cases = pd.read_parquet(tmp_path / "one" / "cases.parquet")
     fits = cases[cases["outcome"] == "fits"].iloc[0]
     assert (fits["generated_tokens"], fits["drafted_tokens"]) == (8 * 5, 8 * 5 * 4)
-    told = (tmp_path / "one" / "report" / "recommendations.md").read_text()
-    assert "max_batch_size=12, max_history=4, layer_type=CacheLayer_fp16)" in told
-    assert "Tokenizer.from_config(model.config), max_chunk_size=2048, max_batch_size=12, ngram_match_min=2," in told
-    assert "\n  draft_mode: ngram\n  draft_num_tokens: 4\n" in told
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def ends_of_prompts(max_input_len: int, draft_tokens: int) -> list[int]:
 
 
 def more_lengths(draft_tokens: int) -> list[int]:
-    """Lengths in tokens that show what longer ones do not: jobs that are decoded with the tables of the first one alone.
+    """Lengths in tokens that show what longer ones do not: jobs decoded with the tables of the first one alone.
 
     With drafts, jobs that end with a column of the tables are decoded with wider ones by their last tokens.
     """
