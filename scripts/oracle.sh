@@ -90,7 +90,7 @@ renew)
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz
     run -m tests.oracle.machines --every 6 --record tests/oracle/vectors/machines.json.gz
     run -m tests.oracle.served --every 4 --record tests/oracle/vectors/served.json.gz
-    run -m tests.oracle.exllamav3_served --every 6 --record tests/oracle/vectors/exllamav3_served.json.gz
+    run -m tests.oracle.exllamav3_served --every 5 --record tests/oracle/vectors/exllamav3_served.json.gz
     ;;
 python) run "${@:2}" ;;
 *) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 2 ;;

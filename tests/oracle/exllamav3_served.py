@@ -83,8 +83,8 @@ def _case(model: ModelSpec, random_: random.Random) -> Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=160, help="random cases on cards without a limit")
-    parser.add_argument("--full", type=int, default=80, help="of them once more on cards that are full")
+    parser.add_argument("--cases", type=int, default=80, help="random cases on cards without a limit")
+    parser.add_argument("--full", type=int, default=40, help="of them once more on cards that are full")
     parser.add_argument("--every", type=int, default=1, help="which of them are written: 4 for every fourth")
     parser.add_argument("--seed", type=int, default=31)
     parser.add_argument("--only", nargs="*", default=(), help="names of models of the catalogue")

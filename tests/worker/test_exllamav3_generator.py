@@ -27,6 +27,7 @@ from tests.worker.test_exllamav3_prediction import _EAGER, _ROUTED, _case, _repl
 
 MIB = 1 << 20
 SHORT = {"num_hidden_layers": 3}
+FEW_EXPERTS = "model.config.num_local_experts=4"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,8 +51,7 @@ SEARCHES: dict[str, tuple[Case, tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["jobs", "drafts", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("a larger cache", "no graphs"))],
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] * (name != "jobs")) for name in SEARCHES]
 )
 def test_it_is_predicted_to_the_byte(name: str, layouts: Path) -> None:
     search, lengths = SEARCHES[name]
@@ -126,7 +126,11 @@ def test_what_the_jobs_were_given_is_told(run: Callable[[Case], Run]) -> None:
 def test_states_have_as_many_slots_as_jobs_may_run(run: Callable[[Case], Run]) -> None:
     """A ring of a window is made for each; exllamav3 has 16 by default, whatever runs."""
     of = ("engine=exllamav3", "model=gpt_oss_20b", "scenario=generator", "max_seq_len=256")
-    few = ("model.config.num_hidden_layers=2", "model.config.layer_types=[sliding_attention,full_attention]")
+    few = (
+        "model.config.num_hidden_layers=2",
+        "model.config.layer_types=[sliding_attention,full_attention]",
+        FEW_EXPERTS,
+    )
     default, four = (run(catalogue_case(*of, *few, *more)) for more in ((), ("max_batch_size=4",)))
     ring = 768 * 2 * 8 * 64 * 2  # tokens, keys and values, heads, of FP16
     assert (default.parts["cache_bytes"] or 0) - (four.parts["cache_bytes"] or 0) == 12 * ring
