@@ -8,6 +8,7 @@
 #   scripts/oracle.sh engine [...]      the engine on the null GPU beside the simulated card
 #   scripts/oracle.sh machines [...]    the engine on two and three null GPUs beside simulated cards
 #   scripts/oracle.sh served [...]      the engine's generator with jobs, beside the simulated card
+#   scripts/oracle.sh exllamav3_served  the same with exllamav3's
 #   scripts/oracle.sh renew             all of them, and the recorded vectors that the test suite replays
 #   scripts/oracle.sh python [...]      the interpreter, with the null GPU under it
 #
@@ -63,7 +64,8 @@ build_engine() {
     pip install "torch==$torch"
     rm -rf "$dir/stubs"
     pip install -c "$dir/constraints.txt" ninja setuptools wheel packaging psutil exllamav2 hydra-core pydantic \
-        platformdirs huggingface_hub rich pyarrow pandas matplotlib nvidia-ml-py tokenizers
+        platformdirs huggingface_hub rich pyarrow pandas matplotlib nvidia-ml-py tokenizers llguidance marisa-trie
+    pip install -c "$dir/constraints.txt" --no-deps exllamav3
     "$python" tests/oracle/extensions.py "$dir"
 }
 
@@ -78,7 +80,7 @@ build)
     if [ "${2:-}" = allocator ]; then check 3 && build_allocator; else check 10 && build_engine; fi
     ;;
 allocator | expandable) run -m "tests.oracle.$1" "${@:2}" ;;
-engine | machines | served)
+engine | machines | served | exllamav3_served)
     run -m "tests.oracle.$1" "${@:2}" --record "$dir/$1.json.gz"
     PYTHONPATH="$PWD" "$python" -m tests.oracle.compare "$dir/$1.json.gz"
     ;;
@@ -88,7 +90,8 @@ renew)
     run -m tests.oracle.engine --record tests/oracle/vectors/engine.json.gz
     run -m tests.oracle.machines --every 6 --record tests/oracle/vectors/machines.json.gz
     run -m tests.oracle.served --every 4 --record tests/oracle/vectors/served.json.gz
+    run -m tests.oracle.exllamav3_served --every 5 --record tests/oracle/vectors/exllamav3_served.json.gz
     ;;
 python) run "${@:2}" ;;
-*) sed -n '2,14s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -118,6 +118,7 @@ INSTEAD: dict[str, Instead] = {
             "./scripts/oracle.sh engine",
             "./scripts/oracle.sh machines",
             "./scripts/oracle.sh served",
+            "./scripts/oracle.sh exllamav3_served",
         )
     },
     "./scripts/quickstart.sh": parsed("./scripts/quickstart.sh", "installs, and sweeps for minutes"),

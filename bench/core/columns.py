@@ -15,6 +15,7 @@ from typing import Annotated, TypedDict
 
 from bench.core.case import Case
 from bench.core.column import Column, Role, declared, names_of
+from bench.core.given_columns import GivenColumns
 from bench.core.identity_columns import DraftColumns, RunColumns, ServingColumns, SizingColumns
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
@@ -146,25 +147,6 @@ class BestSplit(TypedDict):
 class _CaseAnswer(TypedDict):
     """What else there is to say of a case."""
 
-    host_buffers_bytes: Annotated[
-        int | None,
-        Column(
-            Role.SIZE,
-            "with `scenario=generator`, what the engine's generator reserves in host memory for its buffers: logits of "
-            "as many jobs as it takes at a time, and the tokens of each page. A server touches what its jobs use",
-            "bytes",
-            later=True,
-        ),
-    ]
-    peak_host_bytes: Annotated[
-        int | None,
-        Column(
-            Role.SIZE,
-            "host memory that the child held at its highest, its libraries in it; null on a simulated card",
-            "bytes",
-            later=True,
-        ),
-    ]
     predicted_peak_bytes: Annotated[
         int | None,
         _size(
@@ -234,6 +216,7 @@ class CaseRow(
     TightestCard,
     _TightestHeadroom,
     BestSplit,
+    GivenColumns,
     _CaseAnswer,
 ):
     """One case that was run: a row of cases.parquet."""

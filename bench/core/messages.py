@@ -135,6 +135,8 @@ class Result:
     cards: list[CardResult] = field(default_factory=list)
     host_buffers_bytes: int | None = None
     peak_host_bytes: int | None = None
+    generated_tokens: int | None = None
+    drafted_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from bench.core.columns import CaseRow
 from bench.core.identity import is_simulated, settings_of
 from bench.core.outcome import Outcome
 from bench.engines.registry import engine_of, rules_of
+from bench.engines.steps import steps_of
 from bench.forecast.speed import layers_and_experts
 from bench.scenarios.base import Act
-from bench.scenarios.registry import steps_of
 
 _START_S = 0.4
 _LAYERS_RUN = 2  # of every length of chunks, before the rest is known to repeat

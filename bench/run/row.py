@@ -100,6 +100,8 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "peak_device_bytes": total(card.peak_device_bytes for card in cards),
         "host_buffers_bytes": told.result and told.result.host_buffers_bytes,
         "peak_host_bytes": told.result and told.result.peak_host_bytes,
+        "generated_tokens": told.result and told.result.generated_tokens,
+        "drafted_tokens": told.result and told.result.drafted_tokens,
         "predicted_peak_bytes": forecast.prediction and forecast.prediction.peak_allocated_bytes,
         "context_bytes": total(card.told.facts.context_bytes for card in cards),
         **_parts(cards),

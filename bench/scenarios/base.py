@@ -59,13 +59,14 @@ class Work(NamedTuple):
     """What a case asks of its scenario: `batch_size` sequences or jobs of up to `max_seq_len` tokens each.
 
     The cache has `cache_size` tokens for all of them together. For each token that a job gets, `draft_tokens` are
-    proposed, 0 where nothing proposes any.
+    proposed, 0 where nothing proposes any. A job has room for `spare_tokens` more than it gets.
     """
 
     max_seq_len: int
     batch_size: int = 1
     cache_size: int = 0
     draft_tokens: int = 0
+    spare_tokens: int = 0
 
 
 class Scenario(Protocol):

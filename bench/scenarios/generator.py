@@ -23,7 +23,7 @@ class Generator:
     def steps(self, work: Work, pace: Pace) -> list[Step]:
         """`cache_size` must be a page for each job at least, and `max_seq_len` more than `PROMPT_TOKENS`."""
         share = min(work.max_seq_len, work.cache_size // work.batch_size // PAGE * PAGE or work.cache_size)
-        room = share - PROMPT_TOKENS - _FIRST_TOKEN - work.draft_tokens
+        room = share - PROMPT_TOKENS - _FIRST_TOKEN - _kept_free(work)
         warm_up = max(1, min(pace.warm_up_tokens, room))
         decoded = max(1, min(pace.decode_tokens, room // pace.repeats))
         # As far on every card, however many tokens it decodes: what a prompt takes depends on its length.
@@ -40,7 +40,7 @@ class Generator:
         if decoded * pace.repeats != few:
             steps += _to_the_end(work, work.batch_size, share, few)
         new_tokens = _FIRST_TOKEN + decoded * pace.repeats
-        filled, jobs = share - new_tokens - work.draft_tokens, work.batch_size
+        filled, jobs = share - new_tokens - _kept_free(work), work.batch_size
         return [
             *steps,
             Step(
@@ -58,10 +58,15 @@ class Generator:
         ]
 
 
+def _kept_free(work: Work) -> int:
+    """The tokens of a job's pages that it never gets: what is proposed beyond its last one, and what is to spare."""
+    return work.draft_tokens + work.spare_tokens
+
+
 def _to_the_end(work: Work, jobs: int, length: int, decoded: int) -> list[Step]:
     """So many jobs that end with `length` tokens each."""
     new_tokens = _FIRST_TOKEN + decoded
-    prompt = length - new_tokens - work.draft_tokens
+    prompt = length - new_tokens - _kept_free(work)
     return [
         Step(Phase.PREFILL, Act.BEGIN, tokens=prompt, jobs=jobs, new_tokens=new_tokens),
         Step(Phase.PREFILL, Act.GENERATE, prompt, decoded, jobs=jobs),

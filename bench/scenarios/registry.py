@@ -1,9 +1,8 @@
-"""The scenarios there are, by name, and what a case asks of its own."""
+"""The scenarios there are, by name."""
 
 from __future__ import annotations
 
-from bench.core.case import Case
-from bench.scenarios.base import Pace, Scenario, Step, Work
+from bench.scenarios.base import Scenario
 from bench.scenarios.forward import FORWARD
 from bench.scenarios.generator import GENERATOR
 
@@ -14,14 +13,3 @@ NAMES = tuple(_SCENARIOS)
 def scenario_of(name: str) -> Scenario:
     """Raises KeyError for a name that is none."""
     return _SCENARIOS[name]
-
-
-def work_of(case: Case) -> Work:
-    """What a case asks of its scenario."""
-    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, case.num_draft_tokens or 0)
-
-
-def steps_of(case: Case, pace: Pace | None = None) -> list[Step]:
-    """Every step of a case, at a simulated card's pace where none is given."""
-    scenario = scenario_of(case.scenario)
-    return scenario.steps(work_of(case), pace or scenario.simulated_pace)

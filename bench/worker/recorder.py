@@ -19,8 +19,8 @@ from bench.allocator.caching import CachingAllocator
 from bench.allocator.flash import Call
 from bench.allocator.parts import PARTS, RESERVE, SCRATCH, WORKSPACE
 from bench.core.case import Case
+from bench.engines.steps import steps_of
 from bench.scenarios.base import Act
-from bench.scenarios.registry import steps_of
 from bench.tensor_files import read_header
 from bench.trace import parametric as trace
 from bench.trace.divided import following_parts
@@ -319,10 +319,10 @@ def record_cards(
             session.open(simulated.model_dir(case, layouts))
             session.build()
             for step in steps_of(case, simulated.pace):
-                is_any_prompt = step.act is Act.FILL and step.name is None
+                is_any_prompt = step.act in (Act.FILL, Act.BEGIN) and step.name is None
                 if step.act in _OF_LOADING:
                     recorder.enter()
-                elif apart and is_any_prompt and extra is not None:
+                elif apart and is_any_prompt and step.act is Act.FILL and extra is not None:
                     continue
                 elif extra is None and (not apart or is_any_prompt):
                     break

@@ -15,9 +15,9 @@ from typing import Any
 from bench.core.case import Case
 from bench.core.messages import CardResult, Entered, Message, PhaseDone, Result, Started, Timings
 from bench.core.outcome import Phase
+from bench.engines.steps import steps_of
 from bench.notes.rules import notes_of_case
 from bench.scenarios.base import Act, Step
-from bench.scenarios.registry import steps_of
 from bench.worker.engines.registry import worker_engine
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Session, Tell
@@ -47,6 +47,7 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
         for card, placed in zip(machine.cards, session.placement(), strict=True)
     ]
     several = results if len(results) > 1 else []
+    given = session.given()
     emit(
         Result(
             parts=results[0].parts,
@@ -55,6 +56,8 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
             cards=several,
             host_buffers_bytes=session.host_buffers_bytes(),
             peak_host_bytes=machine.peak_host_bytes(),
+            generated_tokens=given.generated_tokens if given else None,
+            drafted_tokens=given.drafted_tokens if given else None,
         )
     )
 

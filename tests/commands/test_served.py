@@ -77,6 +77,32 @@ def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_
     assert "\n  max_batch_size: 4\n" in told
 
 
+def test_exllamav3_is_certified_and_rows_say_what_its_jobs_got(in_process: Program, tmp_path: Path) -> None:
+    keys = ["engine=exllamav3", "scenario=generator", "batch_size=8", "draft=ngram", "max_batch_size=12"]
+    done = in_process("sweep", *CELL, *keys, f"results_dir={tmp_path}", "run_id=one")
+    assert done.returncode == 0, done.stderr
+    boundary = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").iloc[0]
+    assert (bool(boundary["certified"]), boundary["probes"]) == (True, 2)
+    assert boundary["fits_at"] == boundary["predicted_fits_at"]
+    cases = pd.read_parquet(tmp_path / "one" / "cases.parquet")
+    fits = cases[cases["outcome"] == "fits"].iloc[0]
+    assert (fits["generated_tokens"], fits["drafted_tokens"]) == (8 * 5, 8 * 5 * 4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["scenario=generator", "draft=ngram", "num_draft_tokens=16"], "proposes at most 15 tokens at a time"),
+        (["load=autosplit", "max_input_len=1000"], "measures a chunk in whole pages of 256 tokens; give 768 or 1024"),
+        (["load=autosplit", "max_seq_len=512"], "room for 512 tokens; give max_input_len=512 or less, or load=single"),
+    ],
+)
+def test_what_exllamav3_would_assert_is_told_before(in_process: Program, keys: list[str], told: str) -> None:
+    done = in_process("plan", *CELL, "engine=exllamav3", *keys)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
 def test_every_table_of_a_page_says_that_it_is_of_a_generator(in_process: Program, tmp_path: Path) -> None:
     asked = ["model=tinyllama_1_1b", "bpw=4.0", "device=rtx_4090,rtx_3060_12gb", "scenario=generator", "batch_size=2"]
     assert in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one").returncode == 0

@@ -123,17 +123,36 @@ def test_values_of_latent_attention_have_no_bits_of_their_own() -> None:
     assert not list(notes(_case(THIRD, "cache=k8v4"), reading))
 
 
-def test_the_snippets_are_of_the_setting() -> None:
-    case = _case(THIRD, "cache=k8v5", "load=autosplit", "batch_size=2")
+def _chosen(*overrides: str) -> Chosen:
+    case = _case(THIRD, *overrides)
+    names = ("bpw", "head_bits", "cache", "lazy", "engine", "batch_size", "scenario", "max_input_len", "cache_size")
     setting = {
-        **dict.fromkeys(("attention_requested", "max_attention_size", "scenario", "split")),
-        **{name: getattr(case, name) for name in ("bpw", "head_bits", "cache", "lazy", "engine", "batch_size")},
-        "max_input_len": case.max_input_len,
+        **dict.fromkeys(("attention_requested", "max_attention_size", "split")),
+        **{name: getattr(case, name) for name in (*names, "max_batch_size", "draft", "num_draft_tokens")},
     }
-    python, yaml = rules_of(case.engine).snippets(Chosen("m", setting, 2, 4096))  # type: ignore[arg-type]
+    return Chosen("m", setting, case.batch_size, 4096)  # type: ignore[arg-type]
+
+
+def test_the_snippets_are_of_the_setting() -> None:
+    chosen = _chosen("cache=k8v5", "load=autosplit", "batch_size=2")
+    python, yaml = rules_of("exllamav3").snippets(chosen)
     compile(python.text, "snippet", "exec")
-    assert "max_num_tokens=8192" in python.text
+    assert "max_num_tokens=8192, max_batch_size=2, layer_type" in python.text
     assert "k_bits=8, v_bits=5" in python.text
     assert "model.load(max_chunk_size=2048)" in python.text
     assert "cache_mode: 8,5" in yaml.text
     assert "cache_size: 8192" in yaml.text
+    assert "draft" not in yaml.text
+
+
+def test_the_snippets_of_a_generator_make_it() -> None:
+    jobs = ("scenario=generator", "batch_size=8", "draft=ngram", "max_batch_size=12", "cache_size=16k")
+    python, yaml = rules_of("exllamav3").snippets(_chosen(*jobs))
+    compile(python.text, "snippet", "exec")
+    assert "max_num_tokens=16384, max_batch_size=12, max_history=4, layer_type=CacheLayer_fp16)" in python.text
+    keys = "max_chunk_size=2048, max_batch_size=12, ngram_match_min=2, num_draft_tokens=4)"
+    assert f"Generator(model, cache, Tokenizer.from_config(model.config), {keys}" in python.text
+    assert "cache_size: 16384\n" in yaml.text
+    assert yaml.text.endswith("draft_model:\n  draft_mode: ngram\n  draft_num_tokens: 4\n  ngram_match_min: 2")
+    (default,) = [each for each in rules_of("exllamav3").snippets(_chosen("scenario=generator")) if "yaml" in each]
+    assert "# the rows have the engine's default of max_batch_size" in default.text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.core.case import Case
 from bench.worker import cards
-from bench.worker.engines.exllamav2.engine import EXLLAMAV2
+from bench.worker.engines.registry import worker_engine
 from bench.worker.simulated.machine import open_machine
 from tests.oracle.outcome import FIGURES, outcome_of
 from tests.oracle.recorded import Recorded, read
@@ -19,7 +19,9 @@ from tests.oracle.recorded import Recorded, read
 def differences(recorded: Recorded, layouts: Path) -> list[str]:
     """What the simulated card says otherwise, a line each; nothing where all is equal to the byte."""
     case, theirs = recorded.case, recorded.outcome
-    open_ = functools.partial(open_machine, engine=EXLLAMAV2, devices=case.devices, peer_access=recorded.peer_access)
+    open_ = functools.partial(
+        open_machine, engine=worker_engine(case.engine), devices=case.devices, peer_access=recorded.peer_access
+    )
     ours = outcome_of(case, open_, layouts)
     if "phases" not in theirs or "phases" not in ours:
         return [] if ours == theirs else [f"{theirs}, simulated {ours}"]
@@ -52,15 +54,16 @@ def named(case: Case) -> str:
     return (
         f"{case.model.name} {case.bpw:g} bpw head {case.head_bits} {case.cache} {way} {case.attention} "
         f"{case.max_seq_len} x {case.batch_size} by {case.max_input_len} on {cards} {case.scenario} {case.cache_size} "
-        f"{case.draft} {case.num_draft_tokens}"
+        f"{case.draft} {case.num_draft_tokens} {case.max_batch_size} {case.allocator}"
     )
 
 
 def main(path: Path) -> int:
     """Prints what differs; 1 where something does."""
-    cards.preload("simulated", "exllamav2")
-    gc.freeze()
     recorded = read(path)
+    (engine,) = {each.case.engine for each in recorded}  # a process has one
+    cards.preload("simulated", engine)
+    gc.freeze()
     with tempfile.TemporaryDirectory() as layouts:
         found = [(each.case, differences(each, Path(layouts))) for each in recorded]
     unequal = [(case, lines) for case, lines in found if lines]

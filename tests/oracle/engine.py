@@ -13,23 +13,32 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.core.case import Case
+from bench.core.case import EXPANDABLE, Case
 from tests.oracle.cases import on_a_card_of, random_cases
 from tests.oracle.recorded import Recorded
 
 SEGMENT_BYTES = 2 << 20
 
 
-Kind = tuple[tuple[str, int], ...]  # compute capability and multiprocessors of each card
+class Kind(NamedTuple):
+    """What a worker is started for: an engine, segments, and what each card can compute with, and by how many."""
+
+    engine: str
+    allocator: str
+    cards: tuple[tuple[str, int], ...]
+
+
+_WORKERS = {"exllamav2": "tests.oracle.worker", "exllamav3": "tests.oracle.exllamav3_worker"}
 
 
 def outcomes(cases: Sequence[Case], jobs: int, peer_access: bool = False) -> list[dict[str, Any]]:
     """What each case comes to on the null GPU (`outcome_of`), in order; `jobs` workers at a time."""
     kinds: dict[Kind, list[int]] = {}
     for index, case in enumerate(cases):
-        kind = tuple((card.compute_capability or "8.0", card.multi_processor_count or 1) for card in case.devices)
+        of_each = tuple((card.compute_capability or "8.0", card.multi_processor_count or 1) for card in case.devices)
+        kind = Kind(case.engine, case.allocator, of_each)
         kinds.setdefault(kind, []).append(index)
     found: list[dict[str, Any]] = [{} for _ in cases]
 
@@ -45,13 +54,14 @@ def outcomes(cases: Sequence[Case], jobs: int, peer_access: bool = False) -> lis
 
 def _ask_worker(kind: Kind, peer_access: bool, cases: Sequence[Case]) -> list[dict[str, Any]]:
     machine = {
-        "NULL_GPU_CARDS": str(len(kind)),
-        "NULL_GPU_COMPUTE_CAPABILITY": ",".join(capability.replace(".", "") for capability, _ in kind),
-        "NULL_GPU_MULTIPROCESSORS": ",".join(str(num_sms) for _, num_sms in kind),
+        "NULL_GPU_CARDS": str(len(kind.cards)),
+        "NULL_GPU_COMPUTE_CAPABILITY": ",".join(capability.replace(".", "") for capability, _ in kind.cards),
+        "NULL_GPU_MULTIPROCESSORS": ",".join(str(num_sms) for _, num_sms in kind.cards),
+        "PYTORCH_CUDA_ALLOC_CONF": f"expandable_segments:{kind.allocator == EXPANDABLE}",
         "NULL_GPU_PEER_ACCESS": str(int(peer_access)),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.oracle.worker"],
+        [sys.executable, "-m", _WORKERS[kind.engine]],
         input="".join(case.to_json() + "\n" for case in cases),
         env={**os.environ, **machine},
         stdout=subprocess.PIPE,
@@ -59,7 +69,7 @@ def _ask_worker(kind: Kind, peer_access: bool, cases: Sequence[Case]) -> list[di
         check=True,
     )
     about, *answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if not about["flash_attn"]:
+    if not about.get("flash_attn", True):
         raise RuntimeError("flash-attn's binding is not there: build it with scripts/oracle.sh build")
     return answers
 
@@ -71,7 +81,7 @@ def record(path: Path, recorded: Sequence[Recorded], started_at: float) -> None:
     print(f"{len(recorded)} cases on the null GPU in {took_s:.0f} s; {len(failed)} ended in an error of the engine")
     for text in failed:
         print(f"  {text}")
-    versions = {name: version(name) for name in ("torch", "exllamav2")}
+    versions = {name: version(name) for name in ("torch", *sorted({each.case.engine for each in recorded}))}
     cases = [
         {**(each._asdict() if each.peer_access else {"outcome": each.outcome}), "case": each.case.to_json()}
         for each in recorded

@@ -13,7 +13,7 @@ from bench.core.case import PAGE, Case
 from bench.core.messages import Result
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
-from bench.scenarios.registry import steps_of
+from bench.engines.steps import steps_of
 from bench.trace.replay import Replayer
 from bench.worker import recorder
 from bench.worker.interfaces.engine import Unsupported

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.core.case import Case
+from bench.core.case import PAGE, Case
 from bench.engines.reading import find_number
 
 _SCALED = 32  # values that share a scale in a quantised cache (exllamav3/cache/quant.py, CacheLayer_quant)
@@ -14,7 +14,26 @@ _LATENT = "kv_lora_rank"  # of layers whose cache holds no keys and values but w
 
 def refusal(case: Case) -> str | None:
     """Why a case cannot be run, and what to give in its place; None where it can."""
-    return _lossy_cache(case.cache, case.model.config)
+    return _lossy_cache(case.cache, case.model.config) or _measured_chunk(case)
+
+
+def _measured_chunk(case: Case) -> str | None:
+    """Autosplit forwards a whole chunk through every module as it is loaded (exllamav3/model/model_ls.py)."""
+    chunk = case.max_input_len
+    if not case.lazy and case.split is None:
+        return None
+    if chunk % PAGE:
+        given = [str(each) for each in (chunk // PAGE * PAGE, -(-chunk // PAGE) * PAGE) if each]
+        return (
+            f"max_input_len={chunk}: exllamav3's autosplit measures a chunk in whole pages of {PAGE} tokens; give "
+            + " or ".join(given)
+        )
+    if chunk > case.cache_tokens:
+        return (
+            f"max_input_len={chunk}: exllamav3's autosplit measures a whole chunk, and the cache has room for "
+            f"{case.cache_tokens} tokens; give max_input_len={case.cache_tokens} or less, or load=single"
+        )
+    return None
 
 
 def is_latent(config: Mapping[str, Any]) -> bool:

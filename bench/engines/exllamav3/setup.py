@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.outcome import Phase
 from bench.engines.exllamav3 import chunks
+from bench.engines.exllamav3.served import SERVE, SPARE_TOKENS, Generator, ends_of_prompts, more_lengths
+from bench.engines.exllamav3.tables import TABLE_TOKENS, table_tokens
 from bench.scenarios.base import Act, Step, Work
 from bench.scenarios.forward import DECODE_TOKENS
 from bench.scenarios.registry import scenario_of
@@ -23,7 +25,6 @@ _SPLIT_TOKENS = 8192
 _STAGED_TOKENS = 256 * PAGE
 AGAIN = "_again"  # of a kind of chunk that finds what one of another sequence has made
 _FEW_ROWS = 16  # that are worked off as decoded tokens are (paged_attn_triton_decode)
-_TABLE_TOKENS = 16 * PAGE  # what a column of pages more in the tables of a decoding batch stands for
 
 
 class Setup(NamedTuple):
@@ -31,7 +32,8 @@ class Setup(NamedTuple):
 
     A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone. Where
     layers decode outside of graphs, keys are shared out among more blocks the more tokens the tables have room for, up
-    to `shared_tokens`; 0 where none do.
+    to `shared_tokens`; 0 where none do. With a generator `batch_size` are its jobs, `cache_size` is as a `Case` has it,
+    and `draft_tokens` come with each token that a job gets.
     """
 
     attention: str
@@ -42,21 +44,41 @@ class Setup(NamedTuple):
     scenario: str = DEFAULT_SCENARIO
     shared_tokens: int = 0
     has_experts: bool = False
+    cache_size: int | None = None
+    draft_tokens: int = 0
 
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length in tokens."""
-        passes = self._all_passes(max_seq_len, lambda step: True)
+        passes = self._all_passes(max_seq_len, with_prompts=True)
         distinct = list({each.kind: each for each in passes}.values())
         numbers = {each.kind: number for number, each in enumerate(distinct)}
         which: NDArray[np.int64] = np.array([numbers[each.kind] for each in passes], np.int64)
         lengths: NDArray[np.int64] = np.array([(each.q_len, each.k_len) for each in passes], np.int64)
         return Schedule(distinct, which, lengths.reshape(-1, 2))
 
-    def _all_passes(self, max_seq_len: int, is_made: Callable[[Step], bool]) -> list[Pass]:
+    def _all_passes(self, max_seq_len: int, with_prompts: bool) -> list[Pass]:
+        """Every section of a case; without prompts those of any length are left out."""
         scenario = scenario_of(self.scenario)
+        cache_tokens = self.cache_size or max_seq_len * self.batch_size
+        work = Work(max_seq_len, self.batch_size, cache_tokens, self.draft_tokens, SPARE_TOKENS)
+        steps = scenario.steps(work, scenario.simulated_pace)
+        if self.scenario != DEFAULT_SCENARIO:
+            return list(self._served(steps, with_prompts))
         widths: set[int] = set()
-        steps = filter(is_made, scenario.steps(Work(max_seq_len, self.batch_size), scenario.simulated_pace))
-        return [each for step in steps for each in self._passes(step, widths, max_seq_len)]
+        made = (step for step in steps if with_prompts or step.act is not Act.FILL or step.name is not None)
+        return [each for step in made for each in self._passes(step, widths, max_seq_len)]
+
+    def _served(self, steps: Iterable[Step], with_prompts: bool) -> Iterator[Pass]:
+        """What the engine's generator makes of its steps."""
+        generator = Generator(self.max_input_len, self.draft_tokens, self.prefill)
+        for step in steps:
+            if step.act in (Act.BEGIN, Act.GENERATE):
+                for each in generator.passes(step, with_prompts):
+                    shared = self._shared(each.k_len) if each.kind.startswith(Phase.DECODE) else ""
+                    yield each._replace(kind=each.kind + shared)
+            else:
+                kind = SERVE if step.act is Act.SERVE else step.phase
+                yield Pass(step.phase, kind)
 
     def _passes(self, step: Step, widths: set[int], max_seq_len: int) -> Iterator[Pass]:
         """What the engine makes of a step; `widths` are those of the tables that it has made by then."""
@@ -116,8 +138,9 @@ class Setup(NamedTuple):
         """The lengths in tokens at which a case is recorded to its end."""
         longest = max(self.longest if self.quantised_cache else 0, _SPLIT_TOKENS + 2 * self.max_input_len)
         pages = -(-longest // PAGE)
-        least = max(_TABLE_TOKENS, self._all_shared_tokens)
-        return [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
+        least = max(TABLE_TOKENS, self._all_shared_tokens)
+        lengths = [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
+        return lengths if self.scenario == DEFAULT_SCENARIO else lengths + more_lengths(self.draft_tokens)
 
     def load_lengths(self) -> list[int]:
         """The lengths in tokens at which only loading is recorded; one to spare."""
@@ -134,7 +157,10 @@ class Setup(NamedTuple):
 
         One of each kind at another length shows what `max_seq_len` has to do with it.
         """
-        lengths = [self._whole_chunk, *range(PAGE - DECODE_TOKENS, self.max_input_len, PAGE)]
+        ends: Iterable[int] = range(PAGE - DECODE_TOKENS, self.max_input_len, PAGE)
+        if self.scenario != DEFAULT_SCENARIO:
+            ends = ends_of_prompts(self.max_input_len, self.draft_tokens)
+        lengths = [self._whole_chunk, *ends]
         reaches = [0, _SPLIT_TOKENS]
         if self.quantised_cache:
             reaches += range(_STAGED_TOKENS + 1, max_seq_len, _STAGED_TOKENS)
@@ -157,8 +183,7 @@ class Setup(NamedTuple):
 
     def whole_passes(self, max_seq_len: int) -> list[Pass]:
         """Every section of a case as it is recorded: chunks of a prompt of any length are among the extra ones."""
-        passes = self._all_passes(max_seq_len, lambda step: step.act is not Act.FILL or step.name is not None)
-        return passes + self.extra_passes(max_seq_len)
+        return self._all_passes(max_seq_len, with_prompts=False) + self.extra_passes(max_seq_len)
 
     def longest_chunk(self, max_seq_len: int) -> int:
         """Nothing depends on it."""
@@ -174,9 +199,9 @@ class Setup(NamedTuple):
         return self._asdict()
 
 
-def table_tokens(start: int) -> int:
-    """What the tables have room for when a token is decoded after `start` (generator.py, _stage_arena)."""
-    return -(-(start + 1) // _TABLE_TOKENS) * _TABLE_TOKENS
+def asked_by(case: Case) -> dict[str, Any]:
+    """What a case asks for beside its model and its lengths."""
+    return {"scenario": case.scenario, "cache_size": case.cache_size, "draft_tokens": case.num_draft_tokens or 0}
 
 
 def unread_setup(case: Case, attention: str) -> Setup:
@@ -187,5 +212,5 @@ def unread_setup(case: Case, attention: str) -> Setup:
         batch_size=case.batch_size,
         longest=case.max_seq_len,
         quantised_cache=case.cache != "FP16",
-        scenario=case.scenario,
+        **asked_by(case),
     )

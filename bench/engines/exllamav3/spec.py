@@ -6,6 +6,7 @@ from bench.core.case import EXPANDABLE
 from bench.engines.base import EngineSpec, Package, SimulatedSeconds, Weights
 from bench.engines.exllamav3 import caches
 from bench.engines.exllamav3.architectures import ARCHITECTURES
+from bench.engines.exllamav3.served import SPARE_TOKENS
 
 SPEC = EngineSpec(
     name="exllamav3",
@@ -26,9 +27,10 @@ SPEC = EngineSpec(
     default_head_bits=6,
     has_max_attention_size=False,
     context_step=256,  # exllamav3/constants.py, PAGE_SIZE; cache/fp16.py and cache/quant.py assert it
-    scenarios=("forward",),
+    scenarios=("forward", "generator"),
     default_draft_tokens=4,  # generator/generator.py, num_draft_tokens
-    most_draft_tokens=4,
+    most_draft_tokens=15,  # it bounds none; with more a pass is no graph (attention_fn/bc_attn.py, up to 16 queries)
+    job_spare_tokens=SPARE_TOKENS,
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(

@@ -11,6 +11,7 @@ from bench.core.case import Case
 from bench.engines.reading import Reading
 from bench.synth.layout import Layout
 from bench.worker.interfaces.card import Machine
+from bench.worker.interfaces.given import Given
 
 Tell = Callable[[int, int], None]  # how many of how many are done
 
@@ -89,6 +90,9 @@ class Session(Protocol):
 
     def host_buffers_bytes(self) -> int | None:
         """What the engine's generator reserves in host memory for its buffers; None without a generator."""
+
+    def given(self) -> Given | None:
+        """What the engine's generator has given its jobs; None without a generator."""
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.allocator import sort
+from bench.allocator import reduction, sort
 from bench.allocator.limits import compute_capability
 from bench.worker.simulated.card import SimulatedCard
 from bench.worker.simulated.tensor import (
@@ -97,6 +97,14 @@ def _gemm(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     return out
 
 
+def _gemm_into(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """The same into a tensor that is there, `out`."""
+    out = cuda._run_in_place(func, args, kwargs)
+    if type(out) is SimulatedTensor:
+        out.card.use_cublas()
+    return out
+
+
 def _index(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     source, indices = args
     if type(source) is not SimulatedTensor:
@@ -173,7 +181,21 @@ def _bincount(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
     return out
 
 
+def _all(cuda: SimulatedCuda, func: Any, args: Any, kwargs: Any) -> Any:
+    """Whether all are true. Of numbers that nobody computed they are: engines ask it where something would be wrong."""
+    if _is_plain(args):
+        return func(*args, **kwargs)
+    source = args[0]
+    card, out = _run(cuda, func, args, kwargs)
+    held = [cuda.claim(card, size_bytes) for size_bytes in reduction.workspace_bytes(source.numel(), 1)]
+    del held
+    if out.numbers is None:
+        out.numbers = torch.ones((), dtype=out.dtype)
+    return out
+
+
 RULES: dict[Any, Any] = {
+    aten.all.default: _all,
     aten.zeros.default: _zeros,
     aten._local_scalar_dense.default: _scalar,
     aten.sort.default: _sort,
@@ -184,6 +206,9 @@ RULES: dict[Any, Any] = {
     aten.mm.default: _gemm,
     aten.bmm.default: _gemm,
     aten.addmm.default: _gemm,
+    aten.mm.out: _gemm_into,
+    aten.bmm.out: _gemm_into,
+    aten.addmm.out: _gemm_into,
     aten.index.Tensor: _index,
     aten.topk.default: _topk,
     aten.bincount.default: _bincount,

@@ -13,6 +13,7 @@ from bench.core.outcome import Phase
 from bench.engines.exllamav2.served import is_scattered, pages_of
 from bench.trace.passes import Pass
 from bench.worker.interfaces.engine import Tell, Unsupported
+from bench.worker.interfaces.given import Given
 
 _QUERIES = 8  # ExLlamaV2DynamicGenerator: max_q_size, the most tokens of a job in one pass
 _SEED = 1
@@ -83,11 +84,15 @@ class Served:
             num_draft_tokens=case.num_draft_tokens or 0,
         )
         self._jobs: list[Any] = []
+        self._prompt_tokens = 0
+        self._given = Given()
         self._random = torch.Generator().manual_seed(_SEED)
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
         """`enqueue` and `iterate`, with the sampling of ExLlamaV2Sampler.Settings as it is."""
         generator = self._generator
+        self._note()
+        self._prompt_tokens = tokens
         if generator.num_remaining_jobs():
             generator.clear_queue()
         self._jobs = [
@@ -139,6 +144,15 @@ class Served:
         )
         if is_decoded:
             self._generator.logits_pinned[:1, : each.q_len].copy_(made["logits"])
+
+    def _note(self) -> None:
+        drafted = sum(job.accepted_draft_tokens + job.rejected_draft_tokens for job in self._jobs)
+        self._given.note(self._prompt_tokens, [job.new_tokens for job in self._jobs], drafted)
+
+    def given(self) -> Given:
+        """What the jobs got."""
+        self._note()
+        return self._given
 
     def host_buffers_bytes(self) -> int:
         """The logits of as many jobs as it takes, and the tokens of each page, which it keeps to share them."""

@@ -24,6 +24,7 @@ from bench.worker.engines.exllamav2.readable import read_config, refusals_explai
 from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_same_cards, require_tensor_parallel
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Placed, Tell, Unsupported
+from bench.worker.interfaces.given import Given
 
 _WITH_KEYS_AND_VALUES = ("Attention", "ParallelDecoder")
 
@@ -136,6 +137,10 @@ class ExLlamaV2Session:
     def host_buffers_bytes(self) -> int | None:
         """See `Served.host_buffers_bytes`."""
         return None if self._served is None else self._served.host_buffers_bytes()
+
+    def given(self) -> Given | None:
+        """See `Served.given`."""
+        return None if self._served is None else self._served.given()
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """From the model's and the cache's own objects."""

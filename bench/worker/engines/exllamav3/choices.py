@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.core.case import Case
+from bench.core.case import DEFAULT_SCENARIO, Case
 from bench.engines.reading import Reading, Rope
+from bench.worker.engines.exllamav3.served import cache_options
 
 _ATTENTION = "triton"  # its own kernels, for all that it runs on Ampere and later (attention_fn/dispatch.py)
 
@@ -13,14 +14,16 @@ _ATTENTION = "triton"  # its own kernels, for all that it runs on Ampere and lat
 def cache_of(model: Any, case: Case, key_bits: int, value_bits: int) -> Any:
     """An exllamav3 Cache for all sequences of `case`: its tensors are made as the layers are loaded.
 
-    Layers with a state instead of a cache, and rings of sliding windows, get a slot for each sequence.
+    Layers with a state instead of a cache, and rings of sliding windows, get a slot for each sequence; of a generator's
+    cache, for as many jobs as it takes.
     """
     from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant
 
     kwargs: dict[str, Any] = {"layer_type": CacheLayer_fp16}
     if key_bits < 16:
         kwargs = {"layer_type": CacheLayer_quant, "k_bits": key_bits, "v_bits": value_bits}
-    return Cache(model, max_num_tokens=case.max_seq_len * case.batch_size, max_batch_size=case.batch_size, **kwargs)
+    more = {"max_batch_size": case.batch_size} if case.scenario == DEFAULT_SCENARIO else cache_options(case)
+    return Cache(model, max_num_tokens=case.cache_tokens, **more, **kwargs)
 
 
 def read_back(model: Any) -> Reading:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bench.core.case import PAGE
-from bench.engines.exllamav3.setup import table_tokens
+from bench.engines.exllamav3.tables import table_tokens
 
 
 class Passes:

@@ -8,9 +8,12 @@ from typing import Any
 from unittest import mock
 
 from bench.allocator.limits import case_limits
-from bench.core.case import MAX_SEQ_LEN, PAGE, Case
-from bench.engines.exllamav3.setup import Setup, table_tokens
+from bench.core.case import DEFAULT_SCENARIO, MAX_SEQ_LEN, PAGE, Case
+from bench.engines.exllamav3.served import LAST_TOKEN
+from bench.engines.exllamav3.setup import Setup, asked_by
+from bench.engines.exllamav3.tables import table_tokens
 from bench.engines.reading import find_number
+from bench.scenarios.forward import PROMPT_TOKENS
 from bench.trace.passes import NoPrediction
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
@@ -30,6 +33,8 @@ def recordable(case: Case, machine: Machine) -> Recordable:
     if model.caps.get("recurrent_states"):
         raise NoPrediction("exllamav3: layers with states beside the cache are not predicted, but found by runs")
     reading = read_back(model)
+    if case.scenario != DEFAULT_SCENARIO and reading.experts > 1:
+        raise NoPrediction("exllamav3: jobs of a model with experts are not predicted, but found by runs")
     native = find_number(case.model.config, "max_position_embeddings")
     setup = Setup(
         attention=reading.attention,
@@ -37,7 +42,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         batch_size=case.batch_size,
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
         quantised_cache=case.cache != "FP16",
-        scenario=case.scenario,
+        **asked_by(case),
         has_experts=reading.experts > 1,
         shared_tokens=max((_shared_tokens(module, case) for module in model), default=0),
     )
@@ -65,9 +70,11 @@ def _shared_tokens(module: Any, case: Case) -> int:
 @contextmanager
 def marked(listener: Listener) -> Iterator[None]:
     """While it lasts, models, passes and layers tell `listener` that they begin."""
-    from exllamav3 import Model
+    from exllamav3 import Generator, Model
 
     load, prefill, decode = Model.load, Passes.prefill, Passes.decode
+    served_prefill, stage = Model.prefill, Generator._stage_arena
+    is_own = False  # whether it is not the generator that has a chunk worked off
     forward = ExLlamaV3Session.forward
     are_experts_made: bool | None = None  # before the first prompt of any length
 
@@ -82,8 +89,23 @@ def marked(listener: Listener) -> Iterator[None]:
         return load(self, *args, **kwargs)
 
     def marked_prefill(self: Passes, sequence: int, start: int, end: int) -> None:
+        nonlocal is_own
         listener.enter(end - start, end)
+        is_own = True
         prefill(self, sequence, start, end)
+        is_own = False
+
+    def marked_served_prefill(self: Any, input_ids: Any, params: Any = None) -> Any:
+        tokens = input_ids.shape[-1]
+        if not is_own:
+            if tokens > PROMPT_TOKENS - LAST_TOKEN:
+                return None  # prompts of any length are recorded by their chunks, among the extra passes
+            listener.enter(tokens, int(params["cache_seqlens"][0]) + tokens)
+        return served_prefill(self, input_ids, params)
+
+    def marked_stage(self: Any, rows: int, width: int, with_positions: bool) -> Any:
+        listener.enter(1 + self.num_draft_tokens, width * PAGE)
+        return stage(self, rows, width, with_positions)
 
     def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int, sequence: int = 0) -> None:
         nonlocal are_experts_made
@@ -92,9 +114,7 @@ def marked(listener: Listener) -> Iterator[None]:
         if sequence == 0 and q_len == k_len and not are_experts_made:  # the first chunk of all makes them
             listener.pause()
             forget_experts(self.model)
-        if (
-            sequence == 0 and q_len < self.chunk_tokens
-        ):  # a prompt has one of its length, which makes the tables of that
+        if sequence == 0 and q_len < self.chunk_tokens:  # a prompt has one so long, which makes the tables of that
             listener.pause()
             forget_tables(q_len)
         forward(self, q_len, k_len, sequence)
@@ -107,6 +127,8 @@ def marked(listener: Listener) -> Iterator[None]:
         mock.patch.object(Model, "load", marked_load),
         mock.patch.object(Passes, "prefill", marked_prefill),
         mock.patch.object(Passes, "decode", marked_decode),
+        mock.patch.object(Model, "prefill", marked_served_prefill),
+        mock.patch.object(Generator, "_stage_arena", marked_stage),
         mock.patch.object(ExLlamaV3Session, "forward", marked_forward),
     ):
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.core.case import PAGE, Case
+from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav3.chunks import chunks
 from bench.engines.reading import Reading
@@ -17,8 +17,10 @@ from bench.engines.registry import engine_of
 from bench.worker.engines.exllamav3.choices import cache_of, read_back
 from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import open_model
+from bench.worker.engines.exllamav3.served import Served, require_generator
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Placed, Tell, Unsupported
+from bench.worker.interfaces.given import Given
 
 
 class ExLlamaV3Session:
@@ -31,10 +33,13 @@ class ExLlamaV3Session:
         self._model: Any = None
         self._cache: Any = None
         self._passes: Passes | None = None
+        self._served: Served | None = None
 
     def open(self, directory: Path) -> Reading:
         """Reads the directory, and makes the model's modules, which have no tensors yet."""
         self._model = open_model(directory, self._case.model.config)
+        if self._case.scenario != DEFAULT_SCENARIO:
+            require_generator(self._case, bool(self._model.caps.get("recurrent_states")))
         return read_back(self._model)
 
     @property
@@ -100,20 +105,29 @@ class ExLlamaV3Session:
         return self._passes
 
     def serve(self) -> None:
-        """Raises `Unsupported`."""
-        raise Unsupported("exllamav3's generator is not run here; take scenario=forward")
+        """`Generator`."""
+        self._served = Served(self._model, self._cache, self._case)
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
-        """There is no generator."""
-        self.serve()
+        """See `Served.begin`."""
+        self._serving.begin(jobs, tokens, new_tokens, tell)
 
     def generate(self, tokens: int, tell: Tell | None = None) -> None:
-        """There is no generator."""
-        self.serve()
+        """See `Served.generate`."""
+        self._serving.generate(tokens, tell)
+
+    @property
+    def _serving(self) -> Served:
+        assert self._served is not None
+        return self._served
 
     def host_buffers_bytes(self) -> int | None:
-        """There is no generator."""
-        return None
+        """See `Served.host_buffers_bytes`."""
+        return None if self._served is None else self._served.host_buffers_bytes()
+
+    def given(self) -> Given | None:
+        """See `Served.given`."""
+        return None if self._served is None else self._served.given()
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
         """Weights with the slabs that they were cut from, keys and values with states, and what all layers share."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.worker.engines.exllamav3.stand_ins import checks
+from bench.worker.engines.exllamav3.stand_ins import checks, serving
 from bench.worker.engines.exllamav3.stand_ins.attention import Attention, DeltaNet
 from bench.worker.engines.exllamav3.stand_ins.buffers import Buffers
 from bench.worker.engines.exllamav3.stand_ins.experts import Experts, Routing
@@ -28,6 +28,8 @@ _WRITE_ONLY = (
     "add",
     "add_sigmoid_gate",
     "add_sigmoid_gate_proj",
+    "batched_conv_rewind",
+    "batched_scan_replay",
     "cuda_causal_conv1d_update",
     "cuda_memcpy_async",
     "cuda_recurrent_gated_delta_rule",
@@ -72,8 +74,7 @@ _CONSTANTS = {
     "HAS_DET_GEMM": True,
     "HAS_HGEMM_F16ACC": True,
     "HAS_DFLASH2": True,
-    "FUSED_SAMPLER_MAX_BLOCKS": 128,
-    "FUSED_SAMPLER_HIST_STRIDE": 2048,
+    **serving.CONSTANTS,
 }
 
 
@@ -96,14 +97,16 @@ class Extension:
         spec.loader, spec.has_location = object(), True  # type: ignore[assignment]
         names = vars(module)
         names.update(dict.fromkeys(_WRITE_ONLY, _nothing), **checks.FUNCTIONS, **_CONSTANTS)
-        for functions in (Products(self._buffers), self._routing, self):
+        for functions in (Products(self._buffers), self._routing, serving.Serving(), self):
             public = (name for name in dir(functions) if not name.startswith("_") and name not in ("module", "forget"))
             names.update({name: getattr(functions, name) for name in public})
         for name, kind in _CLASSES.items():
             names[name] = partial(kind, self._buffers)
         # BC_GatedDeltaNet is made, but nothing in Python runs it in this version
         names.update(BC_GatedDeltaNet=_Kept, BC_GatedRMSNorm=_Kept, BC_LinearFP16=Unquantised)
-        names.update(TritonKernel=_Launched, __getattr__=_missing)
+        names.update(ConvRewindJob=_Kept, ScanReplayJob=_Kept)
+        names.update(TritonKernel=_Launched, BC_SAM=serving.SuffixAutomaton)
+        names["__getattr__"] = _missing
         return module
 
     # Loading

@@ -1,0 +1,20 @@
+"""What a case asks of its scenario, by the rules of its engine."""
+
+from __future__ import annotations
+
+from bench.core.case import Case
+from bench.engines.registry import engine_of
+from bench.scenarios.base import Pace, Step, Work
+from bench.scenarios.registry import scenario_of
+
+
+def work_of(case: Case) -> Work:
+    """What a case asks of its scenario."""
+    spare = engine_of(case.engine).job_spare_tokens
+    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, case.num_draft_tokens or 0, spare)
+
+
+def steps_of(case: Case, pace: Pace | None = None) -> list[Step]:
+    """Every step of a case, at a simulated card's pace where none is given."""
+    scenario = scenario_of(case.scenario)
+    return scenario.steps(work_of(case), pace or scenario.simulated_pace)
