@@ -23,8 +23,8 @@ from bench.run.boundary import find_boundary
 from bench.run.measure import Measurer
 from bench.run.progress import Progress
 from bench.run.resume import Stored
+from bench.store.journal import Journal
 from bench.store.schema import Kind
-from bench.store.store import Journal
 
 
 @dataclass(frozen=True)
