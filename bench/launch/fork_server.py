@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,7 +14,10 @@ from typing import Any
 
 from bench.launch.launcher import LauncherFailed, Started
 
+_COMMAND = (sys.executable, "-m", "bench.worker", "serve")
 _SERVER_START_S = 300.0
+_ANSWER_S = 30.0  # for a fork, which takes milliseconds
+_END_S = 5.0
 
 
 def can_fork() -> bool:
@@ -51,54 +55,97 @@ class ForkServer:
                 self._starting.remove(started)
                 self._connection = None
                 raise LauncherFailed(f"the worker's server is gone ({error})") from error
-        return started.result()
+        try:
+            return started.result(_ANSWER_S)
+        except TimeoutError:
+            self.kill()
+            raise LauncherFailed("the worker's server does not answer; somebody may have stopped it") from None
 
     def close(self) -> None:
         """Ends the server and waits for it."""
         with self._lock:
             if self._connection is not None:
-                self._connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # it is gone by itself
+                    self._connection.shutdown(socket.SHUT_RDWR)
                 self._connection = None
-            if self._process is not None:
-                self._process.wait()
-                self._process = None
             listener = self._listener
         if listener is not None:
-            listener.join()  # it takes the lock once more
+            listener.join()  # it waits for the server, and takes the lock once more
+
+    def kill(self) -> None:
+        """Kills the server and so its children; those who wait for one of them hear `LauncherFailed`."""
+        self._connection = None  # without the lock, which whoever waits for the server's start holds
+        if self._process is not None:
+            self._process.kill()
 
     def _start_server(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", "serve", str(theirs.fileno()), self._kind, self._engine],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[theirs.fileno()],
-            env=self._environment,
-            start_new_session=True,
-        )
-        theirs.close()
+        begun: Future[subprocess.Popen[bytes]] = Future()
+        is_ready: Future[bool] = Future()
+        listener = threading.Thread(target=self._keep, args=(ours, theirs, begun, is_ready), daemon=True)
+        listener.start()
+        self._process = process = begun.result()
         ours.settimeout(_SERVER_START_S)
         try:
             ready = ours.recv(1 << 16)
         except OSError:
             ready = b""
         except BaseException:  # Ctrl-C while it starts: end it, as no connection to it is left
-            self._process.kill()
+            process.kill()
+            is_ready.set_result(False)
             raise
         if not ready:
-            self._process.kill()
-            assert self._process.stderr is not None
-            said = self._process.stderr.read().decode(errors="replace").strip()
+            process.kill()
+            assert process.stderr is not None
+            said = process.stderr.read().decode(errors="replace").strip()
+            is_ready.set_result(False)
             last = said.splitlines()[-1][:500] if said else "it said nothing"
             raise LauncherFailed(f"the worker could not start ({last}); vram-bench doctor looks for the cause")
         ours.settimeout(None)
-        self._connection = ours
-        self._listener = threading.Thread(target=self._listen, args=(ours, self._process), daemon=True)
-        self._listener.start()
+        self._connection, self._listener = ours, listener
+        is_ready.set_result(True)
         return ours
 
-    def _listen(self, connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    def _keep(
+        self,
+        connection: socket.socket,
+        theirs: socket.socket,
+        begun: Future[subprocess.Popen[bytes]],
+        is_ready: Future[bool],
+    ) -> None:
+        """Starts the server, and listens to it until it ends.
+
+        The kernel ends a server whose starter has ended, and goes by the thread: so it is the one that stays.
+        """
+        try:
+            process = subprocess.Popen(
+                [*_COMMAND, str(theirs.fileno()), self._kind, self._engine],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                env=self._environment,
+                start_new_session=True,
+            )
+        except BaseException as error:
+            begun.set_exception(error)
+            return
+        finally:
+            theirs.close()
+        begun.set_result(process)
+        if is_ready.result():
+            self._listen(connection)
+        else:
+            connection.close()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+
+    def _listen(self, connection: socket.socket) -> None:
         """Sets the future that belongs to each answer of the server, until the server ends."""
         while True:
             try:
@@ -122,8 +169,6 @@ class ForkServer:
         for future in lost:
             future.set_exception(LauncherFailed("the worker's server died"))
         connection.close()
-        if process.stderr is not None:
-            process.stderr.close()
 
 
 class _Forked:

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench.core import wire
 from bench.core.messages import Entered, Message, PhaseProgress, read_message
+from bench.core.process_tree import kill_tree
 from bench.core.requests import Request
 from bench.launch.launcher import Launcher, LauncherFailed, Started
 
@@ -22,6 +23,7 @@ LOG_TAIL_BYTES = 4096
 _POLL_S = 0.2
 _LEFT_BEHIND_S = 2.0
 _GRACE_S = 30.0  # between the last message and the end of the process
+_KILLED_S = 10.0  # between its being killed and the word that it has ended
 
 
 @dataclass
@@ -82,20 +84,23 @@ def run_isolated(
     try:
         interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_message, stop)
     except BaseException:
-        _kill(child.pid)
-        with contextlib.suppress(LauncherFailed):
-            child.wait()
+        kill_tree(child.pid)
+        with contextlib.suppress(LauncherFailed, TimeoutError):
+            child.wait(_KILLED_S)
         raise
     finally:
         os.close(read_fd)
+    if not (ending.timed_out or interrupted) and not _has_ended(child, _GRACE_S):
+        ending.timed_out = True  # it closed its pipe and does not end
     if ending.timed_out or interrupted:
-        _kill(child.pid)
+        kill_tree(child.pid)
     try:
-        status = child.wait(_GRACE_S)
-    except TimeoutError:  # it closed its pipe and does not end
-        ending.timed_out = True
-        _kill(child.pid)
-        status = child.wait()
+        status = child.wait(_KILLED_S)
+    except TimeoutError:  # whoever waits for it does not answer
+        launcher.kill()
+        if interrupted:
+            raise Interrupted from None
+        raise LauncherFailed("how the child ended is not told; somebody may have stopped the worker's server") from None
     _end_left_behind(child.pid)
     if interrupted:
         raise Interrupted
@@ -151,19 +156,12 @@ def _collect(
                 on_message(message)
 
 
-def _has_ended(child: Started) -> bool:
+def _has_ended(child: Started, within_s: float = 0.0) -> bool:
     try:
-        child.wait(0)
+        child.wait(within_s)
     except TimeoutError:
         return False
     return True
-
-
-def _kill(pid: int) -> None:
-    """Ends a child that has not been waited for, and its whole session."""
-    for kill in (os.killpg, os.kill):  # the session is not there yet in a child's first moments
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
 
 
 def _end_left_behind(pid: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.allocator.oom_text import card_of
 from bench.core import wire
+from bench.core.lifeline import adopt_orphans
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
 from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
 from bench.worker import cards
@@ -132,6 +133,7 @@ def _failed(error: Exception, machine: Machine | None, emit: Emit) -> int:
 
 def main(records_fd: int, request_text: str) -> None:
     """Serves one request and ends the process at once: nothing that tears down can change the verdict."""
+    adopt_orphans()
     code = run_request(read_request(request_text), records_fd)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,13 +9,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.core.lifeline import die_with_parent
 from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
@@ -73,7 +74,7 @@ def drawing(
         yield lambda: plan.told(made)
         return
     # Spawned, as a process with pyarrow's threads cannot be forked; and one, as tables keep another core busy.
-    with ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _serve_the_parent) as pool:
         try:
             waited = [_asked(pool, picture) for picture in chain(first, planned)]
             yield lambda: plan.told(map(_result, waited))
@@ -82,8 +83,11 @@ def drawing(
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _serve_the_parent() -> None:
+    """Interrupts are left to the parent, and nothing is drawn once that has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    die_with_parent(None if parent is None else parent.pid)
 
 
 def _asked(pool: ProcessPoolExecutor, picture: Callable[[], Pictures]) -> Future[Pictures]:
