@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench.launch.launcher import LauncherFailed, Started
@@ -37,23 +38,22 @@ class ForkServer:
         self._kind = device_kind
         self._engine = engine
         self._lock = threading.Lock()
-        self._connection: socket.socket | None = None
+        self._link: _Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
-        self._starting: list[Future[_Forked]] = []
-        self._statuses: dict[int, Future[int]] = {}
 
     def start(self, request: str, records_fd: int, log_fd: int) -> Started:
         """Forks a child; starts the server first where it does not run. Raises `LauncherFailed`."""
         started: Future[_Forked] = Future()
         with self._lock:
-            connection = self._connection or self._start_server()
-            self._starting.append(started)
+            link = self._link or self._start_server()
+            link.starting.append(started)
             try:
-                socket.send_fds(connection, [request.encode()], [records_fd, log_fd])
+                socket.send_fds(link.connection, [request.encode()], [records_fd, log_fd])
             except OSError as error:
-                self._starting.remove(started)
-                self._connection = None
+                with contextlib.suppress(ValueError):  # it has heard of that already
+                    link.starting.remove(started)
+                self._link = None
                 raise LauncherFailed(f"the worker's server is gone ({error})") from error
         try:
             return started.result(_ANSWER_S)
@@ -64,25 +64,26 @@ class ForkServer:
     def close(self) -> None:
         """Ends the server and waits for it."""
         with self._lock:
-            if self._connection is not None:
+            if self._link is not None:
                 with contextlib.suppress(OSError):  # it is gone by itself
-                    self._connection.shutdown(socket.SHUT_RDWR)
-                self._connection = None
+                    self._link.connection.shutdown(socket.SHUT_RDWR)
+                self._link = None
             listener = self._listener
         if listener is not None:
             listener.join()  # it waits for the server, and takes the lock once more
 
     def kill(self) -> None:
         """Kills the server and so its children; those who wait for one of them hear `LauncherFailed`."""
-        self._connection = None  # without the lock, which whoever waits for the server's start holds
+        self._link = None  # without the lock, which whoever waits for the server's start holds
         if self._process is not None:
             self._process.kill()
 
-    def _start_server(self) -> socket.socket:
+    def _start_server(self) -> _Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         begun: Future[subprocess.Popen[bytes]] = Future()
         is_ready: Future[bool] = Future()
-        listener = threading.Thread(target=self._keep, args=(ours, theirs, begun, is_ready), daemon=True)
+        link = _Link(ours)
+        listener = threading.Thread(target=self._keep, args=(link, theirs, begun, is_ready), daemon=True)
         listener.start()
         self._process = process = begun.result()
         ours.settimeout(_SERVER_START_S)
@@ -102,13 +103,13 @@ class ForkServer:
             last = said.splitlines()[-1][:500] if said else "it said nothing"
             raise LauncherFailed(f"the worker could not start ({last}); vram-bench doctor looks for the cause")
         ours.settimeout(None)
-        self._connection, self._listener = ours, listener
+        self._link, self._listener = link, listener
         is_ready.set_result(True)
-        return ours
+        return link
 
     def _keep(
         self,
-        connection: socket.socket,
+        link: _Link,
         theirs: socket.socket,
         begun: Future[subprocess.Popen[bytes]],
         is_ready: Future[bool],
@@ -134,9 +135,9 @@ class ForkServer:
             theirs.close()
         begun.set_result(process)
         if is_ready.result():
-            self._listen(connection)
+            self._listen(link)
         else:
-            connection.close()
+            link.connection.close()
         try:
             process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -145,30 +146,39 @@ class ForkServer:
         if process.stderr is not None:
             process.stderr.close()
 
-    def _listen(self, connection: socket.socket) -> None:
+    def _listen(self, link: _Link) -> None:
         """Sets the future that belongs to each answer of the server, until the server ends."""
         while True:
             try:
-                packet = connection.recv(1 << 16)
+                packet = link.connection.recv(1 << 16)
             except OSError:
                 packet = b""
             if not packet:
                 break
             answer = json.loads(packet)
             if "status" in answer:
-                self._statuses.pop(answer["pid"]).set_result(answer["status"])
+                link.statuses.pop(answer["pid"]).set_result(answer["status"])
             else:
                 status: Future[int] = Future()
-                self._statuses[answer["pid"]] = status
-                self._starting.pop(0).set_result(_Forked(answer["pid"], status))
+                link.statuses[answer["pid"]] = status
+                link.starting.pop(0).set_result(_Forked(answer["pid"], status))
         with self._lock:
-            if self._connection is connection:
-                self._connection = None
-            lost: list[Future[Any]] = [*self._starting, *self._statuses.values()]
-            self._starting, self._statuses = [], {}
+            if self._link is link:
+                self._link = None
+            lost: list[Future[Any]] = [*link.starting, *link.statuses.values()]
+            link.starting.clear()
         for future in lost:
             future.set_exception(LauncherFailed("the worker's server died"))
-        connection.close()
+        link.connection.close()
+
+
+@dataclass
+class _Link:
+    """A server's socket, who waits for a child of it to start, and who for the end of one by its number."""
+
+    connection: socket.socket
+    starting: list[Future[_Forked]] = field(default_factory=list)
+    statuses: dict[int, Future[int]] = field(default_factory=dict)
 
 
 class _Forked:
