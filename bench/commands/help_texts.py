@@ -40,8 +40,10 @@ _BESIDE = (
     "results_dir",
     "run_id",
     "timeout_s",
+    "phase_timeout_s",
     "jobs",
     "rerun",
+    "retry",
     "experiment",
     "hydra/launcher",
 )

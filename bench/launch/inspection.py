@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
 from bench.core.requests import InspectCheckpoint
+from bench.core.scratch import scratch_folder
 from bench.engines.registry import engine_of
 from bench.launch.launcher import Launcher
 from bench.launch.launchers import Launchers
@@ -86,9 +86,9 @@ def _key(model: ModelSpec) -> str:
 
 def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder, replaced(path) as answer:
+    with scratch_folder() as folder, replaced(path) as answer:
         request = InspectCheckpoint(replace(case, device=_CARD), answer)
-        ending = run_isolated(launcher, request, Path(folder) / "log", _TIMEOUT_S)
+        ending = run_isolated(launcher, request, folder / "log", _TIMEOUT_S)
         if not answer.exists():
             failure = last(ending.messages, Failure)
             said = failure.message if failure else ending.log_tail.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
@@ -64,8 +65,11 @@ def run_isolated(
     timeout_s: float,
     on_message: Callable[[Message], Any] = lambda message: None,
     stop: threading.Event | None = None,
+    phase_timeout_s: float | None = None,
 ) -> Ending:
     """Has a child do what `request` asks for, to its end, whatever that is; `on_message` is called as messages come in.
+
+    It may take `timeout_s`, and each phase that it enters `phase_timeout_s`.
 
     Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
     `LauncherFailed` where nothing can be said of what was asked.
@@ -82,7 +86,9 @@ def run_isolated(
         os.close(write_fd)
     started_at = time.monotonic()  # excludes the start of the fork server, which many cases share
     try:
-        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_message, stop)
+        interrupted = not _collect(
+            read_fd, child, ending, started_at + timeout_s, on_message, stop, phase_timeout_s or math.inf
+        )
     except BaseException:
         kill_tree(child.pid)
         with contextlib.suppress(LauncherFailed, TimeoutError):
@@ -120,6 +126,7 @@ def _collect(
     deadline: float,
     on_message: Callable[[Message], Any],
     stop: threading.Event | None,
+    phase_timeout_s: float,
 ) -> bool:
     """Reads messages until the child is gone or time is up; False when `stop` came first.
 
@@ -127,13 +134,14 @@ def _collect(
     watched too.
     """
     pending = b""
+    phase_deadline = math.inf
     has_ended = False  # what it told before is in the pipe all the same
     with selectors.DefaultSelector() as selector:
         selector.register(read_fd, selectors.EVENT_READ)
         while True:
             if stop is not None and stop.is_set():
                 return False
-            left = deadline - time.monotonic()
+            left = min(deadline, phase_deadline) - time.monotonic()
             if left <= 0:
                 ending.timed_out = True
                 return True
@@ -152,6 +160,8 @@ def _collect(
                 except ValueError as error:
                     ending.unread = ending.unread or str(error)
                     continue
+                if isinstance(message, Entered):
+                    phase_deadline = time.monotonic() + phase_timeout_s
                 ending.take(message)
                 on_message(message)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.core.case import Case
@@ -25,18 +25,27 @@ from bench.run.verdict import judge
 
 
 @dataclass(frozen=True)
+class Stops:
+    """Set when a sweep is interrupted: no other case is to be started; those that run are to be killed, too."""
+
+    starting: threading.Event = field(default_factory=threading.Event)
+    running: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
 class Measurer:
     """Measures the cases of one run. `notify` calls a method of `progress`; checkpoints go below `layouts`."""
 
     run_dir: Path
     timeout_s: float
+    phase_timeout_s: float | None
     versions: dict[str, str | None]
     layouts: Path
     launchers: Launchers
     forecaster: Forecaster
     progress: Progress
     notify: Callable[..., None]
-    stop: threading.Event
+    stops: Stops
 
     def measure(self, case: Case, case_id: str) -> tuple[CaseRow, list[MemoryRow]] | None:
         """The row of one case, and of each of its cards where it has several; None when the sweep is stopping.
@@ -45,8 +54,8 @@ class Measurer:
         """
         uuids = uuids_of(case.devices)
         to_run = self.forecaster.resolved(case)
-        with reserved(uuids, self.stop):
-            if self.stop.is_set():
+        with reserved(uuids, self.stops.starting):
+            if self.stops.starting.is_set():
                 return None
             self.notify(self.progress.start, case)
             started_at = now()
@@ -82,9 +91,17 @@ class Measurer:
         request = RunCase(to_run, self.layouts)
         for _ in range(2):
             try:
-                return run_isolated(launcher, request, log_path, self.timeout_s, on_message, self.stop)
+                return run_isolated(
+                    launcher,
+                    request,
+                    log_path,
+                    self.timeout_s,
+                    on_message,
+                    self.stops.running,
+                    self.phase_timeout_s,
+                )
             except LauncherFailed as error:
-                if self.stop.is_set():
+                if self.stops.running.is_set():
                     raise Interrupted from error
                 failure = str(error)
         return Ending([Failure(LauncherFailed.__name__, failure)])

@@ -74,8 +74,8 @@ def ended(paths: list[Path]) -> Iterator[list[Path]]:
         yield [path for path in paths if held.enter_context(locked_if_free(path))]
 
 
-def rows_of(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows of a journal from byte `start` on; lines that are none are skipped, such as one that the power cut off.
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a journal; lines that are none are skipped, such as one that the power cut off.
 
     Nothing where the file is gone: its process, or the next, has written the parquet file.
     """
@@ -84,14 +84,29 @@ def rows_of(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     with file:
-        file.seek(start)
         for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the end of a file, or a line that was being written when the power went
-            if isinstance(row, dict) and "schema_version" in row:
+            if (row := _row(line)) is not None:
                 yield row
+
+
+def rows_after(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a journal in whole lines from byte `start` on, and where the next line begins."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return [], start
+    rows = [row for line in lines if (row := _row(line)) is not None]
+    return rows, start + sum(len(line) + 1 for line in lines)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None  # the end of a file, or a line that was being written when the power went
+    return row if isinstance(row, dict) and "schema_version" in row else None
 
 
 def keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:

@@ -87,6 +87,17 @@ def read_memory(results_dir: Path) -> tuple[pa.Table, list[str]]:
     return _read(results_dir, Kind.MEMORY)
 
 
+def read_file(path: Path, kind: Kind) -> pa.Table:
+    """The rows of one parquet file. Raises `UnreadableFile`."""
+    return _once(_read_parquet(path, kind), kind)
+
+
+def rows_in(rows: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+    """Lines of a journal as the rows that they are read as; those that fit no schema are left out."""
+    found: list[dict[str, Any]] = _fitting(rows, kind)[0].to_pylist()
+    return found
+
+
 def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
     """The rows of a table that has the columns of `row`, as plain values."""
     return cast(list[_Row], table.to_pylist())
@@ -171,14 +182,18 @@ def _tables(journal: Path, kind: Kind) -> Iterator[tuple[pa.Table, list[dict[str
     """The rows of a journal that fit the schema, and the others: of a newer version, or damaged. Piece by piece."""
     rows = rows_of_journal(journal)
     while piece := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-        own = [row for row in piece if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
-        try:
-            table = _table(own, kind)
-        except _NO_ROW:
-            own = [row for row in own if _is_row(row, kind)]
-            table = _table(own, kind)
-        kept = {id(row) for row in own}
-        yield table, [row for row in piece if id(row) not in kept]
+        yield _fitting(piece, kind)
+
+
+def _fitting(rows: list[dict[str, Any]], kind: Kind) -> tuple[pa.Table, list[dict[str, Any]]]:
+    own = [row for row in rows if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
+    try:
+        table = _table(own, kind)
+    except _NO_ROW:
+        own = [row for row in own if _is_row(row, kind)]
+        table = _table(own, kind)
+    kept = {id(row) for row in own}
+    return table, [row for row in rows if id(row) not in kept]
 
 
 def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
