@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ def run_request(request: Request, records_fd: int) -> int:
     def emit(message: Message) -> None:
         os.write(records_fd, (wire.encode(message) + "\n").encode())
 
+    if isinstance(request, RunCase | Record):
+        tempfile.tempdir = str(request.layouts)  # which is cleaned up even if this process is killed
     match request:
         case RunCase():
             return _run_case(request, emit)
