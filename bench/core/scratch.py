@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from bench.core.errors import BadInput
 from bench.core.file_locks import is_still, locked_if_free, try_lock
 
 _PREFIX = "vram-bench-run-"
-# A folder is made and locked in microseconds; an older one without a lock has lost its process.
-_MADE_S = 60.0
 # What the layouts of a sweep's checkpoints and logs of recordings take, at the least.
 _NEEDED_BYTES = 1 << 20
 
@@ -35,28 +32,23 @@ def remove_dead() -> None:
     """Deletes the temporary folders whose process was killed."""
     with contextlib.suppress(OSError):
         for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-            if folder.is_dir() and not folder.is_symlink() and _is_mine(folder):
+            if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
                 with locked_if_free(folder) as is_dead:
                     if is_dead:
                         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_mine(folder: Path) -> bool:
-    about = folder.stat()
-    return about.st_uid == os.getuid() and abs(time.time() - about.st_mtime) > _MADE_S
 
 
 def _make() -> tuple[Path, int]:
     while True:
         try:
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            fd = os.open(folder, os.O_RDONLY)
         except OSError as error:
             raise _no_room(error) from None
-        try_lock(fd)
-        if is_still(fd, folder):
-            break
-        os.close(fd)  # another process took it for a dead one's
+        with contextlib.suppress(FileNotFoundError):  # before it was locked, another process took it for a dead one's
+            fd = os.open(folder, os.O_RDONLY)
+            if try_lock(fd) is not False and is_still(fd, folder):
+                break
+            os.close(fd)
     try:
         (folder / "room").write_bytes(bytes(_NEEDED_BYTES))
         (folder / "room").unlink()

@@ -20,8 +20,9 @@ _PRIMARY = 0xFF  # of an extended error code
 
 
 class ForecastStore:
-    """Texts by key in one file, each with its checksum. What cannot be read or written, or was changed, is as if it were
-    not there: it can be made again.
+    """Texts by key in one file, each with its checksum.
+
+    What cannot be read or written, or was changed, is as if it were not there: it can be made again.
     """
 
     def __init__(self, path: Path) -> None:
