@@ -42,6 +42,7 @@ _BESIDE = (
     "timeout_s",
     "phase_timeout_s",
     "jobs",
+    "allow_foreign",
     "rerun",
     "retry",
     "experiment",

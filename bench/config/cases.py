@@ -26,7 +26,17 @@ from bench.core.machine import Machine
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of, rules_of
 
-_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "phase_timeout_s", "jobs", "rerun", "retry", "run_id", "auto_up_to")
+_HOW_IT_IS_RUN = (
+    "results_dir",
+    "timeout_s",
+    "phase_timeout_s",
+    "jobs",
+    "allow_foreign",
+    "rerun",
+    "retry",
+    "run_id",
+    "auto_up_to",
+)
 # The keys that a case has as they are typed; `_work_on` says which of them depend on more.
 _AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for key in fields(Settings)}]
 

@@ -89,7 +89,15 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
             index=gpu.index,
             uuid=gpu.uuid,
             driver_version=gpu.driver_version,
+            held_bytes=_held_bytes(gpu),
         )
+
+
+def _held_bytes(gpu: nvml.Gpu) -> int | None:
+    try:
+        return nvml.read(gpu.uuid).used_bytes
+    except nvml.NoDriver:
+        return None
 
 
 def _no_gpu() -> str:

@@ -320,6 +320,7 @@ class Settings:
     ) = None
     repeats: Count = 3
     jobs: Count | None = None
+    allow_foreign: Annotated[bool, Allowed("true or false")] = False
     rerun: Annotated[bool, Allowed("true or false")] = False
     retry: Annotated[
         tuple[str, ...],

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.core.errors import BadInput
-from bench.core.file_locks import is_still, try_lock
+from bench.core.file_locks import is_still, locked_if_free, try_lock
 
 LOCK_NAME = ".lock"
 # One place for all users of a machine, whatever TMPDIR each has.
@@ -53,6 +53,15 @@ def require_reservable(uuids: Iterable[str]) -> None:
     """Raises `BadInput` where this user cannot take turns with others on a GPU."""
     for uuid in uuids:
         os.close(_open(_path(uuid)))
+
+
+def is_reserved(uuid: str) -> bool:
+    """Whether a process has its turn on a GPU now."""
+    path = _path(uuid)
+    if not path.exists():
+        return False
+    with locked_if_free(path) as is_free:
+        return not is_free
 
 
 @contextlib.contextmanager

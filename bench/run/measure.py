@@ -21,6 +21,7 @@ from bench.run.locks import reserved
 from bench.run.progress import Progress
 from bench.run.row import Measurement, make_row, now
 from bench.run.telemetry import Sampler
+from bench.run.tenants import Baseline
 from bench.run.verdict import judge
 
 
@@ -50,25 +51,33 @@ class Measurer:
     def measure(self, case: Case, case_id: str) -> tuple[CaseRow, list[MemoryRow]] | None:
         """The row of one case, and of each of its cards where it has several; None when the sweep is stopping.
 
-        One case at a time runs on a real GPU.
+        One case at a time runs on a real GPU, and again where others came or went on it meanwhile; the row says so
+        where they do it the second time.
         """
         uuids = uuids_of(case.devices)
         to_run = self.forecaster.resolved(case)
         with reserved(uuids, self.stops.starting):
             if self.stops.starting.is_set():
                 return None
-            self.notify(self.progress.start, case)
-            started_at = now()
-            with Sampler(uuids) as sampler:
-                try:
-                    ending = self._run_child(case, to_run, self.run_dir / "logs" / f"{case_id}.log")
-                except Interrupted:
-                    return None
+            for is_last in (False, True):
+                baseline = Baseline.of(uuids)
+                self.notify(self.progress.start, case)
+                started_at = now()
+                with Sampler(uuids) as sampler:
+                    try:
+                        ending = self._run_child(case, to_run, self.run_dir / "logs" / f"{case_id}.log")
+                    except Interrupted:
+                        return None
+                moved = baseline.moved()
+                if not moved or is_last or self.stops.starting.is_set():
+                    break
         totals_bytes = [device.total_memory_bytes for device in case.devices]
         verdict = judge(ending, self.timeout_s, totals_bytes, case.limits_bytes)
         environment = child_environment(case.device.kind, uuids, case.allocator)
         best_split = to_run.split if isinstance(to_run, Case) and to_run is not case else None
-        measured = Measurement(case, case_id, started_at, ending, verdict, sampler.telemetry(), environment, best_split)
+        measured = Measurement(
+            case, case_id, started_at, ending, verdict, sampler.telemetry(), environment, best_split, moved
+        )
         row = make_row(self.run_dir.name, measured, self.versions, self.forecaster.forecast(case))
         return row, memory_rows(self.run_dir.name, case_id, measured.cards)
 

@@ -24,6 +24,7 @@ from bench.run.progress import Progress
 from bench.run.resume import Stored
 from bench.run.row import now
 from bench.run.scheduler import End, Scheduler, Task, interrupts_ignored
+from bench.run.tenants import require_alone
 from bench.store.news import News
 from bench.store.store import compact
 
@@ -34,7 +35,8 @@ class SweepOptions:
 
     Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
     GPU one after the other. With `rerun`, nothing counts as known, and else no case that ended as one of `retry`. With
-    `share_run`, other processes write to the same run, and whoever started them compacts it.
+    `share_run`, other processes write to the same run, and whoever started them compacts it. Without `allow_foreign`,
+    a real GPU on which others hold memory is refused.
     """
 
     results_dir: Path
@@ -45,6 +47,7 @@ class SweepOptions:
     share_run: bool = False
     retry: Collection[str] = UNANSWERED
     phase_timeout_s: float | None = None
+    allow_foreign: bool = False
 
     @staticmethod
     def of(settings: Settings, share_run: bool = False) -> SweepOptions:
@@ -58,6 +61,7 @@ class SweepOptions:
             share_run,
             settings.retry,
             settings.phase_timeout_s,
+            settings.allow_foreign,
         )
 
 
@@ -105,7 +109,10 @@ def run_sweep(
         begin()
         return Finished(case_ids, boundary_ids, None, False)
     tasks = [replace(task, work=_with_weights(task.work)) for task in tasks]
-    require_reservable({uuid for task in tasks for uuid in uuids_of(task.work.longest.devices)})
+    devices = {device.uuid: device for task in tasks for device in task.work.longest.devices}
+    require_reservable(uuids_of(list(devices.values())))
+    if not options.allow_foreign:
+        require_alone(devices.values())
     run_dir = _make_run_dir(options)
     with contextlib.ExitStack() as held:
         if not options.share_run:
