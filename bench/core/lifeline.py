@@ -6,6 +6,7 @@ Elsewhere, all of it does nothing.
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -23,6 +24,13 @@ def die_with_parent(parent: int | None = None) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
+
+
+def serve_parent() -> None:
+    """For a process of `multiprocessing`: interrupts are left to its parent, and it ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    die_with_parent(None if parent is None else parent.pid)
 
 
 def adopt_orphans() -> None:

@@ -1,8 +1,7 @@
 """What kill -9 costs: sweeps are killed at random moments, and their workers, until every case has its row.
 
 The sweep is the program's own from its plan to its parquet files: processes, fork server, journals, claims, clean-up.
-Only the card is played, by a few lines in the worker, so that hundreds of kills take minutes. With --real, the command
-line runs a small model on a simulated card instead, which takes seconds a kill.
+Only the card is played, by a few lines in the worker, so that hundreds of kills take minutes.
 
     nice .venv/bin/python scripts/benchmarks/kills.py --kills 400 --child-kills 400
 """
@@ -15,7 +14,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,8 +35,8 @@ from bench.store.store import read_boundaries, read_cases, read_memory
 LENGTHS = ",".join(map(str, range(256, 2049, 256)))
 WHAT = ["device=t4", f"max_seq_len={LENGTHS},auto", "cache=FP16,Q4"]
 PLAYED = ["model=tinyllama_1_1b", *WHAT]
-REAL = ["model=tinyllama_1_1b", "model.config.num_hidden_layers=2", *WHAT]
 ORPHANS_END_S = 3.0
+MOST_S = 1.5  # about what a sweep takes
 
 # The fork server as it is, but that its children play a card on which up to 1,000 tokens fit.
 SERVE = """\
@@ -136,19 +134,6 @@ def played(folder: Path, planned: Sweep, said: int) -> int:
         os._exit(0)
 
 
-def real(folder: Path, planned: Sweep, said: int) -> int:
-    """The same by the command line."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", "sweep", *REAL, f"results_dir={folder / 'results'}", "jobs=2"],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder / "tmp")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return process.pid
-
-
 def apart(do: Callable[[], Any]) -> Any:
     """What `do` returns, done in a process of its own: pyarrow's threads may not be there when this one forks."""
     read_fd, write_fd = os.pipe()
@@ -236,11 +221,9 @@ def has_ended(pid: int) -> bool:
 
 
 def trial(
-    start: Callable[[Path, Sweep, int], int],
     planned: Sweep,
     kills: int,
     of_children: bool,
-    most_s: float,
     chance: random.Random,
     expected: dict[str, Any],
 ) -> Figures:
@@ -251,12 +234,14 @@ def trial(
             done = False
             while not done:
                 read_fd, write_fd = os.pipe()
-                pid = start(folder, planned, write_fd)
+                pid = played(folder, planned, write_fd)
                 os.close(write_fd)
                 figures.sweeps += 1
-                done = one_sweep(pid, folder, of_children, most_s, chance, figures, kills)
-                with os.fdopen(read_fd) as said:
-                    acknowledged |= set(said.read().split())
+                os.set_blocking(read_fd, False)
+                told = Told(read_fd)
+                done = one_sweep(pid, told, of_children, chance, figures, kills)
+                acknowledged |= told.rows()
+                os.close(read_fd)
                 all_gone(folder, figures)
                 if not done:
                     figures.left_after_kill += left_in(folder)
@@ -266,6 +251,7 @@ def trial(
                 if done and of_children and now["cases"] != expected["cases"]:
                     done = False  # what was killed has a row that says so; the next sweep runs it again
             figures.folders += 1
+            print(f"  {figures.kills} of {kills} kills, {figures.folders} folders", file=sys.stderr, flush=True)
             figures.acknowledged += len(acknowledged)
             figures.twice += now["twice"]
             figures.left_at_the_end += left_in(folder)
@@ -273,16 +259,33 @@ def trial(
     return figures
 
 
-def one_sweep(
-    pid: int, folder: Path, of_children: bool, most_s: float, chance: random.Random, figures: Figures, kills: int
-) -> bool:
-    """Lets a sweep run, and kills it or its children meanwhile. Whether it came to its end."""
+class Told:
+    """What a sweep has acknowledged so far."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._text = fd, ""
+
+    def rows(self) -> set[str]:
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._fd, 1 << 16):
+                self._text += data.decode()
+        return set(self._text.split())
+
+
+def one_sweep(pid: int, told: Told, of_children: bool, chance: random.Random, figures: Figures, kills: int) -> bool:
+    """Lets a sweep run, and kills it or its children meanwhile. Whether it came to its end.
+
+    A third of the kills come after a time, wherever the sweep is by then; the others a moment after so many rows, as a
+    machine that is busy would be killed before its first row most of the time.
+    """
     while True:
-        ends_at = time.monotonic() + chance.uniform(0, most_s)
-        while time.monotonic() < ends_at:
-            if has_ended(pid):
-                return True
-            time.sleep(0.002)
+        by_time = chance.random() < 1 / 3
+        rows = 0 if by_time else len(told.rows()) + chance.randint(1, 4)
+        if not wait_until(lambda rows=rows: len(told.rows()) >= rows, pid, 60.0):
+            return True
+        moment = time.monotonic() + chance.uniform(0, MOST_S if by_time else MOST_S / 15)
+        if not wait_until(lambda moment=moment: time.monotonic() >= moment, pid, 60.0):
+            return True
         if figures.kills >= kills:
             while not has_ended(pid):
                 time.sleep(0.01)
@@ -298,24 +301,30 @@ def one_sweep(
                 figures.kills += 1
 
 
+def wait_until(is_time: Callable[[], bool], pid: int, most_s: float) -> bool:
+    """False where the sweep ended before that."""
+    ends_at = time.monotonic() + most_s
+    while not is_time() and time.monotonic() < ends_at:
+        if has_ended(pid):
+            return False
+        time.sleep(0.002)
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--child-kills", type=int, default=40)
-    parser.add_argument("--real", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
-    start, most_s = (real, 15.0) if arguments.real else (played, 1.5)
-    if not arguments.real:
-        fork_server._COMMAND = (sys.executable, "-c", SERVE)
-    planned = plan_sweep(REAL if arguments.real else PLAYED)
+    fork_server._COMMAND = (sys.executable, "-c", SERVE)
+    planned = plan_sweep(PLAYED)
     with tempfile.TemporaryDirectory() as cache:
-        if not arguments.real:
-            os.environ["XDG_CACHE_HOME"] = cache
+        os.environ["XDG_CACHE_HOME"] = cache
         with new_folder() as folder:  # undisturbed
             read_fd, write_fd = os.pipe()
-            os.waitpid(start(folder, planned, write_fd), 0)
+            os.waitpid(played(folder, planned, write_fd), 0)
             os.close(write_fd)
             os.close(read_fd)
             expected = apart(lambda: stored(folder / "results"))
@@ -326,7 +335,7 @@ def main() -> int:
             ("one of its children", arguments.child_kills, True),
         ):
             if kills:
-                figures = trial(start, planned, kills, of_children, most_s, chance, expected)
+                figures = trial(planned, kills, of_children, chance, expected)
                 print(f"\nkill -9 of {what}\n{figures.told()}", flush=True)
                 good = good and figures.is_good()
     return 0 if good else 1

@@ -13,8 +13,11 @@ import pytest
 
 from bench import nvml
 from bench.config.cases import plan_sweep
+from bench.config.devices import resolve_devices, what_is_free
+from bench.config.settings import DeviceSettings
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
+from bench.forecast.calibrate import Calibration
 from bench.launch import launchers
 from bench.nvml import Process, Reading
 from bench.run import locks, tenants
@@ -110,6 +113,23 @@ def test_a_case_during_which_others_came_is_run_again_and_marked_where_they_come
     (row,) = read_cases(tmp_path / "results")[0].to_pylist()
     assert len(card.lengths) == runs
     assert any("others came or went" in note for note in row["notes"]) is is_noted
+
+
+@pytest.mark.parametrize(("held_mib", "is_told"), [(2048, True), (10, False), (None, False)])
+def test_without_a_limit_what_is_free_is_what_there_is_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, held_mib: int | None, is_told: bool
+) -> None:
+    gpu = nvml.Gpu(0, "GPU-a", "NVIDIA GeForce RTX 4090", 24 << 30, "8.9", "570.1", "12.8")
+    monkeypatch.setattr(nvml, "gpus", lambda: [gpu])
+    monkeypatch.setattr(nvml, "read", lambda uuid: Reading() if held_mib is None else holding(held_mib))
+    (device,) = resolve_devices(DeviceSettings(kind="cuda"))
+    assert [("others hold 2.00 of 24.00 GiB" in line) for line in what_is_free([device])] == [True] * is_told
+    (simulated,) = plan_sweep(["model=tinyllama_1_1b", "device=t4", "max_seq_len=256"]).cases
+    case = replace(simulated, device=device)
+    alone = replace(case, device=replace(case.device, held_bytes=None))
+    free = [Calibration({}).limits(each) for each in (case, alone)]
+    assert free[1].context_bytes + (held_mib or 0) * MIB == free[0].context_bytes
+    assert case.case_id({}) == alone.case_id({})  # what others hold now makes no other case
 
 
 class NotFound(Exception):

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.core.lifeline import die_with_parent
+from bench.core.lifeline import serve_parent
 from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
@@ -74,20 +73,13 @@ def drawing(
         yield lambda: plan.told(made)
         return
     # Spawned, as a process with pyarrow's threads cannot be forked; and one, as tables keep another core busy.
-    with ProcessPoolExecutor(1, get_context("spawn"), _serve_the_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), serve_parent) as pool:
         try:
             waited = [_asked(pool, picture) for picture in chain(first, planned)]
             yield lambda: plan.told(map(_result, waited))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _serve_the_parent() -> None:
-    """Interrupts are left to the parent, and nothing is drawn once that has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    die_with_parent(None if parent is None else parent.pid)
 
 
 def _asked(pool: ProcessPoolExecutor, picture: Callable[[], Pictures]) -> Future[Pictures]:
