@@ -251,7 +251,7 @@ def trial(
                 if done and of_children and now["cases"] != expected["cases"]:
                     done = False  # what was killed has a row that says so; the next sweep runs it again
             figures.folders += 1
-            print(f"  {figures.kills} of {kills} kills, {figures.folders} folders", file=sys.stderr, flush=True)
+            print(f"so far, of {kills}:\n{figures.told()}\n", file=sys.stderr, flush=True)
             figures.acknowledged += len(acknowledged)
             figures.twice += now["twice"]
             figures.left_at_the_end += left_in(folder)
