@@ -89,6 +89,8 @@ def run_isolated(
         interrupted = not _collect(
             read_fd, child, ending, started_at + timeout_s, on_message, stop, phase_timeout_s or math.inf
         )
+        if ending.timed_out or interrupted:  # before its pipe ends, over which it would die by itself
+            kill_tree(child.pid)
     except BaseException:
         kill_tree(child.pid)
         with contextlib.suppress(LauncherFailed, TimeoutError):
@@ -98,7 +100,6 @@ def run_isolated(
         os.close(read_fd)
     if not (ending.timed_out or interrupted) and not _has_ended(child, _GRACE_S):
         ending.timed_out = True  # it closed its pipe and does not end
-    if ending.timed_out or interrupted:
         kill_tree(child.pid)
     try:
         status = child.wait(_KILLED_S)

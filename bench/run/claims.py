@@ -12,6 +12,7 @@ import hashlib
 import os
 import struct
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,16 +31,22 @@ class Claims:
     def __init__(self, results_dir: Path) -> None:
         self._path = results_dir / _NAME
         self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()  # a process has a lock once, however many of its threads take it
         self._fd = self._open()
 
     def take(self, key: str) -> bool:
-        """Claims `key`, if no other process has; one process claims a key once at a time."""
-        return self._try(fcntl.LOCK_EX, _byte_of(key))
+        """Claims `key`, if no other process has; each claim of it is to be given back."""
+        with self._lock:
+            is_taken = self._held[key] > 0 or self._try(fcntl.LOCK_EX, _byte_of(key))
+            self._held[key] += is_taken
+        return is_taken
 
     def release(self, key: str) -> None:
         """Gives a claim back."""
         with self._lock, contextlib.suppress(OSError):
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _byte_of(key))
+            self._held[key] -= 1
+            if not self._held[key]:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _byte_of(key))
 
     @contextlib.contextmanager
     def held(self, key: str, stop: threading.Event) -> Iterator[bool]:
@@ -71,15 +78,12 @@ class Claims:
             os.close(fd)  # the last sweep has deleted it just now
 
     def _try(self, how: int, byte: int) -> bool:
-        with self._lock:
-            try:
-                fcntl.lockf(self._fd, how | fcntl.LOCK_NB, 1, byte)
-            except BlockingIOError:
-                return False
-            except PermissionError:  # some file systems say so
-                return False
-            except OSError:
-                return True
+        try:
+            fcntl.lockf(self._fd, how | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError):  # some file systems say the latter
+            return False
+        except OSError:
+            return True
         return True
 
 

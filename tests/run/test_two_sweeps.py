@@ -127,6 +127,17 @@ def test_a_claim_ends_with_its_process_and_the_last_one_deletes_the_file(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+def test_what_one_thread_gives_back_another_still_has(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    assert (claims.take("a"), claims.take("a")) == (True, True)
+    claims.release("a")
+    asked = [sys.executable, "-c", _HOLDER.replace("60", "0"), str(tmp_path)]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
+    claims.release("a")
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "True\n"
+    claims.close()
+
+
 def test_whoever_waits_for_a_claim_can_be_stopped(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
