@@ -6,7 +6,8 @@ Every reading that a GPU or driver does not offer is None.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 try:
@@ -18,6 +19,9 @@ except Exception as error:  # the old package of this name, or half of one
 
 # nvmlGpuTopologyLevel_t, in the words of `nvidia-smi topo -m`.
 _PATHS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+
+
+_MIG_ENABLED = 1  # NVML_DEVICE_MIG_ENABLE
 
 
 class NoDriver(RuntimeError):
@@ -47,12 +51,15 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a GPU. `reserved_bytes` is the driver's own and no part of `used_bytes` (NVML's memory info v2)."""
+    """One look at a GPU. `processes` is None where the driver does not tell of any (WSL).
+
+    `reserved_bytes` is the driver's own and no part of `used_bytes` (NVML's memory info v2).
+    """
 
     total_bytes: int | None = None
     used_bytes: int | None = None
     reserved_bytes: int | None = None
-    processes: list[Process] = field(default_factory=list)
+    processes: list[Process] | None = None
     energy_mj: int | None = None
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
@@ -73,7 +80,10 @@ class Link:
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU of this machine. Raises `NoDriver` where there is no driver to ask."""
+    """Every GPU of this machine; of one that is divided by MIG its instances, which are what CUDA sees.
+
+    Raises `NoDriver` where there is no driver to ask.
+    """
     _start()
     try:
         return _list()
@@ -88,18 +98,29 @@ def _list() -> list[Gpu]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        found.append(
+        found += [
             Gpu(
-                index=index,
-                uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
-                name=_text(pynvml.nvmlDeviceGetName(handle)),
-                total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                index=0,
+                uuid=_text(pynvml.nvmlDeviceGetUUID(each)),
+                name=_text(pynvml.nvmlDeviceGetName(each)),
+                total_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(each).total),
                 compute_capability=f"{major}.{minor}",
                 driver_version=driver,
                 cuda_driver_version=f"{cuda // 1000}.{cuda % 1000 // 10}",
             )
-        )
-    return found
+            for each in _instances(handle) or [handle]
+        ]
+    return [replace(gpu, index=index) for index, gpu in enumerate(found)]
+
+
+def _instances(handle: Any) -> list[Any]:
+    """The instances of a GPU that MIG divides; none of one that is whole."""
+    mode = _try(lambda: pynvml.nvmlDeviceGetMigMode(handle)[0])
+    if mode != _MIG_ENABLED:
+        return []
+    most = _try(lambda: int(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0
+    asked = [_try(partial(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)) for number in range(most)]
+    return [each for each in asked if each is not None]
 
 
 def read(uuid: str) -> Reading:
@@ -112,12 +133,13 @@ def read(uuid: str) -> Reading:
     memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2))
     if memory is None:
         memory = _try(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle))  # v1: no `reserved`, it counts as used
-    running = _try(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    running = _try(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
     return Reading(
         total_bytes=int(memory.total) if memory else None,
         used_bytes=int(memory.used) if memory else None,
         reserved_bytes=_try(lambda: int(memory.reserved)),
-        processes=[Process(p.pid, None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in running],
+        # Where a driver does not tell what a process holds, it says so, or 0: WDDM manages that memory by itself.
+        processes=None if running is None else [Process(p.pid, int(p.usedGpuMemory or 0) or None) for p in running],
         energy_mj=_try(lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
         sm_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM))),
         memory_clock_mhz=_try(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM))),

@@ -243,6 +243,8 @@ def _processes(gpu: nvml.Gpu) -> Finding:
     except nvml.NoDriver as error:
         return Finding(f"GPU {gpu.index} load", str(error), "check nvidia-smi", "measuring")
     held = f"{size(reading.used_bytes)} in use"
+    if reading.processes is None:
+        return Finding(f"GPU {gpu.index} load", f"{held}; the driver does not tell of processes")
     if not reading.processes:
         return Finding(f"GPU {gpu.index} load", f"{held}, no other process")
     pids = ", ".join(str(process.pid) for process in reading.processes)

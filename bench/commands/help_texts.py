@@ -40,8 +40,11 @@ _BESIDE = (
     "results_dir",
     "run_id",
     "timeout_s",
+    "phase_timeout_s",
     "jobs",
+    "allow_foreign",
     "rerun",
+    "retry",
     "experiment",
     "hydra/launcher",
 )

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,6 +22,7 @@ from bench.core.errors import ExitCode
 from bench.core.identity import identity_of, is_simulated, key_of
 from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
+from bench.core.scratch import scratch_folder
 from bench.core.split import GAPS_NOTE, Split, gaps_note
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster
@@ -51,7 +51,7 @@ def plan(overrides: Sequence[str], as_json: bool) -> int:
     settings = planned.settings
     jobs = settings.jobs or os.cpu_count() or 1
     works: list[Case | Search] = [*planned.searches, *planned.cases]
-    stored = Stored.read(Path(settings.results_dir), settings.rerun)
+    stored = Stored.read(Path(settings.results_dir), settings.rerun, settings.retry)
     with display_for(sys.stderr) as display, _forecaster(stored, jobs) as forecaster:
         forecaster.prepare([work.longest for work in works], partial(_recorded, display))
         display.begin("predicting")
@@ -231,9 +231,7 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
 def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
     """A forecaster with a folder of its own; a worker starts when a recording is missing, and ends with it."""
     with contextlib.ExitStack() as stack:
-        folder = tempfile.TemporaryDirectory(prefix="vram-bench-", ignore_cleanup_errors=True)
-        scratch = Path(stack.enter_context(folder))
-
+        scratch = stack.enter_context(scratch_folder())
         launchers = Launchers()
         stack.callback(launchers.close)
         yield Forecaster(TraceLibrary(launchers.simulated, scratch, jobs), stored.rows)

@@ -23,6 +23,8 @@ from bench.report.text.units import duration, size, tokens
 from bench.run.progress import Progress
 
 _SPARSE_S = 60.0  # between two lines on how far a case is, where they stay
+_WAITING = "{} measured by another sweep into this folder: waiting for it"
+_ENDING = "interrupted: the cases that run come to their end; once more ends them at once"
 _STYLES = {"fits": "green", "oom": "yellow", "unsupported": "magenta"}
 
 
@@ -80,6 +82,12 @@ class _Lines(Progress):
         self._done += 1
         self._print(f"[{self._done}/{self._total}] {self._names.title(search)}: {describe_boundary(boundary)}")
 
+    def wait(self, works: int) -> None:
+        self._print(_WAITING.format("1 is" if works == 1 else f"{works} are"))
+
+    def end(self) -> None:
+        self._print(_ENDING)
+
 
 class _Bar(Progress):
     """What is done, verdicts so far, time left, and the cases that run with their phases."""
@@ -121,6 +129,12 @@ class _Bar(Progress):
     def find(self, search: Search, boundary: BoundaryRow) -> None:
         self._verdicts[str(boundary["outcome"])] += 1
         self._reach(self._done + 1)
+
+    def wait(self, works: int) -> None:
+        self.display.console.print(_WAITING.format("1 is" if works == 1 else f"{works} are"), highlight=False)
+
+    def end(self) -> None:
+        self.display.console.print(_ENDING, highlight=False)
 
     def _begin(self, counted: str, total: int, known: int = 0) -> None:
         self._counted, self._total = counted, total

@@ -51,7 +51,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
             finished = run_sweep(planned.cases, planned.searches, SweepOptions.of(settings), progress)
     answer = _read(planned, finished, results_dir)
     files: list[Path] = []
-    if not answer.cases.empty or not answer.boundaries.empty:
+    if (not finished.at_once and not answer.cases.empty) or not answer.boundaries.empty:
         files = publish(
             answer.shown,
             answer.boundaries,

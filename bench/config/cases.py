@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from bench.config import compose as config
-from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, why_simulated
+from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, what_is_free, why_simulated
 from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
@@ -26,7 +26,17 @@ from bench.core.machine import Machine
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engine_of, rules_of
 
-_HOW_IT_IS_RUN = ("results_dir", "timeout_s", "jobs", "rerun", "run_id", "auto_up_to")
+_HOW_IT_IS_RUN = (
+    "results_dir",
+    "timeout_s",
+    "phase_timeout_s",
+    "jobs",
+    "allow_foreign",
+    "rerun",
+    "retry",
+    "run_id",
+    "auto_up_to",
+)
 # The keys that a case has as they are typed; `_work_on` says which of them depend on more.
 _AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for key in fields(Settings)}]
 
@@ -69,6 +79,8 @@ def _plan_sweep(overrides: Sequence[str]) -> Sweep:
             devices[device_key] = resolve_devices(settings.device)
             if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
+        if settings.vram_limit is None:
+            told.update(dict.fromkeys(what_is_free(devices[device_key])))
         if hint := fewer_jobs(settings):
             told[hint] = None
         asked.update(dict.fromkeys(_work_on(settings, *models[model_key], devices[device_key])))

@@ -16,6 +16,8 @@ from bench.core.machine import machine_name
 
 # What device=auto simulates where there is no GPU.
 DEFAULT_SIMULATED = "rtx_4090"
+_GIB = 1 << 30
+_TOLD_BYTES = 64 << 20  # less than that a driver holds by itself
 _NO_NAME = re.compile(r"[^a-z0-9]+")  # a card's name becomes part of file names: "Quadro RTX 6000/8000"
 
 
@@ -51,6 +53,16 @@ def find_gpus() -> tuple[list[nvml.Gpu], str | None]:
 def why_simulated() -> str:
     """The simulated card that device=auto takes where there is no GPU, and the reason."""
     return f"device=auto: no NVIDIA GPU ({find_gpus()[1]}), so {DEFAULT_SIMULATED} is simulated"
+
+
+def what_is_free(devices: Sequence[DeviceSpec]) -> list[str]:
+    """A line for each real card of which others hold some: without `vram_limit`, what is free is what there is."""
+    return [
+        f"GPU {device.index}: others hold {device.held_bytes / _GIB:.2f} of {device.total_memory_bytes / _GIB:.2f} "
+        "GiB; predictions are for what is free"
+        for device in devices
+        if device.held_bytes is not None and device.held_bytes > _TOLD_BYTES
+    ]
 
 
 def resolve_devices(settings: DeviceSettings) -> tuple[DeviceSpec, ...]:
@@ -90,7 +102,15 @@ def _real_cards(indices: Sequence[int]) -> Iterator[DeviceSpec]:
             index=gpu.index,
             uuid=gpu.uuid,
             driver_version=gpu.driver_version,
+            held_bytes=_held_bytes(gpu),
         )
+
+
+def _held_bytes(gpu: nvml.Gpu) -> int | None:
+    try:
+        return nvml.read(gpu.uuid).used_bytes
+    except nvml.NoDriver:
+        return None
 
 
 def _no_gpu() -> str:

@@ -27,6 +27,7 @@ from bench.core.case import (
     RENAMED_SCENARIOS,
     UNQUANTISED_BPW,
 )
+from bench.core.outcome import UNANSWERED, Outcome
 from bench.engines.registry import NAMES as ENGINES
 from bench.engines.registry import bits_in_words, caches_in_words, engine_of, engines
 from bench.scenarios.registry import NAMES as SCENARIOS
@@ -79,6 +80,9 @@ class LimitBy(Enum):
 
 
 MACHINE = "machine"  # the kind of a device that is several cards
+# Verdicts that a case may run again for, and those for which it does where nothing is said.
+_RETRIED = tuple(str(outcome) for outcome in Outcome if outcome is not Outcome.FITS)
+_USUALLY_RETRIED = tuple(sorted(UNANSWERED))
 AUTO = "auto"  # the length for which the boundary is to be found
 
 _SCENARIO_SYNONYMS = dict(RENAMED_SCENARIOS)
@@ -97,6 +101,16 @@ class Allowed:
     """What a key takes, for the message about a value that it does not take."""
 
     words: str
+
+
+def _verdicts(value: Any) -> Any:
+    """The verdicts that a list, or one word, names."""
+    words = [value] if isinstance(value, str) else value
+    if words == ["none"] or words is None:
+        return ()
+    if not isinstance(words, list | tuple) or not all(word in _RETRIED for word in words):
+        raise ValueError
+    return tuple(sorted(set(words)))
 
 
 def _names_of(choices: type[Enum]) -> str:
@@ -301,9 +315,18 @@ class Settings:
     )
     results_dir: Annotated[Text, AfterValidator(os.path.expanduser)] = "results"
     timeout_s: Annotated[float, BeforeValidator(_no_flag), Field(gt=0), Allowed("seconds, more than 0")] = 900.0
+    phase_timeout_s: (
+        Annotated[float, BeforeValidator(_no_flag), Field(gt=0), Allowed("seconds, more than 0, or null")] | None
+    ) = None
     repeats: Count = 3
     jobs: Count | None = None
+    allow_foreign: Annotated[bool, Allowed("true or false")] = False
     rerun: Annotated[bool, Allowed("true or false")] = False
+    retry: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_verdicts),
+        Allowed(f"of {', '.join(_RETRIED)}, with commas between: the verdicts that run again; or none"),
+    ] = _USUALLY_RETRIED
     run_id: (
         Annotated[
             str,

@@ -16,6 +16,7 @@ from bench.config.catalogue import GROUPS
 from bench.config.settings import Settings
 
 _PATHS = ("model.path", "results_dir")
+_LISTS = ("retry",)  # of one sweep, where a comma makes no axis
 _OVERRIDE = re.compile(r"(\+{0,2}[^=]*)=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
 _STRAY = re.compile(r"(?<!\\)\$\{(?![\w.:,@/\[\] -]+\})")  # what is no ${key} and no ${resolver:…}
@@ -30,6 +31,8 @@ def as_override(text: str) -> str:
         return text
     key, value = match.groups()
     bare = key.lstrip("+")
+    if bare in _LISTS and "," in value and not value.lstrip().startswith("["):
+        return f"{key}=[{value}]"
     if not _is_text(bare) or value == "" or _AXIS.fullmatch(value):
         return text
     words = _words(value, bare in (*_PATHS, *GROUPS))

@@ -18,6 +18,7 @@ _IDENTITY = (
 class DeviceSpec:
     """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures).
 
+    `held_bytes` is what others hold of a real card as a command starts, None where nobody tells: a remark.
     `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
     """
 
@@ -35,6 +36,7 @@ class DeviceSpec:
     index: int | None = None
     uuid: str | None = None
     driver_version: str | None = None
+    held_bytes: int | None = None
 
     @property
     def is_simulated(self) -> bool:

@@ -38,3 +38,4 @@ class LimitBasis(StrEnum):
 
 # Verdicts that answer the question; the others mean that the case should be looked at (exit code 1).
 ANSWERS = frozenset({Outcome.FITS, Outcome.OOM, Outcome.UNSUPPORTED, Outcome.DEGRADED})
+UNANSWERED = frozenset(set(Outcome) - ANSWERS)

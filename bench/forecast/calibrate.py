@@ -105,6 +105,8 @@ class Calibration:
         learned = context = _context_bytes(samples)
         if context is None:
             context = ASSUMED_CONTEXT_BYTES if device.context_bytes is None else device.context_bytes
+            if limit is None:  # what is free is what there is
+                context += device.held_bytes or 0
         missed = _residual_bytes(samples, key_of(identity_of(case), _SIMILARITY))
         known = dataclasses.replace(
             device,

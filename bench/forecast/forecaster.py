@@ -67,6 +67,18 @@ class _CachedForecast:
     reading: dict[str, Any] | None = None
     auto_fits_at: int | None = None
 
+    @staticmethod
+    def read(text: str) -> _CachedForecast | None:
+        """What was kept; None of what is no such thing."""
+        try:
+            answer = _CachedForecast(**json.loads(text))
+            Prediction.from_plain(answer.prediction or {})
+            if answer.reading is not None:
+                Reading.from_plain(answer.reading)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return None
+        return answer
+
 
 class Forecaster:
     """Answers from replays; None stands for what cannot be predicted. Any thread may ask."""
@@ -157,7 +169,8 @@ class Forecaster:
     def forecast_all(self, works: Sequence[Case | Search], jobs: int = 1) -> list[Forecast]:
         """The same for many: what was said before is looked up, the rest is replayed `jobs` at a time."""
         keys = [self._key(work) for work in works]
-        said = {key: _CachedForecast(**json.loads(text)) for key, text in self._traces.store.read(keys).items()}
+        kept = {key: _CachedForecast.read(text) for key, text in self._traces.store.read(keys).items()}
+        said = {key: answer for key, answer in kept.items() if answer is not None}
         groups: dict[str, list[tuple[str, Case | Search]]] = {}
         for key, work in zip(keys, works, strict=True):
             if key not in said:

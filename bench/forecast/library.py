@@ -54,6 +54,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "allocator": lambda case: None,
     "split": _recorded_split,
 }
+AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
 _TIMEOUT_S = 600.0
@@ -67,22 +68,25 @@ class TraceLibrary:
         self._scratch = scratch
         self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
-        self._path_of: dict[str, Path] = {}  # cells that differ in their cards have the same recordings
+        self._name_of: dict[str, str] = {}  # cells that differ in their cards have the same recordings
+        # Where the cache may not be written to, what is missing in it is made for this process alone.
+        self._aside = scratch / "programs"
+        self._bad: set[Path] = set()  # what is damaged in such a cache
+        self._can_keep = True
         # Cells that differ in their tensors alone share a program.
         self._load = lru_cache(_KEPT_TRACES)(_load)
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
-        wanted = {path: (recording, case) for case in cases for recording, path in self._paths(case).items()}
-        missing = [
-            Wanted(recording, replace(case, cache=_recorded_cache(case)), path)
-            for path, (recording, case) in wanted.items()
-            if not path.exists()
-        ]
+        cases = list(cases)
+        missing = self._missing(cases)
         if not missing:
             return
-        self._dir.mkdir(parents=True, exist_ok=True)
+        if self._can_keep and not _is_writable(self._dir):
+            self._can_keep = False
+            self._aside.mkdir(exist_ok=True)
+            missing = self._missing(cases)
         # What is alike is made by one child, and what takes longer comes first.
         missing.sort(
             key=lambda wanted: (
@@ -111,8 +115,28 @@ class TraceLibrary:
                 raise
         loading.result()
 
-    def replayer(self, case: Case) -> Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer:
-        """The search of `case`, ready to be replayed. Raises `NoPrediction` with the reason where it cannot be."""
+    def replayer(self, case: Case) -> AnyReplayer:
+        """The search of `case`, ready to be replayed; a recording that is damaged is made again first.
+
+        Raises `NoPrediction` with the reason where it cannot be.
+        """
+        try:
+            return self._replayer(case)
+        except _Damaged as damaged:
+            self.prepare([case])
+            if self._missing([case]):
+                raise NoPrediction(str(damaged)) from None
+            return self._replayer(case)
+
+    def _missing(self, cases: Iterable[Case]) -> list[Wanted]:
+        wanted = {path: (recording, case) for case in cases for recording, path in self._paths(case).items()}
+        return [
+            Wanted(recording, replace(case, cache=_recorded_cache(case)), path)
+            for path, (recording, case) in wanted.items()
+            if not os.path.exists(path)
+        ]
+
+    def _replayer(self, case: Case) -> AnyReplayer:
         rules = _rules(case)
         paths = self._paths(case)
         try:
@@ -131,8 +155,13 @@ class TraceLibrary:
             raise NoPrediction("its recording came to no end") from None
         except Exception as error:  # over bytes that have changed, NumPy and zipfile raise anything
             for path in paths.values():
-                path.unlink(missing_ok=True)
-            raise NoPrediction(f"its recording is damaged ({error}); it will be made again") from None
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError:
+                    self._bad.add(path)
+                    self._can_keep = False
+                    self._aside.mkdir(exist_ok=True)
+            raise _Damaged(f"its recording is damaged ({error}); it will be made again") from None
 
     def search_key(self, case: Case) -> str:
         """The same for cases that share a replayer."""
@@ -156,10 +185,15 @@ class TraceLibrary:
     def _path(self, recording: Recording, key: list[object], suffix: str) -> Path:
         """Where the recording lies that `key` decides; looked up where it was asked for before."""
         told = repr((recording, key))
-        if told not in self._path_of:
-            name = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
-            self._path_of[told] = self._dir / f"{name}{suffix}"
-        return self._path_of[told]
+        if told not in self._name_of:
+            digest = hashlib.sha256(json.dumps([recording, key]).encode()).hexdigest()[:24]
+            self._name_of[told] = f"{digest}{suffix}"
+        return self._place(self._name_of[told])
+
+    def _place(self, name: str) -> Path:
+        path = self._dir / name
+        is_there = path not in self._bad and os.path.exists(path)
+        return path if self._can_keep or is_there else self._aside / name
 
     def _make(self, number: int, batch: list[Wanted], one_more: Callable[[], None], stop: threading.Event) -> None:
         """Has one child make a batch, and tells of each as it is made; what the child dies over has no file."""
@@ -179,6 +213,19 @@ class TraceLibrary:
             pass
         for _ in range(left):
             one_more()
+
+
+class _Damaged(NoPrediction):
+    """A recording that cannot be read as one; it was deleted, where that was possible."""
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _rules(case: Case) -> PredictionRules:

@@ -33,6 +33,9 @@ class FreshInterpreter:
     def close(self) -> None:
         """Nothing is left to end."""
 
+    def kill(self) -> None:
+        """Nothing is left to end."""
+
 
 class StartedProcess:
     """A child that `subprocess` has started."""

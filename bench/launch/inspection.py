@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from platformdirs import user_cache_path
 
@@ -18,6 +18,7 @@ from bench.core.errors import BadInput
 from bench.core.files import replaced
 from bench.core.messages import Failure, last
 from bench.core.requests import InspectCheckpoint
+from bench.core.scratch import scratch_folder
 from bench.engines.registry import engine_of
 from bench.launch.launcher import Launcher
 from bench.launch.launchers import Launchers
@@ -59,9 +60,9 @@ def require_whole(cases: Iterable[Case], to_be_read: bool = False) -> None:
     try:
         for case in models:
             path = folder / f"{case.engine}-{_key(case.model)}.json"
-            if not path.exists():
-                _ask_worker(launchers.simulated(case.engine), case, path)
-            found: _Inspected = json.loads(path.read_text())
+            found = _kept(path)
+            if found is None:
+                found = _ask_worker(launchers.simulated(case.engine), case, path)
             if found["misshapen"]:
                 raise BadInput(_misshapen(case, found["misshapen"]))
             if found["missing"]:
@@ -84,15 +85,40 @@ def _key(model: ModelSpec) -> str:
     return f"{model.fingerprint}-{digest.hexdigest()[:8]}"
 
 
-def _ask_worker(launcher: Launcher, case: Case, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder, replaced(path) as answer:
+def _kept(path: Path) -> _Inspected | None:
+    """What was found before; None where nothing, or no such thing, is kept."""
+    try:
+        found = json.loads(path.read_bytes())
+        _misshapen_texts(found)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return cast(_Inspected, found)
+
+
+def _misshapen_texts(found: _Inspected) -> None:
+    """Raises where `found` lacks what is read of it."""
+    [*found["missing"], found["refused"]]
+    for tensor in found["misshapen"]:
+        (tensor["tensor"], tensor["found"], tensor["expected"])
+
+
+def _ask_worker(launcher: Launcher, case: Case, path: Path) -> _Inspected:
+    """What a worker finds; kept at `path` where that can be written to."""
+    with scratch_folder() as folder:
+        answer = folder / "answer.json"
         request = InspectCheckpoint(replace(case, device=_CARD), answer)
-        ending = run_isolated(launcher, request, Path(folder) / "log", _TIMEOUT_S)
+        ending = run_isolated(launcher, request, folder / "log", _TIMEOUT_S)
         if not answer.exists():
             failure = last(ending.messages, Failure)
             said = failure.message if failure else ending.log_tail.strip()
             raise RuntimeError(f"the worker that reads the headers died: {said or 'no word'}")
+        text = answer.read_text()
+    with contextlib.suppress(OSError):  # without a cache, it looks again the next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as partial:
+            partial.write_text(text)
+    found: _Inspected = json.loads(text)
+    return found
 
 
 def _misshapen(case: Case, tensors: list[_Misshapen]) -> str:

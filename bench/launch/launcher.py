@@ -26,3 +26,6 @@ class Launcher(Protocol):
 
     def close(self) -> None:
         """Ends what is kept running between children."""
+
+    def kill(self) -> None:
+        """Ends it at once, even where it is stopped; children that it has started are lost."""

@@ -40,6 +40,11 @@ class Launchers:
         for launcher in self._launchers.values():
             launcher.close()
 
+    def kill(self) -> None:
+        """Ends those that were made at once, with all that they run."""
+        for launcher in list(self._launchers.values()):
+            launcher.kill()
+
     def _launcher(self, kind: str, engine: str, uuids: tuple[str, ...], allocator: str) -> Launcher:
         key = engine, uuids, allocator
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 from bench.core import wire
 from bench.core.messages import Entered, Message, PhaseProgress, read_message
+from bench.core.process_tree import kill_tree
 from bench.core.requests import Request
 from bench.launch.launcher import Launcher, LauncherFailed, Started
 
@@ -22,6 +24,7 @@ LOG_TAIL_BYTES = 4096
 _POLL_S = 0.2
 _LEFT_BEHIND_S = 2.0
 _GRACE_S = 30.0  # between the last message and the end of the process
+_KILLED_S = 10.0  # between its being killed and the word that it has ended
 
 
 @dataclass
@@ -62,8 +65,11 @@ def run_isolated(
     timeout_s: float,
     on_message: Callable[[Message], Any] = lambda message: None,
     stop: threading.Event | None = None,
+    phase_timeout_s: float | None = None,
 ) -> Ending:
     """Has a child do what `request` asks for, to its end, whatever that is; `on_message` is called as messages come in.
+
+    It may take `timeout_s`, and each phase that it enters `phase_timeout_s`.
 
     Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
     `LauncherFailed` where nothing can be said of what was asked.
@@ -80,22 +86,28 @@ def run_isolated(
         os.close(write_fd)
     started_at = time.monotonic()  # excludes the start of the fork server, which many cases share
     try:
-        interrupted = not _collect(read_fd, child, ending, started_at + timeout_s, on_message, stop)
+        interrupted = not _collect(
+            read_fd, child, ending, started_at + timeout_s, on_message, stop, phase_timeout_s or math.inf
+        )
+        if ending.timed_out or interrupted:  # before its pipe ends, over which it would die by itself
+            kill_tree(child.pid)
     except BaseException:
-        _kill(child.pid)
-        with contextlib.suppress(LauncherFailed):
-            child.wait()
+        kill_tree(child.pid)
+        with contextlib.suppress(LauncherFailed, TimeoutError):
+            child.wait(_KILLED_S)
         raise
     finally:
         os.close(read_fd)
-    if ending.timed_out or interrupted:
-        _kill(child.pid)
+    if not (ending.timed_out or interrupted) and not _has_ended(child, _GRACE_S):
+        ending.timed_out = True  # it closed its pipe and does not end
+        kill_tree(child.pid)
     try:
-        status = child.wait(_GRACE_S)
-    except TimeoutError:  # it closed its pipe and does not end
-        ending.timed_out = True
-        _kill(child.pid)
-        status = child.wait()
+        status = child.wait(_KILLED_S)
+    except TimeoutError:  # whoever waits for it does not answer
+        launcher.kill()
+        if interrupted:
+            raise Interrupted from None
+        raise LauncherFailed("how the child ended is not told; somebody may have stopped the worker's server") from None
     _end_left_behind(child.pid)
     if interrupted:
         raise Interrupted
@@ -115,6 +127,7 @@ def _collect(
     deadline: float,
     on_message: Callable[[Message], Any],
     stop: threading.Event | None,
+    phase_timeout_s: float,
 ) -> bool:
     """Reads messages until the child is gone or time is up; False when `stop` came first.
 
@@ -122,13 +135,14 @@ def _collect(
     watched too.
     """
     pending = b""
+    phase_deadline = math.inf
     has_ended = False  # what it told before is in the pipe all the same
     with selectors.DefaultSelector() as selector:
         selector.register(read_fd, selectors.EVENT_READ)
         while True:
             if stop is not None and stop.is_set():
                 return False
-            left = deadline - time.monotonic()
+            left = min(deadline, phase_deadline) - time.monotonic()
             if left <= 0:
                 ending.timed_out = True
                 return True
@@ -147,23 +161,18 @@ def _collect(
                 except ValueError as error:
                     ending.unread = ending.unread or str(error)
                     continue
+                if isinstance(message, Entered):
+                    phase_deadline = time.monotonic() + phase_timeout_s
                 ending.take(message)
                 on_message(message)
 
 
-def _has_ended(child: Started) -> bool:
+def _has_ended(child: Started, within_s: float = 0.0) -> bool:
     try:
-        child.wait(0)
+        child.wait(within_s)
     except TimeoutError:
         return False
     return True
-
-
-def _kill(pid: int) -> None:
-    """Ends a child that has not been waited for, and its whole session."""
-    for kill in (os.killpg, os.kill):  # the session is not there yet in a child's first moments
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
 
 
 def _end_left_behind(pid: int) -> None:

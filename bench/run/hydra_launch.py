@@ -19,7 +19,9 @@ from bench.config.cases import Sweep, work_of
 from bench.config.chosen import complete
 from bench.config.typed import quoted
 from bench.core.case import Case, Search
+from bench.core.errors import BadInput
 from bench.launch.versions import installed_versions
+from bench.run.locks import claimed
 from bench.run.sweep import Finished, SweepOptions, new_run_id, run_sweep
 from bench.store.store import compact
 
@@ -46,7 +48,7 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
     finally:
         sys.argv = before
     run_dir = results_dir / run_id
-    measured = compact(run_dir) is not None
+    measured = _compacted(run_dir)
     versions = installed_versions()
     return Finished(
         [case.case_id(versions) for case in planned.cases],
@@ -54,6 +56,15 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
         run_dir if measured else None,
         interrupted,
     )
+
+
+def _compacted(run_dir: Path) -> bool:
+    """Makes parquet files of what the jobs have written; whether there is any."""
+    try:
+        with claimed(run_dir):
+            return compact(run_dir) is not None
+    except (OSError, BadInput):  # there is no run, or another sweep cleans up
+        return any(run_dir.glob("*.parquet"))
 
 
 def run_cell(composed: DictConfig) -> None:

@@ -34,3 +34,9 @@ class Progress:
 
     def find(self, search: Search, boundary: BoundaryRow) -> None:
         """A search has its boundary."""
+
+    def wait(self, works: int) -> None:
+        """All else is done; so many cases and searches are waited for, which another sweep has taken."""
+
+    def end(self) -> None:
+        """The sweep was interrupted, and waits for the cases that run."""

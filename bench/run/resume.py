@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case, Search
-from bench.core.columns import BoundaryRow, CaseRow
-from bench.core.outcome import ANSWERS
+from bench.core.columns import DOCUMENTS, BoundaryRow, CaseRow
+from bench.core.outcome import UNANSWERED
 from bench.run.boundary import settled
 from bench.store.store import as_rows, read_boundaries, read_cases
 
@@ -19,8 +19,8 @@ from bench.store.store import as_rows, read_boundaries, read_cases
 class Stored:
     """What earlier runs have found: `answers` by case_id; `rows` are all, for what can be learned from them, by time.
 
-    Of several rows of one case the last counts. Crashes and timeouts are no answers: such a case is run again, and so
-    is a search whose boundary was not certified.
+    Of several rows of one case the last counts. What ended as one of `retry` is run again, as crashes and timeouts are
+    where nothing else was said, and so is a search whose boundary was not certified.
     """
 
     answers: dict[str, CaseRow]
@@ -57,11 +57,11 @@ class Stored:
         return alike
 
     @staticmethod
-    def read(results_dir: Path, rerun: bool) -> Stored:
-        """All below `results_dir`; with `rerun` no answers, but rows to learn from."""
+    def read(results_dir: Path, rerun: bool, retry: Collection[str] = UNANSWERED) -> Stored:
+        """All below `results_dir`; with `rerun` no answers, but rows to learn from; else none that ended as `retry`."""
         if not results_dir.exists():
             return Stored({}, set(), [])
-        rows = as_rows(read_cases(results_dir)[0].sort_by("started_at"), CaseRow)
+        rows = as_rows(read_cases(results_dir, without=DOCUMENTS)[0].sort_by("started_at"), CaseRow)
         if rerun:
             return Stored({}, set(), rows)
         columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to"]
@@ -69,9 +69,13 @@ class Stored:
         boundaries = as_rows(stored, BoundaryRow)
         cases = {str(row["case_id"]): row for row in rows}
         found = {str(row["boundary_id"]): row for row in boundaries}
-        ends = {key: (str(row["outcome"]), row["fits_at"]) for key, row in found.items() if settled(row)}
+        ends = {
+            key: (str(row["outcome"]), row["fits_at"])
+            for key, row in found.items()
+            if row["outcome"] not in retry and (settled(row) or row["outcome"] in UNANSWERED)
+        }
         return Stored(
-            {case_id: row for case_id, row in cases.items() if row["outcome"] in ANSWERS},
+            {case_id: row for case_id, row in cases.items() if row["outcome"] not in retry},
             set(ends),
             rows,
             ends,

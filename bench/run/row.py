@@ -33,7 +33,8 @@ class Measurement:
     """A case that was run: how its child ended, the verdict on that, and what was read of its cards meanwhile.
 
     `telemetry` is of each real GPU; `environment` was the child's; `best_split` is the split that was run where the
-    best was asked for. What follows from these is worked out once.
+    best was asked for; `moved` says of which card others took or gave back memory meanwhile. What follows from these is
+    worked out once.
     """
 
     case: Case
@@ -44,6 +45,7 @@ class Measurement:
     telemetry: Sequence[Telemetry]
     environment: dict[str, str]
     best_split: str | None = None
+    moved: Sequence[str] = ()
 
     @cached_property
     def told(self) -> Told:
@@ -68,7 +70,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     engine = engine_of(case.engine)
     engine_version = told.versions.engine_version if told.versions else versions[engine.version_column]
     lengths = lengths_of_model(case.model, case.engine)
-    notes = [*(told.notes or []), *lengths.notes(case.max_seq_len)]
+    notes = [*(told.notes or []), *lengths.notes(case.max_seq_len), *measured.moved]
     if measured.best_split is not None:  # each length has the split that is best for it
         notes = [note for note in notes if note != GAPS_NOTE]
     row = {

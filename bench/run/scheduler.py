@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from bench.core.case import Case, Search
-from bench.core.columns import CaseRow
+from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.outcome import ANSWERS
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.launch.launchers import Launchers, uuids_of
 from bench.run.boundary import find_boundary
-from bench.run.measure import Measurer
+from bench.run.measure import Measurer, Stops
+from bench.run.neighbours import Neighbours
 from bench.run.progress import Progress
 from bench.run.resume import Stored
+from bench.store.journal import Journal
 from bench.store.schema import Kind
-from bench.store.store import Journal
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_KILLED_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,28 @@ class Task:
     key: str
 
 
+class End(Enum):
+    """How a sweep ends."""
+
+    DONE = auto()
+    WHEN_CASES_ENDED = auto()  # interrupted: no other case was started
+    AT_ONCE = auto()  # interrupted twice: those that ran were killed
+
+
 class Scheduler:
-    """Does the tasks of one run, whose rows go to `run_dir`."""
+    """Does the tasks of one run, whose rows go to `run_dir`; temporary files go to `scratch`."""
 
     def __init__(
         self,
         run_dir: Path,
         timeout_s: float,
+        phase_timeout_s: float | None,
         jobs: int,
         versions: dict[str, str | None],
         stored: Stored,
         progress: Progress,
+        scratch: Path,
+        neighbours: Neighbours,
     ) -> None:
         self._run_id = run_dir.name
         self._jobs = jobs
@@ -53,55 +67,62 @@ class Scheduler:
         self._answers = dict(stored.answers)
         self._stored = stored
         self._progress = progress
+        self._neighbours = neighbours
+        self._found: dict[str, BoundaryRow] = {}  # by neighbours
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._stops = Stops()
         self._muted = False
         self._measuring: dict[str, threading.Lock] = {}
         self._cases, self._boundaries = Journal(run_dir, Kind.CASES), Journal(run_dir, Kind.BOUNDARIES)
         self._memory = Journal(run_dir, Kind.MEMORY)
-        self._layouts = Path(tempfile.mkdtemp(prefix="vram-bench-"))
+        for journal in (self._cases, self._boundaries):
+            neighbours.leave_out(journal.path)
         self._launchers = Launchers()
-        self._forecaster = Forecaster(TraceLibrary(self._launchers.simulated, self._layouts, jobs), stored.rows)
+        self._forecaster = Forecaster(TraceLibrary(self._launchers.simulated, scratch, jobs), stored.rows)
         self._measurer = Measurer(
             run_dir,
             timeout_s,
+            phase_timeout_s,
             versions,
-            self._layouts,
+            scratch,
             self._launchers,
             self._forecaster,
             progress,
             self._notify,
-            self._stop,
+            self._stops,
         )
 
-    def run(self, tasks: Sequence[Task], begin: Callable[[], None]) -> bool:
-        """Does all; true if it was interrupted. `begin` is called when all is ready."""
+    def run(self, tasks: Sequence[Task], begin: Callable[[], None]) -> End:
+        """Does all, unless it is interrupted. `begin` is called when all is ready."""
         try:
             self._forecaster.prepare([task.work.longest for task in tasks], self._prepared)
         except KeyboardInterrupt:
-            return True
+            return End.WHEN_CASES_ENDED
         self._notify(begin)
         # The longest first: one that starts last would keep a single core busy.
         tasks = sorted(tasks, key=lambda task: -task.work.longest.max_seq_len)
-        lanes: dict[tuple[str, ...], list[Task]] = {}
-        for task in tasks:
-            lanes.setdefault(uuids_of(task.work.longest.devices), []).append(task)
-        pools = [(ThreadPoolExecutor(1 if uuids else self._jobs), lane) for uuids, lane in lanes.items()]
-        futures = [pool.submit(self._complete, task) for pool, lane in pools for task in lane]
+        lanes = {uuids_of(task.work.longest.devices) for task in tasks}
+        pools = {uuids: ThreadPoolExecutor(1 if uuids else self._jobs) for uuids in lanes}
+        futures: list[Future[Task | None]] = []
+
+        def start(do: Callable[[Task], Task | None], some: Sequence[Task]) -> list[Task]:
+            futures[:] = [pools[uuids_of(task.work.longest.devices)].submit(do, task) for task in some]
+            return [left for future in futures if (left := future.result()) is not None]
+
         try:
-            for future in futures:
-                future.result()
-        except BaseException as error:
-            self._stop.set()
-            with sigint_ignored():
-                for pool, _ in pools:
-                    pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                return True
+            left = start(self._complete_if_free, tasks)
+            if left:
+                self._notify(self._progress.wait, len(left))
+                start(self._complete, left)
+        except KeyboardInterrupt:
+            return self._end(futures)
+        except BaseException:
+            self._kill(futures)
             raise
-        for pool, _ in pools:
-            pool.shutdown()
-        return False
+        finally:
+            for pool in pools.values():
+                pool.shutdown(cancel_futures=True)
+        return End.DONE
 
     def close(self) -> None:
         """Ends the workers and closes the journals."""
@@ -109,25 +130,75 @@ class Scheduler:
         self._cases.close()
         self._boundaries.close()
         self._memory.close()
-        shutil.rmtree(self._layouts, ignore_errors=True)
+
+    def _end(self, futures: Sequence[Future[Any]]) -> End:
+        """Lets the cases that run come to their end; another interrupt ends them at once."""
+        try:
+            self._stops.starting.set()
+            for future in futures:
+                future.cancel()
+            self._notify(self._progress.end)
+            wait(futures)
+        except KeyboardInterrupt:
+            self._kill(futures)
+            return End.AT_ONCE
+        return End.WHEN_CASES_ENDED
+
+    def _kill(self, futures: Sequence[Future[Any]]) -> None:
+        with interrupts_ignored():
+            self._stops.starting.set()
+            self._stops.running.set()
+            for future in futures:
+                future.cancel()
+            if wait(futures, _KILLED_S).not_done:  # somebody has stopped what should answer
+                self._launchers.kill()
+                wait(futures)
 
     def _prepared(self, done: int, total: int) -> None:
         self._notify(self._progress.prepare, done, total)
 
+    def _complete_if_free(self, task: Task) -> Task | None:
+        """Completes a task that no neighbour has taken; else returns it."""
+        if self._stops.starting.is_set():
+            return None
+        if not self._neighbours.take(task.key):
+            return task
+        self._neighbours.release(task.key)
+        self._complete(task)
+        return None
+
     def _complete(self, task: Task) -> None:
-        """Gets the row of a task, and tells of it."""
+        """Gets the row of a task, and tells of it; one that a neighbour has taken is waited for."""
         if isinstance(task.work, Case):
             row = self._row_of(task.work, again=False)
             if row is not None:
                 self._notify(self._progress.finish, task.work, row)
             return
-        known = self._stored.answers_of(task.work, self._versions)
-        boundary = find_boundary(task.work, task.key, self._probe, self._forecaster, known)
+        with self._neighbours.held(task.key, self._stops.starting) as is_held:
+            if is_held:
+                self._find(task.work, task.key)
+
+    def _find(self, search: Search, key: str) -> None:
+        self._hear()
+        if key in self._found:
+            self._notify(self._progress.find, search, self._found[key])
+            return
+        known = self._stored.answers_of(search, self._versions)
+        boundary = find_boundary(search, key, self._probe, self._forecaster, known)
         if boundary is not None:
             boundary["run_id"] = self._run_id  # its cases may be of other runs
             with self._lock:
                 self._boundaries.append(boundary)
-            self._notify(self._progress.find, task.work, boundary)
+            self._notify(self._progress.find, search, boundary)
+
+    def _hear(self) -> None:
+        """Takes over what neighbours have found."""
+        cases, boundaries = self._neighbours.found()
+        for row in cases:
+            if row["case_id"] not in self._answers:
+                self._answers[str(row["case_id"])] = row
+                self._forecaster.learn(row)
+        self._found.update({str(row["boundary_id"]): row for row in boundaries})
 
     def _probe(self, case: Case, again: bool) -> CaseRow | None:
         return self._row_of(case, again, self._progress.probe)
@@ -140,7 +211,15 @@ class Scheduler:
         `measured` is called with a case that was run, and its row.
         """
         case_id = case.case_id(self._versions)
-        with self._measuring.setdefault(case_id, threading.Lock()):  # a search may probe what is also asked for
+        with (
+            self._measuring.setdefault(case_id, threading.Lock()),  # a search may probe what is also asked for
+            contextlib.ExitStack() as held,
+        ):
+            if not again and case_id in self._answers:
+                return self._answers[case_id]
+            if not held.enter_context(self._neighbours.held(case_id, self._stops.starting)):
+                return None
+            self._hear()
             if not again and case_id in self._answers:
                 return self._answers[case_id]
             rows = self._measurer.measure(case, case_id)
@@ -169,13 +248,14 @@ class Scheduler:
 
 
 @contextlib.contextmanager
-def sigint_ignored() -> Iterator[None]:
-    """Ignores Ctrl-C meanwhile, so that rows are written completely."""
+def interrupts_ignored() -> Iterator[None]:
+    """Ignores Ctrl-C and its like meanwhile, so that rows are written completely."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,19 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.config.settings import Settings
 from bench.core.case import Case, Search
 from bench.core.errors import BadInput
+from bench.core.outcome import UNANSWERED
+from bench.core.scratch import scratch_folder
+from bench.launch.launchers import uuids_of
 from bench.launch.versions import installed_versions
-from bench.run.locks import claimed
+from bench.run.claims import Claims
+from bench.run.leftovers import clean_up, remove_if_empty
+from bench.run.locks import claimed, require_reservable
+from bench.run.neighbours import Neighbours
 from bench.run.progress import Progress
 from bench.run.resume import Stored
 from bench.run.row import now
-from bench.run.scheduler import Scheduler, Task, sigint_ignored
+from bench.run.scheduler import End, Scheduler, Task, interrupts_ignored
+from bench.run.tenants import require_alone
+from bench.store.news import News
 from bench.store.store import compact
 
 
@@ -26,8 +34,9 @@ class SweepOptions:
     """How a sweep is run; results do not depend on it.
 
     Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
-    GPU one after the other. With `rerun`, nothing counts as known. With `share_run`, other processes write to the same
-    run, and whoever started them compacts it.
+    GPU one after the other. With `rerun`, nothing counts as known, and else no case that ended as one of `retry`. With
+    `share_run`, other processes write to the same run, and whoever started them compacts it. Without `allow_foreign`,
+    a real GPU on which others hold memory is refused.
     """
 
     results_dir: Path
@@ -36,6 +45,9 @@ class SweepOptions:
     jobs: int | None = None
     rerun: bool = False
     share_run: bool = False
+    retry: Collection[str] = UNANSWERED
+    phase_timeout_s: float | None = None
+    allow_foreign: bool = False
 
     @staticmethod
     def of(settings: Settings, share_run: bool = False) -> SweepOptions:
@@ -47,17 +59,24 @@ class SweepOptions:
             settings.jobs,
             settings.rerun,
             share_run,
+            settings.retry,
+            settings.phase_timeout_s,
+            settings.allow_foreign,
         )
 
 
 @dataclass
 class Finished:
-    """The sweep's cases and searches by their ids, and where their rows are; `interrupted` when some have none yet."""
+    """The sweep's cases and searches by their ids, and where their rows are; `interrupted` when some have none yet.
+
+    `at_once`: it was interrupted twice, and nothing more is wanted of it.
+    """
 
     case_ids: list[str]
     boundary_ids: list[str]
     run_dir: Path | None
     interrupted: bool
+    at_once: bool = False
 
 
 def new_run_id() -> str:
@@ -70,14 +89,17 @@ def run_sweep(
 ) -> Finished:
     """Measures every case and finds every search's boundary that is not known yet.
 
-    Ctrl-C ends it: what is finished is kept, and the same sweep goes on where it stopped. Raises `BadInput` where the
-    results cannot be written, or another sweep writes to the same run.
+    Ctrl-C ends it when the cases that run have ended, a second one at once: what is finished is kept, and the same
+    sweep goes on where it stopped. What other sweeps below `results_dir` measure meanwhile is not measured here, too.
+    Raises `BadInput` where the results cannot be written, or another sweep writes to the same run.
     """
     progress = progress or Progress()
     versions = installed_versions()
     case_ids = [case.case_id(versions) for case in cases]
     boundary_ids = [search.boundary_id(versions) for search in searches]
-    stored = Stored.read(options.results_dir, options.rerun)
+    clean_up(options.results_dir)
+    news = News(options.results_dir)  # before what is there is read, so that nothing comes in between
+    stored = Stored.read(options.results_dir, options.rerun, options.retry)
     tasks = [
         *(Task(work, key) for work, key in zip(searches, boundary_ids, strict=True) if key not in stored.boundary_ids),
         *(Task(work, key) for work, key in zip(cases, case_ids, strict=True) if key not in stored.answers),
@@ -87,22 +109,46 @@ def run_sweep(
         begin()
         return Finished(case_ids, boundary_ids, None, False)
     tasks = [replace(task, work=_with_weights(task.work)) for task in tasks]
+    devices = {device.uuid: device for task in tasks for device in task.work.longest.devices}
+    require_reservable(uuids_of(list(devices.values())))
+    if not options.allow_foreign:
+        require_alone(devices.values())
     run_dir = _make_run_dir(options)
-    with contextlib.nullcontext() if options.share_run else claimed(run_dir):
+    with contextlib.ExitStack() as held:
+        if not options.share_run:
+            held.enter_context(claimed(run_dir))
+        claims = Claims(options.results_dir)
+        held.callback(claims.close)
+        scratch = held.enter_context(scratch_folder())
         scheduler = Scheduler(
-            run_dir, options.timeout_s, options.jobs or os.cpu_count() or 1, versions, stored, progress
+            run_dir,
+            options.timeout_s,
+            options.phase_timeout_s,
+            options.jobs or os.cpu_count() or 1,
+            versions,
+            stored,
+            progress,
+            scratch,
+            Neighbours(claims, None if options.rerun else news),
         )
         try:
-            interrupted = scheduler.run(tasks, begin)
+            ended = scheduler.run(tasks, begin)
         finally:
-            with sigint_ignored():
+            with interrupts_ignored():
                 scheduler.close()
                 if not options.share_run:
                     compact(run_dir)
     has_rows = any(run_dir.glob("*.parquet"))
     if not has_rows and not options.share_run:
-        _remove_empty(run_dir)
-    return Finished(case_ids, boundary_ids, run_dir if has_rows else None, interrupted)
+        with contextlib.suppress(OSError):
+            remove_if_empty(run_dir)
+    return Finished(
+        case_ids,
+        boundary_ids,
+        run_dir if has_rows else None,
+        ended is not End.DONE,
+        ended is End.AT_ONCE,
+    )
 
 
 def _with_weights(work: Case | Search) -> Case | Search:
@@ -125,10 +171,3 @@ def _make_run_dir(options: SweepOptions) -> Path:
             f"results_dir={options.results_dir}: cannot be written ({error.strerror}); choose another"
         ) from None
     return run_dir
-
-
-def _remove_empty(run_dir: Path) -> None:
-    """Deletes the folder of a run that measured nothing, unless there are logs in it."""
-    for folder in (run_dir / "logs", run_dir):
-        with contextlib.suppress(OSError):
-            folder.rmdir()

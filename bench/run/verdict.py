@@ -36,6 +36,8 @@ _OOM_TYPES = frozenset({"OutOfMemoryError"})
 _BEFORE_THE_CASE = frozenset({"CannotReserve", "EngineBroken"})
 # Its text does not name memory; creating a cuBLAS handle on a full card raises it.
 _OOM_IF_FULL = re.compile(r"CUBLAS_STATUS_NOT_INITIALIZED")
+# Of the host, and not of the engine; the worker's temporary files are all that it writes.
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|\(os error 28\)")
 _FULL_BELOW_BYTES = 256 << 20
 
 
@@ -87,6 +89,9 @@ def _judge_failure(failure: Failure, phase: Phase, sizes_bytes: Sequence[int | N
     message = f"{failure.type}: {failure.message}"
     if failure.type == "Unsupported":
         return Verdict(Outcome.UNSUPPORTED, phase, failure.message)
+    if _NO_SPACE.search(message):
+        said = f"no space left for temporary files ({message}); free some in the folder of TMPDIR, or name another"
+        return Verdict(Outcome.ERROR, phase, _one_line(said))
     if failure.type in _BEFORE_THE_CASE:
         return Verdict(Outcome.ERROR, phase, _one_line(message))
     if failure.type in _OOM_TYPES or OUT_OF_MEMORY.search(message):

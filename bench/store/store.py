@@ -8,15 +8,14 @@ JSON document a line, synced before the next case starts); when it ends they bec
 from __future__ import annotations
 
 import contextlib
-import json
-import os
+import itertools
 import re
-import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pac
 import pyarrow.csv as pc
@@ -26,6 +25,8 @@ from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.errors import first_line
 from bench.core.files import replaced
+from bench.store.journal import ended, keep_only, pattern
+from bench.store.journal import rows_of as rows_of_journal
 from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
 
 if TYPE_CHECKING:
@@ -34,8 +35,14 @@ if TYPE_CHECKING:
 # Arrow's default pool keeps freed memory (hundreds of MB for a million rows); the system's pool shares it with pandas.
 pa.set_memory_pool(pa.system_memory_pool())
 
-# How the names of the journals begin; none is the beginning of another.
-_JOURNALS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal", Kind.MEMORY: "memory-journal"}
+# A journal is made a table piece by piece, as its lines take three times as much memory.
+_ROWS_AT_ONCE = 2000
+# Rows that have these alike are one, which is there twice: a process died between two steps, or a folder was copied.
+_SAME = {
+    Kind.CASES: ("run_id", "case_id", "started_at"),
+    Kind.BOUNDARIES: ("run_id", "boundary_id", "finished_at"),
+    Kind.MEMORY: ("run_id", "case_id", "card", "peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes"),
+}
 # Errors of building a table from rows that do not fit the schema.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -51,31 +58,10 @@ class _OtherKind(UnreadableFile):
     """One of our tables, but of another kind of rows than was asked for."""
 
 
-class Journal:
-    """Appends rows of one kind to a run's folder; a row is on disk when `append` returns."""
-
-    def __init__(self, run_dir: Path, kind: Kind = Kind.CASES) -> None:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self._path = run_dir / f"{_JOURNALS[kind]}-{socket.gethostname()}-{os.getpid()}.jsonl"
-        self._file = self._path.open("ab+")
-        if self._file.tell():  # a line that the power cut off must not swallow the next
-            self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
-
-    def append(self, row: Mapping[str, object]) -> None:
-        """Appends `row` as a line of JSON, and syncs it to disk."""
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
 def compact(run_dir: Path) -> Path | None:
     """Turns the journals of a run into one parquet file for each kind of rows. Rows already there stay.
+
+    Journals that another process still writes to are left alone.
 
     Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
     """
@@ -99,6 +85,17 @@ def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
 def read_memory(results_dir: Path) -> tuple[pa.Table, list[str]]:
     """Each card of every case on several cards, and a line for each file that could not be read."""
     return _read(results_dir, Kind.MEMORY)
+
+
+def read_file(path: Path, kind: Kind) -> pa.Table:
+    """The rows of one parquet file. Raises `UnreadableFile`."""
+    return _once(_read_parquet(path, kind), kind)
+
+
+def rows_in(rows: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+    """Lines of a journal as the rows that they are read as; those that fit no schema are left out."""
+    found: list[dict[str, Any]] = _fitting(rows, kind)[0].to_pylist()
+    return found
 
 
 def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
@@ -127,24 +124,38 @@ def write_csv(frames: Iterable[pd.DataFrame], path: Path) -> None:
 
 
 def _compact(run_dir: Path, kind: Kind) -> Path:
-    """Where the rows of one kind are now; there is no such file where there are none."""
-    journals = {path: _split_rows(path, kind) for path in sorted(run_dir.glob(_journals_of(kind)))}
-    rows = [row for own, _ in journals.values() for row in own]
+    """Where the rows of one kind are now; there is no such file where there are none.
+
+    Each step may be the last: rows that are in the journals and in the parquet file are equal, and count once.
+    """
     path = run_dir / f"{kind}.parquet"
-    if rows:
-        if path.exists():
-            rows = _read_parquet(path, kind).to_pylist() + rows
-        table = _table(rows, kind)
-        with replaced(path, sync=True) as partial:
-            pq.write_table(table, partial, compression="zstd")
-    for journal, (_, foreign) in journals.items():
-        _keep_only(journal, foreign)
+    with ended(sorted(run_dir.glob(pattern(kind)))) as journals:
+        tables: list[pa.Table] = []
+        foreign: dict[Path, list[dict[str, Any]]] = {journal: [] for journal in journals}
+        for journal in journals:
+            for table, torn in _tables(journal, kind):
+                tables.append(table)
+                foreign[journal] += torn
+        if any(table.num_rows for table in tables):
+            stored = [_read_parquet(path, kind)] if path.exists() else []
+            rows = _once(pa.concat_tables([*stored, *tables]), kind).cast(SCHEMAS[kind])
+            with replaced(path, sync=True) as partial:
+                pq.write_table(rows, partial, compression="zstd")
+        for journal in journals:
+            keep_only(journal, foreign[journal])
     return path
 
 
 def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
     columns = [name for name in SCHEMAS[kind].names if name not in without]
     tables, problems = [SCHEMAS[kind].empty_table().select(columns)], []
+    # Journals first: a run that ends meanwhile has its parquet file before they are gone.
+    for journal in sorted(results_dir.rglob(pattern(kind))) if results_dir.is_dir() else []:
+        count = 0
+        for table, torn in _tables(journal, kind):
+            tables.append(table.select(columns))
+            count += len(torn)
+        problems += [f"{journal}: {count} rows that are not of this program"] if count else []
     files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
     for path in files:
         try:
@@ -153,17 +164,36 @@ def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple
             continue
         except UnreadableFile as error:
             problems.append(str(error))
-    if results_dir.is_dir():
-        journals = sorted(results_dir.rglob(_journals_of(kind)))
-        for journal in journals:
-            rows, torn = _split_rows(journal, kind)
-            tables.append(_table(rows, kind).select(columns))
-            problems += [f"{journal}: {len(torn)} rows that are not of this program"] if torn else []
-    return pa.concat_tables(tables), problems
+    return _once(pa.concat_tables(tables), kind), problems
 
 
-def _journals_of(kind: Kind) -> str:
-    return f"{_JOURNALS[kind]}-*.jsonl"
+def _once(table: pa.Table, kind: Kind) -> pa.Table:
+    """A table without the rows that are there before."""
+    numbered = table.select(_SAME[kind]).append_column("row", pa.array(np.arange(table.num_rows)))
+    first = numbered.group_by(list(_SAME[kind])).aggregate([("row", "min")]).column("row_min")
+    if len(first) == table.num_rows:
+        return table
+    is_first = np.zeros(table.num_rows, dtype=bool)
+    is_first[first.to_numpy()] = True
+    return table.filter(pa.array(is_first))
+
+
+def _tables(journal: Path, kind: Kind) -> Iterator[tuple[pa.Table, list[dict[str, Any]]]]:
+    """The rows of a journal that fit the schema, and the others: of a newer version, or damaged. Piece by piece."""
+    rows = rows_of_journal(journal)
+    while piece := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        yield _fitting(piece, kind)
+
+
+def _fitting(rows: list[dict[str, Any]], kind: Kind) -> tuple[pa.Table, list[dict[str, Any]]]:
+    own = [row for row in rows if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
+    try:
+        table = _table(own, kind)
+    except _NO_ROW:
+        own = [row for row in own if _is_row(row, kind)]
+        table = _table(own, kind)
+    kept = {id(row) for row in own}
+    return table, [row for row in rows if id(row) not in kept]
 
 
 def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
@@ -184,47 +214,12 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     return _as_called_now(table)
 
 
-def _split_rows(path: Path, kind: Kind) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of a journal that fit the schema, and the others: of a newer version, or damaged."""
-    rows = list(_journal_rows(path))
-    own = [row for row in rows if row["schema_version"] in range(1, SCHEMA_VERSION + 1)]
-    try:
-        _table(own, kind)
-    except _NO_ROW:
-        own = [row for row in own if _is_row(row, kind)]
-    kept = {id(row) for row in own}
-    return own, [row for row in rows if id(row) not in kept]
-
-
 def _is_row(row: dict[str, Any], kind: Kind) -> bool:
     try:
         _table([row], kind)
     except _NO_ROW:
         return False
     return True
-
-
-def _keep_only(path: Path, foreign: list[dict[str, Any]]) -> None:
-    """Removes a journal, but keeps the rows that could not be read."""
-    if not foreign:
-        path.unlink()
-        return
-    with replaced(path) as partial:
-        partial.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in foreign))
-
-
-def _journal_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:  # removed by its own process, which has written the parquet file
-        return
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the end of a file, or a line that was being written when the power went
-        if isinstance(row, dict) and "schema_version" in row:
-            yield row
 
 
 def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:

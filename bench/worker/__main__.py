@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 from bench.core.case import Case
+from bench.core.lifeline import die_with_parent
 from bench.worker import child, forkserver
 from bench.worker.engines.registry import worker_engines
 
 if __name__ == "__main__":
+    die_with_parent()
     command, *rest = sys.argv[1:]
     if command == "packages":
         print(json.dumps({name: error for each in worker_engines() for name, error in each.broken_packages().items()}))

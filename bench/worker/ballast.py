@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import torch
 
 from bench.core.errors import first_line
+from bench.core.lifeline import die_with_parent
 
 # What the process before us held comes back a moment after its end.
 _SETTLE_S = 0.05
@@ -48,8 +49,10 @@ def reserve_all_but(left_bytes: int, uuid: str | None = None) -> Ballast:
     """
     answers, answer = os.pipe()
     lifeline_end, lifeline = os.pipe()
+    worker = os.getpid()
     pid = os.fork()
     if not pid:
+        die_with_parent(worker)
         _hold(left_bytes, uuid, lifeline_end, answer)
     os.close(answer)
     os.close(lifeline_end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from bench.allocator.oom_text import card_of
 from bench.core import wire
+from bench.core.lifeline import adopt_orphans
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
 from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
 from bench.worker import cards
@@ -35,6 +37,8 @@ def run_request(request: Request, records_fd: int) -> int:
     def emit(message: Message) -> None:
         os.write(records_fd, (wire.encode(message) + "\n").encode())
 
+    if isinstance(request, RunCase | Record):
+        tempfile.tempdir = str(request.layouts)  # which is cleaned up even if this process is killed
     match request:
         case RunCase():
             return _run_case(request, emit)
@@ -132,6 +136,7 @@ def _failed(error: Exception, machine: Machine | None, emit: Emit) -> int:
 
 def main(records_fd: int, request_text: str) -> None:
     """Serves one request and ends the process at once: nothing that tears down can change the verdict."""
+    adopt_orphans()
     code = run_request(read_request(request_text), records_fd)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -7,22 +7,30 @@ with the status of waitpid. The server ends when the socket closes.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
+import time
 import traceback
 
+from bench.core.lifeline import adopt_orphans, die_with_parent
+from bench.core.process_tree import own_children
 from bench.worker import cards, child
 
 _MAX_PACKET_BYTES = 1 << 17
+_ROUNDS = 10
 
 
 def serve(connection: socket.socket, kind: str, engine: str) -> None:
     """Serves requests for devices of `kind`, mostly of one engine, until the parent closes the connection."""
+    adopt_orphans()
     cards.preload(kind, engine)
+    running: set[int] = set()
     gc.freeze()  # what is loaded now is shared with every fork, and never looked at again
     connection.send(json.dumps({"ready": os.getpid()}).encode())
     with selectors.DefaultSelector() as selector:
@@ -34,22 +42,40 @@ def serve(connection: socket.socket, kind: str, engine: str) -> None:
                     if not data:
                         return
                     pid = _fork(connection, data.decode(), fds)
+                    running.add(pid)
                     for fd in fds:
                         os.close(fd)
                     connection.send(json.dumps({"pid": pid}).encode())
                     selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
                 else:
                     pid, status = os.waitpid(key.data, 0)
+                    running.discard(pid)
+                    _end_strays(running)
                     selector.unregister(key.fileobj)
                     os.close(key.fd)
                     connection.send(json.dumps({"pid": pid, "status": status}).encode())
 
 
+def _end_strays(running: set[int]) -> None:
+    """Kills what a child that has ended left behind in a session of its own; what `running` ones start is theirs."""
+    for _ in range(_ROUNDS):  # what a stray has started becomes one when that is dead
+        strays = own_children() - running
+        if not strays:
+            return
+        for pid in strays:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.001)
+
+
 def _fork(connection: socket.socket, request_text: str, fds: list[int]) -> int:
+    server = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
+        die_with_parent(server)
         os.setsid()
         connection.close()
         records_fd, log_fd = fds

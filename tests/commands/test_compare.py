@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.core.columns import SCHEMA_VERSION
+from bench.store.journal import Journal
 from bench.store.schema import SCHEMAS, Kind
-from bench.store.store import Journal
 from tests.comparison.rows_to_compare import MIB, boundary, case, grown, real_case
 from tests.conftest import Program
 

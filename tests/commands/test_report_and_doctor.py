@@ -15,8 +15,9 @@ from bench import nvml
 from bench.commands import doctor
 from bench.core.columns import SCHEMA_VERSION
 from bench.nvml import Gpu, Link
+from bench.store.journal import Journal
 from bench.store.schema import Kind
-from bench.store.store import Journal, compact
+from bench.store.store import compact
 from tests.conftest import Program
 
 TINY = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "max_seq_len=256,512", "cache=FP16,Q4")

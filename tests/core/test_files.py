@@ -38,13 +38,17 @@ def test_a_block_that_wrote_nothing_replaces_nothing(tmp_path: Path) -> None:
     assert path.read_text() == "old"
 
 
-def test_the_bytes_are_synced_before_they_get_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_are_synced_before_they_get_their_name_and_that_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "rows.json"
-    synced: list[tuple[int, bool]] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append((os.fstat(fd).st_size, path.exists())))
+    synced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append((Path(os.readlink(f"/proc/self/fd/{fd}")).name, path.exists()))
+    )
     with replaced(path, sync=True) as partial:
         partial.write_text("all of it")
-    assert synced == [(9, False)]
+    assert synced == [(partial.name, False), (tmp_path.name, True)]
 
 
 def test_what_a_killed_process_left_is_written_over_where_there_is_but_one(tmp_path: Path) -> None:

@@ -175,12 +175,45 @@ def test_a_damaged_cache_is_made_again(
         position = len(data) // 2
         data[position : position + 40] = random.Random(0).randbytes(40)
     path.write_bytes({"empty": b"", "garbage": b"\x00garbage", "cut": data[: len(data) // 2]}.get(damage, data))
-    again = made_by(workers)
+    assert predicted(made_by(workers), CASE) == expected
+    path.write_bytes(data[: len(data) // 2])
     with pytest.raises(NoPrediction, match=r"its recording is damaged .*; it will be made again"):
-        again.replayer(CASE)
+        made_by(NoWorkers()).replayer(CASE)
     assert not path.exists()
-    again.prepare([CASE])
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_cache_that_cannot_be_written_to_is_read_and_made_up_for(
+    workers: Launcher,
+    made_by: Callable[[Launcher], TraceLibrary],
+    of_cache: TraceLibrary,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_damaged: bool,
+) -> None:
+    made = made_by(workers)
+    made.prepare([CASE])
+    expected = predicted(made, CASE)
+    kept = {path: path.read_bytes() for path in files(cache)}
+    if is_damaged:
+        kept = dict.fromkeys(kept, b"garbage")
+        for path in kept:
+            path.write_bytes(b"garbage")
+
+    def refuse(*_: object, **__: object) -> None:  # root may write anywhere
+        raise PermissionError
+
+    monkeypatch.setattr("bench.forecast.library.os.access", lambda *_: False)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    if not is_damaged:
+        assert predicted(of_cache, CASE) == expected
+    other = replace(CASE, lazy=True)
+    again = made_by(workers)
+    again.prepare([CASE, other])
     assert predicted(again, CASE) == expected
+    assert predicted(again, other)
+    assert {path: path.read_bytes() for path in files(cache)} == kept
 
 
 def test_bytes_that_change_never_go_unseen_or_unhandled(
@@ -199,7 +232,7 @@ def test_bytes_that_change_never_go_unseen_or_unhandled(
         changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
         try:
-            assert predicted(made_by(workers), CASE) == expected
+            assert predicted(made_by(NoWorkers()), CASE) == expected
         except NoPrediction:
             seen += 1
         for each, content in kept.items():
@@ -248,6 +281,8 @@ class Dying:
 
     def close(self) -> None: ...
 
+    def kill(self) -> None: ...
+
 
 def test_a_child_that_dies_leaves_no_half_written_file(
     workers: Launcher, made_by: Callable[[Launcher], TraceLibrary], cache: Path
@@ -279,6 +314,8 @@ class NoWorkers:
         raise LauncherFailed("the worker could not start")
 
     def close(self) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 def test_without_workers_there_are_no_programs_and_no_crash(made_by: Callable[[Launcher], TraceLibrary]) -> None:

@@ -78,6 +78,8 @@ class ScriptLauncher:
 
     def close(self) -> None: ...
 
+    def kill(self) -> None: ...
+
 
 @dataclass
 class Isolated:

@@ -12,8 +12,9 @@ from bench.core.requests import RunCase, read_request
 from bench.launch.fresh_interpreter import StartedProcess
 
 _CHILD = """\
-import json, os, sys
+import json, os, sys, time
 fd, request, limit, ends = int(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+takes_s = float(sys.argv[5])
 if request["kind"] != "RunCase":
     sys.exit()  # no recordings
 def say(kind, **data):
@@ -23,6 +24,7 @@ memory = {f"peak_{name}_bytes": 1000 + length for name in ("allocated", "request
 memory.update({f"{name}_bytes": 0 for name in ("allocated", "reserved", "device")})
 say("Entered", phase="load")
 say("Started", attention="flash", notes=[], facts={"context_bytes": 0})
+time.sleep(takes_s)
 end = ends.get(str(length), "fits" if length <= limit else "oom")
 if end == "oom":
     say("Failure", type="OutOfMemoryError", message="CUDA out of memory", memory=memory)
@@ -39,12 +41,13 @@ say("Result", parts={}, notes=[], facts={})
 class FakeCard:
     """Cases of up to `limit` tokens fit; `ends` are lengths that end otherwise (`fits`, `oom`, `crash`).
 
-    `lengths` are those that were run.
+    `lengths` are those that were run; each stays in its first phase for `takes_s`.
     """
 
     limit: int = 1 << 30
     ends: Mapping[int, str] = field(default_factory=dict)
     lengths: list[int] = field(default_factory=list)
+    takes_s: float = 0.0
 
     def start(self, request: str, records_fd: int, log_fd: int) -> StartedProcess:
         asked = read_request(request)
@@ -60,6 +63,7 @@ class FakeCard:
                 request,
                 str(self.limit),
                 json.dumps(dict(self.ends)),
+                str(self.takes_s),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log_fd,
@@ -70,3 +74,5 @@ class FakeCard:
         return StartedProcess(process)
 
     def close(self) -> None: ...
+
+    def kill(self) -> None: ...

@@ -42,6 +42,8 @@ class Broken:
 
     def close(self) -> None: ...
 
+    def kill(self) -> None: ...
+
 
 class Listener(Progress):
     """Writes down what it is told."""

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.core.columns import SCHEMA_VERSION
+from bench.store.journal import Journal
 from bench.store.schema import BOUNDARIES, CASES, SCHEMAS, Kind
-from bench.store.store import Journal, UnreadableFile, compact, read_boundaries, read_cases, read_memory
+from bench.store.store import UnreadableFile, compact, read_boundaries, read_cases, read_memory
 from tests.store.any_values import as_read, values_of
 
 MOMENT = "2026-02-03T04:05:06.789012+00:00"

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.outcome import Outcome, Phase
+from bench.store.journal import Journal
 from bench.store.schema import CASES, value_before
-from bench.store.store import Journal, compact, read_cases
+from bench.store.store import compact, read_cases
 from tests.store.any_values import as_read, values_of
 
 STARTED = "2026-02-03T04:05:06.789012+00:00"
@@ -146,10 +147,15 @@ def test_rows_are_seen_before_they_are_compacted(tmp_path: Path) -> None:
 
 
 def test_a_row_is_synced_before_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    synced: list[tuple[str, int]] = []
+
+    def sync(fd: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{fd}")).name
+        synced.append((name, os.fstat(fd).st_size if name != tmp_path.name else 0))
+
+    monkeypatch.setattr(os, "fsync", sync)
     journal = _write(tmp_path, _row("a"))
-    assert synced == [journal.stat().st_size]
+    assert synced == [(tmp_path.name, 0), (journal.name, journal.stat().st_size)]
 
 
 def test_a_torn_last_line_is_skipped_and_the_rows_before_it_survive(tmp_path: Path) -> None:
@@ -321,7 +327,7 @@ def test_compacting_does_not_destroy_rows_of_a_newer_program(tmp_path: Path) -> 
 _WRITER = """\
 import json, sys
 from pathlib import Path
-from bench.store.store import Journal
+from bench.store.journal import Journal
 journal, row = Journal(Path(sys.argv[1])), json.loads(sys.argv[2])
 for index in range(1_000_000):
     journal.append({**row, "case_id": f"{index:06d}"})

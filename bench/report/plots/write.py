@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.core.lifeline import serve_parent
 from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
@@ -73,17 +73,13 @@ def drawing(
         yield lambda: plan.told(made)
         return
     # Spawned, as a process with pyarrow's threads cannot be forked; and one, as tables keep another core busy.
-    with ProcessPoolExecutor(1, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), serve_parent) as pool:
         try:
             waited = [_asked(pool, picture) for picture in chain(first, planned)]
             yield lambda: plan.told(map(_result, waited))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _asked(pool: ProcessPoolExecutor, picture: Callable[[], Pictures]) -> Future[Pictures]:

@@ -108,7 +108,7 @@ class CudaCard:
         if after is None:
             return None
         reserved_bytes = torch.cuda.memory_reserved(self.index)
-        own = next((p.used_bytes for p in after.processes if p.pid == os.getpid()), None)
+        own = next((p.used_bytes for p in after.processes or () if p.pid == os.getpid()), None)
         if own is not None:
             return own - reserved_bytes
         if self._before is None or self._before.used_bytes is None or after.used_bytes is None:

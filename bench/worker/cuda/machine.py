@@ -104,7 +104,7 @@ class CudaMachine:
 
     def _others(self, index: int, reading: nvml.Reading | None) -> list[str]:
         # Those that were there first: in a container the driver's process numbers are not ours to compare with.
-        pids = [str(process.pid) for process in reading.processes] if reading else []
+        pids = [str(process.pid) for process in (reading.processes or ())] if reading else []
         where = "the GPU" if len(self.cards) == 1 else f"card {index}"
         return [f"other processes on {where}: {', '.join(pids)}"] if pids else []
 
