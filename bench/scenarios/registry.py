@@ -18,7 +18,8 @@ def scenario_of(name: str) -> Scenario:
 
 def work_of(case: Case) -> Work:
     """What a case asks of its scenario."""
-    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, case.num_draft_tokens or 0)
+    drafts = case.num_draft_tokens or 0, case.draft_model is not None
+    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, *drafts)
 
 
 def steps_of(case: Case, pace: Pace | None = None) -> list[Step]:

@@ -36,6 +36,7 @@ SPEC = EngineSpec(
     # generator/dynamic.py: it asserts at most 8, and has room for the logits of 8 with the token itself (max_q_size).
     default_draft_tokens=4,
     most_draft_tokens=7,
+    draft_models=True,
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

@@ -29,6 +29,7 @@ SPEC = EngineSpec(
     scenarios=("forward",),
     default_draft_tokens=4,  # generator/generator.py, num_draft_tokens
     most_draft_tokens=4,
+    draft_models=False,
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(
