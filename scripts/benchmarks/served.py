@@ -23,14 +23,12 @@ from statistics import mean
 from bench.allocator.limits import case_limits
 from bench.config.cases import plan_sweep
 from bench.core.case import PAGE, Case
-from bench.engines.registry import engine_of, rules_of
 from bench.forecast.predict import predict_boundary
 from bench.forecast.search import Observation, found, next_probe
-from bench.trace.parametric import with_draft
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
-from bench.worker import cards, recorder
-from tests.worker.predicted_and_simulated import predict, simulate, tensor_bytes_of
+from bench.worker import cards
+from tests.worker.predicted_and_simulated import predict, simulate, tensor_bytes_of, trace_of
 
 MIB = 1 << 20
 ENGINE = "exllamav2"
@@ -82,14 +80,7 @@ def random_case(chosen: random.Random, draft_models: float) -> Case:
 
 def replayer_of(case: Case) -> Replayer:
     """The search of a case, recorded for it alone."""
-    rules = rules_of(ENGINE).prediction
-    sizes = tensor_bytes_of(case, LAYOUTS)
-    if case.of_draft is not None:
-        sizes = with_draft(sizes, tensor_bytes_of(case.of_draft, LAYOUTS))
-        return Replayer(recorder.make_trace(case, LAYOUTS), sizes)
-    recorded = replace(case, cache=engine_of(ENGINE).caches[case.cache].recorded_as)
-    trace = recorder.make_trace(recorded, LAYOUTS)
-    return Replayer(rules.with_cache(trace.deepened(), case.cache), sizes)
+    return Replayer(trace_of(case, LAYOUTS), tensor_bytes_of(case, LAYOUTS))
 
 
 def on_a_card_that_is_about_full(chosen: random.Random, case: Case, replayer: Replayer) -> Case:

@@ -50,8 +50,9 @@ class ExLlamaV2Session:
 
     def open(self, directory: Path, draft: Path | None = None) -> Reading:
         """Reads ExLlamaV2Config and sets the lengths and the attention switches of the case."""
+        drafts = None
         if draft is not None:
-            self._drafting.open(draft)
+            drafts = self._drafting.open(draft)
             mark_draft(self._drafting._config)
         from exllamav2.config import ExLlamaV2Config
 
@@ -68,6 +69,11 @@ class ExLlamaV2Session:
         if case.scenario != DEFAULT_SCENARIO:
             require_generator(case, config, attention)
         reading = read_back(config, attention)
+        if drafts is not None and drafts.attention != attention:
+            raise Unsupported(
+                f"draft.model={case.draft_name} is run with {drafts.attention} and {case.model.name} with {attention}: "
+                "the generator has one table of pages for both; give an attention that both can, or another model"
+            )
         if self._is_split(SplitBy.TENSOR_PARALLEL):
             require_tensor_parallel(case, config, reading)
         return reading
