@@ -46,7 +46,7 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
             "a max_batch_size of at least 4",
         ),
         (["draft=ngram"], "draft=ngram: it is a generator's"),
-        (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram or a draft.model"),
+        (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram or draft=model"),
         (["scenario=generator", "draft=ngram", "num_draft_tokens=8"], "proposes at most 7 tokens at a time"),
         (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are none, ngram, model"),
         (
@@ -76,7 +76,6 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
         (["scenario=generator", "draft.modl=x"], "unknown key 'draft.modl'. Did you mean draft.model"),
         (["scenario=generator", "draft_model=x"], "a draft model is draft.model=NAME"),
         (["scenario=generator", *DRAFT, "device=2xrtx_3090"], "draft models are run on one card here"),
-        (["scenario=generator", *DRAFT, "hydra/launcher=joblib"], "a launcher is not handed a draft model"),
         (["scenario=serve"], "scenario=serve: allowed are forward, generator"),
         (["scenario=generator", "cache_size=zero"], "'zero' is not a number of tokens"),
     ],
@@ -108,7 +107,8 @@ def test_what_is_copied_makes_the_generator_of_the_row(in_process: Program, tmp_
 
 
 def test_a_draft_model_is_told_predicted_and_copied(in_process: Program, tmp_path: Path) -> None:
-    asked = [*CELL, "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16", "num_draft_tokens=2"]
+    asked = [*CELL[:3], "vram_limit=1900MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
+    asked += ["num_draft_tokens=2", "max_input_len=512"]
     done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr
     boundaries = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").set_index("draft_cache")
@@ -126,6 +126,11 @@ def test_a_draft_model_is_told_predicted_and_copied(in_process: Program, tmp_pat
     assert "draft_model=draft_model, draft_cache=draft_cache, num_draft_tokens=2)" in told
     assert "\n  draft_model_name: DRAFT_DIR" in told
     assert "draft.model.path=DRAFT_DIR" in told
+
+
+def test_a_launcher_is_not_handed_a_draft_model(in_process: Program) -> None:
+    done = in_process("sweep", *CELL, "scenario=generator", *DRAFT, "max_seq_len=512", "hydra/launcher=basic")
+    assert (done.returncode, "a launcher is not handed a draft model" in done.stderr) == (2, True), done.stderr
 
 
 def test_what_asks_for_no_draft_model_stands_alone(in_process: Program) -> None:
