@@ -6,4 +6,5 @@ from bench.core import columns
 
 PARTS = tuple(name.removesuffix("_bytes") for name in columns.PARTS)
 # The place of each in such a list.
-WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(len(PARTS))
+WEIGHTS, CACHE, SCRATCH, ROPE, ATTENTION, LOGITS, ACTIVATIONS, RESERVE, WORKSPACE, OTHER = range(10)
+DRAFT_WEIGHTS, DRAFT_CACHE = range(10, len(PARTS))

@@ -32,6 +32,7 @@ CASE_COLUMNS = [
     *_SHARED,
     *("case_id", "started_at", "max_seq_len", "outcome", "peak_device_bytes", "peak_reserved_bytes", "context_bytes"),
     *("weights_bytes", "cache_bytes", "decode_weights_bytes", "decode_cache_bytes", "tightest_headroom_bytes"),
+    "draft_cache_bytes",
     *_SPEEDS,
 ]
 _BOUNDARY_COLUMNS = [
@@ -160,7 +161,8 @@ def _cache_bytes_per_token(rows: pd.DataFrame) -> pd.Series[float]:
     Unknown where each of several has a part of the cache, and nothing where the cache has a size of its own.
     """
     together = rows["split"].isna() | rows["split"].astype(object).map(str).str.startswith(SplitBy.AUTO)
-    per_token: pd.Series[float] = rows["cache_bytes"].astype(float) / rows["max_seq_len"]
+    cache = rows["cache_bytes"].astype(float) + rows["draft_cache_bytes"].astype(float).fillna(0)
+    per_token: pd.Series[float] = cache / rows["max_seq_len"]
     return per_token.where(together & rows["cache_size"].isna())
 
 

@@ -99,10 +99,13 @@ def _case(
     models: dict[str | None, ModelSpec],
     cards: dict[tuple[Any, ...], MeasuredCard],
 ) -> Case | None:
-    """The case of a row on its simulated card; None where its model or its length is not there."""
+    """The case of a row on its simulated card; None where its model or its length is not there.
+
+    So with a draft model, which is not looked for.
+    """
     model = models.get(row["model_fingerprint"])
     card = cards.get(card_key(row))
-    if model is None or card is None or max_seq_len is None:
+    if model is None or card is None or max_seq_len is None or row["draft_fingerprint"] is not None:
         return None
     asked = {"head_bits": None, **settings_of(row)}
     if row["attention"]:

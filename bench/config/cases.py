@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.config import compose as config
 from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, what_is_free, why_simulated
+from bench.config.draft_models import draft_limit, draft_model_of, require_length
 from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
@@ -18,7 +19,8 @@ from bench.config.served import draft_tokens_of, fewer_jobs, longest_served, req
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
-from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, UNQUANTISED_BPW, Case, ModelSpec, Search
+from bench.config.weights import bits_of, head_bits_of
+from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
@@ -151,12 +153,7 @@ def _work_on(
             f"model={model.name}: a real GPU needs {engine.weights.quantised} weights; give them with model=local "
             f"model.path=DIR or model=hub model.repo=ORG/NAME, or simulate a card with device={DEFAULT_SIMULATED}"
         )
-    bpw = settings.bpw if model.bpw is None else model.bpw  # a checkpoint's own bits
-    if model.bpw is None and not engine.least_bpw <= bpw <= engine.most_bpw and bpw != UNQUANTISED_BPW:
-        raise BadInput(
-            f"bpw={bpw:g}: {engine.weights.quantised} weights have {engine.least_bpw} to {engine.most_bpw} bits; "
-            "16 is unquantised"
-        )
+    bpw = bits_of(model, settings.bpw, engine)
     cache = _require_known(settings, engine)
     require_scenario(settings, engine)
     if len(devices) > 1 and not engine.several_cards:
@@ -164,6 +161,7 @@ def _work_on(
         raise BadInput(
             f"device={Machine(devices).name}: {engine.title} is not run on several cards here; give one of them{other}"
         )
+    draft_model = draft_model_of(settings, model, engine, devices)
     limits_bytes = limits_of_cards(settings.vram_limit, devices)
     split, lazy = split_of(settings, len(devices))
     require_room_beside_reserves(settings.reserve_vram, devices)
@@ -174,6 +172,7 @@ def _work_on(
     end = None
     if AUTO in lengths:
         end = longest_served(settings, _search_end(settings.auto_up_to, known, model.name, engine))
+        end = min(end, draft_limit(draft_model, engine) or end) // engine.context_step * engine.context_step
     if end is None and settings.auto_up_to is not None:
         raise BadInput(
             f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
@@ -190,10 +189,10 @@ def _work_on(
             "allocator": engine.allocator if settings.allocator.name == AUTO else settings.allocator.name,
             "split": split,
             "num_draft_tokens": draft_tokens_of(settings, engine),
+            "draft_model": draft_model,
             "lazy": lazy,
             "bpw": bpw,
-            # A checkpoint has its own head, and an unquantised model has no head bits.
-            "head_bits": None if model.has_weights or bpw == UNQUANTISED_BPW else settings.head_bits,
+            "head_bits": head_bits_of(model, bpw, settings.head_bits),
             "max_seq_len": end or MIN_SEQ_LEN,
             "vram_limit_bytes": limits_bytes[0] if alike else None,
             "vram_limits_bytes": None if alike else limits_bytes,
@@ -213,6 +212,7 @@ def _work_on(
     works = [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
     for work in sorted(works, key=lambda work: -work.longest.max_seq_len):
         require_pages(work.longest)
+        require_length(draft_model, work.longest.max_seq_len, engine)
         if reason := rules_of(engine.name).refusal(work.longest):
             raise BadInput(reason)
     return works

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from bench.config import explain
+from bench.config import drafts, explain
 from bench.config.catalogue import GROUPS, Catalogue, config_dir, folder_of, user_dir
 from bench.config.chosen import Finisher
 from bench.config.overrides import parse
@@ -37,6 +37,7 @@ _ADAPTER = TypeAdapter(Settings)
 _SCHEMAS: dict[str, type] = {"model": ModelSettings, "device": DeviceSettings}
 _SEARCHPATH = "hydra.searchpath"
 _LAUNCHER = "hydra/launcher"
+_DRAFT = "draft_model"  # which is composed apart (`drafts.py`)
 _NO_LAUNCHER = "basic"  # Hydra's default
 
 
@@ -62,6 +63,19 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Combinations of the same model or device share its data; they are not to be changed.
     Raises `BadInput` for what Hydra refuses.
     """
+    mine, of_draft = drafts.taken_out(overrides)
+    found, by_experiment = _combinations(mine)
+    given = {text.partition("=")[0] for text in of_draft}
+    _, of_experiment = drafts.taken_out(by_experiment)
+    of_draft += [text for text in of_experiment if text.partition("=")[0] not in given]
+    searched = [text for text in mine if text.lstrip("+").startswith(f"{_SEARCHPATH}=")]
+    drafted = drafts.drafts_of(of_draft, lambda asked: _combinations([*asked, *searched])[0])
+    is_asked = any(text.startswith("draft=") for text in (*mine, *by_experiment))
+    return drafts.with_drafts(found, drafted, is_asked)
+
+
+def _combinations(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The combinations without draft models, and what an experiment makes an axis, as it would be typed."""
     asked = _read(overrides)
     mine = asked.mine
     found: list[dict[str, Any]] = []
@@ -69,7 +83,8 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     with _Composer():
         first, defaults = compose_once(tuple(one.text for one in mine if not one.is_axis))
         named = {override.key for override in mine}
-        mine += parse([f"{key}={values}" for key, values in defaults.items() if key not in named], asked.catalogue)
+        texts = [f"{key}={values}" for key, values in defaults.items() if key not in named]
+        mine += parse([text for text in texts if not text.startswith(drafts.PREFIX)], asked.catalogue)
         axes = {override.key: override for override in mine if override.is_axis}
         group_axes = {key: override for key, override in axes.items() if key in GROUPS}
         value_axes = {key: override for key, override in axes.items() if key not in GROUPS}
@@ -86,7 +101,7 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
                 for key, value in zip(value_axes, values, strict=True):
                     _assign(settings, key, value)
                 found.append(finish(settings, choices))
-    return found
+    return found, texts
 
 
 def composed(overrides: Sequence[str]) -> str:
@@ -114,7 +129,7 @@ def validate_all(combinations: Sequence[dict[str, Any]]) -> list[Settings]:
     for plain in combinations:
         if any(id(value) not in validated[key] for key, value in plain.items()):
             # pydantic takes an instance as it is, so each model and each device is validated only once.
-            nodes = {key: validated[key].get(id(plain[key]), plain[key]) for key in NODES}
+            nodes = {key: validated[key].get(id(plain[key]), plain[key]) for key in (*NODES, _DRAFT) if key in plain}
             settings = validate({**plain, **nodes})
             for key, value in plain.items():
                 validated[key].setdefault(id(value), getattr(settings, key))
@@ -124,7 +139,10 @@ def validate_all(combinations: Sequence[dict[str, Any]]) -> list[Settings]:
 
 def launcher_override(overrides: Sequence[str]) -> str | None:
     """The name of the Hydra launcher that was asked for, here or by an experiment, if one was."""
-    asked = _read(overrides)
+    mine, of_draft = drafts.taken_out(overrides)
+    asked = _read(mine)
+    if asked.launcher is not None and of_draft:
+        raise BadInput(f"{_LAUNCHER}={asked.launcher}: a launcher is not handed a draft model; leave it out")
     if asked.launcher is not None or not any(override.key == "experiment" for override in asked.mine):
         return asked.launcher
     with _Composer():
@@ -153,6 +171,8 @@ def _names_of_keys(schema: type) -> type:
     """A dataclass with the keys of `schema`, each of any type."""
     members: list[tuple[str, Any, Any]] = []
     for member in fields(schema):
+        if member.name == _DRAFT:
+            continue
         if member.name in _SCHEMAS and schema is Settings:
             node = _names_of_keys(_SCHEMAS[member.name])
             members.append((member.name, node, dataclass_field(default_factory=node)))

@@ -11,11 +11,12 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from bench.config.settings import Allowed, DeviceSettings, ModelSettings, Settings
+from bench.config.settings import Allowed, DeviceSettings, DraftSettings, ModelSettings, Settings
 from bench.core.errors import nearest
 
 _KEYS = (
-    *(f.name for f in fields(Settings)),
+    *(f.name for f in fields(Settings) if f.name != "draft_model"),
+    *(f"draft.{f.name}" for f in fields(DraftSettings)),
     *(f"model.{f.name}" for f in fields(ModelSettings)),
     *(f"device.{f.name}" for f in fields(DeviceSettings) if f.name != "cards"),  # which have no file
 )
@@ -35,6 +36,7 @@ TABBY = (
     "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
     f"model.path=DIR, {_TABBY_KEYS}"
 )
+_DRAFT = "a draft model is draft.model=NAME or draft.model.path=DIR, with scenario=generator"
 _NO_MEMORY = "it changes positions, and no memory: give max_seq_len, or auto_up_to"
 # Keys of other programs, and of what one looks for here.
 _OTHER_PLACES = {
@@ -52,9 +54,9 @@ _ANSWERS = {
     **dict.fromkeys(_HOW_SPLIT, _SPLIT),
     **dict.fromkeys(("rope_alpha", "rope_scale", "rope_theta"), _NO_MEMORY),
     **dict.fromkeys(("tabby", "tabbyapi"), TABBY),
-    **dict.fromkeys(
-        ("draft_model", "draft_model_name"), "a draft model is not there yet; plan it as a model of its own"
-    ),
+    **dict.fromkeys(("draft_model", "draft_model_name", "draft_model_dir"), _DRAFT),
+    "draft_cache_mode": "the type of a draft model's cache is draft.cache",
+    "draft_num_tokens": "how many tokens are proposed is num_draft_tokens",
 }
 
 
@@ -126,6 +128,8 @@ def invalid(error: ValidationError) -> str:
     """What pydantic refuses, in the words of the schema."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    if key.startswith("draft_model."):
+        return _invalid(first, key).replace("draft_model.", "draft.", 1)
     if card := re.fullmatch(r"device\.cards\.(\d+)\.(\w+)", key):  # which is in a file of its own
         return f"device: card {int(card[1]) + 1} of the machine, {_invalid(first, f'device.{card[2]}')}"
     return _invalid(first, key)

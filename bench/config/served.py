@@ -42,7 +42,9 @@ def draft_tokens_of(settings: Settings, engine: EngineSpec) -> int | None:
     asked = settings.num_draft_tokens
     if settings.draft is None:
         if asked is not None:
-            raise BadInput(f"num_draft_tokens={asked}: nothing proposes tokens; give draft=ngram, or leave it out")
+            raise BadInput(
+                f"num_draft_tokens={asked}: nothing proposes tokens; give draft=ngram or draft=model, or leave it out"
+            )
         return None
     if asked is not None and asked > engine.most_draft_tokens:
         raise BadInput(

@@ -67,9 +67,11 @@ class Load(Enum):
 
 
 class Draft(Enum):
-    """What proposes tokens to a generator: n-grams of what a job has so far."""
+    """What proposes tokens to a generator: nothing, n-grams of what a job has so far, or a smaller model."""
 
+    none = "none"
     ngram = "ngram"
+    model = "model"
 
 
 class LimitBy(Enum):
@@ -170,6 +172,12 @@ def _tokens(value: Any) -> Any:
     return parse_tokens(value) if isinstance(value, str) else _no_flag(value)
 
 
+def _draft(value: Any) -> Any:
+    """Nothing is None, also by its name."""
+    found = _member_of(Draft)(value)
+    return None if found == Draft.none.value else found
+
+
 def _lengths(value: Any) -> Any:
     """The lengths that have a unit as numbers; what is no length is left for cases.py to refuse."""
     if isinstance(value, list):
@@ -264,6 +272,26 @@ class DeviceSettings:
     cards: list[DeviceSettings] | None = None
 
 
+Bits = Annotated[
+    float,
+    BeforeValidator(_bits),
+    Field(ge=min(engine.least_bpw for engine in engines()), le=UNQUANTISED_BPW),
+    Allowed(f"{bits_in_words()}, or 16 for unquantised weights"),
+]
+CacheName = Annotated[Any, BeforeValidator(_cache), Allowed(caches_in_words())]
+
+
+@dataclass
+class DraftSettings:
+    """The keys `draft.model`, `draft.bpw` and `draft.cache`: Hydra knows none of them (`drafts.py`)."""
+
+    __pydantic_config__ = _STRICT
+
+    model: ModelSettings
+    bpw: Bits = 4.0
+    cache: CacheName = "FP16"
+
+
 @dataclass
 class Settings:
     """One combination of all keys; `max_seq_len` may still be a list, which is walked inside the search."""
@@ -272,12 +300,7 @@ class Settings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     device: DeviceSettings = field(default_factory=DeviceSettings)
-    bpw: Annotated[
-        float,
-        BeforeValidator(_bits),
-        Field(ge=min(engine.least_bpw for engine in engines()), le=UNQUANTISED_BPW),
-        Allowed(f"{bits_in_words()}, or 16 for unquantised weights"),
-    ] = 4.0
+    bpw: Bits = 4.0
     engine: Annotated[Engine, BeforeValidator(_member_of(Engine)), Allowed(_names_of(Engine))] = _ENGINE
     scenario: Annotated[
         Scenario, BeforeValidator(_member_of(Scenario, _SCENARIO_SYNONYMS)), Allowed(_names_of(Scenario))
@@ -285,7 +308,7 @@ class Settings:
     head_bits: Annotated[int, BeforeValidator(_no_flag)] = engine_of(DEFAULT_ENGINE).default_head_bits
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
-    cache: Annotated[Any, BeforeValidator(_cache), Allowed(caches_in_words())] = "FP16"
+    cache: CacheName = "FP16"
     load: Annotated[Load, BeforeValidator(_member_of(Load)), Allowed("single or autosplit")] | None = None
     lazy: Annotated[bool, Allowed("true or false")] | None = None
     split: Any = None
@@ -301,7 +324,8 @@ class Settings:
     max_input_len: Length = 2048
     cache_size: CacheSize | None = None
     max_batch_size: Count | None = None
-    draft: Annotated[Draft, BeforeValidator(_member_of(Draft)), Allowed(f"null, {_names_of(Draft)}")] | None = None
+    draft: Annotated[Draft | None, BeforeValidator(_draft), Allowed(_names_of(Draft))] = None
+    draft_model: DraftSettings | None = None
     num_draft_tokens: Count | None = None
     max_attention_size: Annotated[
         int,

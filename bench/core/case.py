@@ -54,6 +54,21 @@ class ModelSpec:
         return str(architectures[0]) if isinstance(architectures, list) and architectures else None
 
 
+@dataclass(frozen=True)
+class DraftModel:
+    """A model that proposes tokens to the generator of another: its weights, and the cache that it has of its own."""
+
+    model: ModelSpec
+    bpw: float
+    head_bits: int | None
+    cache: str
+
+    @property
+    def identity(self) -> list[Any]:
+        """What memory depends on."""
+        return [self.model.name, self.model.fingerprint, self.bpw, self.head_bits, self.cache]
+
+
 def version_column(engine: str) -> str:
     """Where rows keep the version of an engine of that name, and of no other."""
     return f"{engine}_version"
@@ -70,7 +85,8 @@ class Case:
 
     Of a scenario with the engine's generator `batch_size` are its jobs, which share a cache of `cache_size` tokens
     (None: `max_seq_len` for each of them); `max_batch_size` is how many it takes at once, None the engine's default.
-    `draft` says what proposes `num_draft_tokens` tokens for each that a job gets; None where nothing does.
+    `draft` says what proposes `num_draft_tokens` tokens for each that a job gets; None where nothing does. If it is a
+    model, that is the `draft_model`.
     """
 
     model: ModelSpec
@@ -97,6 +113,7 @@ class Case:
     max_batch_size: int | None = None
     draft: str | None = None
     num_draft_tokens: int | None = None
+    draft_model: DraftModel | None = None
 
     @property
     def longest(self) -> Case:
@@ -107,6 +124,34 @@ class Case:
     def cache_tokens(self) -> int:
         """How many tokens its cache has room for, of all sequences or jobs together."""
         return self.cache_size or self.max_seq_len * self.batch_size
+
+    @property
+    def of_draft(self) -> Case | None:
+        """Its draft model, loaded in its way and with a cache as long as its own, as a case of its own."""
+        if self.draft_model is None:
+            return None
+        own = vars(self.draft_model)
+        return dataclasses.replace(self, **own, draft=None, num_draft_tokens=None, draft_model=None)
+
+    @property
+    def draft_name(self) -> str | None:
+        """What its draft model is called."""
+        return None if self.draft_model is None else self.draft_model.model.name
+
+    @property
+    def draft_fingerprint(self) -> str | None:
+        """The fingerprint of its draft model."""
+        return None if self.draft_model is None else self.draft_model.model.fingerprint
+
+    @property
+    def draft_bpw(self) -> float | None:
+        """Bits per weight of its draft model."""
+        return None if self.draft_model is None else self.draft_model.bpw
+
+    @property
+    def draft_cache(self) -> str | None:
+        """The type of its draft model's cache."""
+        return None if self.draft_model is None else self.draft_model.cache
 
     @property
     def devices(self) -> tuple[DeviceSpec, ...]:
@@ -151,6 +196,8 @@ class Case:
         told = {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) != f.default}
         if self.more_devices:
             told["more_devices"] = [device.identity for device in self.more_devices]
+        if self.draft_model is not None:
+            told["draft_model"] = self.draft_model.identity
         determining = {
             **told,
             "model": [self.model.name, self.model.fingerprint],
@@ -163,7 +210,8 @@ class Case:
     @property
     def needs_download(self) -> bool:
         """Whether it reads weights that are on a hub, of which only the headers were fetched so far."""
-        return not self.device.is_simulated and self.model.repo is not None
+        models = [self.model, *([] if self.draft_model is None else [self.draft_model.model])]
+        return not self.device.is_simulated and any(model.repo is not None for model in models)
 
     @staticmethod
     def from_json(text: str) -> Case:

@@ -16,7 +16,7 @@ from typing import Annotated, TypedDict
 from bench.core.case import Case
 from bench.core.column import Column, Role, declared, names_of
 from bench.core.given_columns import GivenColumns
-from bench.core.identity_columns import DraftColumns, RunColumns, ServingColumns, SizingColumns
+from bench.core.identity_columns import DraftColumns, DraftModelColumns, RunColumns, ServingColumns, SizingColumns
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
@@ -26,8 +26,8 @@ def _size(doc: str) -> Column:
     return Column(Role.SIZE, doc, "bytes")
 
 
-def _part(doc: str) -> Column:
-    return Column(Role.PART, doc, "bytes")
+def _part(doc: str, later: bool = False) -> Column:
+    return Column(Role.PART, doc, "bytes", later=later)
 
 
 def _speed(doc: str) -> Column:
@@ -104,6 +104,11 @@ class PartColumns(TypedDict):
     reserve_bytes: Annotated[int | None, _part("what `load_autosplit` keeps free while it loads")]
     workspace_bytes: Annotated[int | None, _part("cuBLAS's workspaces; on a real card as they are at the end")]
     other_bytes: Annotated[int | None, _part("what belongs to none of these")]
+    draft_weights_bytes: Annotated[
+        int | None,
+        _part("weights of a draft model; what else it takes is among the parts above", later=True),
+    ]
+    draft_cache_bytes: Annotated[int | None, _part("its keys and values", later=True)]
 
 
 class TightestCard(TypedDict):
@@ -209,6 +214,7 @@ class CaseRow(
     SizingColumns,
     ServingColumns,
     DraftColumns,
+    DraftModelColumns,
     _CaseOutcome,
     PeakAllocated,
     _Peaks,
@@ -315,6 +321,7 @@ class BoundaryRow(
     SizingColumns,
     ServingColumns,
     DraftColumns,
+    DraftModelColumns,
     TightestCard,
     BestSplit,
     _OverAuto,
@@ -375,8 +382,10 @@ DOCUMENTS = frozenset(names_of(CaseRow, Role.DOCUMENT))
 def usual(name: str) -> str | int | None:
     """The default of a setting; None where there is none, as of bits per weight."""
     about = next(column.about for column in declared(CaseRow) if column.name == name)
-    default = Case.__dataclass_fields__[about.of].default if about.usual is None else about.usual
-    return None if default is MISSING else default
+    if about.usual is not None:
+        return about.usual
+    field = Case.__dataclass_fields__.get(about.of)  # what is said of a part of a case is no field
+    return None if field is None or field.default is MISSING else field.default
 
 
 def label(name: str) -> str:

@@ -29,7 +29,11 @@ _SOURCES = {
 
 # How a case is asked each of its settings, by their columns.
 SETTINGS_OF = {name: _SOURCES[name][0] for name in SETTING}
-_FIELDS = {column.name: column.about.of for column in declared(CaseRow) if column.name in SETTING}
+_FIELDS = {
+    column.name: column.about.of
+    for column in declared(CaseRow)
+    if column.name in SETTING and column.about.of in Case.__dataclass_fields__
+}
 
 
 def identity_of(case: Case) -> IdentityColumns:
@@ -43,7 +47,10 @@ def identity_of(case: Case) -> IdentityColumns:
 
 
 def settings_of(row: SettingColumns) -> dict[str, Any]:
-    """The settings of a row under the names that a `Case` has for them, without those that the row does not tell."""
+    """The settings of a row under the names that a `Case` has for them, without those that the row does not tell.
+
+    A draft model is none: a row has its name, and no config.json.
+    """
     told: AnyRow = row
     return {field: value for name, field in _FIELDS.items() if (value := known(told.get(name))) is not None}
 

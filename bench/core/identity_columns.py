@@ -272,7 +272,8 @@ class DraftColumns(TypedDict):
         str | None,
         Column(
             Role.SETTING,
-            "with `scenario=generator`, what proposes tokens: `ngram`, n-grams of what a job has so far; null: nothing",
+            "with `scenario=generator`, what proposes tokens: `ngram`, n-grams of what a job has so far; `model`, a "
+            "smaller model beside it; null: nothing",
             of="draft",
             later=True,
         ),
@@ -290,7 +291,39 @@ class DraftColumns(TypedDict):
     ]
 
 
-class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns, ServingColumns, DraftColumns):
+class DraftModelColumns(TypedDict):
+    """The model that proposes tokens to a generator."""
+
+    draft_model: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "with `draft=model`, the name of the model that proposes tokens",
+            of="draft_name",
+            label="draft.model",
+            later=True,
+        ),
+    ]
+    draft_fingerprint: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "the same of it as `model_fingerprint` of the model",
+            of="draft_fingerprint",
+            later=True,
+        ),
+    ]
+    draft_bpw: Annotated[
+        float | None,
+        Column(Role.SETTING, "bits per weight of the draft model", of="draft_bpw", label="draft.bpw", later=True),
+    ]
+    draft_cache: Annotated[
+        str | None,
+        Column(Role.SETTING, "the type of its cache", of="draft_cache", label="draft.cache", later=True),
+    ]
+
+
+class SettingColumns(_Weights, _Way, _AskedAttention, SizingColumns, ServingColumns, DraftColumns, DraftModelColumns):
     """How the model is run: `SETTING`."""
 
 

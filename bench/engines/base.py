@@ -102,7 +102,8 @@ class EngineSpec:
     are those of its quantised weights. `has_max_attention_size` says whether it can be told to bound queries times
     keys. `context_step` divides every length of its cache, in tokens. `scenarios` are those that it is run in.
     `default_draft_tokens` and `most_draft_tokens` are how many tokens are proposed to its generator at a time.
-    `job_spare_tokens` are those that it has room for beside what it promises a job.
+    `job_spare_tokens` are those that it has room for beside what it promises a job; `draft_models` says whether a model
+    may propose tokens.
     `several_cards` says whether it is measured on more than one, `makes_checkpoints` whether checkpoints
     with random weights can be made for it; `layout_note` is what to know of the bit widths of one that has no weights
     yet. `architectures` are those that it has code for, by their
@@ -133,6 +134,7 @@ class EngineSpec:
     default_draft_tokens: int
     most_draft_tokens: int
     job_spare_tokens: int
+    draft_models: bool
     several_cards: bool
     makes_checkpoints: bool
     layout_note: str

@@ -10,8 +10,14 @@ from bench.scenarios.registry import scenario_of
 
 def work_of(case: Case) -> Work:
     """What a case asks of its scenario."""
-    spare = engine_of(case.engine).job_spare_tokens
-    return Work(case.max_seq_len, case.batch_size, case.cache_tokens, case.num_draft_tokens or 0, spare)
+    return Work(
+        case.max_seq_len,
+        case.batch_size,
+        case.cache_tokens,
+        draft_tokens=case.num_draft_tokens or 0,
+        spare_tokens=engine_of(case.engine).job_spare_tokens,
+        is_draft_model=case.draft_model is not None,
+    )
 
 
 def steps_of(case: Case, pace: Pace | None = None) -> list[Step]:

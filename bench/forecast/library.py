@@ -27,7 +27,7 @@ from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest
 from bench.trace.best_replay import BestReplayer
 from bench.trace.divided_replay import DividedReplayer
-from bench.trace.parametric import ParametricTrace, load_tensor_bytes
+from bench.trace.parametric import ParametricTrace, load_tensor_bytes, with_draft
 from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer
 from bench.trace.replay import Replayer, load_compiled
@@ -36,6 +36,9 @@ from bench.trace.split_replay import SplitReplayer
 
 
 def _recorded_cache(case: Case) -> str:
+    """Two caches are recorded as they are: what the generator has of both depends on what they have in common."""
+    if case.draft_model is not None:
+        return case.cache
     return engine_of(case.engine).caches[case.cache].recorded_as
 
 
@@ -53,6 +56,8 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "cache": _recorded_cache,
     "allocator": lambda case: None,
     "split": _recorded_split,
+    "draft_model": lambda case: None,
+    "draft_bpw": lambda case: case.draft_bpw == UNQUANTISED_BPW,
 }
 AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 _PER_REQUEST = 8
@@ -129,7 +134,10 @@ class TraceLibrary:
             return self._replayer(case)
 
     def _missing(self, cases: Iterable[Case]) -> list[Wanted]:
+        cases = list(cases)
         wanted = {path: (recording, case) for case in cases for recording, path in self._paths(case).items()}
+        for draft in filter(None, (case.of_draft for case in cases)):
+            wanted[self._paths(draft)[Recording.TENSORS]] = (Recording.TENSORS, draft)
         return [
             Wanted(recording, replace(case, cache=_recorded_cache(case)), path)
             for path, (recording, case) in wanted.items()
@@ -144,11 +152,16 @@ class TraceLibrary:
             if case.more_devices:
                 split = _load_split(paths[Recording.TRACE], case)
                 return rules.split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
-            trace = self._load(paths[Recording.TRACE], case.engine, case.cache)
+            cache = None if _recorded_cache(case) == case.cache else case.cache
+            trace = self._load(paths[Recording.TRACE], case.engine, cache)
             if rules.with_loading is not None:
                 loading = ParametricTrace.load(paths[Recording.LOADING], rules.setup)
                 return Replayer(rules.with_loading(trace, loading), {})
-            return Replayer(trace, load_tensor_bytes(paths[Recording.TENSORS]))
+            tensor_bytes = load_tensor_bytes(paths[Recording.TENSORS])
+            if case.of_draft is not None:
+                drafts = load_tensor_bytes(self._paths(case.of_draft)[Recording.TENSORS])
+                tensor_bytes = with_draft(tensor_bytes, drafts)
+            return Replayer(trace, tensor_bytes)
         except NoPrediction:
             raise
         except FileNotFoundError:
@@ -167,6 +180,8 @@ class TraceLibrary:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
         made_of = [path.stem for path in self._paths(case).values()] or [case.engine, case.model.fingerprint]
+        if case.of_draft is not None:
+            made_of += [path.stem for path in self._paths(case.of_draft).values()]
         return "-".join([*made_of, case.cache, *split])
 
     def _paths(self, case: Case) -> dict[Recording, Path]:
@@ -236,10 +251,11 @@ def _rules(case: Case) -> PredictionRules:
     return rules
 
 
-def _load(path: Path, engine: str, cache: str) -> ParametricTrace:
-    """The trace of a search with `cache`, with every layer, from the file of the one that was recorded."""
+def _load(path: Path, engine: str, cache: str | None) -> ParametricTrace:
+    """The trace of a search with `cache` (None: as it was recorded), with every layer."""
     rules = rules_of(engine).prediction
-    return rules.with_cache(ParametricTrace.load(path, rules.setup).deepened(), cache)
+    trace = ParametricTrace.load(path, rules.setup).deepened()
+    return trace if cache is None else rules.with_cache(trace, cache)
 
 
 def _load_split(path: Path, case: Case) -> SplitTrace:

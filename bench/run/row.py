@@ -106,7 +106,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "drafted_tokens": told.result and told.result.drafted_tokens,
         "predicted_peak_bytes": forecast.prediction and forecast.prediction.peak_allocated_bytes,
         "context_bytes": total(card.told.facts.context_bytes for card in cards),
-        **_parts(cards),
+        **_parts(case, cards),
         "tightest_card": tightest_card,
         "best_split": None if measured.best_split is None else Split.parse(measured.best_split).typed,
         "tightest_headroom_bytes": None if tightest_card is None else cards[tightest_card].headroom_bytes,
@@ -133,12 +133,13 @@ def _error(verdict: Verdict, forecast: Forecast) -> str | None:
     return f"{verdict.error}; {lack}" if verdict.outcome is Outcome.OOM and verdict.error and lack else verdict.error
 
 
-def _parts(cards: Sequence[CardOfCase]) -> dict[str, int | None]:
-    """The bytes of each part on all cards; none where a case did not come so far."""
+def _parts(case: Case, cards: Sequence[CardOfCase]) -> dict[str, int | None]:
+    """The bytes of each part on all cards; none where a case did not come so far, nor those of no draft model."""
     told = [card.told.parts for card in cards]
     if any(parts is None for parts in told):
         return {}
-    return {name: total((parts or {}).get(name) for parts in told) for name in PARTS}
+    names = [name for name in PARTS if case.draft_model is not None or not name.startswith("draft_")]
+    return {name: total((parts or {}).get(name) for parts in told) for name in names}
 
 
 def _energy_j(telemetry: Sequence[Telemetry]) -> float | None:

@@ -16,6 +16,8 @@ from bench.core.outcome import Phase
 class Act(StrEnum):
     """What a step does with the engine."""
 
+    LOAD_DRAFT = "load_draft"  # puts the weights of a draft model on the card
+    CACHE_DRAFT = "cache_draft"  # makes its cache, where loading has not made it
     LOAD = "load"  # puts the weights on the card
     CACHE = "cache"  # makes the cache, where loading has not made it
     FILL = "fill"  # empties the cache and fills it with a prompt
@@ -59,7 +61,8 @@ class Work(NamedTuple):
     """What a case asks of its scenario: `batch_size` sequences or jobs of up to `max_seq_len` tokens each.
 
     The cache has `cache_size` tokens for all of them together. For each token that a job gets, `draft_tokens` are
-    proposed, 0 where nothing proposes any. A job has room for `spare_tokens` more than it gets.
+    proposed, 0 where nothing proposes any; by a model, where there `is_draft_model`. A job has room for `spare_tokens`
+    more than it gets.
     """
 
     max_seq_len: int
@@ -67,6 +70,7 @@ class Work(NamedTuple):
     cache_size: int = 0
     draft_tokens: int = 0
     spare_tokens: int = 0
+    is_draft_model: bool = False
 
 
 class Scenario(Protocol):

@@ -7,6 +7,7 @@ from bench.core.outcome import Phase
 from bench.scenarios.base import Act, Pace, Step, Work
 from bench.scenarios.forward import DECODE_TOKENS, FORWARD, PROMPT_TOKENS
 
+_DRAFT_MODEL = (Step(Phase.LOAD, Act.LOAD_DRAFT, timed_as="load_s"), Step(Phase.LOAD, Act.CACHE_DRAFT))
 _FIRST_TOKEN = 1  # a job has it when its prompt is done
 
 
@@ -14,7 +15,8 @@ class Generator:
     """See `bench.scenarios.base.Scenario`.
 
     One job of `max_seq_len` tokens is worked off to its end, and then as many as `batch_size` says, which share the
-    cache. Where those are one job of that length, it is not done twice.
+    cache. Where those are one job of that length, it is not done twice. A draft model is there before the model, as
+    servers load it, with a cache of its own.
     """
 
     name = "generator"
@@ -29,6 +31,7 @@ class Generator:
         # As far on every card, however many tokens it decodes: what a prompt takes depends on its length.
         few = max(1, min(DECODE_TOKENS, room))
         steps = [
+            *(_DRAFT_MODEL if work.is_draft_model else ()),
             Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
             Step(Phase.CACHE, Act.CACHE),
             Step(Phase.CACHE, Act.SERVE),

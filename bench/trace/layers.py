@@ -99,7 +99,7 @@ def _left_behind(template: Array, spans: list[tuple[int, int]], layer: int, peri
 def _is_alike(template: Array, spans: list[tuple[int, int]], left: list[Array], layer: int, period: int) -> bool:
     """Whether a layer asks for what the one a period before asks for, whatever the lengths, and leaves as much."""
     (first, last), (other_first, other_last) = spans[layer + 1], spans[layer - period + 1]
-    if last - first != other_last - other_first:
+    if last - first != other_last - other_first or last == first:  # there is no such layer of a shallower model
         return False
     events, others = template[first:last], template[other_first:other_last]
     asked = [column for column in range(columns.NUM_COLUMNS) if column not in (columns.BLOCK, columns.LAYER)]

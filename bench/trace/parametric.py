@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +50,8 @@ from bench.trace.template import (
     terms,
 )
 
+DRAFT = "draft:"  # begins the names of a draft model's tensors
+
 
 def save_tensor_bytes(path: Path, sizes: Mapping[str, int]) -> None:
     """Writes the sizes of a checkpoint's tensors by name, and their sum, by which a changed file is refused."""
@@ -66,6 +68,11 @@ def load_tensor_bytes(path: Path) -> dict[str, int]:
     if sum(sizes.values()) != about["total_bytes"]:
         raise ValueError(f"the tensors in {path.name} do not add up")
     return sizes
+
+
+def with_draft(sizes: Mapping[str, int], drafts: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of a checkpoint's tensors with those of a draft model's, by the names that a trace has for them."""
+    return {**sizes, **{f"{DRAFT}{name}": size for name, size in drafts.items()}}
 
 
 def save_reason(path: Path, reason: str) -> None:
@@ -109,8 +116,10 @@ class ParametricTrace:
     `null_space` by kind are the rows r with `r · terms == 0` for all lengths that were recorded: of lengths for which
     one does not hold, nothing is known. `refused` has the kinds that were recorded and follow no rule that is known,
     and why. `tensors` are the names that TENSOR indexes, with `{}` for the layer. The templates have `num_layers`
-    layers, of which the last whole `period` repeats; `depth` is how many the model has. `scratch` is as in `Recording`,
-    `reading` what the engine made of config.json (`engines.reading`), in plain values.
+    layers, of which the last whole `period` repeats; `depth` is how many the model has. With a draft model, whose
+    tensors have names that begin with `DRAFT`, those of both have as many as the deeper one, and layers that a model
+    lacks are empty. `scratch` and `draft_scratch` are as in `Recording`, `reading` is what the engine made of
+    config.json (`engines.reading`), in plain values.
     """
 
     templates: dict[str, Array]
@@ -123,6 +132,7 @@ class ParametricTrace:
     setup: Setup
     scratch: list[list[int]]
     reading: dict[str, Any] | None = None
+    draft_scratch: list[list[int]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """Writes the trace; it appears whole or not at all."""
@@ -188,9 +198,16 @@ class ParametricTrace:
                     raise NoPrediction(f"the recordings leave open what is taken by {self.setup.in_words(each)}")
 
     def scratch_bytes(self, max_seq_len: int) -> int:
-        """The one scratch buffer of the device."""
+        """The one scratch buffer of the device, for the model."""
+        return self._scratch_bytes(self.scratch, max_seq_len)
+
+    def draft_scratch_bytes(self, max_seq_len: int) -> int:
+        """That for its draft model."""
+        return self._scratch_bytes(self.draft_scratch, max_seq_len)
+
+    def _scratch_bytes(self, lines: list[list[int]], max_seq_len: int) -> int:
         longest = self.setup.longest_chunk(max_seq_len)
-        return max((a + b * longest for a, b in self.scratch), default=0) // 2 * 2
+        return max((a + b * longest for a, b in lines), default=0) // 2 * 2
 
     def deepened(self) -> ParametricTrace:
         """The same with every layer of the model spelled out."""

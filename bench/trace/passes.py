@@ -19,13 +19,18 @@ class NoPrediction(Exception):
 class Pass(NamedTuple):
     """One section of a case: a pass of `q_len` tokens after which the cache holds `k_len`; 0 outside of passes.
 
-    Passes of one `kind` allocate the same, but for sizes that follow from the lengths.
+    Passes of one `kind` allocate the same, but for sizes that follow from the lengths. Some are `of_draft`, a model
+    that proposes tokens to the one that the case is about.
     """
 
     phase: str
     kind: str
     q_len: int = 0
     k_len: int = 0
+    of_draft: bool = False
+
+
+CACHE_OF_DRAFT = "draft_cache"  # the kind of the section in which a draft model's cache is made
 
 
 class Schedule(NamedTuple):

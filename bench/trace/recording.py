@@ -18,6 +18,8 @@ class Op(IntEnum):
     FREE = 1
     EMPTY_CACHE = 2
     BESIDE = 3  # the driver is asked for a buffer that others keep for the life of the process
+    LEAVE = 4  # a block is left for the next section to free
+    TAKE = 5  # the one that the section before has left
 
 
 class Size(IntEnum):
@@ -29,16 +31,18 @@ class Size(IntEnum):
     SCRATCH = 3  # the most that any module of the model wants
     SORT = 4  # the numbers that are sorted, and the generation of the card
     RESERVE = 5  # what is kept free on each of several cards
-    FLASH_0 = 6  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
-    FLASH_1 = 7
-    FLASH_2 = 8
+    DRAFT_SCRATCH = 6  # SCRATCH of a draft model
+    FLASH_0 = 7  # the three temporaries of a flash-attn call: it, and the card's number of multiprocessors
+    FLASH_1 = 8
+    FLASH_2 = 9
 
 
 class Event(NamedTuple):
     """`block` numbers the allocations of a card; `layer` is the decoder layer at work, -1 before the first.
 
     Where `size` is SORT, `size_bytes` are the numbers that are sorted. `module` counts the modules of a layer, and
-    those after the last one. Of BESIDE, `part` is the number of the buffer. Of a `tensor` it may be a share: the first
+    those after the last one. Of BESIDE, `part` is the number of the buffer; of LEAVE and TAKE, that of the place where
+    a block is left. Of a `tensor` it may be a share: the first
     number of `share` over the second.
     """
 
@@ -64,6 +68,14 @@ class Section:
     events: list[Event] = field(default_factory=list)
 
 
+class DraftDepth(NamedTuple):
+    """How a draft model was recorded: with `num_layers`, which repeat every `period`, of the `depth` that it has."""
+
+    num_layers: int
+    period: int
+    depth: int
+
+
 @dataclass
 class Recording:
     """A case at one length on one card, as far as it was recorded.
@@ -74,7 +86,8 @@ class Recording:
     Its sections are those of `schedule` and then the `extra_passes`; or the first of them, up to some pass.
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch. `split_sizes` is
     what the engine counts when it is told how much goes on which card, in plain values. Where every layer is divided
-    among cards, `divided` is how: of each part of the layers, what each card has of it.
+    among cards, `divided` is how: of each part of the layers, what each card has of it. What is said of layers and of
+    scratch is said of a draft model by `draft`, if there is one.
     """
 
     max_seq_len: int
@@ -86,3 +99,5 @@ class Recording:
     split_sizes: dict[str, Any] | None = None
     is_whole: bool = True
     divided: tuple[tuple[int, ...], ...] = ()
+    draft: DraftDepth | None = None
+    draft_scratch: list[tuple[int, int]] = field(default_factory=list)

@@ -13,7 +13,7 @@ in it. At 2,048 tokens, of which 1,024 are there, that is 2 and 20 MiB.
 >>> lengths = np.stack([columns.terms(0, 0, 2048), columns.terms(256, 1024, 2048)])
 >>> def replay(card_bytes):
 ...     state, rows = allocator.new_state(card_bytes, len(PARTS), max_blocks=8, num_streams=1), np.full(2, -1)
-...     ended = sections.replay(events, layers, np.array([0, 1]), lengths, (0, 2), (1, 0, 0, 1, 0), state, rows)
+...     ended = sections.replay(events, layers, np.array([0, 1]), lengths, (0, 2), (1, 0, 0, 1, 0, 0), state, rows)
 ...     return ended, int(state.counters[allocator.PEAK_ALLOCATED]) >> 20
 
 On 40 MiB both sections go through (0 is `DONE`), with 22 MiB in use at the peak. On 32 MiB the card is full in section
@@ -39,6 +39,7 @@ from bench.allocator.state import State
 from bench.core.outcome import Phase
 from bench.trace import sections
 from bench.trace import template as columns
+from bench.trace.handed_on import PLACES
 from bench.trace.layers import Layers
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction
@@ -80,13 +81,14 @@ class Replay:
 class _Plan(NamedTuple):
     """The sections of a case: their phases, their kinds, and what their sizes are made of (rows of `terms`).
 
-    From the section `first_decode` on, sizes differ from one kind of card to the next.
+    `scratch_bytes` are those of the model and of its draft model. From the section `first_decode` on, sizes differ from
+    one kind of card to the next.
     """
 
     phases: list[str]
     kinds: Array
     lengths: Array
-    scratch_bytes: int
+    scratch_bytes: tuple[int, int]
     first_decode: int
 
 
@@ -176,11 +178,12 @@ class Replayer(OfTrace):
 
     def _plan(self, max_seq_len: int) -> _Plan:
         phases, kinds, lengths = self._trace.sections(max_seq_len)
-        return _Plan(phases, kinds, lengths, self._trace.scratch_bytes(max_seq_len), phases.index(Phase.DECODE))
+        scratch_bytes = self._trace.scratch_bytes(max_seq_len), self._trace.draft_scratch_bytes(max_seq_len)
+        return _Plan(phases, kinds, lengths, scratch_bytes, phases.index(Phase.DECODE))
 
     def _asked_before_decode(self, plan: _Plan, limits: Limits) -> bytes:
         """The same for kinds of cards that are asked for the same sizes until the first token is decoded."""
-        card = card_of(limits, plan.scratch_bytes)
+        card = _card_of(limits, plan)
         flash_sizes: Array = sections.all_sizes(
             *self._trace.flash_calls, plan.kinds[: plan.first_decode], plan.lengths, card
         )
@@ -190,7 +193,7 @@ class Replayer(OfTrace):
         self, plan: _Plan, limits: Limits, beginning: _Stage | None = None, end: int | None = None
     ) -> tuple[_Stage, int | None]:
         """The sections before `end`, or those after a `beginning`; the last stage, and where the card was full."""
-        card = card_of(limits, plan.scratch_bytes)
+        card = _card_of(limits, plan)
         steps = (0 if beginning is None else plan.first_decode, len(plan.kinds) if end is None else end)
         while True:
             stage = self._empty_card(limits) if beginning is None else beginning.copy(limits.mapped_bytes)
@@ -202,14 +205,14 @@ class Replayer(OfTrace):
 
     def _empty_card(self, limits: Limits) -> _Stage:
         state = limits.new_state(len(PARTS), self._max_blocks, self._num_streams)
-        return _Stage(state, np.full(len(self._events), -1, np.int64))
+        return _Stage(state, np.full(len(self._events) + PLACES, -1, np.int64))
 
 
 def load_compiled() -> None:
     """Has numba load what replays run, or compile it, by replaying nothing: the first replay need not wait for that."""
     nothing, no_events = np.zeros(0, np.int64), np.zeros((0, columns.NUM_COLUMNS), np.int64)
     layers = Layers(np.zeros((0, 3), np.int64), np.zeros((0, 2), np.int64), nothing, np.zeros((0, 1), np.int64), 1)
-    lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1, 0)
+    lengths, card = np.zeros((0, columns.NUM_TERMS), np.int64), (1, 0, 0, 1, 0, 0)
     state = allocator.new_state(ENDLESS_BYTES, len(PARTS), 2, 1)
     sections.replay(no_events, layers, nothing, lengths, (0, 0), card, state, nothing)
     sections.all_sizes(no_events, np.zeros(1, np.int64), nothing, lengths, card)
@@ -225,9 +228,21 @@ def _without_middle(plan: _Plan) -> _Plan:
     return _Plan(phases, plan.kinds[ends], plan.lengths[ends], plan.scratch_bytes, phases.index(Phase.DECODE))
 
 
-def card_of(limits: Limits, scratch_bytes: int, reserve_bytes: int = 0) -> Card:
+def _card_of(limits: Limits, plan: _Plan) -> Card:
+    scratch_bytes, draft_scratch_bytes = plan.scratch_bytes
+    return card_of(limits, scratch_bytes, draft_scratch_bytes=draft_scratch_bytes)
+
+
+def card_of(limits: Limits, scratch_bytes: int, reserve_bytes: int = 0, draft_scratch_bytes: int = 0) -> Card:
     """What sizes follow from, beside the lengths."""
-    return limits.num_sms, limits.workspace_bytes, scratch_bytes, limits.sort_tile, reserve_bytes
+    return (
+        limits.num_sms,
+        limits.workspace_bytes,
+        scratch_bytes,
+        limits.sort_tile,
+        reserve_bytes,
+        draft_scratch_bytes,
+    )
 
 
 def outcome_of(state: State) -> CardReplay:

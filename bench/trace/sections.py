@@ -20,9 +20,10 @@ from bench.trace.template import DENOMINATOR, NUM_TERMS, Array
 _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 _LAGS = 2  # periods of layers after which a state may return: blocks that layers hand on may swap places
 
-_MALLOC, _FREE, _BESIDE = int(Op.MALLOC), int(Op.FREE), int(Op.BESIDE)
-_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _RESERVE, _FLASH_0 = (
-    int(s) for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.RESERVE, Size.FLASH_0)
+_MALLOC, _FREE, _BESIDE, _LEAVE, _TAKE = (int(op) for op in (Op.MALLOC, Op.FREE, Op.BESIDE, Op.LEAVE, Op.TAKE))
+_TENSOR, _WORKSPACE, _SCRATCH, _SORT, _RESERVE, _DRAFT_SCRATCH, _FLASH_0 = (
+    int(s)
+    for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.RESERVE, Size.DRAFT_SCRATCH, Size.FLASH_0)
 )
 _OP, _BLOCK, _STREAM, _PART, _SIZE_RULE = (
     columns.OP,
@@ -42,9 +43,9 @@ _SIZE_TERMS, _Q_TERMS, _K_TERMS = columns.SIZE_TERMS, columns.Q_TERMS, columns.K
 # How a replay ends: all done, the card full, or no room left in the arrays of the allocator's state.
 DONE, FULL, CROWDED = range(3)
 
-# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, how much is sorted at a time, and the
-# bytes that are kept free.
-Card = tuple[int, int, int, int, int]
+# Multiprocessors, the bytes of the cuBLAS workspace and of the scratch buffer, how much is sorted at a time, the
+# bytes that are kept free, and those of a draft model's scratch buffer.
+Card = tuple[int, int, int, int, int, int]
 
 
 @compiled_with_arrays
@@ -75,7 +76,8 @@ def replay(
 ) -> tuple[int, int]:
     """Runs the sections from `steps[0]` to before `steps[1]`; the index of the last one and how it ended.
 
-    `lengths` [sections, NUM_TERMS] are what sizes are made of. `rows` [events] are the blocks that events have made.
+    `lengths` [sections, NUM_TERMS] are what sizes are made of. `rows` [events] are the blocks that events have made;
+    behind them, in `PLACES` places more, is what a section has left to the next.
     """
     longest = 0
     for kind in range(len(layers.bounds)):
@@ -199,6 +201,11 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
             row = rows[start + events[index, _BLOCK]]
             if row >= 0:
                 caching.free(state, row)
+        elif op == _LEAVE:
+            rows[len(rows) - 1 - events[index, _PART]] = rows[start + events[index, _BLOCK]]
+        elif op == _TAKE:
+            place = len(rows) - 1 - events[index, _PART]
+            rows[index], rows[place] = rows[place], -1
         elif op == _BESIDE:
             if not beside.take_beside(state, events[index, _PART], sizes[index - first]):
                 return FULL
@@ -243,6 +250,8 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
             size = sort.workspace_bytes(_value(events, index, _SIZE_TERMS, lengths), card[3])
         elif rule == _RESERVE:
             size = card[4]
+        elif rule == _DRAFT_SCRATCH:
+            size = card[5]
         elif rule == _TENSOR:
             size = events[index, _SIZE_TERMS] // DENOMINATOR
         elif rule >= _FLASH_0:

@@ -34,9 +34,10 @@ import numpy as np
 
 from bench.core.outcome import Phase
 from bench.trace import template as columns
-from bench.trace.parametric import ParametricTrace
-from bench.trace.passes import NoPrediction, Pass, Setup
-from bench.trace.recording import Op, Recording, Section, Size
+from bench.trace.handed_on import handed_on
+from bench.trace.parametric import ParametricTrace, deepen
+from bench.trace.passes import CACHE_OF_DRAFT, NoPrediction, Pass, Setup
+from bench.trace.recording import DraftDepth, Op, Recording, Section, Size
 from bench.trace.template import DENOMINATOR, NUM_COLUMNS, NUM_TERMS, Array, spans_of_layers
 
 
@@ -54,13 +55,19 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int, repeats: bo
         for each, section in _told_apart(recording, setup):
             terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
             samples.setdefault(each.kind, []).append(_Sample(each, terms, section, recording.first_layer))
+    draft = first.draft
     tensors: dict[str, int] = {}
     templates, null_space, refused = {}, {}, {}
     for kind, found in samples.items():
+        whole = DraftDepth(first.num_layers, first.period, depth)
+        if draft is not None and found[0].each.of_draft:
+            whole = draft
         try:
-            template = _solve_kind(kind, [_as_array(sample, first.num_layers, tensors) for sample in found], found)
-            if first.num_layers < depth if repeats is None else repeats:
-                _require_repetition(kind, template, first.num_layers, first.period)
+            template = _solve_kind(kind, [_as_array(sample, whole.num_layers, tensors) for sample in found], found)
+            if whole.num_layers < whole.depth if repeats is None else repeats:
+                _require_repetition(kind, template, whole.num_layers, whole.period)
+            if draft is not None:  # from now on, all kinds have layers of one sort
+                template = deepen(template, *whole)
         except NoPrediction as reason:
             refused[kind] = str(reason)
         else:
@@ -68,16 +75,21 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int, repeats: bo
             null_space[kind] = _null_space([sample.terms for sample in found])
     if not templates:
         raise NoPrediction(next(iter(refused.values())))
+    num_layers, period = first.num_layers, first.period
+    if draft is not None:
+        num_layers = depth = max(depth, draft.depth)
+        period = math.lcm(period, draft.period)
     return ParametricTrace(
         templates=templates,
         null_space=null_space,
         refused=refused,
         tensors=list(tensors),
-        num_layers=first.num_layers,
-        period=first.period,
+        num_layers=num_layers,
+        period=period,
         depth=depth,
         setup=setup,
         scratch=[list(pair) for pair in first.scratch],
+        draft_scratch=[list(pair) for pair in first.draft_scratch],
     )
 
 
@@ -112,17 +124,19 @@ def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]
         passes = setup.whole_passes(max_seq_len)
     else:
         passes = setup.schedule(max_seq_len).passes()[: len(recording.sections)]
-    recorded = [(section.q_len, section.k_len) for section in recording.sections]
-    if recorded[2:] != [(each.q_len, each.k_len) for each in passes[2:]]:
+    lengths = [(0, 0) if each.phase in (Phase.LOAD, Phase.CACHE) else (each.q_len, each.k_len) for each in passes]
+    if [(section.q_len, section.k_len) for section in recording.sections] != lengths:
         raise NoPrediction(f"the engine's passes at {max_seq_len} tokens are not the expected ones")
-    return list(zip(passes, recording.sections, strict=True))
+    sections = recording.sections if recording.draft is None else handed_on(recording.sections)
+    return list(zip(passes, sections, strict=True))
 
 
 def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Array:
     """The section's events; the first column of each group of coefficients holds a plain value."""
     each, _, section, first_layer = sample
     rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
-    layers = _layers_of_cache(section, num_layers) if each.phase == Phase.CACHE else None
+    makes_cache = each.phase == Phase.CACHE or each.kind == CACHE_OF_DRAFT
+    layers = _layers_of_cache(section, num_layers) if makes_cache else None
     made: dict[int, int] = {}
     for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):
         row[columns.OP], row[columns.STREAM], row[columns.PART] = event.op, event.stream, event.part
@@ -130,9 +144,9 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
         row[columns.MODULE] = event.module
         row[columns.SIZE_RULE], row[columns.TENSOR] = event.size, -1
         row[columns.BLOCK] = index
-        if event.op is Op.MALLOC:
+        if event.op in (Op.MALLOC, Op.TAKE):
             made[event.block] = index
-        elif event.op is Op.FREE:
+        elif event.op in (Op.FREE, Op.LEAVE):
             if event.block not in made:
                 raise NoPrediction(f"{each.kind} frees what an earlier section allocated")
             row[columns.BLOCK] = made[event.block]

@@ -31,13 +31,13 @@ from bench.trace.solve import solve
 from bench.trace.split import FIRST, Place, SplitTrace, beginning_of, card_name
 from bench.worker.engines.base import Beginning, Division, Recordable
 from bench.worker.engines.registry import worker_engine
-from bench.worker.scenario import perform
+from bench.worker.scenario import directories_of, perform
 from bench.worker.simulated.beside import whole_granules
 from bench.worker.simulated.machine import SimulatedMachine, open_machine
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
 
 _ENDLESS_BYTES = 1 << 60
-_OF_LOADING = (Act.LOAD, Act.CACHE, Act.SERVE)
+_OF_LOADING = (Act.LOAD_DRAFT, Act.CACHE_DRAFT, Act.LOAD, Act.CACHE, Act.SERVE)
 _BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
 _BY_PART_APART = {WORKSPACE: Size.WORKSPACE}
 
@@ -56,6 +56,7 @@ class Recorder(Observer):
         self.cards = [NotingCard(self, recording) for recording in recordings]
         self.layer = -1
         self.module = 0
+        self.of_draft = False
         # What the next allocations are for, and the numbers that are sorted in them.
         self.expected: list[tuple[Size, Call | None, int | None]] = []
         self._tensors: dict[str, dict[int, str]] = {}
@@ -69,10 +70,13 @@ class Recorder(Observer):
             card.enter(q_len, k_len)
         self.layer, self.module = -1, 0
 
-    def scratch(self, lines: list[tuple[int, int]]) -> None:
-        """What the model wants of scratch."""
+    def scratch(self, lines: list[tuple[int, int]], of_draft: bool = False) -> None:
+        """What the model wants of scratch, or its draft model."""
         for card in self.cards:
-            card.recording.scratch = lines
+            if of_draft:
+                card.recording.draft_scratch = lines
+            else:
+                card.recording.scratch = lines
 
     def split_sizes(self, tell: Callable[[], dict[str, Any]]) -> None:
         """What the engine counts when it is told how much goes on which card."""
@@ -104,7 +108,8 @@ class Recorder(Observer):
             return
         if filename not in self._tensors:
             entries = read_header(Path(filename))
-            self._tensors[filename] = {entry.start: name for name, entry in entries.items()}
+            prefix = trace.DRAFT if self.of_draft else ""
+            self._tensors[filename] = {entry.start: f"{prefix}{name}" for name, entry in entries.items()}
         name = self._tensors[filename][offset]
         if isinstance(target, SimulatedTensor):
             self.cards[target.card.index].name(target, name)
@@ -158,6 +163,8 @@ class NotingCard(CachingAllocator):
         self._numbers[row] = self._count
         by_part = _BY_PART_APART if self._recorder.apart else _BY_PART
         size, call, length = by_part.get(part, Size.LENGTHS), None, None
+        if size is Size.SCRATCH and self._recorder.of_draft:
+            size = Size.DRAFT_SCRATCH
         if part == RESERVE and size_bytes == RESERVE_BYTES:
             size = Size.RESERVE
         if self._recorder.expected:
@@ -220,6 +227,7 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
                 shallow = dataclasses.replace(how.case if beginning is None else beginning.case, max_seq_len=length)
                 num_layers = how.num_layers if beginning is None else beginning.num_layers
                 recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning, how.apart))
+                recordings[-1].draft = how.draft
         split_sizes = recordings[0].split_sizes or split_sizes
         repeats = recordings[0].num_layers > 1 if case.more_devices else None
         solved = solve(recordings, how.setup, how.depth, repeats)
@@ -316,7 +324,7 @@ def record_cards(
         simulated.use(recorder.cards, recorder)
         with engine.marked(recorder, how):
             session = engine.session(case, simulated)
-            session.open(simulated.model_dir(case, layouts))
+            session.open(*directories_of(case, simulated, layouts))
             session.build()
             for step in steps_of(case, simulated.pace):
                 is_any_prompt = step.act in (Act.FILL, Act.BEGIN) and step.name is None

@@ -34,14 +34,14 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
     for phase, steps in groupby(steps_of(case, machine.pace), lambda step: step.phase):
         with _phase(phase, machine, emit) as data:
             tell = Teller(phase, "modules" if phase is Phase.LOAD else "tokens", emit)
+            if phase is Phase.LOAD:
+                reading = session.open(*directories_of(case, machine, layouts))
+                notes = notes_of_case(case, reading)
+                first, *others = (card.facts() for card in machine.cards)
+                emit(Started(reading.attention, [*machine.notes(), *notes], first, others))
+                session.build()
             for step in steps:
-                if step.act is Act.LOAD:
-                    reading = session.open(machine.model_dir(case, layouts))
-                    notes = notes_of_case(case, reading)
-                    first, *others = (card.facts() for card in machine.cards)
-                    emit(Started(reading.attention, [*machine.notes(), *notes], first, others))
-                    session.build()
-                data.update(_timed(step, session, machine, case, tell))
+                _add(data, _timed(step, session, machine, case, tell))
     results = [  # by now a card knows more of itself
         CardResult(card.parts_at_peak(session.resident_tensors), card.facts(), *placed)
         for card, placed in zip(machine.cards, session.placement(), strict=True)
@@ -62,9 +62,24 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
     )
 
 
+def directories_of(case: Case, machine: Machine, layouts: Path) -> list[Path]:
+    """Where the model lies, and then its draft model if it has one."""
+    return [machine.model_dir(each, layouts) for each in (case, case.of_draft) if each is not None]
+
+
+def _add(data: dict[str, Any], said: dict[str, Any]) -> None:
+    """What a step says of its phase; the seconds of a draft model and of the model are one number."""
+    for name, value in said.items():
+        data[name] = data[name] + value if name == "load_s" and name in data else value
+
+
 def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
-    """Does what a step says with an engine's session; a LOAD expects that it is built."""
-    if step.act is Act.LOAD:
+    """Does what a step says with an engine's session, which is built."""
+    if step.act is Act.LOAD_DRAFT:
+        session.load_draft(tell)
+    elif step.act is Act.CACHE_DRAFT:
+        session.make_draft_cache()
+    elif step.act is Act.LOAD:
         session.load(tell)
     elif step.act is Act.CACHE:
         session.make_cache()
@@ -85,7 +100,7 @@ def _timed(step: Step, session: Session, machine: Machine, case: Case, tell: Tel
     if step.timed_as is None:
         perform(step, session)
         return {}
-    if step.act is Act.LOAD:  # once, and on every machine
+    if step.act in (Act.LOAD_DRAFT, Act.LOAD):  # once, and on every machine
         started = time.perf_counter()
         perform(step, session, tell)
         return {step.timed_as: time.perf_counter() - started}

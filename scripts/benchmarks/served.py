@@ -1,9 +1,10 @@
 """Is what is predicted of the engine's generator what runs, to the byte, and how many runs does a boundary take?
 
 Each cell is a model cut to a few layers, a bit width, a cache, a way to load, an attention, a chunk, jobs, a cache that
-they share and n-gram drafts, all at random, on a card that is predicted to hold about a random length. Its boundary is
-searched with the prediction, on the simulated card; of every case that is run, whether it fits or the phase in which
-memory runs out, the peaks of allocated, requested and reserved bytes and the parts are compared with the prediction.
+they share and drafts, by n-grams or by a smaller model with bits and a cache of its own, all at random, on a card that
+is predicted to hold about a random length. Its boundary is searched with the prediction, on the simulated card; of
+every case that is run, whether it fits or the phase in which memory runs out, the peaks of allocated, requested and
+reserved bytes and the parts are compared with the prediction.
 
     .venv/bin/python scripts/benchmarks/served.py --cells 100
 """
@@ -22,13 +23,12 @@ from statistics import mean
 from bench.allocator.limits import case_limits
 from bench.config.cases import plan_sweep
 from bench.core.case import PAGE, Case
-from bench.engines.registry import engine_of, rules_of
 from bench.forecast.predict import predict_boundary
 from bench.forecast.search import Observation, found, next_probe
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
-from bench.worker import cards, recorder
-from tests.worker.predicted_and_simulated import predict, simulate, tensor_bytes_of
+from bench.worker import cards
+from tests.worker.predicted_and_simulated import predict, simulate, tensor_bytes_of, trace_of
 
 MIB = 1 << 20
 ENGINE = "exllamav2"
@@ -40,12 +40,20 @@ MODELS = {
     "gemma_2_9b": (10, 8192),
     "mixtral_8x7b": (7, 8192),
 }
+# Models that propose tokens, of the same vocabulary, and how many layers they are cut to.
+DRAFTS = {
+    "llama_3_1_8b": (("llama_3_2_1b", 6), ("llama_3_2_3b", 9)),
+    "qwen2_5_14b": (("qwen2_5_7b", 5),),
+    "phi_3_medium_128k": (("phi_3_mini_128k", 10),),
+    "gemma_2_9b": (("gemma_2_9b", 9),),
+    "mixtral_8x7b": (("mixtral_8x7b", 6),),
+}
 DEVICES = ("rtx_4090", "rtx_3060_12gb", "a100_40gb", "h100_80gb", "t4")
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
-def random_case(chosen: random.Random) -> Case:
-    """A case on a card of the catalogue, as long as its jobs may be."""
+def random_case(chosen: random.Random, draft_models: float) -> Case:
+    """A case on a card of the catalogue, as long as its jobs may be; of all `draft_models` have one."""
     model = chosen.choice(list(MODELS))
     layers, longest = MODELS[model]
     device = chosen.choice(DEVICES)
@@ -56,7 +64,13 @@ def random_case(chosen: random.Random) -> Case:
     words += [f"bpw={chosen.choice((2.5, 4.0, 6.0))}", f"cache={chosen.choice(('FP16', 'Q8', 'Q6', 'Q4'))}"]
     words += [f"device={device}", f"attention={attention}", f"lazy={str(chosen.random() < 0.3).lower()}"]
     words += [f"max_input_len={chunk}", f"batch_size={jobs}", "scenario=generator", f"max_seq_len={longest}"]
-    if chosen.random() < 0.3:
+    if chosen.random() < draft_models:
+        draft, depth = chosen.choice(DRAFTS[model])
+        words += [f"draft.model={draft}", f"draft.model.name=cut_{draft}"]
+        words += [f"draft.model.config.num_hidden_layers={depth}", f"draft.bpw={chosen.choice((3.0, 4.0, 6.0, 16.0))}"]
+        words += [f"draft.cache={chosen.choice(('FP16', 'Q8', 'Q6', 'Q4'))}"]
+        words += [f"num_draft_tokens={chosen.randrange(1, 8)}"]
+    elif chosen.random() < 0.3:
         words += ["draft=ngram", f"num_draft_tokens={chosen.randrange(1, 8)}"]
     case = plan_sweep(words).cases[0]
     if chosen.random() < 0.4:
@@ -66,10 +80,7 @@ def random_case(chosen: random.Random) -> Case:
 
 def replayer_of(case: Case) -> Replayer:
     """The search of a case, recorded for it alone."""
-    rules = rules_of(ENGINE).prediction
-    recorded = replace(case, cache=engine_of(ENGINE).caches[case.cache].recorded_as)
-    trace = recorder.make_trace(recorded, LAYOUTS)
-    return Replayer(rules.with_cache(trace.deepened(), case.cache), tensor_bytes_of(case, LAYOUTS))
+    return Replayer(trace_of(case, LAYOUTS), tensor_bytes_of(case, LAYOUTS))
 
 
 def on_a_card_that_is_about_full(chosen: random.Random, case: Case, replayer: Replayer) -> Case:
@@ -85,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--draft-models", type=float, default=0.3, metavar="SHARE", help="of cells (default 0.3)")
     arguments = parser.parse_args()
     cards.preload("simulated", ENGINE)
     gc.collect()
@@ -93,7 +105,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     probes: list[int] = []
     for number in range(arguments.cells):
-        case = random_case(chosen)
+        case = random_case(chosen, arguments.draft_models)
         replayer = replayer_of(case)
         guess: int | None = None
         try:

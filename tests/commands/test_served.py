@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from tests.conftest import Program
 
+DRAFT = ["draft.model=tinyllama_1_1b"]
 CELL = ["model=tinyllama_1_1b", "device=rtx_4090", "bpw=4.0", "vram_limit=1200MiB"]
 
 
@@ -44,9 +46,36 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
             "a max_batch_size of at least 4",
         ),
         (["draft=ngram"], "draft=ngram: it is a generator's"),
-        (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram"),
+        (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram or draft=model"),
         (["scenario=generator", "draft=ngram", "num_draft_tokens=8"], "proposes at most 7 tokens at a time"),
-        (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are null, ngram"),
+        (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are none, ngram, model"),
+        (
+            ["scenario=generator", "draft=model"],
+            "draft=model: which model proposes tokens? Name it by draft.model",
+        ),
+        (["scenario=generator", "draft.bpw=4.0"], "draft.bpw=4.0: which model proposes tokens?"),
+        (["scenario=generator", "draft=ngram", *DRAFT], "draft=ngram: it takes no model; give draft=model"),
+        (DRAFT, "draft=model: it is a generator's"),
+        (
+            ["scenario=generator", "draft.model=llama_3_2_1b"],
+            "its vocabulary has 128,256 tokens, and that of",
+        ),
+        (
+            ["scenario=generator", *DRAFT, "max_seq_len=4096", "model.config.max_position_embeddings=4096"],
+            "it has 2,048 tokens, fewer than max_seq_len=4096",
+        ),
+        (["scenario=generator", *DRAFT, "draft.bpw=9"], "draft.bpw=9: EXL2 weights have 2.0 to 8.0 bits"),
+        (["scenario=generator", *DRAFT, "draft.cache=k8v5"], "draft.cache=k8v5: allowed with ExLlamaV2 are FP16, Q8"),
+        (["scenario=generator", *DRAFT, "draft.cache=Q3"], "draft.cache=Q3: allowed are FP16"),
+        (["scenario=generator", "draft.model=none_such"], "draft.model: unknown model 'none_such'"),
+        (
+            ["scenario=generator", "draft.model=/none/such"],
+            "draft.model=local draft.model.path=/none/such",
+        ),
+        (["scenario=generator", "draft.model.path=/none/such"], "draft.model.path=/none/such: no such directory"),
+        (["scenario=generator", "draft.modl=x"], "unknown key 'draft.modl'. Did you mean draft.model"),
+        (["scenario=generator", "draft_model=x"], "a draft model is draft.model=NAME"),
+        (["scenario=generator", *DRAFT, "device=2xrtx_3090"], "draft models are run on one card here"),
         (["scenario=serve"], "scenario=serve: allowed are forward, generator"),
         (["scenario=generator", "cache_size=zero"], "'zero' is not a number of tokens"),
     ],
@@ -101,6 +130,46 @@ def test_what_exllamav3_would_assert_is_told_before(in_process: Program, keys: l
     done = in_process("plan", *CELL, "engine=exllamav3", *keys)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_a_draft_model_is_told_predicted_and_copied(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL[:3], "vram_limit=1900MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
+    asked += ["num_draft_tokens=2", "max_input_len=512"]
+    done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
+    assert done.returncode == 0, done.stderr
+    boundaries = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").set_index("draft_cache")
+    assert list(boundaries["probes"]) == [2, 2]
+    assert list(boundaries["fits_at"]) == list(boundaries["predicted_fits_at"])
+    assert boundaries["fits_at"]["Q4"] > boundaries["fits_at"]["FP16"]
+    assert set(boundaries["draft_model"]) == {"tinyllama_1_1b"}
+    cases = pd.read_parquet(tmp_path / "one" / "cases.parquet")
+    fits = cases[cases["outcome"] == "fits"]
+    assert list(fits["peak_allocated_bytes"]) == list(fits["predicted_peak_bytes"])
+    assert (fits["draft_weights_bytes"] > 0).all()
+    assert "draft.cache" in done.stdout
+    told = (tmp_path / "one" / "report" / "recommendations.md").read_text()
+    assert 'draft_config = ExLlamaV2Config("DRAFT_DIR")  # tinyllama_1_1b at 2.5 bpw' in told
+    assert "draft_model=draft_model, draft_cache=draft_cache, num_draft_tokens=2)" in told
+    assert "\n  draft_model_name: DRAFT_DIR" in told
+    assert "draft.model.path=DRAFT_DIR" in told
+
+
+def test_a_launcher_is_not_handed_a_draft_model(in_process: Program) -> None:
+    done = in_process("sweep", *CELL, "scenario=generator", *DRAFT, "max_seq_len=512", "hydra/launcher=basic")
+    assert (done.returncode, "a launcher is not handed a draft model" in done.stderr) == (2, True), done.stderr
+
+
+def test_what_asks_for_no_draft_model_stands_alone(in_process: Program) -> None:
+    asked = [*CELL, "scenario=generator", "max_seq_len=512", "draft=none,ngram,model", *DRAFT, "draft.bpw=3.0,4.0"]
+    planned = in_process("plan", *asked, "--json")
+    assert planned.returncode == 0, planned.stderr
+    told = [(case["draft"], case["draft_model"], case["draft_bpw"]) for case in json.loads(planned.stdout)["cases"]]
+    assert sorted(told, key=str) == [
+        ("model", "tinyllama_1_1b", 3.0),
+        ("model", "tinyllama_1_1b", 4.0),
+        ("ngram", None, None),
+        (None, None, None),
+    ]
 
 
 def test_every_table_of_a_page_says_that_it_is_of_a_generator(in_process: Program, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def random_cases(count: int, seed: int, only: Collection[str] = ()) -> list[Case
         if not only or name in only
     ]
     small = [
-        _model(name, {**DENSE, "architectures": [name], **more})
+        model_of(name, {**DENSE, "architectures": [name], **more})
         for name, more in ARCHITECTURES.items()
         if not only or name in only
     ]
@@ -48,7 +48,7 @@ def random_cases(count: int, seed: int, only: Collection[str] = ()) -> list[Case
         models = catalogue if index % 3 == 0 else small
         chosen = models[index // 3 % len(models)]
         shallow = with_num_hidden_layers(chosen.config, random_.choice((2, 2, 3, 4)))
-        cases.append(_case(_model(chosen.name, shallow), random_))
+        cases.append(_case(model_of(chosen.name, shallow), random_))
     return cases
 
 
@@ -81,5 +81,6 @@ def _case(model: ModelSpec, random_: random.Random) -> Case:
     )
 
 
-def _model(name: str, config: dict[str, Any]) -> ModelSpec:
+def model_of(name: str, config: dict[str, Any]) -> ModelSpec:
+    """A model of a config.json, which its fingerprint follows from."""
     return ModelSpec(name, config, sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16])

@@ -54,7 +54,8 @@ def named(case: Case) -> str:
     return (
         f"{case.model.name} {case.bpw:g} bpw head {case.head_bits} {case.cache} {way} {case.attention} "
         f"{case.max_seq_len} x {case.batch_size} by {case.max_input_len} on {cards} {case.scenario} {case.cache_size} "
-        f"{case.draft} {case.num_draft_tokens} {case.max_batch_size} {case.allocator}"
+        f"{case.draft} {case.num_draft_tokens} {case.draft_model and case.draft_model.identity} {case.max_batch_size} "
+        f"{case.allocator}"
     )
 
 

@@ -11,22 +11,41 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.core.case import PAGE, Case
+from bench.core.case import PAGE, Case, DraftModel
 from bench.engines.exllamav2.spec import SPEC
-from tests.oracle.cases import random_cases
+from bench.engines.reading import find_number
+from bench.worker.engines.exllamav2.shallow import with_num_hidden_layers
+from tests.oracle.cases import model_of, random_cases
 from tests.oracle.engine import on_full_cards, outcomes, record
 from tests.oracle.recorded import Recorded
 
 _QUERIES = 8  # of each job in a chunk, which the generator wants room for
 
 
-def served(cases: Sequence[Case], seed: int) -> list[Case]:
+# Positions that were learned end before a model does that is longer.
+_NO_DRAFTS = ("GPT2LMHeadModel", "GPTBigCodeForCausalLM")
+_DRAFTS = (None, None, "ngram", "model")
+
+
+def served(cases: Sequence[Case], seed: int, drafts: Sequence[str | None] = _DRAFTS) -> list[Case]:
     """The same models, cards, bits and caches with a generator, whose lengths, jobs, chunks and drafts are random."""
     random_ = random.Random(seed)
-    return [_served(case, random_) for case in cases]
+    models = [case for case in cases if case.model.architecture not in _NO_DRAFTS]
+    return [_served(case, random_, random_.choice(drafts), models) for case in cases]
 
 
-def _served(case: Case, random_: random.Random) -> Case:
+def _draft_model(case: Case, random_: random.Random, models: Sequence[Case]) -> DraftModel:
+    """The model of another case, with the vocabulary of this one, and bits and a cache of its own."""
+    other = random_.choice(models)
+    size = int(find_number(case.model.config, "vocab_size") or 0)
+    config = {**with_num_hidden_layers(other.model.config, random_.choice((2, 3))), "vocab_size": size}
+    if isinstance(text_config := config.get("text_config"), dict):
+        config["text_config"] = {**text_config, "vocab_size": size}
+    model = model_of(other.model.name, config)
+    return DraftModel(model, other.bpw, other.head_bits, random_.choice(("FP16", "Q8", "Q6", "Q4")))
+
+
+def _served(case: Case, random_: random.Random, draft: str | None, models: Sequence[Case]) -> Case:
     is_paged = case.attention in ("auto", "flash")
     jobs = random_.choice((1, 1, 1, 2, 3, 4, 8, 32)) if is_paged else 1
     chunk = max(case.max_input_len, -(-jobs * _QUERIES // PAGE) * PAGE)
@@ -34,7 +53,6 @@ def _served(case: Case, random_: random.Random) -> Case:
     cache_pages = random_.choice((None, None, pages * jobs, pages, pages + random_.randrange(20)))
     if cache_pages is not None:
         cache_pages = max(cache_pages, jobs)
-    draft = random_.choice((None, None, "ngram"))
     return replace(
         case,
         scenario="generator",
@@ -45,6 +63,7 @@ def _served(case: Case, random_: random.Random) -> Case:
         max_batch_size=random_.choice((None, jobs)),
         draft=draft,
         num_draft_tokens=None if draft is None else random_.randrange(1, SPEC.most_draft_tokens + 1),
+        draft_model=_draft_model(case, random_, models) if draft == "model" else None,
     )
 
 
@@ -54,11 +73,13 @@ def main() -> int:
     parser.add_argument("--full", type=int, default=100, help="of them once more on cards that are full")
     parser.add_argument("--every", type=int, default=1, help="which of them are written: 4 for every fourth")
     parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--draft-models", action="store_true", help="a draft model in each of them")
     parser.add_argument("--record", type=Path, required=True, metavar="FILE.json.gz")
     arguments = parser.parse_args()
     started_at = time.monotonic()
     jobs = os.cpu_count() or 1
-    cases = served(random_cases(arguments.cases, arguments.seed), arguments.seed)
+    drafts = ("model",) if arguments.draft_models else _DRAFTS
+    cases = served(random_cases(arguments.cases, arguments.seed), arguments.seed, drafts)
     found = outcomes(cases, jobs)
     full = on_full_cards(cases, found)[: arguments.full]
     cases, found = cases + full, found + outcomes(full, jobs)

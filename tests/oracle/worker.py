@@ -120,8 +120,21 @@ def open_null_machine(case: Case) -> Iterator[Machine]:
         # Of logits that nobody computed it would draw the first token for ever, which n-grams foresee.
         mock.patch.object(stloader.ext_c, "sample_basic", SamplingExtension().sample_basic),
         mock.patch.object(compat, "test_gpu_peer_copy", _copies_arrive(compat.test_gpu_peer_copy)),
+        mock.patch.object(torch, "argmax", _of_nothing(torch.argmax)),
     ):
         yield NullGpuMachine(len(case.devices)) if case.more_devices else OneNullGpu(case)
+
+
+def _of_nothing(argmax: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`torch.argmax` of numbers that nobody computed: the first. A draft model's next token is looked up by it."""
+
+    def first(*args: Any, **kwargs: Any) -> torch.Tensor:
+        out = argmax(*args, **kwargs)
+        if out.is_cuda:
+            out.copy_(torch.zeros(out.shape, dtype=out.dtype))
+        return out
+
+    return first
 
 
 def _copies_arrive(test: Callable[..., bool]) -> Callable[..., bool]:

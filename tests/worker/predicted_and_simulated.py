@@ -16,7 +16,7 @@ from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.card_programs import SplitReplay
-from bench.trace.parametric import ParametricTrace, load_tensor_bytes
+from bench.trace.parametric import ParametricTrace, load_tensor_bytes, with_draft
 from bench.trace.replay import CardReplay, Replay, Replayer
 from bench.worker import cards, recorder, scenario
 from tests.worker.architectures import ARCHITECTURES, DENSE
@@ -43,15 +43,18 @@ def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, 
 
 def trace_of(case: Case, layouts: Path) -> ParametricTrace:
     """The program of a search, with every layer, as `bench.forecast.library` has it."""
+    if case.draft_model is not None:
+        return recorder.make_trace(case, layouts)
     recorded = replace(case, cache=SPEC.caches[case.cache].recorded_as)
     return with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
 
 
 def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
-    """The sizes of the tensors of the case's checkpoint."""
+    """The sizes of the tensors of the case's checkpoint, and of its draft model's."""
     path = layouts / "tensors.json"
     recorder.save_tensor_bytes(path, case, layouts)
-    return load_tensor_bytes(path)
+    sizes = load_tensor_bytes(path)
+    return sizes if case.of_draft is None else with_draft(sizes, tensor_bytes_of(case.of_draft, layouts))
 
 
 def predict(replayer: Replayer, case: Case) -> Replay:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import PAGE, Case
+from bench.core.case import PAGE, Case, DraftModel
 from bench.core.messages import Result
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
@@ -43,9 +43,28 @@ def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = Non
     return case_of(architecture, layers, more, scenario="generator", **axes)
 
 
+def drafted(
+    case: Case,
+    architecture: str = "LlamaForCausalLM",
+    layers: int = 7,
+    cache: str = "FP16",
+    bpw: float = 4.0,
+    **more: Any,
+) -> Case:
+    """The case with a draft model that is half as wide, and proposes three tokens."""
+    half = {"hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 1408, **more}
+    model = case_of(architecture, layers, half).model
+    draft_model = DraftModel(model, bpw, None if bpw == 16.0 else 6, cache)
+    return replace(case, draft="model", num_draft_tokens=3, draft_model=draft_model)
+
+
 @pytest.mark.parametrize(
     ("search", "lengths"),
     [
+        (drafted(served("LlamaForCausalLM")), (256, 1280)),
+        (drafted(served("LlamaForCausalLM", cache="Q4", batch_size=3, lazy=True), layers=9, cache="Q8"), (256, 1536)),
+        (drafted(served("Gemma2ForCausalLM", 11, SLIDING), "Gemma2ForCausalLM", 10, bpw=16.0, **SLIDING), (1280,)),
+        (drafted(served("LlamaForCausalLM", attention="matmul", cache="Q6"), layers=5, cache="Q6"), (1280,)),
         (served("LlamaForCausalLM"), (256, 1024, 1280, 2304)),
         (served("LlamaForCausalLM", cache="Q4", batch_size=3), (256, 1792)),
         (served("LlamaForCausalLM", cache="Q8", cache_size=4096, batch_size=5), (256, 768, 4096)),
@@ -80,7 +99,7 @@ def served(architecture: str, layers: int = 6, more: dict[str, Any] | None = Non
 )
 def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple[int, ...]) -> None:
     trace = trace_of(search, layouts)
-    if search.bpw != 16.0:  # a width that was not recorded
+    if search.bpw != 16.0 and search.draft_bpw != 16.0:  # a width that was not recorded
         search = replace(search, bpw=5.3)
     replayer = Replayer(trace, tensor_bytes_of(search, layouts))
     for length in lengths:
@@ -105,11 +124,15 @@ def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple
         {"max_seq_len": 768, "batch_size": 4},
         {"max_seq_len": 2304, "attention": "matmul"},
         {"max_seq_len": 2560, "draft": "ngram", "num_draft_tokens": 4, "batch_size": 2},
+        {"max_seq_len": 1536, "draft": "model"},
+        {"max_seq_len": 768, "draft": "model", "batch_size": 3},
     ],
     ids=str,
 )
 def test_a_cases_passes_are_those_of_the_engine(layouts: Path, axes: dict[str, Any]) -> None:
     case = served("LlamaForCausalLM", 2, **{"attention": "flash", **axes})
+    if axes.get("draft") == "model":
+        case = drafted(case, layers=3)
     sections = recorder.record(case, layouts).sections
     setup = Setup(
         False,
@@ -121,6 +144,7 @@ def test_a_cases_passes_are_those_of_the_engine(layouts: Path, axes: dict[str, A
         jobs=case.batch_size,
         cache_size=case.cache_size,
         draft_tokens=case.num_draft_tokens or 0,
+        draft=None if case.draft_model is None else {},
     )
     passes = schedule(case.max_seq_len, setup)
     assert [(each.q_len, each.k_len) for each in passes] == [(s.q_len, s.k_len) for s in sections]
@@ -139,6 +163,22 @@ def test_what_it_takes_beside_the_forward_pass(run: Callable[[Case], Run]) -> No
     assert more.pop("cache_bytes") == page  # keys and values are of one shape, and share it
     assert 0 <= 2048 * KV_BYTES - more.pop("attention_bytes") <= 64 << 10  # the last chunk is five tokens shorter
     assert set(more.values()) == {0}
+
+
+def test_a_draft_model_has_weights_and_a_cache_of_its_own(run: Callable[[Case], Run]) -> None:
+    """Beside those: its own scratch and RoPE tables, as large as the model's of the same shape."""
+    four = ("model=llama_3_1_8b", "model.config.num_hidden_layers=4", "scenario=generator", "max_seq_len=2048")
+    itself = ("draft.model=llama_3_1_8b", "draft.model.config.num_hidden_layers=2", "draft.cache=Q4")
+    alone, with_draft = run(catalogue_case(*four)), run(catalogue_case(*four, *itself))
+    parts = {name: (with_draft.parts[name] or 0, alone.parts[name] or 0) for name in alone.parts}
+    both, own = parts.pop("draft_weights_bytes")
+    assert (both > 2 * parts["weights_bytes"][1] / 5, own) == (True, 0)
+    pages = 2048 * KV_BYTES // 2  # of FP16 keys or values of a layer
+    assert parts.pop("draft_cache_bytes")[0] == pytest.approx(4 * pages * 9 / 32 + 2 * pages, abs=4096)
+    for part in ("scratch_bytes", "rope_bytes"):
+        both, own = parts.pop(part)
+        assert both == 2 * own
+    assert parts["weights_bytes"][0] == parts["weights_bytes"][1]
 
 
 def test_jobs_share_the_cache_that_they_are_given(run: Callable[[Case], Run]) -> None:

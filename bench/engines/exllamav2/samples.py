@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from bench.core.case import MAX_SEQ_LEN, PAGE
 from bench.core.outcome import Phase
-from bench.engines.exllamav2.served import chunk_of, ends_of_prompts, k_len_of, pages_of
+from bench.engines.exllamav2.served import chunks_of, ends_of_prompts, k_len_of, pages_of, proposals_of
 from bench.engines.exllamav2.traits import Traits
 from bench.scenarios.forward import DECODE_TOKENS, PROMPT_TOKENS
 from bench.trace.passes import Pass
@@ -45,9 +45,10 @@ def load_lengths(traits: Traits) -> list[int]:
     With `whole_lengths` there are at least two in each range of lengths in which loading is the same (sizes are linear
     there), and three where a chunk as long as the case is forwarded (sizes are quadratic).
     """
-    edges = {traits.rope_limit}
+    both = list(filter(None, (traits, traits.of_draft())))
+    edges = {each.rope_limit for each in both}
     if traits.lazy:
-        edges |= {traits.max_input_len, traits.cut_window}
+        edges |= {traits.max_input_len, *(each.cut_window for each in both)}
     whole = whole_lengths(traits)
     longest = max(traits.native_max_seq_len, *whole)
     bounds = [_SHORTEST, *sorted(edge for edge in edges if edge and _SHORTEST < edge < longest), longest]
@@ -89,6 +90,8 @@ def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:
         passes = [*below, *at, *beyond, traits.make_pass(Phase.DECODE, 1, window)]
     if max_seq_len == whole_lengths(traits)[0]:
         return passes
+    if traits.draft is not None:  # what a pass leaves to the next one, the next one must free
+        return passes
     return list({each.kind: each for each in passes}.values())
 
 
@@ -113,9 +116,10 @@ def _served_passes(traits: Traits, room: int) -> list[Pass]:
     """
     window = traits.cut_window
     decoded = 1 + traits.draft_tokens
-    passes = [traits.make_pass(Phase.DECODE, decoded, k_len) for k_len in (PAGE, room)]
-    if window is not None:
-        passes.append(traits.make_pass(Phase.DECODE, decoded, window))
+    passes = []
+    for k_len in (PAGE, room, *([] if window is None else [window])):
+        passes += [*proposals_of(traits, Phase.DECODE, k_len - decoded - 1, Phase.DECODE)]
+        passes.append(traits.make_pass(Phase.DECODE, decoded, k_len))
     for q_len in (traits.max_input_len, *ends_of_prompts(traits)):
         begins = {0, pages_of(max(0, room - q_len) // 2) * PAGE}
         if window is not None:
@@ -123,7 +127,7 @@ def _served_passes(traits: Traits, room: int) -> list[Pass]:
         for begin in sorted(begins):
             if begin < 0 or k_len_of(traits, begin + q_len) > room:
                 continue
-            passes.append(chunk_of(traits, begin, q_len))
+            passes += chunks_of(traits, begin, q_len)
             if traits.is_paged and q_len > PAGE:
-                passes.append(chunk_of(traits, begin, q_len, is_scattered=True))
+                passes += chunks_of(traits, begin, q_len, is_scattered=True)
     return passes

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from bench.allocator.compiled import compiled_with_arrays
 from bench.core.outcome import Phase
-from bench.engines.exllamav2.served import SERVE, Generator, pages_of
+from bench.engines.exllamav2.served import SERVE, Generator, drafted, pages_of
 from bench.engines.exllamav2.traits import HOLDS_SCORES, Traits
 from bench.scenarios.base import Act, Step
 from bench.scenarios.registry import scenario_of
-from bench.trace.passes import Pass, Schedule
+from bench.trace.passes import CACHE_OF_DRAFT, Pass, Schedule
 
 
 def endless(max_seq_len: int, max_attention_size: int, attention: str) -> str | None:
@@ -74,11 +74,13 @@ def chunk_count(tokens: int, traits: Traits) -> int:
 def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) -> Iterable[Pass]:
     """What the engine makes of a step that is no prompt of any length. Lazy loading forwards a chunk as it goes."""
     if step.act is Act.LOAD:
-        loading = min(traits.max_input_len, max_seq_len) if traits.lazy else 0
-        load = traits.make_pass(Phase.LOAD, loading, loading)
-        if traits.rope_limit is not None and max_seq_len > traits.rope_limit:
-            load = load._replace(kind=f"{load.kind}_extended")
-        yield load
+        yield _load(max_seq_len, traits)
+    elif step.act is Act.LOAD_DRAFT:
+        draft = traits.of_draft()
+        assert draft is not None
+        yield drafted(_load(max_seq_len, draft))
+    elif step.act is Act.CACHE_DRAFT:
+        yield Pass(Phase.LOAD, CACHE_OF_DRAFT, of_draft=True)
     elif step.act is Act.CACHE:
         yield Pass(Phase.CACHE, Phase.CACHE)
     elif step.act is Act.SERVE:
@@ -91,6 +93,14 @@ def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) 
         for done in range(step.tokens):
             name = None if step.name is None else f"{step.name}_{done}"
             yield traits.make_pass(step.phase, 1, step.start + done + 1, name)
+
+
+def _load(max_seq_len: int, traits: Traits) -> Pass:
+    loading = min(traits.max_input_len, max_seq_len) if traits.lazy else 0
+    load = traits.make_pass(Phase.LOAD, loading, loading)
+    if traits.rope_limit is not None and max_seq_len > traits.rope_limit:
+        load = load._replace(kind=f"{load.kind}_extended")
+    return load
 
 
 def load_compiled() -> None:

@@ -42,10 +42,10 @@ class Generator:
         if step.act is Act.BEGIN:
             self._take_pages(step)
             yield from self._prompts(step)
-            yield self._decode(step.phase, None if step.name is None else f"{step.name}_first")
+            yield from self._decode(step.phase, None if step.name is None else f"{step.name}_first")
         else:
             for done in range(step.tokens):
-                yield self._decode(step.phase, None if step.name is None else f"{step.name}_{done}")
+                yield from self._decode(step.phase, None if step.name is None else f"{step.name}_{done}")
 
     def _take_pages(self, step: Step) -> None:
         each = pages_of(step.tokens + step.new_tokens + self.traits.draft_tokens)
@@ -60,25 +60,22 @@ class Generator:
             end = begin + self.traits.max_input_len
             end = min(end // PAGE * PAGE if self.traits.is_paged else end, tokens)
             for first in self.firsts:
-                yield self._chunk(first, begin, end - begin, step.name)._replace(phase=step.phase)
+                is_scattered = self.traits.is_paged and self._wraps(first, begin, end - begin)
+                for each in chunks_of(self.traits, begin, end - begin, step.name, is_scattered):
+                    yield each._replace(phase=step.phase)
             begin = end
 
-    def _chunk(self, first: int, begin: int, q_len: int, name: str | None) -> Pass:
-        if not self.traits.is_paged:
-            return chunk_of(self.traits, begin, q_len, name)
-        is_scattered = self._wraps(first, begin, q_len)
-        return chunk_of(self.traits, begin, q_len, name, is_scattered)
-
-    def _decode(self, phase: str, name: str | None) -> Pass:
+    def _decode(self, phase: str, name: str | None) -> Iterator[Pass]:
         """A token of all jobs together, with those that are proposed; none of them is taken."""
         begin, jobs = self.held - 1, len(self.firsts)
         self.held += 1
         kind = name or (Phase.DECODE if jobs == 1 else f"{Phase.DECODE}_of_{jobs}")
+        yield from proposals_of(self.traits, phase, begin, kind)
         q_len = 1 + self.traits.draft_tokens
         each = self.traits.make_pass(phase, q_len, k_len_of(self.traits, begin + q_len), kind)
         # Of several jobs keys and values are always made apart.
         wraps = jobs == 1 and self.traits.is_paged and self._wraps(self.firsts[0], begin, q_len)
-        return _scattered(each) if wraps else each
+        yield _scattered(each) if wraps else each
 
     def _wraps(self, first: int, begin: int, q_len: int) -> bool:
         """Whether the tokens of a job lie on pages that do not follow each other: the last of the ring, and page 0."""
@@ -105,6 +102,35 @@ def chunk_of(traits: Traits, begin: int, q_len: int, name: str | None = None, is
     return _scattered(each) if is_scattered else each
 
 
+def chunks_of(
+    traits: Traits, begin: int, q_len: int, name: str | None = None, is_scattered: bool = False
+) -> Iterator[Pass]:
+    """The same, after that of the draft model if there is one."""
+    for each in filter(None, (traits.of_draft(), traits)):
+        chunk = chunk_of(each, begin, q_len, name, is_scattered)
+        yield chunk if each is traits else drafted(chunk)
+
+
+def proposals_of(traits: Traits, phase: str, begin: int, kind: str) -> Iterator[Pass]:
+    """The passes of a draft model before one of the `kind`: a token each, and one more for the last one's keys.
+
+    Its table of pages has room for one token more than are proposed, from the first of them on.
+    """
+    draft, tokens = traits.of_draft(), traits.draft_tokens
+    if draft is None:
+        return
+    for number in range(tokens + 1):
+        k_len = k_len_of(traits, begin + 2 + tokens) if traits.is_paged else begin + number + 1
+        which = "_first" if number == 0 else "_last" if number == tokens else ""
+        yield drafted(draft.make_pass(phase, 1, k_len, f"{kind}{which}"))
+
+
+def drafted(each: Pass) -> Pass:
+    """A pass of the draft model, which has kinds of its own."""
+    return each._replace(kind=f"{DRAFT}_{each.kind}", of_draft=True)
+
+
+DRAFT = "draft"
 _SCATTERED = "_scattered"
 
 

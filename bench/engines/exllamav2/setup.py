@@ -66,6 +66,7 @@ def asked_by(case: Case) -> dict[str, Any]:
         "scenario": case.scenario,
         "cache_size": case.cache_size,
         "draft_tokens": case.num_draft_tokens or 0,
+        "draft": None if case.draft_model is None else {},
     }
 
 

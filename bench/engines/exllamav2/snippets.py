@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.core.case import DEFAULT_SCENARIO, EXPANDABLE, MAX_ATTENTION_SIZE, NATIVE, PAGE
 from bench.core.split import Split, SplitBy
 from bench.engines.base import Chosen, Snippet, wanted_weights
+from bench.engines.exllamav2.spec import SPEC
 
 # What ExLlamaV2 must be told not to use, so that it uses the one that was asked for.
 _SWITCHES = {
@@ -45,7 +46,10 @@ def _cache_tokens(chosen: Chosen, each: int) -> int:
 def _generator(chosen: Chosen) -> list[str]:
     """The lines after a model and its cache are there."""
     setting = chosen.setting
+    is_model = setting["draft_model"] is not None
     told = {
+        "draft_model": "draft_model" if is_model else None,
+        "draft_cache": "draft_cache" if is_model else None,
         "max_batch_size": setting["max_batch_size"],
         "use_ngram_draft": True if setting["draft"] == "ngram" else None,
         "num_draft_tokens": setting["num_draft_tokens"],
@@ -65,22 +69,20 @@ def _generator(chosen: Chosen) -> list[str]:
 def _loaded(chosen: Chosen) -> str:
     """The lines that load the model and make its cache; for a generator the cache has one sequence."""
     setting = chosen.setting
-    cache = "ExLlamaV2Cache" if setting["cache"] == "FP16" else f"ExLlamaV2Cache_{setting['cache']}"
+    cache = _class_of(setting["cache"])
     sequences, tokens = chosen.batch_size, chosen.max_seq_len
     if _is_served(chosen):
         sequences, tokens = 1, _cache_tokens(chosen, chosen.max_seq_len)
     sizes = f"batch_size={sequences}, max_seq_len={tokens}"
-    imported = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Config"
+    caches = [cache, *([] if setting["draft_cache"] is None else [_class_of(setting["draft_cache"])])]
+    imported = f"from exllamav2 import ExLlamaV2, {', '.join(dict.fromkeys(caches))}, ExLlamaV2Config"
     lines = [
         *_SET_ALLOCATOR.get(setting["allocator"] or NATIVE, ()),
         imported,
         "",
+        *_draft(chosen),
         f'config = ExLlamaV2Config("DIR")  # {wanted_weights(chosen)}',
-        f"config.max_seq_len = {chosen.max_seq_len}",
-        f"config.max_batch_size = {sequences}",
-        *([] if setting["max_input_len"] is None else [f"config.max_input_len = {setting['max_input_len']}"]),
-        *(_other("config.max_attention_size = {}", setting["max_attention_size"])),
-        *(f"config.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
+        *_configured(chosen, "config", sequences),
         "model = ExLlamaV2(config)",
     ]
     split = None if setting["split"] is None else Split.parse(setting["split"])
@@ -102,6 +104,44 @@ def _loaded(chosen: Chosen) -> str:
     )
 
 
+def _class_of(cache: str) -> str:
+    return "ExLlamaV2Cache" if cache == "FP16" else f"ExLlamaV2Cache_{cache}"
+
+
+def _configured(chosen: Chosen, config: str, sequences: int) -> list[str]:
+    """The lines that a model and its draft model have in common."""
+    setting = chosen.setting
+    return [
+        f"{config}.max_seq_len = {chosen.max_seq_len}",
+        f"{config}.max_batch_size = {sequences}",
+        *([] if setting["max_input_len"] is None else [f"{config}.max_input_len = {setting['max_input_len']}"]),
+        *(_other(f"{config}.max_attention_size = {{}}", setting["max_attention_size"])),
+        *(f"{config}.{switch} = True" for switch in _SWITCHES.get(setting["attention_requested"] or "auto", ())),
+    ]
+
+
+def _draft(chosen: Chosen) -> list[str]:
+    """The lines that load a draft model, which comes first, and make its cache."""
+    setting = chosen.setting
+    if setting["draft_model"] is None:
+        return []
+    made = f"{_class_of(str(setting['draft_cache']))}(draft_model, batch_size=1"
+    made += f", max_seq_len={_cache_tokens(chosen, chosen.max_seq_len)}"
+    loaded = ["draft_model.load()", f"draft_cache = {made})"]
+    if setting["lazy"]:
+        loaded = [f"draft_cache = {made}, lazy=True)", "draft_model.load_autosplit(draft_cache)"]
+    return [
+        f'draft_config = ExLlamaV2Config("DRAFT_DIR")  # {_wanted_draft(chosen)}',
+        *_configured(chosen, "draft_config", 1),
+        "draft_model = ExLlamaV2(draft_config)",
+        *loaded,
+    ]
+
+
+def _wanted_draft(chosen: Chosen) -> str:
+    return f"{chosen.setting['draft_model']} at {chosen.setting['draft_bpw']:g} bpw"
+
+
 def tabbyapi(chosen: Chosen) -> str:
     """Lines for config.yml. The keys are those of commit 79126f9 (2026-06-27), one of the last TabbyAPI with ExLlamaV2.
 
@@ -119,6 +159,10 @@ def tabbyapi(chosen: Chosen) -> str:
         remarks.append("its environment: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True")
     if setting["attention_requested"] not in (None, "auto", "flash"):
         remarks.append(f"it has no key for attention={setting['attention_requested']}")
+    if setting["draft_model"] is not None and not setting["lazy"]:
+        remarks.append("it loads the draft model by autosplit, unlike the rows, unless draft_gpu_split says how")
+    if setting["draft_model"] is not None and setting["num_draft_tokens"] != SPEC.default_draft_tokens:
+        remarks.append(f"it has {SPEC.default_draft_tokens} tokens proposed, whatever num_draft_tokens is")
     chunk = setting["max_input_len"]
     if chunk is not None and (setting["max_attention_size"] or MAX_ATTENTION_SIZE) != chunk**2:
         remarks.append("it also sets max_attention_size to chunk_size squared, unlike the rows")
@@ -134,10 +178,19 @@ def tabbyapi(chosen: Chosen) -> str:
             *([] if setting["max_input_len"] is None else [f"  chunk_size: {setting['max_input_len']}"]),
             f"  max_batch_size: {setting['max_batch_size'] or chosen.batch_size}",
             *([] if split is None else _split_keys(split)),
+            *([] if setting["draft_model"] is None else _draft_keys(chosen)),
             "memory:",
             "  cuda_malloc_async: false",
         ]
     )
+
+
+def _draft_keys(chosen: Chosen) -> list[str]:
+    return [
+        "draft_model:",
+        f"  draft_model_name: DRAFT_DIR  # {_wanted_draft(chosen)}, below draft_model_dir",
+        f"  draft_cache_mode: {chosen.setting['draft_cache']}",
+    ]
 
 
 def _split_keys(split: Split) -> list[str]:

@@ -37,6 +37,7 @@ SPEC = EngineSpec(
     default_draft_tokens=4,
     most_draft_tokens=7,
     job_spare_tokens=0,
+    draft_models=True,
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from bench.core.case import DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
 from bench.core.outcome import Phase
@@ -21,7 +21,8 @@ class Traits(NamedTuple):
     the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
     the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
     A generator has `jobs` at a time, each the one sequence of its prompt's passes, and `cache_size` as a `Case` has it;
-    `draft_tokens` are proposed for each that a job gets.
+    `draft_tokens` are proposed for each that a job gets. Where a model proposes them, `draft` says of it what the
+    fields from `window` to `experts_per_token` say of the model.
     """
 
     lazy: bool
@@ -38,11 +39,18 @@ class Traits(NamedTuple):
     jobs: int = 1
     cache_size: int | None = None
     draft_tokens: int = 0
+    draft: dict[str, Any] | None = None
+
+    def of_draft(self) -> Self | None:
+        """Those of the draft model; None where there is none."""
+        return None if self.draft is None else self._replace(**self.draft, draft=None)
 
     def work(self, max_seq_len: int) -> Work:
         """What a case of that length asks of its scenario."""
         count = self.batch_size * self.jobs
-        return Work(max_seq_len, count, self.cache_size or max_seq_len * count, self.draft_tokens)
+        cache_size = self.cache_size or max_seq_len * count
+        is_draft_model = self.draft is not None
+        return Work(max_seq_len, count, cache_size, draft_tokens=self.draft_tokens, is_draft_model=is_draft_model)
 
     @property
     def is_served(self) -> bool:

@@ -91,6 +91,10 @@ def _in_gib(name: str) -> Callable[[CaseRow], _Cell]:
     return cell
 
 
+def _of_draft(name: str) -> Callable[[CaseRow], _Cell]:
+    return lambda row: None if row["draft_model"] is None else _in_gib(name)(row)
+
+
 def _in_use(row: CaseRow) -> _Cell:
     """Of what ran out of memory it is only what was in use until then, and no figure to compare a prediction with."""
     return _in_gib("peak_allocated_bytes")(row) if row["outcome"] == "fits" else None
@@ -114,6 +118,8 @@ _COLUMNS = (
     _Column("in use as predicted, GiB", _in_gib("predicted_peak_bytes"), digits=2),
     _Column("weights, GiB", _in_gib("weights_bytes"), digits=2),
     _Column("cache, GiB", _in_gib("cache_bytes"), digits=2),
+    _Column("draft weights, GiB", _of_draft("draft_weights_bytes"), digits=2),
+    _Column("draft cache, GiB", _of_draft("draft_cache_bytes"), digits=2),
     _Column("tokens/s, measured", _whole("decode_tokens_per_s_full"), digits=1),
     _Column("tokens/s, estimated", _whole("estimated_decode_tokens_per_s"), digits=1),
     _Column("took, s", _whole("wall_s"), digits=1),

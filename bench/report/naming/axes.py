@@ -21,7 +21,7 @@ def how(line: SettingColumns) -> str:
 
 
 # What follows from the model, unless it was asked for: it is told only where nothing else tells two apart.
-_AT_LAST = ("auto_up_to",)
+_AT_LAST = ("auto_up_to", "draft_fingerprint")
 # Without one a generator does other work: beside a line that has one, those that have none are told.
 _TOLD_IF_ANY = ("cache_size", "max_batch_size", "draft")
 
@@ -44,7 +44,10 @@ def telling(lines: Sequence[SettingColumns], optional: Sequence[str], always: Se
 
 
 # Settings of a generator: all that is shown together may have them in common, and its title tells them then.
-_SERVED = ("scenario", "batch_size", "cache_size", "max_batch_size", "draft", "num_draft_tokens")
+_SERVED = (
+    *("scenario", "batch_size", "cache_size", "max_batch_size"),
+    *("draft", "draft_model", "draft_bpw", "draft_cache", "num_draft_tokens"),
+)
 
 
 def in_common(lines: Iterable[SettingColumns]) -> str:

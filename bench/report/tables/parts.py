@@ -11,6 +11,8 @@ from bench.core.identity import key_of
 _KINDS = {
     "weights": (("weights_bytes",), "#0072B2"),
     "cache": (("cache_bytes",), "#E69F00"),
+    "draft weights": (("draft_weights_bytes",), "#332288"),
+    "draft cache": (("draft_cache_bytes",), "#882255"),
     "scratch": (("scratch_bytes",), "#56B4E9"),
     "activations": (("activations_bytes", "attention_bytes", "logits_bytes"), "#009E73"),
     "held back by load_autosplit": (("reserve_bytes",), "#D55E00"),

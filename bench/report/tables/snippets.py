@@ -9,8 +9,8 @@ from bench.core.columns import SETTING, WEIGHTS, label, usual
 from bench.core.identity import key_of
 from bench.core.split import Split
 
-# Settings that `check_command` names in any case, or that follow from the weights in DIR.
-_ALWAYS = ("cache", "lazy", "split", *WEIGHTS)
+# Settings that `check_command` names in any case, or that follow from the weights in DIR, or in DRAFT_DIR.
+_ALWAYS = ("cache", "lazy", "split", *WEIGHTS, "draft_model", "draft_fingerprint", "draft_bpw")
 
 
 def check_command(answer: Recommendation) -> str:
@@ -28,4 +28,6 @@ def check_command(answer: Recommendation) -> str:
     }
     asked = zip(SETTING, key_of(setting, SETTING), strict=True)
     keys |= {label(name): value for name, value in asked if name not in _ALWAYS and value not in (None, usual(name))}
+    if setting["draft_model"] is not None:
+        keys["draft.model.path"] = "DRAFT_DIR"
     return shlex.join(["vram-bench", "sweep", *(f"{name}={value}" for name, value in keys.items())])

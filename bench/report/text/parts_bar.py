@@ -47,7 +47,10 @@ def scale_for(limit_bytes: int, largest_bytes: int) -> Scale:
 
 def segments(parts: Mapping[str, int], device_bytes: int) -> dict[str, int]:
     """The bytes of each kind: of `parts` (`weights_bytes`, ...) in use, up to what the device holds in all."""
-    known = {kind: parts.get(f"{kind}_bytes", 0) for kind in (WEIGHTS, CACHE, CONTEXT)}
+    # A draft model's weights and cache are drawn with the model's.
+    known = {
+        kind: parts.get(f"{kind}_bytes", 0) + parts.get(f"draft_{kind}_bytes", 0) for kind in (WEIGHTS, CACHE, CONTEXT)
+    }
     used = sum(parts.values())
     return {
         WEIGHTS: known[WEIGHTS],

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from bench.core.case import Case
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass, Setup
+from bench.trace.recording import DraftDepth
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Engine, Session
 from bench.worker.simulated.engine import SimulatedEngine
@@ -47,7 +48,8 @@ class Recordable(NamedTuple):
     On several cards `beginnings` are those that a card other than the first may have; where every layer is divided
     among them, `divisions` are the ways in which it is recorded. With `apart`
     weights are not known by their tensors: the beginning of a case, up to the first prompt of any length, is recorded
-    apart with all layers of the checkpoint, and chunks of such prompts among the extra passes alone.
+    apart with all layers of the checkpoint, and chunks of such prompts among the extra passes alone. `draft` says
+    of the draft model in `case`, if there is one, how deep it is there.
     """
 
     case: Case
@@ -59,17 +61,19 @@ class Recordable(NamedTuple):
     beginnings: tuple[Beginning, ...] = ()
     divisions: tuple[Division, ...] = ()
     apart: bool = False
+    draft: DraftDepth | None = None
 
 
 class Listener(Protocol):
     """Who is told what the engine is about.
 
     `layer` is the decoder layer at work, -1 before the first, and `module` the number of the module in it; after the
-    last layer modules are counted, too.
+    last layer modules are counted, too. `of_draft` says whether they are those of a draft model.
     """
 
     layer: int
     module: int
+    of_draft: bool
 
     def enter(self, q_len: int, k_len: int) -> None:
         """A pass of `q_len` tokens begins, after which the cache holds `k_len`."""
@@ -77,7 +81,7 @@ class Listener(Protocol):
     def pause(self) -> None:
         """What is asked for and given back until the next pass begins belongs to none."""
 
-    def scratch(self, lines: list[tuple[int, int]]) -> None:
+    def scratch(self, lines: list[tuple[int, int]], of_draft: bool = False) -> None:
         """The model wants the most of a + b · max_input_len bytes of scratch, over all pairs (a, b)."""
 
     def divided(self, parts: tuple[tuple[int, ...], ...]) -> None:

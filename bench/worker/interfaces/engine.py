@@ -55,13 +55,28 @@ class Placed(NamedTuple):
 
 
 class Session(Protocol):
-    """One model of an engine, for one case on one machine. The methods are called in this order."""
+    """One model of an engine, for one case on one machine. The methods are called in this order.
 
-    def open(self, directory: Path) -> Reading:
-        """Reads the model in `directory` and decides how it is run; takes no memory. Raises `Unsupported`."""
+    Those of a draft model are called where the case has one.
+    """
+
+    def open(self, directory: Path, draft: Path | None = None) -> Reading:
+        """Reads the model in `directory` and decides how it is run; takes no memory. Raises `Unsupported`.
+
+        The model that proposes tokens to it, if there is one, is in `draft`.
+        """
 
     def build(self) -> None:
-        """Makes the model's modules, without weights; and its cache, where that is filled as the weights are loaded."""
+        """Makes the model's modules, without weights; and its cache, where that is filled as the weights are loaded.
+
+        So with a draft model, too.
+        """
+
+    def load_draft(self, tell: Tell | None = None) -> None:
+        """Puts the weights of the draft model on the cards, as those of the model; tells how many modules are there."""
+
+    def make_draft_cache(self) -> None:
+        """Makes the draft model's cache, as long as the model's, unless loading has made it."""
 
     def load(self, tell: Tell | None = None) -> None:
         """Puts the weights on the cards; tells how many modules are there."""
@@ -95,7 +110,10 @@ class Session(Protocol):
         """What the engine's generator has given its jobs; None without a generator."""
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
-        """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope."""
+        """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope.
+
+        Of a draft model also draft_weights and draft_cache.
+        """
 
     def placement(self) -> list[Placed]:
         """What is on each card; a module that several share is on each of them."""

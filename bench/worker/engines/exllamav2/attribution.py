@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 
 from bench.allocator.parts import (
     ACTIVATIONS,
     ATTENTION,
     CACHE,
+    DRAFT_CACHE,
+    DRAFT_WEIGHTS,
     LOGITS,
     OTHER,
     RESERVE,
@@ -52,8 +56,21 @@ _BY_FILE = {
     "layernorm.py": ACTIVATIONS,
     "pos_embedding.py": ACTIVATIONS,
 }
+_OF_DRAFT = {WEIGHTS: DRAFT_WEIGHTS, CACHE: DRAFT_CACHE}
 _OUR_OWN = os.path.dirname(__file__)  # of the same name
 _known: dict[CodeType, int] = {}
+_is_of_draft = False
+
+
+@contextmanager
+def of_draft() -> Iterator[None]:
+    """While it lasts, weights and keys and values are those of a draft model."""
+    global _is_of_draft
+    _is_of_draft = True
+    try:
+        yield
+    finally:
+        _is_of_draft = False
 
 
 def _classify(code: CodeType) -> int:
@@ -76,7 +93,7 @@ def part_of(frame: FrameType | None) -> int:
         if part >= 0:
             if part in (RESERVE, LOGITS):  # called by the model itself, not by one of its modules
                 return LOGITS if head else ACTIVATIONS if moved else part
-            return part
+            return _OF_DRAFT.get(part, part) if _is_of_draft else part
         head = head or part == _HEAD
         moved = moved or part == _MOVED
         frame = frame.f_back

@@ -69,23 +69,30 @@ def require_generator(case: Case, config: Any, attention: str) -> None:
 
 
 class Served:
-    """A generator, and the jobs that were begun last."""
+    """A generator, and the jobs that were begun last; `draft` are the model that proposes tokens, and its cache."""
 
-    def __init__(self, model: Any, cache: Any, case: Case) -> None:
+    def __init__(self, model: Any, cache: Any, case: Case, draft: tuple[Any, Any] | None = None) -> None:
         self._engine: Any = importlib.import_module("exllamav2.generator")
-        self._vocab_size = model.config.vocab_size
+        draft_model, draft_cache = draft or (None, None)
+        # Of a prompt both look up every token.
+        self._vocab_size = min(each.config.vocab_size for each in (model, draft_model) if each is not None)
         self._generator = self._engine.ExLlamaV2DynamicGenerator(
             model,
             cache,
-            Tokenizer(self._vocab_size),
+            Tokenizer(model.config.vocab_size),
+            draft_model=draft_model,
+            draft_cache=draft_cache,
             max_batch_size=case.max_batch_size,
             paged=is_paged(model.config),
-            use_ngram_draft=case.draft is not None,
+            use_ngram_draft=case.draft == "ngram",
             num_draft_tokens=case.num_draft_tokens or 0,
         )
         self._jobs: list[Any] = []
         self._prompt_tokens = 0
         self._given = Given()
+        self._params: Any = None  # of the last pass that was made for itself, and what that pass has left
+        self._logits: Any = None
+        self._proposed: Any = None
         self._random = torch.Generator().manual_seed(_SEED)
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
@@ -125,25 +132,47 @@ class Served:
             self._generator.iterate()
 
     def forward(self, each: Pass) -> None:
-        """One pass more, as it makes them: a chunk of a prompt, or one token of a job."""
+        """One pass more, as it makes them: a chunk of a prompt, or one token of a job.
+
+        A draft model's comes before the model's. Of a chunk both have the same table of pages, of tokens they have
+        not; there its logits, and the token with the highest, are held until those of its next pass are there.
+        """
+        is_decoded = each.phase == Phase.DECODE
+        if each.of_draft or is_decoded or self._params is None:
+            self._params = self._params_of(each)
+        params, generator = self._params, self._generator
+        model, cache = generator.model, generator.cache
+        if each.of_draft:
+            model, cache = generator.draft_model, generator.draft_cache
+        is_last = each.of_draft and each.kind.endswith("_last")
+        made = model.forward_chunk(
+            input_ids=torch.zeros((1, each.q_len), dtype=torch.long),
+            preprocess_only=not is_decoded or is_last,
+            attn_params=params,
+            cache=cache,
+        )
+        if is_decoded and not each.of_draft:
+            generator.logits_pinned[:1, : each.q_len].copy_(made["logits"])
+        elif is_decoded and not is_last:
+            self._logits = made.pop("logits")
+            self._proposed = torch.argmax(self._logits, dim=-1)
+            generator.draft_ids_pinned[:1, :1].copy_(self._proposed)
+        if is_decoded or not each.of_draft:
+            self._params = None
+        if is_last:  # as the engine's function does that ends here
+            del params
+            self._logits = self._proposed = None
+
+    def _params_of(self, each: Pass) -> Any:
+        """Of a pass on the first pages of the cache."""
         pages = torch.arange(pages_of(each.k_len), dtype=torch.int32)
         begin = each.k_len - each.q_len
         if self._generator.paged:
             begin = begin // PAGE * PAGE
         if is_scattered(each):
             pages = pages.roll(-1)
-        params = self._generator.get_paged_params(
-            1, pages.unsqueeze(0), torch.tensor([begin], dtype=torch.int32), each.q_len
-        )
-        is_decoded = each.phase == Phase.DECODE
-        made = self._generator.model.forward_chunk(
-            input_ids=torch.zeros((1, each.q_len), dtype=torch.long),
-            preprocess_only=not is_decoded,
-            attn_params=params,
-            cache=self._generator.cache,
-        )
-        if is_decoded:
-            self._generator.logits_pinned[:1, : each.q_len].copy_(made["logits"])
+        begins = torch.tensor([begin], dtype=torch.int32)
+        return self._generator.get_paged_params(1, pages.unsqueeze(0), begins, each.q_len)
 
     def _note(self) -> None:
         drafted = sum(job.accepted_draft_tokens + job.rejected_draft_tokens for job in self._jobs)

@@ -10,14 +10,16 @@ from unittest import mock
 from bench.core.case import MAX_SEQ_LEN, PAGE, Case
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.setup import Setup, asked_by
+from bench.trace.recording import DraftDepth
 from bench.trace.template import SHOWN_PERIODS
 from bench.worker.engines.base import Beginning, Division, Listener, Recordable
 from bench.worker.engines.exllamav2.choices import choose_attention, read_back
 from bench.worker.engines.exllamav2.divisions import chosen, on_cards_alike
+from bench.worker.engines.exllamav2.drafts import is_draft
 from bench.worker.engines.exllamav2.map_sizes import map_sizes
 from bench.worker.engines.exllamav2.readable import read_config
 from bench.worker.engines.exllamav2.several_cards import begin_a_card, on_two_cards
-from bench.worker.engines.exllamav2.shallow import with_layers
+from bench.worker.engines.exllamav2.shallow import with_draft_layers, with_layers
 from bench.worker.interfaces.card import Machine
 
 
@@ -33,6 +35,12 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         shallow, divisions = on_cards_alike(shallow)
     elif case.more_devices:
         shallow, beginnings = on_two_cards(shallow, config, num_layers, period)
+    draft: DraftDepth | None = None
+    if case.of_draft is not None:
+        of_draft = read_config(case.of_draft.model.config)
+        draft = DraftDepth(*_depth(case.of_draft, of_draft), of_draft.num_hidden_layers)
+        setup = setup._replace(draft=_of_model(of_draft))
+        shallow = with_draft_layers(shallow, draft.num_layers)
     return Recordable(
         case=shallow,
         num_layers=num_layers,
@@ -42,23 +50,32 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         reading=read_back(config, setup.attention),
         beginnings=beginnings,
         divisions=divisions,
+        draft=draft,
     )
 
 
 def _setup(case: Case, config: Any, attention: str) -> Setup:
-    slides = config.arch.lm.swa or config.arch.lm.alternating_swa
-    rope_limit = config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None
+    of_model = _of_model(config)
+    rope_limit = of_model["rope_limit"]
     return Setup(
         **asked_by(case),
         attention=attention,
         # Beyond the engine's default other tables may be made; what is recorded must show them.
         # A tokenizer's 10^30 for `no limit`, or 0, is no length.
         native_max_seq_len=min(max(config.max_seq_len, 2 * (rope_limit or 0), PAGE), MAX_SEQ_LEN),
-        window=config.sliding_window or None if slides else None,
-        rope_limit=rope_limit,
-        num_experts=(config.num_experts if config.arch.lm.is_moe else None) or 1,
-        experts_per_token=config.num_experts_per_token or 1,
+        **of_model,
     )
+
+
+def _of_model(config: Any) -> dict[str, Any]:
+    """What of a model decides which of its passes are alike."""
+    slides = config.arch.lm.swa or config.arch.lm.alternating_swa
+    return {
+        "window": config.sliding_window or None if slides else None,
+        "rope_limit": config.yarn_rope_original_max_position_embeddings if config.alt_rope_method == "yarn" else None,
+        "num_experts": (config.num_experts if config.arch.lm.is_moe else None) or 1,
+        "experts_per_token": config.num_experts_per_token or 1,
+    }
 
 
 def _depth(case: Case, config: Any) -> tuple[int, int]:
@@ -87,7 +104,8 @@ def marked(listener: Listener, how: Beginning | Division | None = None) -> Itera
 
     def marked_make(self: Any, *args: Any, **kwargs: Any) -> None:
         make(self, *args, **kwargs)
-        listener.scratch(_scratch(self))
+        of_draft = is_draft(self)
+        listener.scratch(_scratch(self), of_draft)
         layer, number = -1, -1
         numbered = []
         for module in self.modules:
@@ -95,7 +113,7 @@ def marked(listener: Listener, how: Beginning | Division | None = None) -> Itera
             before, layer = layer, own if own is not None else (-1 if layer < 0 else self.config.num_hidden_layers)
             number = number + 1 if layer == before else 0
             for name in ("set_device_idx", "load", "forward"):
-                setattr(module, name, _marking(getattr(module, name), listener, layer, number))
+                setattr(module, name, _marking(getattr(module, name), listener, layer, number, of_draft))
             if not isinstance(module, ExLlamaV2Embedding):  # they stay on the host
                 numbered.append((layer, number, module))
             if isinstance(how, Beginning) and (layer, number) == (how.layer, how.module):
@@ -147,9 +165,11 @@ def _scratch(model: Any) -> list[tuple[int, int]]:
     return [line for line in lines if not any(a >= line[0] and b >= line[1] and (a, b) != line for a, b in lines)]
 
 
-def _marking(method: Callable[..., Any], listener: Listener, layer: int, number: int) -> Callable[..., Any]:
+def _marking(
+    method: Callable[..., Any], listener: Listener, layer: int, number: int, of_draft: bool
+) -> Callable[..., Any]:
     def marked(*args: Any, **kwargs: Any) -> Any:
-        listener.layer, listener.module = layer, number
+        listener.layer, listener.module, listener.of_draft = layer, number, of_draft
         return method(*args, **kwargs)
 
     return marked

@@ -17,7 +17,9 @@ from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.schedule import endless
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass
+from bench.worker.engines.exllamav2.attribution import of_draft
 from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, divided_cache_class, read_back
+from bench.worker.engines.exllamav2.drafts import mark_draft, with_draft
 from bench.worker.engines.exllamav2.generator import Served, require_generator
 from bench.worker.engines.exllamav2.progress import telling_chunks
 from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
@@ -35,6 +37,7 @@ class ExLlamaV2Session:
     def __init__(self, case: Case, machine: Machine) -> None:
         """Raises `Unsupported` for a config.json that the engine refuses."""
         read_config(case.model.config)
+        self._draft = None if case.of_draft is None else ExLlamaV2Session(case.of_draft, machine)
         self._case = case
         self._split = Split.parse(case.split) if case.split is not None else Split(SplitBy.AUTO) if case.lazy else None
         self._machine = machine
@@ -46,8 +49,12 @@ class ExLlamaV2Session:
         self._sequences = case.batch_size if case.scenario == DEFAULT_SCENARIO else 1
         self._ids = torch.zeros((self._sequences, case.max_seq_len), dtype=torch.long)
 
-    def open(self, directory: Path) -> Reading:
+    def open(self, directory: Path, draft: Path | None = None) -> Reading:
         """Reads ExLlamaV2Config and sets the lengths and the attention switches of the case."""
+        drafts = None
+        if draft is not None:
+            drafts = self._drafting.open(draft)
+            mark_draft(self._drafting._config)
         from exllamav2.config import ExLlamaV2Config
 
         case = self._case
@@ -63,6 +70,11 @@ class ExLlamaV2Session:
         if case.scenario != DEFAULT_SCENARIO:
             require_generator(case, config, attention)
         reading = read_back(config, attention)
+        if drafts is not None and drafts.attention != attention:
+            raise Unsupported(
+                f"draft.model={case.draft_name} is run with {drafts.attention} and {case.model.name} with {attention}: "
+                "the generator has one table of pages for both; give an attention that both can, or another model"
+            )
         if self._is_split(SplitBy.TENSOR_PARALLEL):
             require_tensor_parallel(case, config, reading)
         return reading
@@ -71,6 +83,8 @@ class ExLlamaV2Session:
         """Makes ExLlamaV2, and with autosplit the lazy cache."""
         from exllamav2.model import ExLlamaV2
 
+        if self._draft is not None:
+            self._draft.build()
         self._model = ExLlamaV2(self._config)
         if self._is_split(SplitBy.AUTO):
             self._cache = self._new_cache(lazy=True)
@@ -98,6 +112,16 @@ class ExLlamaV2Session:
                 expect_cache_base=cache_class(case.cache),
             )
 
+    def load_draft(self, tell: Tell | None = None) -> None:
+        """As the model; TabbyAPI and the engine's own example load it first, too."""
+        with of_draft():
+            self._drafting.load(tell)
+
+    def make_draft_cache(self) -> None:
+        """As that of the model."""
+        with of_draft():
+            self._drafting.make_cache()
+
     def make_cache(self) -> None:
         """Makes the cache where it is not lazy."""
         if not self._is_split(SplitBy.AUTO):
@@ -119,7 +143,8 @@ class ExLlamaV2Session:
 
     def serve(self) -> None:
         """`ExLlamaV2DynamicGenerator`."""
-        self._served = Served(self._model, self._cache, self._case)
+        draft = None if self._draft is None else (self._draft._model, self._draft._cache)
+        self._served = Served(self._model, self._cache, self._case, draft)
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
         """See `Served.begin`."""
@@ -128,6 +153,11 @@ class ExLlamaV2Session:
     def generate(self, tokens: int, tell: Tell | None = None) -> None:
         """See `Served.generate`."""
         self._running.generate(tokens, tell)
+
+    @property
+    def _drafting(self) -> ExLlamaV2Session:
+        assert self._draft is not None
+        return self._draft
 
     @property
     def _running(self) -> Served:
@@ -148,7 +178,7 @@ class ExLlamaV2Session:
         caches = getattr(self._cache, "caches", [self._cache])  # of a divided one, each card's
         temporary = [pair for cache in caches for pair in getattr(cache, "temp_tensors", {}).values()]
         served = [] if self._served is None else self._served.resident_tensors()
-        return {
+        own: dict[str, Iterable[Any]] = {
             "weights": _weights(self._model),
             "cache": [*self._cache.all_tensors(), *(tensor for pair in temporary for tensor in pair), *served],
             "scratch": [context.scratch for context in contexts],
@@ -159,6 +189,7 @@ class ExLlamaV2Session:
                 for tensor in [*(tables.sin or []), *(tables.cos or [])]
             ],
         }
+        return own if self._draft is None else with_draft(own, self._draft.resident_tensors())
 
     def placement(self) -> list[Placed]:
         """By the devices that the engine gave its modules; the embeddings are on the host."""

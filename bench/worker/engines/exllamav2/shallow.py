@@ -22,6 +22,14 @@ def with_layers(case: Case, num_layers: int) -> Case:
     return dataclasses.replace(case, model=model)
 
 
+def with_draft_layers(case: Case, num_layers: int) -> Case:
+    """The case with a draft model that is so deep; itself where it has weights, which cannot be left out."""
+    if case.draft_model is None or case.of_draft is None:
+        return case
+    model = with_layers(case.of_draft, num_layers).model
+    return dataclasses.replace(case, draft_model=dataclasses.replace(case.draft_model, model=model))
+
+
 def with_num_hidden_layers(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
     """A config.json (parsed) of a model that is so deep."""
     shallow: dict[str, Any] = {key: num_layers if key in _LAYER_KEYS else value for key, value in config.items()}

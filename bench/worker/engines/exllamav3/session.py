@@ -35,7 +35,7 @@ class ExLlamaV3Session:
         self._passes: Passes | None = None
         self._served: Served | None = None
 
-    def open(self, directory: Path) -> Reading:
+    def open(self, directory: Path, draft: Path | None = None) -> Reading:
         """Reads the directory, and makes the model's modules, which have no tensors yet."""
         self._model = open_model(directory, self._case.model.config)
         if self._case.scenario != DEFAULT_SCENARIO:
@@ -51,6 +51,14 @@ class ExLlamaV3Session:
         """Makes the cache, whose tensors each layer makes as it is loaded."""
         kind = engine_of("exllamav3").caches[self._case.cache]
         self._cache = cache_of(self._model, self._case, kind.key_bits, kind.value_bits)
+
+    def load_draft(self, tell: Tell | None = None) -> None:
+        """Raises `Unsupported`."""
+        raise Unsupported("exllamav3 is not run with a draft model here; take draft=none")
+
+    def make_draft_cache(self) -> None:
+        """There is no draft model."""
+        self.load_draft()
 
     def load(self, tell: Tell | None = None) -> None:
         """`load(device="cuda:0")`, or what the split says; `lazy` alone means `load()`, which is autosplit."""
