@@ -30,7 +30,7 @@ DOORS = {
     "matplotlib": {
         *(
             f"report/plots/{name}.py"
-            for name in ("boundary", "ends", "engines", "grid", "jobs", "memory", "peaks", "style", "write")
+            for name in ("boundary", "ends", "engines", "grid", "jobs", "memory", "peaks", "speeds", "style", "write")
         ),
     },
     "plotly": {"report/html/figures.py"},

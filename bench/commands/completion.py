@@ -81,7 +81,7 @@ def _values() -> dict[str, list[str]]:
     found = {key: list(_members(kind)) for key, kind in _kinds("", Settings)}
     found |= {group: config.names(group) for group in ("model", "device", "experiment")}
     found["device"].append("all")
-    found["max_seq_len"] = [AUTO]
+    found["max_seq_len"] = found["cache_size"] = [AUTO]
     found["cache"] = list(dict.fromkeys(name for engine in engines() for name in engine.caches))
     return dict(sorted({**found, "model.path": [_FOLDER], "results_dir": [_FOLDER], "hydra/launcher": []}.items()))
 

@@ -22,6 +22,7 @@ device.index=0+1 (several real ones: untested on hardware)
   engine: {", ".join(NAMES)}, or auto, which is that of the weights (the default)
   bpw: {bits_in_words()}, or 16
   max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
+  cache_size: with scenario=generator, the tokens that all jobs share (65536 or 64k), or auto: the largest that fits
   cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
   load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card \
 (lazy=true says the same)

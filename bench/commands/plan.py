@@ -16,7 +16,7 @@ from typing import Any
 from bench.commands.display import Display, display_for
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of_model
-from bench.core.case import Case, Search
+from bench.core.case import Axis, Case, Search
 from bench.core.columns import CARD, MODEL, CaseRow
 from bench.core.errors import ExitCode
 from bench.core.identity import identity_of, is_simulated, key_of
@@ -140,10 +140,12 @@ def _row(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collec
     work, case, prediction = forecast.work, forecast.case, forecast.prediction
     limit_bytes = min(case.machine.total_memory_bytes, case.limit_bytes or case.machine.total_memory_bytes)
     is_search = isinstance(work, Search)
-    length = None if is_search else case.max_seq_len
+    is_of_caches = work.axis is Axis.CACHE_SIZE
+    length = None if is_search and not is_of_caches else case.max_seq_len
     lengths = lengths_of_model(case.model, case.engine)
     return ForecastRow(
-        identity=identity_of(case),
+        identity={**identity_of(case), "cache_size": None} if is_of_caches else identity_of(case),
+        search_axis=work.axis.value if is_search else None,
         native_max_seq_len=lengths.limit,
         native_max_seq_len_basis=lengths.basis,
         searched_up_to=work.search_end if isinstance(work, Search) else None,
@@ -153,20 +155,21 @@ def _row(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collec
         stored_outcome=told[0],
         stored_fits_at=told[1],
         reason=forecast.reason,
-        **({"max_seq_len": length} if prediction is None else _predicted(prediction, limit_bytes, case.split)),
+        **({} if prediction is None else _predicted(prediction, limit_bytes, case.split)),
+        max_seq_len=length if prediction is None or is_of_caches else prediction.length,
+        cache_size=prediction.length if prediction is not None and is_of_caches else None,
         predicted_fits_at=forecast.fits_at or None,
         predicted_auto_fits_at=forecast.auto_fits_at,
         estimated_decode_tokens_per_s=forecast.estimated_decode_tokens_per_s,
         estimated_probe_s=probe_seconds(forecast.predicted_case),
         assumed=_notes(forecast, seen),
-        notes=lengths.notes((forecast.fits_at or 0) if is_search else case.max_seq_len),
+        notes=lengths.notes((forecast.fits_at or 0) if is_search and not is_of_caches else case.max_seq_len),
     )
 
 
 def _predicted(prediction: Prediction, limit_bytes: int, split: str | None) -> dict[str, Any]:
     """What is known where something can be predicted: a card that it does not fit has no peak."""
     return {
-        "max_seq_len": prediction.max_seq_len,
         "fits": prediction.fits,
         "failed_in": _phase(prediction.failed_in),
         "predicted_peak_bytes": prediction.peak_allocated_bytes,
@@ -219,7 +222,8 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
     """The row with what would change its answer, where something could."""
     if forecast.prediction is None or row.is_at_end or (row.fits and not row.is_search):
         return replace(row, gains=[])
-    search = Search(forecast.case)  # of a case: how far it would go, up to its own length
+    # Of a case: how far it would go, up to its own length.
+    search = forecast.work if isinstance(forecast.work, Search) else Search(forecast.case)
     fits_at = forecast.fits_at if row.is_search else forecaster.fits_at(search)
     if not fits_at:
         return replace(row, gains=[], advice=forecaster.advise(search) or forecast.prediction.lack)

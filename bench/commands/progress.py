@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.commands.display import LiveDisplay, PlainLines, Quarters
-from bench.core.case import Case, Search
+from bench.core.case import Axis, Case, Search
 from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.messages import PhaseProgress
 from bench.core.outcome import Phase
@@ -171,6 +171,8 @@ def describe_boundary(boundary: BoundaryRow) -> str:
 
 def _reach(boundary: BoundaryRow) -> str:
     fits_at, fails_at = tokens(boundary["fits_at"]), boundary["fails_at"]
+    if boundary["search_axis"] == Axis.CACHE_SIZE:
+        fits_at = f"a cache_size of {fits_at}"
     if fails_at is not None:
         return f"fits up to {fits_at}, fails at {tokens(fails_at)}"
     if is_lower_bound(boundary):

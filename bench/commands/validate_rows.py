@@ -18,7 +18,7 @@ from bench.allocator.limits import limits_of
 from bench.comparison.agreement import compare_kinds, compare_limits
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings
-from bench.core.case import Case, ModelSpec, Search
+from bench.core.case import Axis, Case, ModelSpec, Search
 from bench.core.columns import BoundaryRow, CaseRow, ResultRow
 from bench.core.errors import BadInput
 from bench.core.identity import is_measured, settings_of
@@ -59,10 +59,10 @@ def agreement(
     found: dict[str | None, ModelSpec] = {model.fingerprint: model for folder in models for model in _models(folder)}
     simulated = simulated or results.with_name(f"{results.name}-simulated")
     again = [_case(row, row["max_seq_len"], found, known) for row in cases]
-    searches = [_case(row, row["searched_up_to"] or row["native_max_seq_len"], found, known) for row in boundaries]
+    searches = [_search(row, found, known) for row in boundaries]
     finished = run_sweep(
         [case for case in again if case],
-        [Search(longest) for longest in searches if longest],
+        [search for search in searches if search],
         SweepOptions(simulated, new_run_id(), _TIMEOUT_S),
     )
     ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
@@ -91,6 +91,17 @@ def _answered(rows: Iterable[_Row]) -> tuple[list[_Row], int]:
     answered = [row for row in rows if is_measured(row) and row["outcome"] in _ANSWERS]
     of_one = [row for row in answered if row["device_cards"] is None]
     return of_one, len(answered) - len(of_one)
+
+
+def _search(
+    row: BoundaryRow, models: dict[str | None, ModelSpec], cards: dict[tuple[Any, ...], MeasuredCard]
+) -> Search | None:
+    """The search of a row on its simulated card; None as of `_case`."""
+    axis, end = Axis(row["search_axis"] or Axis.MAX_SEQ_LEN), row["searched_up_to"] or row["native_max_seq_len"]
+    longest = _case(row, row["max_seq_len"] if axis is Axis.CACHE_SIZE else end, models, cards)
+    if longest is None:
+        return None
+    return Search(longest if axis is Axis.MAX_SEQ_LEN else replace(longest, cache_size=end), axis)
 
 
 def _case(

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.comparison.pairing import AnyPair, AnyRefusal, Joined, Pair, join
 from bench.comparison.speeds import SPEEDS, Speeds, compare_speeds
-from bench.core.case import PAGE
+from bench.core.case import PAGE, Axis
 from bench.core.columns import BoundaryRow, CaseRow, ResultRow
 from bench.core.identity import is_simulated, key_of
 from bench.core.outcome import ANSWERS, LimitBasis, Outcome
@@ -147,7 +147,9 @@ def reach(boundary: BoundaryRow) -> tuple[int, int | None]:
     fails_at, native = boundary["fails_at"], boundary["native_max_seq_len"]
     if fails_at is not None:
         high = (fails_at - 1) // PAGE * PAGE
-    elif boundary["native_max_seq_len_basis"] == LimitBasis.ENGINE_DEFAULT:
+    elif (
+        boundary["search_axis"] == Axis.CACHE_SIZE or boundary["native_max_seq_len_basis"] == LimitBasis.ENGINE_DEFAULT
+    ):
         high = None  # the search ended where the engine's default does, which ends nothing else
     else:
         high = None if (boundary["searched_up_to"] or 0) > (native or 0) else native

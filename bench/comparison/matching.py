@@ -17,7 +17,7 @@ from bench.core.identity import AnyRow, completed, key_of, known
 # One product has one memory; what CUDA and NVML call its total differs by a percent or two.
 SAME_TOTAL = 0.05
 # All that is asked of a card and a model. `attention_requested`, not what ran: that it ran with another is a finding.
-ASKED = (*LIMIT, *SETTING, "max_seq_len")
+ASKED = (*LIMIT, *SETTING, "max_seq_len", "search_axis")
 
 _NAMESAKES = ("device_kind", "device_name")
 _FACTS = tuple(name for name in CARD if name not in _NAMESAKES)

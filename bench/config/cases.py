@@ -15,12 +15,19 @@ from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
 from bench.config.limits import limits_of_cards
 from bench.config.models import engine_of_weights, resolve_model
-from bench.config.served import draft_tokens_of, fewer_jobs, longest_served, require_pages, require_scenario
+from bench.config.served import (
+    draft_tokens_of,
+    fewer_jobs,
+    longest_served,
+    require_lengths,
+    require_pages,
+    require_scenario,
+)
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
 from bench.config.weights import bits_of, head_bits_of
-from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, Case, ModelSpec, Search
+from bench.core.case import MAX_ATTENTION_SIZE, MAX_SEQ_LEN, PAGE, Axis, Case, ModelSpec, Search
 from bench.core.columns import WEIGHTS
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
@@ -47,7 +54,7 @@ _AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for
 class Sweep:
     """What one command asks for, in order, and how to run it (the settings that are no axes).
 
-    `cases` are to be run; for `searches` (max_seq_len=auto) the boundary is to be found.
+    `cases` are to be run; for `searches` (max_seq_len=auto, cache_size=auto) the boundary is to be found.
     """
 
     cases: list[Case]
@@ -170,12 +177,16 @@ def _work_on(
     known = lengths_of_model(model, engine.name)
     lengths = _lengths(settings.max_seq_len, known, model.name)
     end = None
-    if AUTO in lengths:
+    searches_caches = settings.cache_size == AUTO
+    if searches_caches:
+        require_lengths(lengths)
+    elif AUTO in lengths:
         end = longest_served(settings, _search_end(settings.auto_up_to, known, model.name, engine))
         end = min(end, draft_limit(draft_model, engine) or end) // engine.context_step * engine.context_step
-    if end is None and settings.auto_up_to is not None:
+    elif settings.auto_up_to is not None:
         raise BadInput(
-            f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto"
+            f"auto_up_to={settings.auto_up_to}: it ends a search, and there is none without max_seq_len=auto or "
+            "cache_size=auto"
         )
     asked = {name: _plain(getattr(settings, name)) for name in _AS_ASKED}
     case = Case(
@@ -190,6 +201,9 @@ def _work_on(
             "split": split,
             "num_draft_tokens": draft_tokens_of(settings, engine),
             "draft_model": draft_model,
+            "cache_size": _largest_cache(settings.auto_up_to, known, model.name)
+            if searches_caches
+            else settings.cache_size,
             "lazy": lazy,
             "bpw": bpw,
             "head_bits": head_bits_of(model, bpw, settings.head_bits),
@@ -209,9 +223,13 @@ def _work_on(
     for length in lengths:
         if length != AUTO and length % engine.context_step:
             raise BadInput(_between_steps(length, engine))
-    works = [Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths]
+    works: list[Case | Search] = [
+        Search(case) if length == AUTO else replace(case, max_seq_len=length) for length in lengths
+    ]
+    if searches_caches:
+        works = [Search(replace(case, max_seq_len=length), Axis.CACHE_SIZE) for length in lengths]
     for work in sorted(works, key=lambda work: -work.longest.max_seq_len):
-        require_pages(work.longest)
+        require_pages(work)
         require_length(draft_model, work.longest.max_seq_len, engine)
         if reason := rules_of(engine.name).refusal(work.longest):
             raise BadInput(reason)
@@ -279,6 +297,13 @@ def _search_end(value: Any, known: Lengths, model: str, engine: EngineSpec) -> i
     if known.limit is not None and (end == known.limit or (known.is_hard and end > known.limit)):
         return known.limit // engine.context_step * engine.context_step or engine.context_step
     return -(-end // PAGE) * PAGE
+
+
+def _largest_cache(auto_up_to: Any, known: Lengths, model: str) -> int:
+    """Where a search for the largest cache ends: nothing but the card ends it, unless `auto_up_to` does."""
+    if auto_up_to is None:
+        return MAX_SEQ_LEN
+    return -(-_tokens("auto_up_to", auto_up_to, replace(known, is_hard=False), model) // PAGE) * PAGE
 
 
 def _tokens(key: str, value: Any, known: Lengths, model: str, otherwise: str = "") -> int:

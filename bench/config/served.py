@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from bench.config.settings import Settings
-from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
+from collections.abc import Sequence
+
+from bench.config.settings import AUTO, Settings
+from bench.core.case import DEFAULT_SCENARIO, PAGE, Axis, Case, Search
 from bench.core.errors import BadInput
 from bench.engines.base import EngineSpec
 
@@ -57,14 +59,30 @@ def longest_served(settings: Settings, end: int) -> int:
     """Where a search ends that would go to `end` tokens: jobs have whole pages, and none is longer than the cache."""
     if settings.scenario.name == DEFAULT_SCENARIO:
         return end
-    return min(end // PAGE * PAGE or PAGE, settings.cache_size or end)
+    size = settings.cache_size
+    return min(end // PAGE * PAGE or PAGE, size if isinstance(size, int) else end)
 
 
-def require_pages(case: Case) -> None:
+def require_lengths(lengths: Sequence[object]) -> None:
+    """Refuses a search for the largest cache without a length of jobs. Raises `BadInput`."""
+    if AUTO in lengths:
+        raise BadInput(
+            "cache_size=auto max_seq_len=auto: only one of them can be searched; give max_seq_len=N, the longest that "
+            "a job may be, or leave cache_size out"
+        )
+
+
+def require_pages(work: Case | Search) -> None:
     """Refuses a cache of no whole pages, or too small for its jobs. Raises `BadInput`."""
+    case = work.longest
     if case.scenario == DEFAULT_SCENARIO:
         return
     size, jobs = case.cache_size, case.batch_size
+    if isinstance(work, Search) and work.axis is Axis.CACHE_SIZE and work.search_end < work.shortest:
+        raise BadInput(
+            f"auto_up_to={size}: the smallest cache for max_seq_len={case.max_seq_len} and batch_size={jobs} has "
+            f"{work.shortest} tokens; give at least that, or leave it out"
+        )
     if size is None and case.max_seq_len % PAGE:
         raise BadInput(f"max_seq_len={case.max_seq_len}: {_WHOLE}; give {_near(case.max_seq_len)}, or a cache_size")
     if size is not None and size % PAGE:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
@@ -178,6 +178,12 @@ def _draft(value: Any) -> Any:
     return None if found == Draft.none.value else found
 
 
+def _cache_size(value: Any) -> Any:
+    """`auto` is as large as the card allows, and stays a word."""
+    is_auto = isinstance(value, str) and value.strip().lower() == AUTO
+    return AUTO if is_auto else _tokens(value)
+
+
 def _lengths(value: Any) -> Any:
     """The lengths that have a unit as numbers; what is no length is left for cases.py to refuse."""
     if isinstance(value, list):
@@ -219,10 +225,9 @@ Length = Annotated[
 ]
 
 CacheSize = Annotated[
-    int,
-    BeforeValidator(_tokens),
-    Field(ge=1, le=MAX_SEQ_LEN),
-    Allowed(f"tokens in whole pages of {PAGE}: 65536, or 64k"),
+    Annotated[int, Field(ge=1, le=MAX_SEQ_LEN)] | Literal["auto"],
+    BeforeValidator(_cache_size),
+    Allowed(f"tokens in whole pages of {PAGE}: 65536, or 64k; or auto"),
 ]
 
 

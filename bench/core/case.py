@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from bench.core import wire
@@ -121,6 +122,16 @@ class Case:
         return self
 
     @property
+    def axis(self) -> Axis:
+        """Along what it is replayed: its own length."""
+        return Axis.MAX_SEQ_LEN
+
+    @property
+    def length(self) -> int:
+        """How far along its axis it is, in tokens."""
+        return self.max_seq_len
+
+    @property
     def cache_tokens(self) -> int:
         """How many tokens its cache has room for, of all sequences or jobs together."""
         return self.cache_size or self.max_seq_len * self.batch_size
@@ -152,6 +163,11 @@ class Case:
     def draft_cache(self) -> str | None:
         """The type of its draft model's cache."""
         return None if self.draft_model is None else self.draft_model.cache
+
+    @property
+    def odd_tokens(self) -> int:
+        """How many tokens the longest of a generator's jobs has beyond whole pages."""
+        return 0 if self.scenario == DEFAULT_SCENARIO else self.max_seq_len % PAGE
 
     @property
     def devices(self) -> tuple[DeviceSpec, ...]:
@@ -224,21 +240,54 @@ class Case:
         return wire.to_json(self)
 
 
+class Axis(StrEnum):
+    """Along what a search goes; the names are those of keys, of fields of a `Case`, and of columns of its row."""
+
+    MAX_SEQ_LEN = "max_seq_len"
+    CACHE_SIZE = "cache_size"
+
+
 @dataclass(frozen=True)
 class Search:
-    """Every axis but the length: how far does it go? `longest` is its case where the search ends."""
+    """Every axis but one: how far does it go along that? `longest` is its case where the search ends.
+
+    Its lengths, in tokens, are those of sequences or jobs, or of the cache that jobs share.
+    """
 
     longest: Case
+    axis: Axis = Axis.MAX_SEQ_LEN
 
     @property
     def search_end(self) -> int:
         """The longest length of the search: the model's own limit, unless told otherwise."""
-        return self.longest.max_seq_len
+        return self.longest.cache_tokens if self.axis is Axis.CACHE_SIZE else self.longest.max_seq_len
 
-    def at(self, max_seq_len: int) -> Case:
+    @property
+    def length(self) -> int:
+        """How far along its axis `longest` is."""
+        return self.search_end
+
+    @property
+    def shortest(self) -> int:
+        """Where the search begins: a page, or the smallest cache that has room for the jobs."""
+        if self.axis is Axis.MAX_SEQ_LEN:
+            return min(PAGE, self.search_end)
+        pages = max(-(-self.longest.max_seq_len // PAGE), self.longest.batch_size)
+        return pages * PAGE
+
+    def at(self, length: int) -> Case:
         """The case of the search at one length."""
-        return dataclasses.replace(self.longest, max_seq_len=max_seq_len)
+        if self.axis is Axis.CACHE_SIZE:
+            return dataclasses.replace(self.longest, cache_size=length)
+        return dataclasses.replace(self.longest, max_seq_len=length)
+
+    def along(self, case: Case) -> Search:
+        """The same search with other settings, of which `case` is where it ends."""
+        return dataclasses.replace(self, longest=case)
 
     def boundary_id(self, versions: dict[str, str | None]) -> str:
-        """A hash of all that determines the boundary, the end of the search among it."""
+        """A hash of all that determines the boundary, the end of the search among it.
+
+        No case has a length of 0, or a cache of 0 tokens: the two kinds of searches share no id.
+        """
         return hashlib.sha256(f"{self.at(0).case_id(versions)} {self.search_end}".encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from dataclasses import MISSING
 from datetime import datetime
 from typing import Annotated, TypedDict
 
-from bench.core.case import Case
+from bench.core.case import Axis, Case
 from bench.core.column import Column, Role, declared, names_of
 from bench.core.given_columns import GivenColumns
 from bench.core.identity_columns import DraftColumns, DraftModelColumns, RunColumns, ServingColumns, SizingColumns
@@ -235,6 +235,30 @@ class _BoundaryRecord(TypedDict):
     finished_at: Annotated[datetime, Column(Role.RECORD, "UTC")]
 
 
+class _SearchAxis(TypedDict):
+    """Along what a boundary was searched."""
+
+    search_axis: Annotated[
+        str | None,
+        Column(
+            Role.LENGTH,
+            "along what was searched: `max_seq_len`, or with `cache_size=auto` `cache_size`: the lengths here are "
+            "then those of the cache, and certified are as many pages of it ([scenarios](scenarios.md))",
+            later=True,
+            before=Axis.MAX_SEQ_LEN.value,
+        ),
+    ]
+    max_seq_len: Annotated[
+        int | None,
+        Column(
+            Role.LENGTH,
+            "where the cache was searched, the longest that a job may be; null where that was searched",
+            "tokens",
+            later=True,
+        ),
+    ]
+
+
 class _BoundaryAnswer(TypedDict):
     outcome: Annotated[
         str,
@@ -325,6 +349,7 @@ class BoundaryRow(
     TightestCard,
     BestSplit,
     _OverAuto,
+    _SearchAxis,
     _BoundaryAnswer,
 ):
     """How far one setting goes: a row of boundaries.parquet."""

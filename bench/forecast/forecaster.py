@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from bench.allocator.limits import MachineLimits
-from bench.core.case import Case, Search
+from bench.core.case import Axis, Case, Search
 from bench.core.columns import CaseRow
 from bench.core.split import Split, SplitBy
 from bench.engines.reading import Reading
@@ -106,7 +106,7 @@ class Forecaster:
     def fits_at(self, search: Search) -> int | None:
         """The longest length that fits, 0 where not even the first page does."""
         boundary = self._boundary(search)
-        return None if boundary is None else boundary.max_seq_len if boundary.fits else 0
+        return None if boundary is None else boundary.length if boundary.fits else 0
 
     def gaps(self, search: Search) -> tuple[tuple[int, int], ...] | None:
         """Lengths below the boundary that do not fit, as in `Prediction`; None where nothing is predicted, too."""
@@ -128,12 +128,13 @@ class Forecaster:
         with self._lock:
             if key in self._boundaries:
                 return self._boundaries[key]
-        replayer = self._replayer(search.longest)
+        replayer = self._replayer(search)
         if isinstance(replayer, str):
             boundary: Prediction | str = replayer
         else:
             try:
-                boundary = predict_boundary(replayer, self._calibration.limits(search.longest), search.search_end)
+                limits = self._calibration.limits(search.longest)
+                boundary = predict_boundary(replayer, limits, search.search_end, search.shortest)
             except NoPrediction as reason:
                 boundary = str(reason)
         with self._lock:
@@ -144,7 +145,7 @@ class Forecaster:
 
     def auto_fits_at(self, search: Search) -> int | None:
         """Of a search with `split=best`, the boundary with `split=auto`; None of any other."""
-        return self.fits_at(Search(_with_auto(search.longest))) if _asks_for_the_best(search.longest) else None
+        return self.fits_at(search.along(_with_auto(search.longest))) if _asks_for_the_best(search.longest) else None
 
     def resolved(self, case: Case) -> Case | str:
         """The case with the gpu_split that is best for it, where that is asked for; or why nobody can tell."""
@@ -174,7 +175,7 @@ class Forecaster:
         groups: dict[str, list[tuple[str, Case | Search]]] = {}
         for key, work in zip(keys, works, strict=True):
             if key not in said:
-                groups.setdefault(self._traces.search_key(work.longest), []).append((key, work))
+                groups.setdefault(self._traces.search_key(work.longest, work.axis), []).append((key, work))
 
         def say(group: list[tuple[str, Case | Search]]) -> dict[str, _CachedForecast]:
             return {key: self._replay(work) for key, work in group}
@@ -189,13 +190,13 @@ class Forecaster:
         return [self._forecast(work, said[key]) for key, work in zip(keys, works, strict=True)]
 
     def _replay(self, work: Case | Search) -> _CachedForecast:
-        replayer = self._replayer(work.longest)
+        replayer = self._replayer(work)
         if isinstance(replayer, str):
             return _CachedForecast(None, replayer)
         limits = self._calibration.limits(work.longest)
         try:
             if isinstance(work, Search):
-                prediction = predict_boundary(replayer, limits, work.search_end)
+                prediction = predict_boundary(replayer, limits, work.search_end, work.shortest)
             else:
                 prediction = predict(replayer, limits, work.max_seq_len)
             auto_fits_at = self.auto_fits_at(work) if isinstance(work, Search) else None
@@ -212,8 +213,8 @@ class Forecaster:
         prediction = Prediction.from_plain(said.prediction)
         fits_at = None
         if isinstance(work, Search):
-            fits_at = prediction.max_seq_len if prediction.fits else 0
-        case = replace(work.longest, max_seq_len=prediction.max_seq_len)
+            fits_at = prediction.length if prediction.fits else 0
+        case = work.at(prediction.length) if isinstance(work, Search) else work
         speed = estimated_speed(case) if prediction.fits else None
         probes = _probes(work, fits_at)
         return Forecast(work, case, fits_at, prediction, None, probes, speed, reading, said.auto_fits_at)
@@ -222,13 +223,14 @@ class Forecaster:
         """What decides an answer: the engine's allocations, the length and the card."""
         case = work.longest
         limits = self._calibration.limits(case)
-        return "-".join(map(str, (self._traces.search_key(case), type(work).__name__, case.max_seq_len, *limits)))
+        replayed = self._traces.search_key(case, work.axis)
+        return "-".join(map(str, (replayed, type(work).__name__, work.length, *limits)))
 
     def gains(self, search: Search) -> list[tuple[str, int]]:
         """What one would gain by giving something up: the next smaller setting of each kind, and how far it goes."""
         options = list(next_smaller(search.longest))
         self.prepare([case for _, case in options])
-        forecasts = self.forecast_all([Search(case) for _, case in options], self._traces.jobs)
+        forecasts = self.forecast_all([search.along(case) for _, case in options], self._traces.jobs)
         return [
             (said, each.fits_at) for (said, _), each in zip(options, forecasts, strict=True) if each.fits_at is not None
         ]
@@ -241,53 +243,56 @@ class Forecaster:
         if search.longest.more_devices:
             return self._advise_to_split(search)
         options = list(smaller(search.longest))
-        missing = self._missing_at_the_smallest(*smallest(search.longest))
+        said, least = smallest(search.longest)
+        missing = self._missing_at_the_smallest(said, search.along(least))
         if missing is not None:
             return missing
-        asked = self.predict(_shortest(search.longest))
+        asked = self.predict(_shortest(search))
         for said, case in options:
             limits = self._calibration.limits(case)
             if _weights_lack(case, limits) or (asked and _saves_too_little(asked, case, search.longest, limits)):
                 continue  # found out without a recording
             self.prepare([case])
-            fits_at = self.fits_at(Search(case))
+            fits_at = self.fits_at(search.along(case))
             if fits_at:
-                return f"{said} would fit {fits_at:,} tokens (predicted)"
+                return f"{said} would fit {_in_words(search, fits_at)} (predicted)"
         return None
 
     def _advise_to_split(self, search: Search) -> str | None:
         case = search.longest
         if case.split is None or Split.parse(case.split).by is not SplitBy.GPU_SPLIT:
             return None
-        shortest, told = self.predict(_shortest(case)), []
+        shortest, told = self.predict(_shortest(search)), []
         if shortest is not None and shortest.lack is not None:
             told.append(shortest.lack)
-        best = self._boundary(Search(replace(case, split=str(Split(SplitBy.BEST)))))
+        best = self._boundary(search.along(replace(case, split=str(Split(SplitBy.BEST)))))
         if best is not None and best.fits:
-            told.append(f"split={best.best_split} would fit {best.max_seq_len:,} tokens (predicted)")
+            told.append(f"split={best.best_split} would fit {_in_words(search, best.length)} (predicted)")
         return "; ".join(told) or None
 
-    def _missing_at_the_smallest(self, said: str, case: Case) -> str | None:
-        """What the card lacks for the first page; None where it lacks nothing, or nobody knows."""
+    def _missing_at_the_smallest(self, said: str, search: Search) -> str | None:
+        """What the card lacks for the shortest case; None where it lacks nothing, or nobody knows."""
+        case = search.longest
         limits = self._calibration.limits(case)
         if lacking := _weights_lack(case, limits):
             return f"not even with {said}: the weights alone need {_more(lacking)}"
         self.prepare([case])
-        shortest = self.predict(_shortest(case))
+        shortest = self.predict(_shortest(search))
         if shortest is None or shortest.fits:
             return None
         lacking = _needed_bytes(shortest) - limits.total_bytes
-        return f"not even with {said}: {shortest.max_seq_len} tokens need {_more(lacking)}"
+        asked = _in_words(search, search.shortest)
+        return f"not even with {said}: {asked} need{'s' * asked.startswith('a ')} {_more(lacking)}"
 
-    def _replayer(self, case: Case) -> AnyReplayer | str:
+    def _replayer(self, work: Case | Search) -> AnyReplayer | str:
         """The search's replayer, or why there is none."""
-        key = self._traces.search_key(case)
+        key = self._traces.search_key(work.longest, work.axis)
         with self._lock:
             if key in self._replayers:
                 self._replayers.move_to_end(key)
                 return self._replayers[key]
         try:
-            replayer: AnyReplayer | str = self._traces.replayer(case)
+            replayer: AnyReplayer | str = self._traces.replayer(work.longest, work.axis)
         except NoPrediction as reason:
             replayer = str(reason)
         with self._lock:
@@ -311,13 +316,18 @@ def _probes(work: Case | Search, fits_at: int | None) -> int:
     if isinstance(work, Case):
         return 1
     if fits_at is None:
-        return max(1, len(grid(work.search_end)).bit_length())
+        return max(1, len(grid(work.search_end, work.shortest)).bit_length())
     return 1 if fits_at in (0, work.search_end) else 2
 
 
-def _shortest(case: Case) -> Case:
-    """The case at its first page."""
-    return replace(case, max_seq_len=grid(case.max_seq_len)[0])
+def _shortest(search: Search) -> Case:
+    """The case where the search begins."""
+    return search.at(search.shortest)
+
+
+def _in_words(search: Search, length: int) -> str:
+    """`32,768 tokens`, or `a cache of 65,536 tokens`."""
+    return ("" if search.axis is Axis.MAX_SEQ_LEN else "a cache of ") + f"{length:,} tokens"
 
 
 def _weights_lack(case: Case, limits: AnyLimits) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from bench.core.case import UNQUANTISED_BPW, Case
+from bench.core.case import UNQUANTISED_BPW, Axis, Case
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
@@ -58,6 +58,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "split": _recorded_split,
     "draft_model": lambda case: None,
     "draft_bpw": lambda case: case.draft_bpw == UNQUANTISED_BPW,
+    "cache_size": lambda case: case.odd_tokens,  # whole pages are alike, whoever shares them
 }
 AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 _PER_REQUEST = 8
@@ -120,18 +121,18 @@ class TraceLibrary:
                 raise
         loading.result()
 
-    def replayer(self, case: Case) -> AnyReplayer:
-        """The search of `case`, ready to be replayed; a recording that is damaged is made again first.
+    def replayer(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> AnyReplayer:
+        """The search of `case` along an axis, ready to be replayed; a recording that is damaged is made again first.
 
         Raises `NoPrediction` with the reason where it cannot be.
         """
         try:
-            return self._replayer(case)
+            return self._replayer(case, axis)
         except _Damaged as damaged:
             self.prepare([case])
             if self._missing([case]):
                 raise NoPrediction(str(damaged)) from None
-            return self._replayer(case)
+            return self._replayer(case, axis)
 
     def _missing(self, cases: Iterable[Case]) -> list[Wanted]:
         cases = list(cases)
@@ -139,21 +140,21 @@ class TraceLibrary:
         for draft in filter(None, (case.of_draft for case in cases)):
             wanted[self._paths(draft)[Recording.TENSORS]] = (Recording.TENSORS, draft)
         return [
-            Wanted(recording, replace(case, cache=_recorded_cache(case)), path)
+            Wanted(recording, replace(case, cache=_recorded_cache(case), cache_size=None), path)
             for path, (recording, case) in wanted.items()
             if not os.path.exists(path)
         ]
 
-    def _replayer(self, case: Case) -> AnyReplayer:
+    def _replayer(self, case: Case, axis: Axis) -> AnyReplayer:
         rules = _rules(case)
         paths = self._paths(case)
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:
-                split = _load_split(paths[Recording.TRACE], case)
+                split = _load_split(paths[Recording.TRACE], case).within(*bound(case, axis))
                 return rules.split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
             cache = None if _recorded_cache(case) == case.cache else case.cache
-            trace = self._load(paths[Recording.TRACE], case.engine, cache)
+            trace = self._load(paths[Recording.TRACE], case.engine, cache).within(*bound(case, axis))
             if rules.with_loading is not None:
                 loading = ParametricTrace.load(paths[Recording.LOADING], rules.setup)
                 return Replayer(rules.with_loading(trace, loading), {})
@@ -176,13 +177,14 @@ class TraceLibrary:
                     self._aside.mkdir(exist_ok=True)
             raise _Damaged(f"its recording is damaged ({error}); it will be made again") from None
 
-    def search_key(self, case: Case) -> str:
+    def search_key(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> str:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
         made_of = [path.stem for path in self._paths(case).values()] or [case.engine, case.model.fingerprint]
         if case.of_draft is not None:
             made_of += [path.stem for path in self._paths(case.of_draft).values()]
-        return "-".join([*made_of, case.cache, *split])
+        sizes = zip(("cache", "job"), bound(case, axis), strict=True)
+        return "-".join([*made_of, case.cache, *split, *(f"{name}={size}" for name, size in sizes if size)])
 
     def _paths(self, case: Case) -> dict[Recording, Path]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
@@ -241,6 +243,11 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def bound(case: Case, axis: Axis) -> tuple[int | None, int | None]:
+    """What is the same for all cases of a search: the cache's length or that of its jobs, where they are told apart."""
+    return (None, case.max_seq_len) if axis is Axis.CACHE_SIZE else (case.cache_size, None)
 
 
 def _rules(case: Case) -> PredictionRules:

@@ -60,6 +60,7 @@ class CardPrediction:
 class Prediction:
     """The peaks of one case; where it does not `fit`, those that it would have on a card without a limit.
 
+    `length` is that of the case along the axis of its search, in tokens.
     `parts` are the bytes of each part alive at the peak of allocated bytes, the CUDA context among them; `failed_in` is
     the section in which memory runs out. On several cards all are sums; `cards` says it of each where the case fits,
     and `failed_on` is the number of the one that runs out. `gaps` are lengths, from the first to the last of each gap,
@@ -68,7 +69,7 @@ class Prediction:
     that holds not even all modules.
     """
 
-    max_seq_len: int
+    length: int
     fits: bool
     failed_in: str | None
     peak_allocated_bytes: int
@@ -99,21 +100,21 @@ def predict(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> Predi
     return _prediction(replayer, limits, max_seq_len, replayer.replay(max_seq_len, limits))
 
 
-def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> Prediction:
-    """The longest case, in pages, that fits a card; the shortest, which does not, where nothing fits.
+def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int, shortest: int = PAGE) -> Prediction:
+    """The longest case, in pages from the `shortest` on, that fits a card; that one where nothing fits.
 
     Raises `NoPrediction`.
     """
-    stretches = replayer.lengths_alike(grid(search_end), limits)
+    stretches = replayer.lengths_alike(grid(search_end, shortest), limits)
     if stretches is not None:
         return _boundary_with_gaps(replayer, limits, stretches)
-    guess = _estimate(replayer, limits, search_end)
+    guess = _estimate(replayer, limits, search_end, shortest)
     replays: dict[int, Replay] = {}
     observations: list[Observation] = []
-    while (length := next_probe(search_end, guess, observations)) is not None:
+    while (length := next_probe(search_end, guess, observations, shortest)) is not None:
         replays[length] = replayer.replay(length, limits)
         observations.append(Observation(length, replays[length].fits))
-    length = found(search_end, observations).fits_at or grid(search_end)[0]
+    length = found(search_end, observations, shortest).fits_at or grid(search_end, shortest)[0]
     return _prediction(replayer, limits, length, replays[length])
 
 
@@ -150,11 +151,11 @@ def _joined(gaps: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def predict_fits_at(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
     """The longest length, in pages, that fits a card; 0 where not even the first page does. Raises `NoPrediction`."""
     boundary = predict_boundary(replayer, limits, search_end)
-    return boundary.max_seq_len if boundary.fits else 0
+    return boundary.length if boundary.fits else 0
 
 
-def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limited: Replay) -> Prediction:
-    replay = limited if limited.fits else replayer.replay(max_seq_len, limits, endless=True)
+def _prediction(replayer: AnyReplayer, limits: AnyLimits, length: int, limited: Replay) -> Prediction:
+    replay = limited if limited.fits else replayer.replay(length, limits, endless=True)
     cards = None
     if isinstance(limited, SplitReplay) and isinstance(limits, MachineLimits) and limited.fits:
         cards = tuple(
@@ -162,7 +163,7 @@ def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limi
             for layers, card, own in zip(limited.attention_layers, limited.cards, limits.cards, strict=True)
         )
     return Prediction(
-        max_seq_len=max_seq_len,
+        length=length,
         fits=limited.fits,
         failed_in=limited.failed_in,
         peak_allocated_bytes=replay.peak_allocated_bytes,
@@ -171,8 +172,8 @@ def _prediction(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int, limi
         parts=_parts(replay, limits),
         cards=cards,
         failed_on=limited.failed_on if isinstance(limited, SplitReplay) else None,
-        best_split=best_split(replayer, limits, max_seq_len),
-        lack=replayer.lack(max_seq_len) if isinstance(replayer, PlacedReplayer) and not limited.fits else None,
+        best_split=best_split(replayer, limits, length),
+        lack=replayer.lack(length) if isinstance(replayer, PlacedReplayer) and not limited.fits else None,
     )
 
 
@@ -199,10 +200,10 @@ def _parts(replay: Replay | CardReplay, limits: AnyLimits) -> dict[str, int]:
     return {**dict(zip(PARTS, replay.parts_at_peak, strict=True)), "context": limits.context_bytes}
 
 
-def _estimate(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
+def _estimate(replayer: AnyReplayer, limits: AnyLimits, search_end: int, shortest: int) -> int:
     """Where the line through two lengths crosses the card's limit: near the boundary, but for fragmentation."""
     long, most = search_end, replayer.needed_bytes(search_end, limits)
-    short, least = _shortest_known(replayer, limits, search_end)
+    short, least = _shortest_known(replayer, limits, search_end, shortest)
     if most <= limits.torch_bytes:
         return long
     if least > limits.torch_bytes:
@@ -210,9 +211,9 @@ def _estimate(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> int:
     return short + int((limits.torch_bytes - least) * (long - short) / max(1, most - least))
 
 
-def _shortest_known(replayer: AnyReplayer, limits: AnyLimits, search_end: int) -> tuple[int, int]:
+def _shortest_known(replayer: AnyReplayer, limits: AnyLimits, search_end: int, shortest: int) -> tuple[int, int]:
     """A short length of which there is a prediction, and about what it needs; of the shortest there may be none."""
-    length = min(PAGE, search_end)
+    length = min(shortest, search_end)
     while True:
         try:
             return length, replayer.needed_bytes(length, limits)

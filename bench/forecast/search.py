@@ -1,8 +1,10 @@
-"""`max_seq_len=auto`: which length to measure next, to find the longest that fits with few measurements.
+"""`max_seq_len=auto` and `cache_size=auto`: which length to measure next, to find the longest that fits with few
+measurements.
 
 Pure functions of what has been measured, so a search goes on from stored rows as if it had never stopped. They count in
-pages: page n is the length of n pages of tokens, the last page is where the search ends. Page 0 is nothing and always
-fits, the page after the last never does; the boundary is between the highest page that fits and the lowest that fails.
+pages: page 1 is the length where the search begins, each further one has a page of tokens more, and the last page is
+where the search ends. Page 0 is nothing and always fits, the page after the last never does; the boundary is between
+the highest page that fits and the lowest that fails.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ _CROWD = 8
 
 @dataclass(frozen=True)
 class Observation:
-    """One measurement: whether `max_seq_len` tokens fitted."""
+    """One measurement: whether a length of so many tokens fitted."""
 
-    max_seq_len: int
+    length: int
     fits: bool
 
 
@@ -41,26 +43,28 @@ class Bracket:
     contradictory: bool
 
 
-def grid(search_end: int) -> list[int]:
-    """The lengths that a search may measure: whole pages, and its end."""
+def grid(search_end: int, shortest: int = PAGE) -> list[int]:
+    """The lengths that a search may measure: whole pages from the `shortest` on, and its end."""
     if search_end < 1:
         raise ValueError(f"a search cannot end at {search_end} tokens")
-    return [*range(PAGE, search_end, PAGE), search_end]
+    return [*range(shortest, search_end, PAGE), search_end]
 
 
-def next_probe(search_end: int, predicted_fits_at: int | None, observations: Sequence[Observation]) -> int | None:
+def next_probe(
+    search_end: int, predicted_fits_at: int | None, observations: Sequence[Observation], shortest: int = PAGE
+) -> int | None:
     """The next length to measure; None when the boundary is certified.
 
     `predicted_fits_at` is the longest length thought to fit, 0 for none, None for no idea; it may change between calls.
     """
-    lengths = grid(search_end)
-    known = _Known(lengths, observations)
+    lengths = grid(search_end, shortest)
+    known = _Known(lengths, shortest, observations)
     if known.disputed:
         page = known.fails
     elif known.fails - known.fits > 1:
         prediction = None
         if predicted_fits_at is not None and not known.crowded:
-            prediction = _page(lengths, predicted_fits_at, fits=True)
+            prediction = _page(lengths, shortest, predicted_fits_at, fits=True)
         page = _between(known.fits, known.fails, len(lengths), prediction)
     elif known.unseen:
         page = known.unseen[0]
@@ -69,12 +73,12 @@ def next_probe(search_end: int, predicted_fits_at: int | None, observations: Seq
     return lengths[page - 1]
 
 
-def found(search_end: int, observations: Sequence[Observation]) -> Bracket:
+def found(search_end: int, observations: Sequence[Observation], shortest: int = PAGE) -> Bracket:
     """What is known of the boundary, at any time."""
-    lengths = grid(search_end)
-    known = _Known(lengths, observations)
-    longest_fit = max((o.max_seq_len for o in observations if o.fits), default=None)
-    shortest_failure = min((o.max_seq_len for o in observations if not o.fits), default=None)
+    lengths = grid(search_end, shortest)
+    known = _Known(lengths, shortest, observations)
+    longest_fit = max((o.length for o in observations if o.fits), default=None)
+    shortest_failure = min((o.length for o in observations if not o.fits), default=None)
     return Bracket(
         fits_at=lengths[known.fits - 1] if known.fits > 0 else None,
         fails_at=lengths[known.fails - 1] if known.fails <= len(lengths) else None,
@@ -93,13 +97,13 @@ class _Known:
     has failed twice: at most three times in all. A page that failed twice stands, and nothing above it counts.
     """
 
-    def __init__(self, lengths: list[int], observations: Sequence[Observation]) -> None:
+    def __init__(self, lengths: list[int], shortest: int, observations: Sequence[Observation]) -> None:
         measured: dict[int, list[bool]] = {}
         inferred: dict[int, list[bool]] = {}
         for seen in observations:
-            page = _page(lengths, seen.max_seq_len, seen.fits)
+            page = _page(lengths, shortest, seen.length, seen.fits)
             if 1 <= page <= len(lengths):  # others say nothing: less than a page fits, more than all fails
-                votes = measured if lengths[page - 1] == seen.max_seq_len else inferred
+                votes = measured if lengths[page - 1] == seen.length else inferred
                 votes.setdefault(page, []).append(seen.fits)
         verdicts = inferred | measured
         beyond = len(lengths) + 1
@@ -113,12 +117,13 @@ class _Known:
         self.crowded = sum(self.fits - near <= page <= self.fails + near for page in measured) > _CROWD
 
 
-def _page(lengths: list[int], max_seq_len: int, fits: bool) -> int:
-    """The highest page that fits if `max_seq_len` does, or the lowest that fails if it does not."""
+def _page(lengths: list[int], shortest: int, length: int, fits: bool) -> int:
+    """The highest page that fits if `length` does, or the lowest that fails if it does not."""
     end = lengths[-1]
-    if max_seq_len >= end:
-        return len(lengths) + (max_seq_len > end and not fits)
-    return max(0, max_seq_len // PAGE if fits else -(-max_seq_len // PAGE))
+    if length >= end:
+        return len(lengths) + (length > end and not fits)
+    beyond = length - shortest
+    return max(0, 1 + (beyond // PAGE if fits else -(-beyond // PAGE)))
 
 
 def _between(fits: int, fails: int, last: int, prediction: int | None) -> int:

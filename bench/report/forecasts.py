@@ -10,11 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.core.case import Axis
 from bench.core.identity import limit_of
 from bench.core.identity_columns import IdentityColumns
 from bench.core.outcome import LimitBasis
 
-_OFTEN_UNTOLD = ("cards", "best_split", "predicted_auto_fits_at", "stored_outcome", "stored_fits_at")
+_OFTEN_UNTOLD = ("cards", "best_split", "predicted_auto_fits_at", "stored_outcome", "stored_fits_at", "cache_size")
+
+
+# What a row is of: a search for the longest jobs or for the largest cache, or a case.
+LENGTHS, CACHES, CASES = "lengths", "caches", "cases"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,9 @@ class ForecastRow:
     `predicted_peak_bytes` and `parts` are what would be in use on a card without a limit; `headroom_bytes` is then
     below zero, by what is missing at least, or zero where it is only in pieces that are too small. Where nothing can be
     predicted and an earlier run has the answer, `stored_outcome` is how that ended, and `stored_fits_at` the longest
-    that fits, as its row has them. `gains` is None where nobody asked; None anywhere else is unknown, for `reason`.
+    that fits, as its row has them. Of a search for the largest cache `search_axis` says so: `max_seq_len` is that of
+    its jobs, and `cache_size` stands at its predicted boundary. `gains` is None where nobody asked; None anywhere else
+    is unknown, for `reason`.
     """
 
     identity: IdentityColumns
@@ -66,6 +73,8 @@ class ForecastRow:
     predicted_auto_fits_at: int | None = None
     stored_outcome: str | None = None
     stored_fits_at: int | None = None
+    search_axis: str | None = None
+    cache_size: int | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -91,9 +100,19 @@ class ForecastRow:
         return self.is_search and self.predicted_fits_at is not None and self.predicted_fits_at == end
 
     @property
+    def is_of_caches(self) -> bool:
+        """Whether it is the largest cache that is searched."""
+        return self.search_axis == Axis.CACHE_SIZE
+
+    @property
+    def kind(self) -> str:
+        """`LENGTHS`, `CACHES` or `CASES`."""
+        return CASES if not self.is_search else CACHES if self.is_of_caches else LENGTHS
+
+    @property
     def is_own_limit(self) -> bool:
         """Whether that end is the model's own limit."""
-        is_told = self.native_max_seq_len_basis != LimitBasis.ENGINE_DEFAULT
+        is_told = self.native_max_seq_len_basis != LimitBasis.ENGINE_DEFAULT and not self.is_of_caches
         return self.is_at_end and is_told and self.predicted_fits_at == self.native_max_seq_len
 
     @property

@@ -29,13 +29,16 @@ from bench.report.tables import recommendations as advice
 from bench.report.tables import tradeoffs as tradeoff_tables
 from bench.report.tables import verdicts as verdict_report
 from bench.report.tables.best import WANTED_TOKENS, rule
+from bench.report.tables.caches import cache_tables, of_caches, of_lengths
 from bench.report.tables.card import CardTable, card_table_count
 from bench.report.tables.card_memory import at_boundaries, memory_tables
 from bench.report.tables.cards import cards_frame, cards_tables
 from bench.report.tables.claims import claims_frame
-from bench.report.tables.engines import EnginesTable, engines_tables
+from bench.report.tables.engines import engines_tables
 from bench.report.tables.more_cards import more_cards_tables
 from bench.report.tables.parts import with_parts
+from bench.report.tables.speeds import of_several_sizes, speed_tables
+from bench.report.tables.users import users_tables
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import as_markdown
@@ -44,6 +47,7 @@ from bench.report.written import in_short, keep_only
 from bench.store.store import release_memory, write_csv
 
 _CHUNK_ROWS = 100_000
+_Sections = list[tuple[str, Iterable[CardTable[Any] | PlainTable]]]
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,34 @@ def publish(
         asked = asked[~cases["case_id"].isin(_probes(boundaries))]
     boundaries = latest(boundaries, "boundary_id", "finished_at")
     names = Names.of_frames(cases, boundaries)
-    found = boundary_report.boundary_tables(boundaries, names=names)
-    engines = engines_tables(boundaries, names)
+    lengths = of_lengths(boundaries)
+    found = boundary_report.boundary_tables(lengths, names=names)
+    caches, users = cache_tables(of_caches(boundaries), names=names), users_tables(boundaries, names)
+    engines = engines_tables(lengths, names)
     echoed = Echo(console_for() if echo else None)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         with drawing(asked, cases, boundaries, out_dir, names) if plots else nullcontext(_no_pictures) as pictures:
             each_card: list[PlainTable] = []
             if memory is not None and not cases.empty and cases["device_cards"].notna().any():
-                each_card = memory_tables(at_boundaries(cases, boundaries), memory(), names)
-            gained = more_cards_tables(boundaries, names)
-            files = [_tables(found, asked, engines, gained, each_card, out_dir / "tables.md", echoed, names)]
+                each_card = memory_tables(at_boundaries(cases, lengths), memory(), names)
+            gained = more_cards_tables(lengths, names)
+            speeds = list(speed_tables(of_several_sizes(cases), names=names))
+            sections: _Sections = [
+                ("How far it goes", found),
+                ("How large the cache may be", caches),
+                ("How many users", users),
+                ("Engine by engine", engines),
+                ("What more cards gain", gained),
+                ("Case by case", verdict_report.verdict_tables(asked, names=names)),
+                ("Card by card", each_card),
+                ("How fast, by batch size", speeds),
+            ]
+            files = [_tables(sections, out_dir / "tables.md", echoed)]
             verdicts = page.readable(verdict_report.verdict_tables(asked, by_attention=True, names=names))
             verdicts_total = card_table_count(asked)
             del asked  # of a million rows hundreds of MB
-            told = _advice(cases, boundaries, out_dir, options or ReportOptions(), names)
+            told = _advice(cases, lengths, boundaries, out_dir, options or ReportOptions(), names)
             files += told.files
             wiki = cards_tables(found)
             if wiki:
@@ -116,7 +133,10 @@ def publish(
             content = page.Content(
                 cases=cases,
                 boundaries=boundaries,
-                found=boundary_report.boundary_tables(with_parts(boundaries, cases), by_attention=True, names=names),
+                found=boundary_report.boundary_tables(with_parts(lengths, cases), by_attention=True, names=names),
+                caches=caches,
+                users=users,
+                speeds=speeds,
                 engines=engines,
                 all_cards=wiki,
                 each_card=each_card,
@@ -170,19 +190,26 @@ class _Advice:
 
 
 def _advice(
-    cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, options: ReportOptions, names: Names
+    cases: pd.DataFrame,
+    lengths: pd.DataFrame,
+    boundaries: pd.DataFrame,
+    out_dir: Path,
+    options: ReportOptions,
+    names: Names,
 ) -> _Advice:
-    """What to run, what people say, and the trade-offs, each in Markdown and CSV."""
+    """What to run, what people say, and the trade-offs, each in Markdown and CSV; `lengths` are those `boundaries` of
+    which the length of jobs was searched.
+    """
     release_memory()
-    shown_to_fit = evidence(cases, boundaries)
+    shown_to_fit = evidence(cases, lengths)
     release_memory()
     # Figures of quality are known by a model's name: where that stands for several, nobody knows whose they are.
     quality = options.quality[~options.quality["model"].isin(names.shared)]
     files, fronts = _tradeoffs(shown_to_fit, out_dir, quality, names)
     asked = pd.concat([_questions(cases), _questions(boundaries)], ignore_index=True)
-    advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, boundaries))
+    advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, lengths))
     naming = advice.Naming.among(names, distinct(shown_to_fit, _Asked))
-    said = answers(boundaries) if not boundaries.empty else []
+    said = answers(lengths) if not lengths.empty else []
     text = advice.as_markdown_page(advised, said, quality, naming)
     told = [
         _write(out_dir / "recommendations.md", text),
@@ -216,27 +243,11 @@ def _probes(boundaries: pd.DataFrame) -> set[str]:
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
 
-def _tables(
-    found: list[boundary_report.BoundaryTable],
-    asked: pd.DataFrame,
-    engines: list[EnginesTable],
-    gained: list[PlainTable],
-    each_card: list[PlainTable],
-    path: Path,
-    echoed: Echo,
-    names: Names,
-) -> Path:
+def _tables(sections: _Sections, path: Path, echoed: Echo) -> Path:
     """The boundaries first, then the cases that were asked for: both may speak of the same card and model.
 
     Written one by one, as there may be many.
     """
-    sections: list[tuple[str, Iterable[CardTable[Any] | PlainTable]]] = [
-        ("How far it goes", found),
-        ("Engine by engine", engines),
-        ("What more cards gain", gained),
-        ("Case by case", verdict_report.verdict_tables(asked, names=names)),
-        ("Card by card", each_card),
-    ]
     with path.open("w", encoding="utf-8") as file:
         file.write("# What fits\n")
         for heading, tables in sections:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from bench.config.lengths import Lengths, lengths_of_model
-from bench.core.case import Case, Search
+from bench.core.case import Axis, Case, Search
 from bench.core.columns import IDENTITY, MACHINE, SCHEMA_VERSION, BoundaryRow, CaseRow
 from bench.core.outcome import Outcome
 from bench.core.split import GAPS_NOTE, gaps_note
@@ -45,32 +45,37 @@ def find_boundary(
     """
     started_at = time.monotonic()
     known = [row for row in known if row["outcome"] in _ANSWERS]
-    seen = [_observation(row) for row in known]
+    seen = [_observation(search, row) for row in known]
     rows: list[CaseRow] = []
     unanswered: CaseRow | None = None
     first_prediction = predicted = forecaster.fits_at(search)
     gaps = forecaster.gaps(search)
-    while (length := next_probe(search.search_end, predicted, _without(gaps, seen))) is not None:
-        row = measure(search.at(length), any(each.max_seq_len == length for each in seen))
+    while (length := next_probe(search.search_end, predicted, _without(gaps, seen), search.shortest)) is not None:
+        row = measure(search.at(length), any(each.length == length for each in seen))
         if row is None:
             return None
         rows.append(row)
-        if row["outcome"] not in _ANSWERS and not _is_of_its_length(row, predicted, gaps, seen):
+        if row["outcome"] not in _ANSWERS and not _is_of_its_length(row, length, predicted, gaps, seen):
             unanswered = row  # a verdict that any other length would have, too
             break
-        seen.append(_observation(row))
+        seen.append(_observation(search, row))
         predicted, gaps = forecaster.fits_at(search), forecaster.gaps(search)
-    bracket = found(search.search_end, _without(gaps, seen))
-    last_above = next((row for row in reversed(rows) if row["max_seq_len"] == bracket.fails_at), None)
+    bracket = found(search.search_end, _without(gaps, seen), search.shortest)
+    last_above = next((row for row in reversed(rows) if _length_of(search, row) == bracket.fails_at), None)
     if last_above is not None and last_above["outcome"] not in _ANSWERS:
         unanswered = unanswered or last_above
         bracket = replace(bracket, fails_at=None, certified=False)
     lengths = lengths_of_model(search.longest.model, search.longest.engine)
-    rows = [*(row for row in known if _matters(row, bracket)), *rows]
-    at_fit = next((row for row in reversed(rows) if _observation(row) == Observation(bracket.fits_at or 0, True)), None)
+    rows = [*(row for row in known if _matters(search, row, bracket)), *rows]
+    there = Observation(bracket.fits_at or 0, True)
+    at_fit = next((row for row in reversed(rows) if _observation(search, row) == there), None)
+    is_of_caches = search.axis is Axis.CACHE_SIZE
     boundary = {
         **{name: _latest(rows, name) for name in _SHARED},
         **{name: _told(at_fit, name) if at_fit else None for name in _AT_THE_BOUNDARY},
+        "search_axis": search.axis.value,
+        "max_seq_len": search.longest.max_seq_len if is_of_caches else None,
+        **({"cache_size": None} if is_of_caches else {}),
         "schema_version": SCHEMA_VERSION,
         "boundary_id": boundary_id,
         "finished_at": now().isoformat(),
@@ -87,7 +92,7 @@ def find_boundary(
         "error": unanswered["error"] if unanswered else None,
         "advice": None if unanswered or bracket.fits_at else forecaster.advise(search),
         "notes": [
-            *_notes(rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
+            *_notes(search, rows, bracket.fits_at, lengths, gaps if bracket.fits_at == predicted else None),
             *_by_runs_alone(rows, forecaster.why_unpredicted(search)),
         ],
         "case_ids": list(dict.fromkeys(row["case_id"] for row in rows)),
@@ -109,50 +114,65 @@ def settled(boundary: BoundaryRow) -> bool:
 
 def _is_cut_short(bracket: Bracket, search: Search, lengths: Lengths) -> bool:
     """Whether all fitted up to an end that is not the model's own limit: how far it goes is not known then."""
-    is_own_limit = lengths.is_limit_known and search.search_end == lengths.limit
+    is_of_lengths = search.axis is Axis.MAX_SEQ_LEN
+    is_own_limit = is_of_lengths and lengths.is_limit_known and search.search_end == lengths.limit
     return bracket.fits_at == search.search_end and not is_own_limit
 
 
 def _is_of_its_length(
-    row: CaseRow, predicted: int | None, gaps: Sequence[tuple[int, int]] | None, seen: Sequence[Observation]
+    row: CaseRow,
+    length: int,
+    predicted: int | None,
+    gaps: Sequence[tuple[int, int]] | None,
+    seen: Sequence[Observation],
 ) -> bool:
     """Whether the engine ended with an exception of its own at a length that is to blame for it.
 
     So it is where a shorter one fits, or where nothing was expected to fit. The search goes on below it.
     """
-    length = row["max_seq_len"]
     is_beyond = predicted is not None and length > predicted
     was_expected = is_beyond or any(first <= length <= end for first, end in gaps or ())
     return row["outcome"] == Outcome.ERROR and (
-        was_expected or any(each.fits and each.max_seq_len < length for each in seen)
+        was_expected or any(each.fits and each.length < length for each in seen)
     )
 
 
 def _without(gaps: Sequence[tuple[int, int]] | None, seen: Sequence[Observation]) -> list[Observation]:
     """What was seen, but for failures in predicted gaps below the boundary, which say nothing of it."""
-    return [each for each in seen if each.fits or not any(a <= each.max_seq_len <= b for a, b in gaps or ())]
+    return [each for each in seen if each.fits or not any(a <= each.length <= b for a, b in gaps or ())]
 
 
 def _notes(
-    rows: Sequence[CaseRow], fits_at: int | None, lengths: Lengths, gaps: Sequence[tuple[int, int]] | None
+    search: Search,
+    rows: Sequence[CaseRow],
+    fits_at: int | None,
+    lengths: Lengths,
+    gaps: Sequence[tuple[int, int]] | None,
 ) -> list[str]:
     """The notes of the rows, without those on lengths other than the boundary's; where gaps are, if it is predicted."""
     noted = {note for row in rows for note in row["notes"] or []}
     if (GAPS_NOTE in noted or gaps) and fits_at is not None:
         noted = noted - {GAPS_NOTE} | {gaps_note(gaps)}
     of_lengths = {note for row in rows for note in lengths.notes(row["max_seq_len"])}
-    return sorted(noted - of_lengths | set(lengths.notes(fits_at or 0)))
+    of_jobs = search.longest.max_seq_len if search.axis is Axis.CACHE_SIZE else fits_at or 0
+    return sorted(noted - of_lengths | set(lengths.notes(of_jobs)))
 
 
-def _observation(row: CaseRow) -> Observation:
-    return Observation(row["max_seq_len"], row["outcome"] == Outcome.FITS)
+def _length_of(search: Search, row: CaseRow) -> int:
+    """How far along the search's axis a case is, by its row."""
+    return int(_told(row, search.axis))
 
 
-def _matters(row: CaseRow, bracket: Bracket) -> bool:
+def _observation(search: Search, row: CaseRow) -> Observation:
+    return Observation(_length_of(search, row), row["outcome"] == Outcome.FITS)
+
+
+def _matters(search: Search, row: CaseRow, bracket: Bracket) -> bool:
     """Whether an earlier case is at the boundary, or contradicts it."""
+    length = _length_of(search, row)
     if row["outcome"] == Outcome.FITS:
-        return bool(bracket.fits_at is None or row["max_seq_len"] >= bracket.fits_at)
-    return bool(bracket.fails_at is None or row["max_seq_len"] <= bracket.fails_at)
+        return bool(bracket.fits_at is None or length >= bracket.fits_at)
+    return bool(bracket.fails_at is None or length <= bracket.fails_at)
 
 
 def _latest(rows: Sequence[CaseRow], name: str) -> Any:

@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.core.case import Case, Search
+from bench.core.case import Axis, Case, Search
 from bench.core.columns import DOCUMENTS, BoundaryRow, CaseRow
 from bench.core.outcome import UNANSWERED
 from bench.run.boundary import settled
 from bench.store.store import as_rows, read_boundaries, read_cases
+
+
+def _length(row: Mapping[str, Any], axis: Axis) -> int | None:
+    """How far along an axis a case is; None of a row that does not tell."""
+    return row.get(axis)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Stored:
         """The answers to the search's cases, at any length."""
         case = search.longest
         alike = self._alike.get((case.model.fingerprint, case.machine.name, case.bpw, case.cache, case.lazy), [])
-        return [row for row in alike if row["case_id"] == search.at(row["max_seq_len"]).case_id(versions)]
+        told = [(row, _length(row, search.axis)) for row in alike]
+        return [row for row, n in told if n is not None and row["case_id"] == search.at(n).case_id(versions)]
 
     @functools.cached_property
     def _alike(self) -> dict[tuple[Any, ...], list[CaseRow]]:

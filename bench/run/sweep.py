@@ -159,7 +159,7 @@ def _with_weights(work: Case | Search) -> Case | Search:
     from bench.config import hub
 
     case = replace(case, model=hub.download(case.model))
-    return Search(case) if isinstance(work, Search) else case
+    return work.along(case) if isinstance(work, Search) else case
 
 
 def _make_run_dir(options: SweepOptions) -> Path:

@@ -174,7 +174,7 @@ class ParametricTrace:
         sections = Sections(
             phases=[phases[index] for index in schedule.which.tolist()],
             kinds=kinds[schedule.which],
-            terms=terms(schedule.lengths[:, 0], schedule.lengths[:, 1], np.full(len(schedule.which), max_seq_len)),
+            terms=terms(schedule.lengths[:, 0], schedule.lengths[:, 1], *self.setup.lengths_at(max_seq_len)),
         )
         self._require_determined(sections)
         return sections
@@ -208,6 +208,10 @@ class ParametricTrace:
     def _scratch_bytes(self, lines: list[list[int]], max_seq_len: int) -> int:
         longest = self.setup.longest_chunk(max_seq_len)
         return max((a + b * longest for a, b in lines), default=0) // 2 * 2
+
+    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> ParametricTrace:
+        """The same for jobs that share a cache of so many tokens, or by the length of the cache at a `max_seq_len`."""
+        return replace(self, setup=self.setup.within(cache_size, max_seq_len))
 
     def deepened(self) -> ParametricTrace:
         """The same with every layer of the model spelled out."""

@@ -63,6 +63,15 @@ class Setup(Protocol):
     def attention(self) -> str:
         """The attention back end that runs."""
 
+    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Any:
+        """The same rules, of a type of their own, for cases whose jobs share a cache of so many tokens.
+
+        With a `max_seq_len` every length, here and below, is that of the cache, and jobs have that `max_seq_len`.
+        """
+
+    def lengths_at(self, length: int) -> tuple[int, int]:
+        """`max_seq_len` of a case of that length, and the tokens of its cache."""
+
     def schedule(self, max_seq_len: int) -> Schedule:
         """Every section of a case of that length."""
 
@@ -71,6 +80,12 @@ class Setup(Protocol):
 
     def whole_lengths(self) -> list[int]:
         """The lengths at which a case is recorded from its beginning to its end."""
+
+    def larger_caches(self) -> list[tuple[int, int]]:
+        """Lengths at which a case is also recorded to its end with a larger cache than it asks for, of so many tokens.
+
+        They show what the cache's own length has to do with sizes.
+        """
 
     def load_lengths(self) -> list[int]:
         """The lengths at which no more is recorded than loading and the making of the cache."""

@@ -87,7 +87,8 @@ class Recording:
     `scratch` are the pairs (a, b) such that a module wants a + b · max_input_len bytes of scratch. `split_sizes` is
     what the engine counts when it is told how much goes on which card, in plain values. Where every layer is divided
     among cards, `divided` is how: of each part of the layers, what each card has of it. What is said of layers and of
-    scratch is said of a draft model by `draft`, if there is one.
+    scratch is said of a draft model by `draft`, if there is one. `cache_size` is that of the case, None where its cache
+    is as large as the length asks for.
     """
 
     max_seq_len: int
@@ -101,3 +102,4 @@ class Recording:
     divided: tuple[tuple[int, ...], ...] = ()
     draft: DraftDepth | None = None
     draft_scratch: list[tuple[int, int]] = field(default_factory=list)
+    cache_size: int | None = None

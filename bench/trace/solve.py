@@ -7,20 +7,21 @@ the trace as `null_space`: a length is predicted only if its terms are orthogona
 An example. Three chunks of 256 tokens were recorded; each allocated 32 KiB and 4 bytes for each token in the cache:
 
 >>> recorded = [(256, 256, 1024), (256, 512, 1024), (256, 512, 2048)]  # q_len, k_len, max_seq_len
->>> terms = np.stack([columns.terms(*lengths) for lengths in recorded])  # 1, max_seq_len, k_len, q_len, q·k, q·q
+>>> terms = np.stack([columns.terms(*lengths) for lengths in recorded])
 >>> sizes = np.array([[32768 + 4 * k_len] for _, k_len, _ in recorded])
 >>> (_coefficients("prefill", terms, sizes) // DENOMINATOR).tolist()
-[[32768, 0, 4, 0, 0, 0]]
+[[32768, 0, 4, 0, 0, 0, 0]]
 
-The 32 KiB may be 128 bytes for each token of the chunk: with q_len = 256 throughout, three terms depend on the others.
+The terms are 1, max_seq_len, k_len, q_len, q·k, q·q, and the tokens of the cache, of which there is none here. The
+32 KiB may be 128 bytes for each token of the chunk: with q_len = 256 throughout, three terms depend on the others.
 
 >>> null_space = np.array(_null_space(terms))
 >>> null_space.tolist()
-[[-256, 0, 0, 1, 0, 0], [0, 0, -256, 0, 1, 0], [-65536, 0, 0, 0, 0, 1]]
+[[-256, 0, 0, 1, 0, 0, 0], [0, 0, -256, 0, 1, 0, 0], [-65536, 0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 1]]
 >>> null_space @ columns.terms(256, 7936, 8192)  # a chunk of 256 anywhere can be predicted
-array([0, 0, 0])
+array([0, 0, 0, 0])
 >>> null_space @ columns.terms(128, 7936, 8192)  # of one of 128 the size is unknown
-array([    -128, -1015808,   -49152])
+array([    -128, -1015808,   -49152,        0])
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def solve(recordings: Sequence[Recording], setup: Setup, depth: int, repeats: bo
     samples: dict[str, list[_Sample]] = {}
     for recording in recordings:
         for each, section in _told_apart(recording, setup):
-            terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
+            terms = _terms(each, recording, setup)
             samples.setdefault(each.kind, []).append(_Sample(each, terms, section, recording.first_layer))
     draft = first.draft
     tensors: dict[str, int] = {}
@@ -102,7 +103,7 @@ def sections_of(
     """
     sections = []
     for each, section in _told_apart(recording, setup):
-        terms = columns.terms(each.q_len, each.k_len, recording.max_seq_len)
+        terms = _terms(each, recording, setup)
         sample = _Sample(each, terms, section, recording.first_layer)
         sections.append((each.kind, terms, _as_array(sample, num_layers, tensors)))
     return sections
@@ -117,9 +118,19 @@ class _Sample(NamedTuple):
     first_layer: int
 
 
+def _of(recording: Recording, setup: Setup) -> Setup:
+    """The rules for the cache that was recorded."""
+    return setup if recording.cache_size is None else setup.within(recording.cache_size)
+
+
+def _terms(each: Pass, recording: Recording, setup: Setup) -> Array:
+    """What the sizes of a section are made of, as numbers."""
+    return columns.terms(each.q_len, each.k_len, *_of(recording, setup).lengths_at(recording.max_seq_len))
+
+
 def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]]:
     """Each section with its pass. Raises `NoPrediction` where the engine made other passes than expected."""
-    max_seq_len = recording.max_seq_len
+    max_seq_len, setup = recording.max_seq_len, _of(recording, setup)
     if recording.is_whole:
         passes = setup.whole_passes(max_seq_len)
     else:

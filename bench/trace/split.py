@@ -89,6 +89,11 @@ class SplitTrace:
             self.split_sizes,
         )
 
+    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> SplitTrace:
+        """As `ParametricTrace.within`."""
+        there = self.beginnings.items()
+        return SplitTrace({n: trace.within(cache_size, max_seq_len) for n, trace in there}, self.split_sizes)
+
     def save(self, path: Path) -> None:
         """Writes the trace; it appears whole or not at all."""
         templates = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.int64]
 
 DENOMINATOR = 64
-NUM_TERMS = 6
+NUM_TERMS = 7
 
 # The periods of layers in a recording: two that the first events may still affect, and two that must be equal.
 SHOWN_PERIODS = 4
@@ -27,10 +27,13 @@ SIZE_TERMS, Q_TERMS, K_TERMS = 16, 16 + NUM_TERMS, 16 + 2 * NUM_TERMS
 NUM_COLUMNS = 16 + 3 * NUM_TERMS
 
 
-def terms(q_len: int | Array, k_len: int | Array, max_seq_len: int | Array) -> Array:
-    """What sizes are made of, the simplest first; [NUM_TERMS], or [sections, NUM_TERMS] of arrays."""
+def terms(q_len: int | Array, k_len: int | Array, max_seq_len: int | Array, cache_tokens: int | Array = 0) -> Array:
+    """What sizes are made of, the simplest first; [NUM_TERMS], or [sections, NUM_TERMS] of arrays.
+
+    `cache_tokens` are those of all sequences or jobs together.
+    """
     one = np.ones_like(q_len)
-    return np.stack([one, max_seq_len, k_len, q_len, q_len * k_len, q_len * q_len], axis=-1)
+    return np.stack([one, max_seq_len * one, k_len, q_len, q_len * k_len, q_len * q_len, cache_tokens * one], axis=-1)
 
 
 def spans_of_layers(template: Array, num_layers: int) -> list[tuple[int, int]]:

@@ -209,7 +209,11 @@ class NotingCard(CachingAllocator):
 
 
 def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
-    """The trace of `case`'s search; its `max_seq_len` does not matter. Raises whatever stands in the way."""
+    """The trace of `case`'s searches; its `max_seq_len` and `cache_size` do not matter, but for tokens beyond pages.
+
+    Raises whatever stands in the way.
+    """
+    case = dataclasses.replace(case, cache_size=None)
     with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
     if how.divisions:
@@ -220,14 +224,12 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     def trace_of(beginning: Beginning | None) -> ParametricTrace:
         nonlocal split_sizes
         recordings = []
-        loads = how.setup.load_lengths() if not how.apart else []
-        for lengths, is_whole in ((how.setup.whole_lengths(), True), (loads, False)):
-            for length in lengths:
-                extra = how.setup.extra_passes(length) if is_whole else None
-                shallow = dataclasses.replace(how.case if beginning is None else beginning.case, max_seq_len=length)
-                num_layers = how.num_layers if beginning is None else beginning.num_layers
-                recordings.append(record(shallow, layouts, extra, num_layers, how.period, beginning, how.apart))
-                recordings[-1].draft = how.draft
+        case = how.case if beginning is None else beginning.case
+        num_layers = how.num_layers if beginning is None else beginning.num_layers
+        for at_length, is_whole in _samples(case, how):
+            extra = how.setup.extra_passes(at_length.max_seq_len) if is_whole else None
+            recordings.append(record(at_length, layouts, extra, num_layers, how.period, beginning, how.apart))
+            recordings[-1].draft = how.draft
         split_sizes = recordings[0].split_sizes or split_sizes
         repeats = recordings[0].num_layers > 1 if case.more_devices else None
         solved = solve(recordings, how.setup, how.depth, repeats)
@@ -239,19 +241,26 @@ def make_trace(case: Case, layouts: Path) -> ParametricTrace | SplitTrace:
     return SplitTrace({FIRST: trace_of(None), **others}, split_sizes)
 
 
+def _samples(case: Case, how: Recordable) -> list[tuple[Case, bool]]:
+    """What is recorded of a search: its cases at some lengths, and whether they are recorded to their ends."""
+    setup = how.setup
+    whole: list[tuple[int, int | None]] = [(length, None) for length in setup.whole_lengths()]
+    samples = [(length, size, True) for length, size in (*whole, *setup.larger_caches())]
+    samples += [(length, None, False) for length in (setup.load_lengths() if not how.apart else ())]
+    return [(dataclasses.replace(case, max_seq_len=n, cache_size=size), is_whole) for n, size, is_whole in samples]
+
+
 def _make_divided_trace(how: Recordable, layouts: Path) -> SplitTrace:
     """Of a model whose layers are divided among cards: a trace of each card, which says what follows its parts."""
 
-    def cards_at(length: int, division: Division, is_whole: bool = True) -> list[Recording]:
-        extra = how.setup.extra_passes(length) if is_whole else None
-        case = dataclasses.replace(how.case, max_seq_len=length)
+    def cards_of(case: Case, division: Division, is_whole: bool) -> list[Recording]:
+        extra = how.setup.extra_passes(case.max_seq_len) if is_whole else None
         return record_cards(case, layouts, extra, how.num_layers, how.period, division)
 
     first, *others = how.divisions
-    lengths = how.setup.whole_lengths()
-    solved = [cards_at(length, first) for length in lengths]
-    solved += [cards_at(length, first, is_whole=False) for length in how.setup.load_lengths()]
-    compared = [cards_at(lengths[0], division) for division in others]
+    samples = _samples(how.case, how)
+    solved = [cards_of(case, first, is_whole) for case, is_whole in samples]
+    compared = [cards_of(samples[0][0], division, is_whole=True) for division in others]
     if any(cards[0].divided != solved[0][0].divided for cards in solved):
         raise NoPrediction("the division among cards changes with the length as it is recorded")
     divisions = [cards[0].divided for cards in (solved[0], *compared)]
@@ -265,11 +274,13 @@ def _make_divided_trace(how: Recordable, layouts: Path) -> SplitTrace:
 
 def make_loading(case: Case, layouts: Path) -> ParametricTrace:
     """The trace of the beginning of `case`'s search, with every layer of its own checkpoint."""
+    case = dataclasses.replace(case, cache_size=None)
     with _open_machine(case) as simulated:
         how = worker_engine(case.engine).recordable(case, simulated)
     recordings = []
-    for length in how.setup.load_lengths():
-        at_length = dataclasses.replace(case, max_seq_len=length)
+    lengths: list[tuple[int, int | None]] = [(length, None) for length in how.setup.load_lengths()]
+    for length, cache_size in (*lengths, *how.setup.larger_caches()):
+        at_length = dataclasses.replace(case, max_seq_len=length, cache_size=cache_size)
         recordings.append(record(at_length, layouts, None, how.depth, how.period, apart=True))
     return dataclasses.replace(solve(recordings, how.setup, how.depth), reading=how.reading.to_plain())
 
@@ -316,7 +327,14 @@ def record_cards(
     engine = worker_engine(case.engine)
     first_layers = [0, *(how.first_layer if isinstance(how, Beginning) else 0 for _ in case.more_devices)]
     recordings = [
-        Recording(case.max_seq_len, num_layers, period, first_layer=first, is_whole=extra is not None)
+        Recording(
+            case.max_seq_len,
+            num_layers,
+            period,
+            first_layer=first,
+            is_whole=extra is not None,
+            cache_size=case.cache_size,
+        )
         for first in first_layers
     ]
     with _open_machine(case) as simulated:

@@ -2,9 +2,10 @@
 
 Each cell is a model cut to a few layers, a bit width, a cache, a way to load, an attention, a chunk, jobs, a cache that
 they share and drafts, by n-grams or by a smaller model with bits and a cache of its own, all at random, on a card that
-is predicted to hold about a random length. Its boundary is searched with the prediction, on the simulated card; of
-every case that is run, whether it fits or the phase in which memory runs out, the peaks of allocated, requested and
-reserved bytes and the parts are compared with the prediction.
+is predicted to hold about a random length. Its boundary is searched with the prediction, on the simulated card: of
+every other cell along the length of jobs, of the others along that of the cache (cache_size=auto), with jobs of whole
+pages and not. Of every case that is run, whether it fits or the phase in which memory runs out, the peaks of allocated,
+requested and reserved bytes and the parts are compared with the prediction.
 
     .venv/bin/python scripts/benchmarks/served.py --cells 100
 """
@@ -22,9 +23,9 @@ from statistics import mean
 
 from bench.allocator.limits import case_limits
 from bench.config.cases import plan_sweep
-from bench.core.case import PAGE, Case
+from bench.core.case import PAGE, Axis, Search
 from bench.forecast.predict import predict_boundary
-from bench.forecast.search import Observation, found, next_probe
+from bench.forecast.search import Observation, found, grid, next_probe
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
 from bench.worker import cards
@@ -52,8 +53,10 @@ DEVICES = ("rtx_4090", "rtx_3060_12gb", "a100_40gb", "h100_80gb", "t4")
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
-def random_case(chosen: random.Random, draft_models: float) -> Case:
-    """A case on a card of the catalogue, as long as its jobs may be; of all `draft_models` have one."""
+def random_search(chosen: random.Random, draft_models: float, axis: Axis) -> Search:
+    """A search on a card of the catalogue, along the length of jobs or that of the cache; of all `draft_models` have a
+    draft model.
+    """
     model = chosen.choice(list(MODELS))
     layers, longest = MODELS[model]
     device = chosen.choice(DEVICES)
@@ -73,23 +76,28 @@ def random_case(chosen: random.Random, draft_models: float) -> Case:
     elif chosen.random() < 0.3:
         words += ["draft=ngram", f"num_draft_tokens={chosen.randrange(1, 8)}"]
     case = plan_sweep(words).cases[0]
+    if axis is Axis.CACHE_SIZE:
+        length = chosen.randrange(1, longest // PAGE) * PAGE + chosen.choice((0, 0, chosen.randrange(1, PAGE)))
+        largest = max(2 * longest, jobs * longest * 5 // 4)
+        return Search(replace(case, max_seq_len=length, cache_size=largest), axis)
     if chosen.random() < 0.4:
         case = replace(case, cache_size=longest * chosen.choice((1, 1, 2, jobs)))
-    return case
+    return Search(case)
 
 
-def replayer_of(case: Case) -> Replayer:
-    """The search of a case, recorded for it alone."""
-    return Replayer(trace_of(case, LAYOUTS), tensor_bytes_of(case, LAYOUTS))
+def replayer_of(search: Search) -> Replayer:
+    """What replays a search, recorded for it alone."""
+    case = search.longest
+    return Replayer(trace_of(case, LAYOUTS, search.axis), tensor_bytes_of(case, LAYOUTS))
 
 
-def on_a_card_that_is_about_full(chosen: random.Random, case: Case, replayer: Replayer) -> Case:
+def on_a_card_that_is_about_full(chosen: random.Random, search: Search, replayer: Replayer) -> Search:
     """The same on a smaller card, that has room for about a random length."""
-    length = chosen.randrange(1, case.max_seq_len // PAGE) * PAGE
-    need = predict(replayer, replace(case, max_seq_len=length))
+    case = search.longest
+    need = predict(replayer, case, chosen.choice(grid(search.search_end, search.shortest)[:-1]))
     between = need.peak_reserved_bytes - need.peak_allocated_bytes
     room = need.peak_allocated_bytes + int(between * chosen.uniform(0, 1.2)) + (case.device.context_bytes or 0)
-    return replace(case, vram_limit_bytes=min(room, case.device.total_memory_bytes))
+    return search.along(replace(case, vram_limit_bytes=min(room, case.device.total_memory_bytes)))
 
 
 def main() -> None:
@@ -105,37 +113,39 @@ def main() -> None:
     counts: Counter[str] = Counter()
     probes: list[int] = []
     for number in range(arguments.cells):
-        case = random_case(chosen, arguments.draft_models)
-        replayer = replayer_of(case)
+        axis = Axis.CACHE_SIZE if number % 2 else Axis.MAX_SEQ_LEN
+        search = random_search(chosen, arguments.draft_models, axis)
+        replayer = replayer_of(search)
         guess: int | None = None
         try:
-            case = on_a_card_that_is_about_full(chosen, case, replayer)
-            limits = case_limits(case.device, case.vram_limit_bytes, case)
-            boundary = predict_boundary(replayer, limits, case.max_seq_len)
-            guess = boundary.max_seq_len if boundary.fits else 0
+            search = on_a_card_that_is_about_full(chosen, search, replayer)
+            limits = case_limits(search.longest.device, search.longest.vram_limit_bytes, search.longest)
+            boundary = predict_boundary(replayer, limits, search.search_end, search.shortest)
+            guess = boundary.length if boundary.fits else 0
         except NoPrediction as reason:
-            counts["boundaries not predicted"] += 1
-            print(f"not predicted: {case.model.name} {case.attention} {case.cache} {case}: {reason}", flush=True)
+            counts[f"boundaries by {search.axis} not predicted"] += 1
+            print(f"not predicted: {search}: {reason}", flush=True)
         seen: list[Observation] = []
-        while (length := next_probe(case.max_seq_len, guess, seen)) is not None:
-            probe = replace(case, max_seq_len=length)
+        while (length := next_probe(search.search_end, guess, seen, search.shortest)) is not None:
+            probe = search.at(length)
             ran, _ = simulate(probe, LAYOUTS)
             seen.append(Observation(length, ran.fits))
             try:
-                same = predict(replayer, probe) == ran
+                same = predict(replayer, probe, length) == ran
             except NoPrediction:
-                counts["cases not predicted"] += 1
+                counts[f"cases by {search.axis} not predicted"] += 1
                 continue
-            counts["cases as predicted" if same else "cases that differ"] += 1
+            counts[f"cases by {search.axis} {'as predicted' if same else 'that differ'}"] += 1
             if not same:
                 print(f"differs: {probe}", flush=True)
-        fits_at = found(case.max_seq_len, seen).fits_at
-        inside = fits_at is not None and fits_at < case.max_seq_len
-        counts["boundaries inside" if inside else "boundaries at an end"] += 1
+        fits_at = found(search.search_end, seen, search.shortest).fits_at
+        inside = fits_at is not None and fits_at < search.search_end
+        counts[f"boundaries by {search.axis} {'inside' if inside else 'at an end'}"] += 1
         probes.append(len(seen))
+        case = search.longest
         print(
-            f"{number} {case.model.name} {case.device.name} {case.cache} {case.batch_size} jobs {case.cache_size} "
-            f"{case.draft} {len(seen)} probes, fits at {fits_at}",
+            f"{number} by {search.axis}: {case.model.name} {case.device.name} {case.cache} {case.batch_size} jobs "
+            f"{case.max_seq_len} {case.cache_size} {case.num_draft_tokens} {len(seen)} probes, fits at {fits_at}",
             flush=True,
         )
     for name, count in sorted(counts.items()):

@@ -29,6 +29,38 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
     assert "generator" in done.stdout
 
 
+def test_the_largest_cache_is_certified_by_two_runs(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL, "scenario=generator", "cache=FP16", "batch_size=2", "max_seq_len=512,1000", "cache_size=auto"]
+    (planned,) = [json.loads(in_process("plan", *asked, "--json").stdout)["cells"]]
+    done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
+    assert done.returncode == 0, done.stderr
+    boundaries = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").sort_values("max_seq_len")
+    assert list(boundaries["max_seq_len"]) == [512, 1000]
+    assert set(boundaries["search_axis"]) == {"cache_size"}
+    assert boundaries["cache_size"].isna().all()
+    assert boundaries["certified"].all()
+    assert list(boundaries["probes"]) == [2, 2]
+    assert list(boundaries["fails_at"] - boundaries["fits_at"]) == [256, 256]
+    assert list(boundaries["fits_at"]) == [cell["cache_size"] for cell in planned]
+    cases = pd.read_parquet(tmp_path / "one" / "cases.parquet")
+    assert set(cases["cache_size"]) == {*boundaries["fits_at"], *boundaries["fails_at"]}
+    fits = cases[cases["outcome"] == "fits"]
+    assert list(fits["peak_allocated_bytes"]) == list(fits["predicted_peak_bytes"])
+    largest = boundaries["fits_at"].iloc[0]
+    assert f"{largest:,} ({largest // 512} users)" in " ".join(done.stdout.split())
+    assert f"fits up to a cache_size of {largest:,}, fails at {largest + 256:,}" in done.stderr
+    again = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=two")
+    assert "2 of them stored already" in again.stderr
+
+
+def test_a_largest_cache_that_the_search_has_ended_is_a_lower_bound(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL, "scenario=generator", "max_seq_len=512", "cache_size=auto", "auto_up_to=1k"]
+    assert in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one").returncode == 0
+    boundary = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").iloc[0]
+    assert (boundary["fits_at"], boundary["searched_up_to"], bool(boundary["certified"])) == (1024, 1024, False)
+    assert "≥ 1,024 (2 users)" in (tmp_path / "one" / "report" / "tables.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
@@ -46,6 +78,13 @@ def test_a_boundary_is_certified_by_two_runs(in_process: Program, tmp_path: Path
             "a max_batch_size of at least 4",
         ),
         (["draft=ngram"], "draft=ngram: it is a generator's"),
+        (["cache_size=auto"], "cache_size=auto: it is a generator's"),
+        (["scenario=generator", "cache_size=auto"], "only one of them can be searched; give max_seq_len=N"),
+        (["scenario=generator", "cache_size=auto", "max_seq_len=512,auto"], "only one of them can be searched"),
+        (
+            ["scenario=generator", "cache_size=auto", "max_seq_len=1000", "auto_up_to=512"],
+            "the smallest cache for max_seq_len=1000 and batch_size=1 has 1024 tokens",
+        ),
         (["scenario=generator", "num_draft_tokens=2"], "nothing proposes tokens; give draft=ngram or draft=model"),
         (["scenario=generator", "draft=ngram", "num_draft_tokens=8"], "proposes at most 7 tokens at a time"),
         (["scenario=generator", "draft=none_such"], "draft=none_such: allowed are none, ngram, model"),

@@ -11,7 +11,7 @@ import pytest
 
 from bench.allocator.limits import Limits
 from bench.allocator.parts import PARTS
-from bench.core.case import Case, ModelSpec, Search, version_column
+from bench.core.case import Axis, Case, ModelSpec, Search, version_column
 from bench.core.columns import CaseRow
 from bench.core.device import DeviceSpec
 from bench.forecast.forecaster import Forecast, Forecaster
@@ -94,10 +94,10 @@ class Shelf:
     def prepare(self, cases: Iterable[Case], made: object = None) -> None:
         self.recorded += sorted({self.search_key(case) for case in cases} - set(self.recorded))
 
-    def search_key(self, case: Case) -> str:
+    def search_key(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> str:
         return f"{case.model.name} {case.bpw:g} {case.head_bits} {case.cache} {case.lazy} {case.max_input_len}"
 
-    def replayer(self, case: Case) -> Line:
+    def replayer(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> Line:
         if self.reason or self.search_key(case) not in self.recorded:
             raise NoPrediction(self.reason or "its recording came to no end")
         return Line(case)
@@ -149,7 +149,7 @@ def test_a_cell_is_predicted_where_it_ends(gib: float, fits_at: int, length: int
     said = forecast(Search(sized(gib)))
     assert (said.fits_at, said.probes) == (fits_at, probes)
     assert said.prediction is not None
-    assert (said.prediction.max_seq_len, said.prediction.fits) == (length, fits_at > 0)
+    assert (said.prediction.length, said.prediction.fits) == (length, fits_at > 0)
 
 
 def test_what_cannot_be_predicted_says_why_and_takes_a_search() -> None:

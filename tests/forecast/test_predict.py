@@ -99,7 +99,7 @@ def test_the_boundary_of_a_recorded_model_is_that_of_trying_every_page(tmp_path:
 def test_a_case_that_fits_is_told_with_its_peaks() -> None:
     replayer = made_up_replayer(100 * MIB, 10 * KIB, 0, 0)
     prediction = predict(replayer, limits(400 * MIB), 4096)
-    assert (prediction.max_seq_len, prediction.fits, prediction.failed_in) == (4096, True, None)
+    assert (prediction.length, prediction.fits, prediction.failed_in) == (4096, True, None)
     replay = replayer.replay(4096, limits(400 * MIB))
     assert prediction.peak_allocated_bytes == replay.peak_allocated_bytes
     assert prediction.peak_reserved_bytes == replay.peak_reserved_bytes
@@ -134,8 +134,8 @@ def test_what_a_full_card_holds_on_to_is_not_what_is_needed() -> None:
 def test_the_case_at_the_boundary_is_the_longest_or_else_the_first_page(torch_bytes: int, pages: int) -> None:
     replayer = made_up_replayer(100 * MIB, 10 * KIB, 0, 0)
     boundary = predict_boundary(replayer, limits(torch_bytes), NATIVE)
-    assert (boundary.max_seq_len, boundary.fits) == (256 * max(1, pages), pages > 0)
-    assert boundary == predict(replayer, limits(torch_bytes), boundary.max_seq_len)
+    assert (boundary.length, boundary.fits) == (256 * max(1, pages), pages > 0)
+    assert boundary == predict(replayer, limits(torch_bytes), boundary.length)
 
 
 def test_a_model_whose_needs_do_not_grow_has_a_boundary() -> None:

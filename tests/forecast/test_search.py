@@ -45,9 +45,9 @@ def _most_probes(native: int, prior: Sequence[Observation]) -> int:
 
 def _check_probe(native: int, length: int, observations: Sequence[Observation]) -> None:
     assert length in grid(native)
-    before = [o for o in observations if o.max_seq_len == length]
+    before = [o for o in observations if o.length == length]
     if before:
-        fitted = [o.max_seq_len for o in observations if o.fits and o.max_seq_len >= length]
+        fitted = [o.length for o in observations if o.fits and o.length >= length]
         assert not all(o.fits for o in before), "probed again, and it fitted"
         assert fitted, "probed again, without a contradiction"
         assert len(before) < 3, "probed a fourth time"
@@ -62,7 +62,7 @@ def _check_certificate(native: int, bracket: Bracket, observations: Sequence[Obs
     assert bracket.certified
     lengths = grid(native)
     for length, fits in ((bracket.fits_at, True), (bracket.fails_at, False)):
-        answers = [o.fits for o in observations if o.max_seq_len == length]
+        answers = [o.fits for o in observations if o.length == length]
         if length is not None:
             assert answers.count(fits) * 2 >= len(answers) > 0
             assert fits in answers
@@ -132,6 +132,28 @@ def test_the_grid_is_whole_pages_and_the_models_own_limit(native: int, lengths: 
     assert grid(native) == lengths
 
 
+@given(shortest=st.integers(1, 64), pages=st.integers(0, 400), known=st.data())
+def test_it_may_begin_at_any_page(shortest: int, pages: int, known: st.DataObject) -> None:
+    """As by the length of a cache, which has room for a job at least."""
+    begin, end = shortest * PAGE, (shortest + pages) * PAGE
+    lengths = grid(end, begin)
+    assert lengths == [begin + n * PAGE for n in range(pages + 1)]
+    fits = known.draw(st.integers(0, len(lengths)), label="how many fit")
+    prediction = known.draw(st.one_of(st.none(), st.integers(0, end + PAGE), st.sampled_from(lengths)))
+    seen = [Observation(n, n in lengths[:fits]) for n in known.draw(st.sets(st.sampled_from(lengths), max_size=4))]
+    before = len(seen)
+    while (length := next_probe(end, prediction, seen, begin)) is not None:
+        assert length in lengths
+        seen.append(Observation(length, length in lengths[:fits]))
+        assert len(seen) - before <= _most_probes(end, [])
+    bracket = found(end, seen, begin)
+    assert bracket.certified
+    assert bracket.fits_at == (lengths[fits - 1] if fits else None)
+    assert bracket.fails_at == (lengths[fits] if fits < len(lengths) else None)
+    if prediction is not None and not before and fits and prediction == lengths[fits - 1]:
+        assert len(seen) <= 2
+
+
 def test_a_model_without_a_length_is_refused() -> None:
     with pytest.raises(ValueError, match="0 tokens"):
         next_probe(0, None, [])
@@ -160,7 +182,7 @@ def test_it_ends_with_an_honest_certificate_whatever_the_card_says(
     native, prior = rows
     turns, says = cycle(predictions), cycle(answers)
     _, bracket, seen = _search(native, lambda _: next(says), lambda _: next(turns), prior)
-    fitted, failed = ([o.max_seq_len for o in seen if o.fits is fits] for fits in (True, False))
+    fitted, failed = ([o.length for o in seen if o.fits is fits] for fits in (True, False))
     assert bracket.contradictory == any(longer >= shorter for longer in fitted for shorter in failed)
 
 
@@ -254,7 +276,7 @@ def test_an_exact_prediction_costs_two_probes_at_most(search: tuple[int, int, li
     native, boundary, prior = search
     fits_at, fails_at = _boundary_of(native, boundary)
     probes, _, _ = _search(native, _up_to(boundary), _always(fits_at or 0), prior)
-    known = {o.max_seq_len for o in prior}
+    known = {o.length for o in prior}
     assert sorted(probes) == [n for n in (fits_at, fails_at) if n is not None and n not in known]
 
 

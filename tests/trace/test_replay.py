@@ -209,7 +209,7 @@ def test_a_tensor_that_is_not_there_is_named() -> None:
 
 
 def test_lengths_that_break_a_relation_are_refused() -> None:
-    trace = replace(trace_of(), null_space={**trace_of().null_space, "load": [[100, -1, 0, 0, 0, 0]]})
+    trace = replace(trace_of(), null_space={**trace_of().null_space, "load": [[100, -1, 0, 0, 0, 0, 0]]})
     replayer = Replayer(trace, {})
     assert replayer.replay(100, limits()).fits
     with pytest.raises(NoPrediction, match=r"leave open what is taken by a load \(load\)"):

@@ -20,17 +20,18 @@ from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction, Pass
 from bench.trace.recording import Event, Op, Section
 from bench.trace.solve import _null_space, solve
-from bench.trace.template import terms
+from bench.trace.template import NUM_TERMS, terms
 from tests.trace import requests
 from tests.trace import synthetic_recordings as made_up
 from tests.trace.synthetic_recordings import PLAIN, SETUPS
 
 LIMITS = Limits(24 << 30, 0, 108, 8 << 20, 3072)
-_polynomials = st.lists(st.tuples(*[st.integers(0, 3000)] * 6), min_size=1, max_size=5)
+_polynomials = st.lists(st.tuples(*[st.integers(0, 3000)] * NUM_TERMS), min_size=1, max_size=5)
 
 
 def value(coefficients: Sequence[int | Fraction], each: Pass, max_seq_len: int) -> int:
-    size = sum(c * int(t) for c, t in zip(coefficients, terms(each.q_len, each.k_len, max_seq_len), strict=True))
+    shown = terms(each.q_len, each.k_len, max_seq_len, max_seq_len)
+    size = sum(c * int(t) for c, t in zip(coefficients, shown, strict=True))
     assert size == int(size)
     return int(size)
 
@@ -188,7 +189,7 @@ def test_lengths_that_recordings_leave_open_are_refused() -> None:
         trace.passes(1000)
 
 
-_samples = st.lists(st.lists(st.integers(-50, 50), min_size=6, max_size=6), min_size=1, max_size=8)
+_samples = st.lists(st.lists(st.integers(-50, 50), min_size=NUM_TERMS, max_size=NUM_TERMS), min_size=1, max_size=8)
 
 
 @given(samples=_samples, weights=st.lists(st.integers(-9, 9), min_size=8, max_size=8))
@@ -197,10 +198,10 @@ def test_relations_hold_for_all_sums_of_samples_and_for_nothing_else(
     samples: list[list[int]], weights: list[int]
 ) -> None:
     null_space = _null_space([np.array(sample) for sample in samples])
-    combined = [sum(w * s[i] for w, s in zip(weights, samples, strict=False)) for i in range(6)]
+    combined = [sum(w * s[i] for w, s in zip(weights, samples, strict=False)) for i in range(NUM_TERMS)]
     for row in (*samples, combined):
         assert all(sum(r * v for r, v in zip(relation, row, strict=True)) == 0 for relation in null_space)
-    assert len(null_space) == 6 - np.linalg.matrix_rank(np.array(samples, dtype=float))
+    assert len(null_space) == NUM_TERMS - np.linalg.matrix_rank(np.array(samples, dtype=float))
     if null_space:
         assert np.linalg.matrix_rank(np.array(null_space, dtype=float)) == len(null_space)
 

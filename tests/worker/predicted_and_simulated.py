@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.allocator.limits import case_limits
-from bench.core.case import Case
+from bench.core.case import Axis, Case
 from bench.core.messages import Entered, Message, Result, last
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
+from bench.forecast.library import bound
 from bench.run.verdict import OUT_OF_MEMORY
 from bench.trace.card_programs import SplitReplay
 from bench.trace.parametric import ParametricTrace, load_tensor_bytes, with_draft
@@ -41,12 +42,13 @@ def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, 
     return made_up_case(config, total_bytes=ENDLESS_BYTES, **axes)
 
 
-def trace_of(case: Case, layouts: Path) -> ParametricTrace:
+def trace_of(case: Case, layouts: Path, axis: Axis = Axis.MAX_SEQ_LEN) -> ParametricTrace:
     """The program of a search, with every layer, as `bench.forecast.library` has it."""
     if case.draft_model is not None:
-        return recorder.make_trace(case, layouts)
+        return recorder.make_trace(case, layouts).within(*bound(case, axis))
     recorded = replace(case, cache=SPEC.caches[case.cache].recorded_as)
-    return with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
+    trace = with_cache(recorder.make_trace(recorded, layouts).deepened(), case.cache)
+    return trace.within(*bound(case, axis))
 
 
 def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
@@ -57,9 +59,9 @@ def tensor_bytes_of(case: Case, layouts: Path) -> dict[str, int]:
     return sizes if case.of_draft is None else with_draft(sizes, tensor_bytes_of(case.of_draft, layouts))
 
 
-def predict(replayer: Replayer, case: Case) -> Replay:
-    """By replay."""
-    return replayer.replay(case.max_seq_len, case_limits(case.device, case.vram_limit_bytes, case))
+def predict(replayer: Replayer, case: Case, length: int | None = None) -> Replay:
+    """By replay, at the case's own length or at one along another axis."""
+    return replayer.replay(length or case.max_seq_len, case_limits(case.device, case.vram_limit_bytes, case))
 
 
 @dataclass(frozen=True)

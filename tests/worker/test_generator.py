@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.core.case import PAGE, Case, DraftModel
+from bench.core.case import PAGE, Axis, Case, DraftModel, Search
 from bench.core.messages import Result
 from bench.engines.exllamav2.schedule import schedule
 from bench.engines.exllamav2.setup import Setup
@@ -81,6 +81,9 @@ def drafted(
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=4), (256, 2560)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=7, batch_size=6, cache="Q6"), (512, 1280)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=3, attention="matmul"), (1280,)),
+        # Jobs of no whole pages: the one that goes first alone, or all of them.
+        (served("LlamaForCausalLM", max_seq_len=1000, cache_size=4096, batch_size=2), (1000,)),
+        (served("LlamaForCausalLM", max_seq_len=1001, cache_size=1024, batch_size=2, cache="Q6"), (1001,)),
     ],
     ids=lambda value: (
         "-".join(
@@ -98,17 +101,35 @@ def drafted(
     ),
 )
 def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple[int, ...]) -> None:
-    trace = trace_of(search, layouts)
-    if search.bpw != 16.0 and search.draft_bpw != 16.0:  # a width that was not recorded
-        search = replace(search, bpw=5.3)
-    replayer = Replayer(trace, tensor_bytes_of(search, layouts))
+    assert_predicted(layouts, Search(search), lengths)
+
+
+@pytest.mark.parametrize(
+    ("case", "lengths"),
+    [
+        (served("LlamaForCausalLM", max_seq_len=1024, batch_size=3), (1024, 1792, 4096)),
+        (served("LlamaForCausalLM", max_seq_len=1300, batch_size=2, cache="Q4"), (1536, 2048, 8192)),
+        (served("LlamaForCausalLM", max_seq_len=900, lazy=True, attention="matmul"), (1024, 2304)),
+    ],
+    ids=str,
+)
+def test_it_is_predicted_by_the_length_of_the_cache(layouts: Path, case: Case, lengths: tuple[int, ...]) -> None:
+    assert_predicted(layouts, Search(case, Axis.CACHE_SIZE), lengths)
+
+
+def assert_predicted(layouts: Path, search: Search, lengths: tuple[int, ...]) -> None:
+    """On cards where all fits, and where hardly or not all does."""
+    trace = trace_of(search.longest, layouts, search.axis)
+    if search.longest.bpw != 16.0 and search.longest.draft_bpw != 16.0:  # a width that was not recorded
+        search = search.along(replace(search.longest, bpw=5.3))
+    replayer = Replayer(trace, tensor_bytes_of(search.longest, layouts))
     for length in lengths:
-        case = replace(search, max_seq_len=length)
+        case = search.at(length)
         need, _ = simulate(case, layouts)
-        assert predict(replayer, case) == need, length
+        assert predict(replayer, case, length) == need, length
         for limit_bytes in (need.peak_reserved_bytes - 1, need.peak_allocated_bytes - 2 * MIB):
             limited = replace(case, vram_limit_bytes=limit_bytes)
-            assert predict(replayer, limited) == simulate(limited, layouts)[0], (length, limit_bytes)
+            assert predict(replayer, limited, length) == simulate(limited, layouts)[0], (length, limit_bytes)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bench.core.case import MAX_SEQ_LEN, PAGE
+from bench.core.case import PAGE
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.served import chunks_of, ends_of_prompts, k_len_of, pages_of, proposals_of
 from bench.engines.exllamav2.traits import Traits
@@ -28,15 +28,21 @@ def whole_lengths(traits: Traits) -> list[int]:
 
 
 def _served_lengths(traits: Traits) -> list[int]:
-    """The same of a generator, in whole pages: so long that each chunk has room after another, if the cache has that.
+    """The same of a generator, in whole pages: so long that each chunk has room after another.
 
     A job may be longer than the model's own limit.
     """
-    longest = pages_of(traits.cache_size or MAX_SEQ_LEN)
     chunk, window = pages_of(traits.max_input_len), pages_of(traits.cut_window or 0)
-    first = min(longest, 3 * chunk + window)
-    second = min(longest, first + chunk)
-    return [pages * PAGE for pages in (first, second if second > first else max(1, first - 1))]
+    first = 3 * chunk + window
+    return [first * PAGE, (first + chunk) * PAGE]
+
+
+def larger_caches(traits: Traits) -> list[tuple[int, int]]:
+    """Of a generator one of those lengths, with a page more in the cache than its jobs ask for."""
+    if not traits.is_served:
+        return []
+    length = whole_lengths(traits)[-1]
+    return [(length, traits.work(length).cache_size + PAGE)]
 
 
 def load_lengths(traits: Traits) -> list[int]:
@@ -61,15 +67,9 @@ def load_lengths(traits: Traits) -> list[int]:
         lengths = [max(1, length // traits.even_tokens) * traits.even_tokens for length in lengths]
         if traits.cut_window in bounds:
             lengths.append(traits.cut_window)  # the keys are cut there, but nothing is cut off
-    return [length for length in _in_pages(lengths, traits) if length not in whole]
-
-
-def _in_pages(lengths: list[int], traits: Traits) -> list[int]:
-    """Of a generator's cache, which has whole pages, and room for no job that is longer."""
-    if not traits.is_served:
-        return lengths
-    longest = traits.cache_size or MAX_SEQ_LEN
-    return list(dict.fromkeys(min(pages_of(length) * PAGE, longest) for length in lengths))
+    if traits.is_served:  # its cache has whole pages
+        lengths = list(dict.fromkeys(pages_of(length) * PAGE for length in lengths))
+    return [length for length in lengths if length not in whole]
 
 
 def extra_passes(max_seq_len: int, traits: Traits) -> list[Pass]:

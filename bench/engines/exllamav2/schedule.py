@@ -30,14 +30,14 @@ def endless(max_seq_len: int, max_attention_size: int, attention: str) -> str | 
     )
 
 
-def schedule(max_seq_len: int, traits: Traits) -> list[Pass]:
+def schedule(length: int, traits: Traits) -> list[Pass]:
     """Every section of a case as a pass."""
-    return schedule_of(max_seq_len, traits).passes()
+    return schedule_of(length, traits).passes()
 
 
-def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
+def schedule_of(length: int, traits: Traits) -> Schedule:
     """Every section of a case in arrays."""
-    scenario, work = scenario_of(traits.scenario), traits.work(max_seq_len)
+    scenario, work = scenario_of(traits.scenario), traits.work(length)
     generator = Generator(traits, pages_of(work.cache_size))
     distinct: list[Pass] = []
     which: list[NDArray[np.int64]] = []
@@ -57,7 +57,7 @@ def schedule_of(max_seq_len: int, traits: Traits) -> Schedule:
             lengths.append(chunks)
             distinct += [traits.make_pass(step.phase, int(q), int(k)) for q, k in chunks[firsts]]
         else:
-            passes = list(_passes(step, max_seq_len, traits, generator))
+            passes = list(_passes(step, work.max_seq_len, traits, generator))
             which.append(np.arange(len(distinct), len(distinct) + len(passes)))
             lengths.append(np.array([(each.q_len, each.k_len) for each in passes], np.int64).reshape(-1, 2))
             distinct += passes

@@ -84,10 +84,15 @@ class Generator:
 
 
 def ends_of_prompts(traits: Traits) -> list[int]:
-    """The tokens of the last chunk of a prompt, of a job with a whole number of pages; the longest is first."""
+    """The tokens of the last chunk of a prompt, the longest first.
+
+    Jobs have a whole number of pages, but for those as long as any: they may have `odd_tokens` more.
+    """
     left = DECODE_TOKENS + traits.draft_tokens + 2  # its first token, and the prompt's last one, which is decoded
     whole = traits.max_input_len if not traits.is_paged else traits.max_input_len // PAGE * PAGE
-    return [whole - left - page * PAGE for page in range(pages_of(whole)) if whole - left - page * PAGE > 0]
+    beyond = {0, traits.odd_tokens}
+    ends = {whole + odd - left - page * PAGE for page in range(pages_of(whole) + 1) for odd in beyond}
+    return sorted((end for end in ends if 0 < end <= whole), reverse=True)
 
 
 def k_len_of(traits: Traits, tokens: int) -> int:

@@ -14,9 +14,13 @@ from bench.trace.passes import Pass, Schedule
 class Setup(Traits):
     """See `bench.trace.passes.Setup`."""
 
-    def schedule(self, max_seq_len: int) -> Schedule:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Setup:
+        """The same rules for jobs that share a cache of so many tokens, or by the cache's length at a `max_seq_len`."""
+        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len)
+
+    def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""
-        return schedule_of(max_seq_len, self)
+        return schedule_of(length, self)
 
     def chunk_count(self, tokens: int) -> int:
         """Into how many chunks a prompt of so many tokens is split."""
@@ -25,6 +29,10 @@ class Setup(Traits):
     def whole_lengths(self) -> list[int]:
         """The lengths in tokens at which a case is recorded to its end."""
         return samples.whole_lengths(self)
+
+    def larger_caches(self) -> list[tuple[int, int]]:
+        """Lengths that are also recorded with a larger cache than they ask for, of so many tokens."""
+        return samples.larger_caches(self)
 
     def load_lengths(self) -> list[int]:
         """The lengths in tokens at which only loading is recorded."""
@@ -38,9 +46,9 @@ class Setup(Traits):
         """Every section of a whole case as it is recorded."""
         return self.schedule(max_seq_len).passes() + self.extra_passes(max_seq_len)
 
-    def longest_chunk(self, max_seq_len: int) -> int:
-        """Tokens that scratch must do for: lazy loading bounds the chunks by the length of the case."""
-        return min(self.max_input_len, max_seq_len) if self.lazy else self.max_input_len
+    def longest_chunk(self, length: int) -> int:
+        """Tokens that scratch must do for: lazy loading bounds the chunks by the `max_seq_len` of the case."""
+        return min(self.max_input_len, self.work(length).max_seq_len) if self.lazy else self.max_input_len
 
     def in_words(self, each: Pass) -> str:
         """A pass, for people."""
@@ -67,6 +75,7 @@ def asked_by(case: Case) -> dict[str, Any]:
         "cache_size": case.cache_size,
         "draft_tokens": case.num_draft_tokens or 0,
         "draft": None if case.draft_model is None else {},
+        "odd_tokens": case.odd_tokens,
     }
 
 

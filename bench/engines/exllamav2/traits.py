@@ -20,9 +20,11 @@ class Traits(NamedTuple):
     `attention` is the back end that runs. `window` is the sliding window of some or all layers in tokens, `rope_limit`
     the longest context for which RoPE is made in the plain way; None where there is none. `max_attention_size` bounds
     the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
-    A generator has `jobs` at a time, each the one sequence of its prompt's passes, and `cache_size` as a `Case` has it;
-    `draft_tokens` are proposed for each that a job gets. Where a model proposes them, `draft` says of it what the
-    fields from `window` to `experts_per_token` say of the model.
+    A generator has `jobs` at a time, each the one sequence of its prompt's passes; `draft_tokens` are proposed for each
+    that a job gets, and `odd_tokens` are those of the longest job beyond whole pages. Where a model proposes them,
+    `draft` says of it what the fields from `window` to `experts_per_token` say of the model.
+
+    With the `cache_size` of a `Case` lengths are those of its jobs; with a `max_seq_len` they are those of the cache.
     """
 
     lazy: bool
@@ -40,17 +42,25 @@ class Traits(NamedTuple):
     cache_size: int | None = None
     draft_tokens: int = 0
     draft: dict[str, Any] | None = None
+    odd_tokens: int = 0
+    max_seq_len: int | None = None
 
     def of_draft(self) -> Self | None:
         """Those of the draft model; None where there is none."""
         return None if self.draft is None else self._replace(**self.draft, draft=None)
 
-    def work(self, max_seq_len: int) -> Work:
+    def work(self, length: int) -> Work:
         """What a case of that length asks of its scenario."""
         count = self.batch_size * self.jobs
-        cache_size = self.cache_size or max_seq_len * count
+        max_seq_len = self.max_seq_len or length
+        cache_size = length if self.max_seq_len else self.cache_size or length * count
         is_draft_model = self.draft is not None
         return Work(max_seq_len, count, cache_size, draft_tokens=self.draft_tokens, is_draft_model=is_draft_model)
+
+    def lengths_at(self, length: int) -> tuple[int, int]:
+        """`max_seq_len` of a case of that length, and the tokens of its cache."""
+        work = self.work(length)
+        return work.max_seq_len, work.cache_size
 
     @property
     def is_served(self) -> bool:

@@ -33,7 +33,7 @@ class Setup(NamedTuple):
     A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone. Where
     layers decode outside of graphs, keys are shared out among more blocks the more tokens the tables have room for, up
     to `shared_tokens`; 0 where none do. With a generator `batch_size` are its jobs, `cache_size` is as a `Case` has it,
-    and `draft_tokens` come with each token that a job gets.
+    and `draft_tokens` come with each token that a job gets; with a `max_seq_len` lengths are those of the cache.
     """
 
     attention: str
@@ -46,20 +46,21 @@ class Setup(NamedTuple):
     has_experts: bool = False
     cache_size: int | None = None
     draft_tokens: int = 0
+    max_seq_len: int | None = None
 
-    def schedule(self, max_seq_len: int) -> Schedule:
+    def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""
-        passes = self._all_passes(max_seq_len, with_prompts=True)
+        passes = self._all_passes(length, with_prompts=True)
         distinct = list({each.kind: each for each in passes}.values())
         numbers = {each.kind: number for number, each in enumerate(distinct)}
         which: NDArray[np.int64] = np.array([numbers[each.kind] for each in passes], np.int64)
         lengths: NDArray[np.int64] = np.array([(each.q_len, each.k_len) for each in passes], np.int64)
         return Schedule(distinct, which, lengths.reshape(-1, 2))
 
-    def _all_passes(self, max_seq_len: int, with_prompts: bool) -> list[Pass]:
+    def _all_passes(self, length: int, with_prompts: bool) -> list[Pass]:
         """Every section of a case; without prompts those of any length are left out."""
         scenario = scenario_of(self.scenario)
-        cache_tokens = self.cache_size or max_seq_len * self.batch_size
+        max_seq_len, cache_tokens = self.lengths_at(length)
         work = Work(max_seq_len, self.batch_size, cache_tokens, self.draft_tokens, SPARE_TOKENS)
         steps = scenario.steps(work, scenario.simulated_pace)
         if self.scenario != DEFAULT_SCENARIO:
@@ -141,6 +142,23 @@ class Setup(NamedTuple):
         least = max(TABLE_TOKENS, self._all_shared_tokens)
         lengths = [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
         return lengths if self.scenario == DEFAULT_SCENARIO else lengths + more_lengths(self.draft_tokens)
+
+    def larger_caches(self) -> list[tuple[int, int]]:
+        """Of a generator the shortest of those lengths, with a page more in the cache than its jobs ask for."""
+        if self.scenario == DEFAULT_SCENARIO:
+            return []
+        length = min(self.whole_lengths()[1:])
+        return [(length, length * self.batch_size + PAGE)]
+
+    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Setup:
+        """The same rules for jobs that share a cache of so many tokens, or by the cache's length at a `max_seq_len`."""
+        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len)
+
+    def lengths_at(self, length: int) -> tuple[int, int]:
+        """`max_seq_len` of a case of that length, and the tokens of its cache."""
+        if self.max_seq_len is not None:
+            return self.max_seq_len, length
+        return length, self.cache_size or length * self.batch_size
 
     def load_lengths(self) -> list[int]:
         """The lengths in tokens at which only loading is recorded; one to spare."""

@@ -24,8 +24,10 @@ from bench.report.html import figures as page_figures
 from bench.report.html.summary import cards, environments
 from bench.report.tables import recommendations as advice
 from bench.report.tables.boundaries import BoundaryTable
+from bench.report.tables.caches import CacheTable
 from bench.report.tables.claims import claims_table
 from bench.report.tables.engines import EnginesTable
+from bench.report.tables.speeds import SpeedTable
 from bench.report.tables.verdicts import VerdictTable
 from bench.report.text.plain_table import CardKey, HasCard, PlainTable
 from bench.report.text.render import Shown, left_aligned
@@ -48,6 +50,9 @@ class Content:
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     found: Sequence[BoundaryTable]
+    caches: Sequence[CacheTable] = ()
+    users: Sequence[PlainTable] = ()
+    speeds: Sequence[SpeedTable] = ()
     engines: Sequence[EnginesTable] = ()
     all_cards: Sequence[PlainTable]
     each_card: Sequence[PlainTable] = ()
@@ -97,6 +102,10 @@ def as_html(content: Content) -> str:
         ways=ways,
         all_cards=content.all_cards,
         each_card=content.each_card[:MOST_TABLES],
+        speeds=content.speeds[:MOST_TABLES],
+        speeds_total=len(content.speeds),
+        served=[*content.caches, *content.users][:MOST_TABLES],
+        served_total=len(content.caches) + len(content.users),
         cases=len(content.cases),
         boundaries=len(content.boundaries),
         found=found,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -21,12 +21,17 @@ from bench.report.plots.grid import draw_grid
 from bench.report.plots.panels import Card
 from bench.report.plots.style import LAZY_SHAPE, SHAPES, explain, key, shades
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import CARD_AND_MODEL
-from bench.report.text.ends import is_own_limit
+from bench.report.tables.caches import CacheTable
+from bench.report.tables.card import CARD_AND_MODEL, CardTable
+from bench.report.text.ends import is_lower_bound, is_own_limit, users_of
 from bench.report.text.units import in_k
 
 _BUT_JOBS = [name for name in OPTIONAL if name not in ("batch_size", "attention_requested")]
+_MOST_COUNTS = 7  # that are told on the axis
 _Way = tuple[float, str]  # bits per weight, and what else varies
+
+
+Table = TypeVar("Table", bound=CardTable[Any])
 
 
 def of_several_jobs(boundaries: pd.DataFrame) -> pd.DataFrame:
@@ -42,10 +47,26 @@ def of_several_jobs(boundaries: pd.DataFrame) -> pd.DataFrame:
 
 def draw_jobs(card: Card[BoundaryTable]) -> Figure | None:
     """Jobs over the tokens of each, both in powers of two; a line for each bpw, and for whatever else varies."""
+    return _draw(card, _BUT_JOBS, lambda row: (row["fits_at"] or 0, int(row["batch_size"] or 1)), "jobs at a time")
+
+
+def draw_users(card: Card[CacheTable]) -> Figure | None:
+    """The same of how many users the largest cache has room for, over the tokens of each."""
+
+    def point(row: BoundaryRow) -> tuple[int, int]:
+        return row["max_seq_len"] or 0, users_of(row["fits_at"], row["max_seq_len"]) or 0
+
+    return _draw(card, [*_BUT_JOBS, "batch_size"], point, "users (cache_size // max_seq_len)")
+
+
+def _draw(
+    card: Card[Table], optional: Sequence[str], point: Callable[[BoundaryRow], tuple[int, int]], counted: str
+) -> Figure | None:
+    """What is `counted` over tokens, by the `point` of each row; lines differ in what is `optional`."""
     lines = [row for table in card.tables for row in table.rows if row["fits_at"] is not None]
     if not lines:
         return None
-    settings = Settings(lines, _BUT_JOBS)
+    settings = Settings(lines, optional)
     ways = sorted({_way(row, settings) for row in lines})
     widths = sorted({bpw for bpw, _ in ways})
     others = sorted({other for _, other in ways})
@@ -54,14 +75,10 @@ def draw_jobs(card: Card[BoundaryTable]) -> Figure | None:
         other: LAZY_SHAPE if other.startswith("lazy") else SHAPES[i % len(SHAPES)] for i, other in enumerate(others)
     }
 
-    def draw(axes: Axes, table: BoundaryTable, cache: str) -> str | None:
+    def draw(axes: Axes, table: Table, cache: str) -> str | None:
         there = [row for row in lines if row["cache"] == cache and any(row is own for own in table.rows)]
         for way in ways:
-            points = sorted(
-                (int(row["batch_size"] or 1), int(row["fits_at"] or 0), _may_be_more(row))
-                for row in there
-                if _way(row, settings) == way
-            )
+            points = sorted((*reversed(point(row)), _may_be_more(row)) for row in there if _way(row, settings) == way)
             colour, shape = colours[way[0]], shapes[way[1]]
             axes.plot([n for _, n, _ in points], [jobs for jobs, _, _ in points], ":", color=colour, lw=0.9)
             for ends, face in ((False, colour), (True, "white")):
@@ -70,8 +87,8 @@ def draw_jobs(card: Card[BoundaryTable]) -> Figure | None:
                     axes.plot(*zip(*chosen, strict=True), shape, color=colour, mfc=face, ms=5)
         return None if there else "nothing fits"
 
-    figure, axes = draw_grid(card, draw, "tokens of each job", "jobs at a time")
-    _scale(axes[0][0], lines)
+    figure, axes = draw_grid(card, draw, "tokens of each", counted)
+    _scale(axes[0][0], [point(row) for row in lines])
     handles: list[Artist] = [
         Line2D([], [], color=colours[bpw], lw=3, label=f"{bits_of(widths)[bpw]} bpw") for bpw in widths
     ]
@@ -84,28 +101,31 @@ def draw_jobs(card: Card[BoundaryTable]) -> Figure | None:
 
 def _may_be_more(row: BoundaryRow) -> bool:
     """Whether jobs may be longer: as long as the model or the search goes, or nobody saw where it ends."""
-    return is_own_limit(row) or not row["certified"]
+    return is_own_limit(row) or is_lower_bound(row) or not row["certified"]
 
 
 def _way(row: BoundaryRow, settings: Settings) -> _Way:
     return row["bpw"], ", ".join([how(row), *settings.others(row)])
 
 
-def _scale(axes: Axes, rows: Sequence[BoundaryRow]) -> None:
+def _scale(axes: Axes, points: Sequence[tuple[int, int]]) -> None:
     """The axes of all panels."""
-    longest, jobs = max(row["fits_at"] or PAGE for row in rows), sorted({int(row["batch_size"] or 1) for row in rows})
-    shortest = min(row["fits_at"] or PAGE for row in rows)
+    lengths, jobs = [tokens or PAGE for tokens, _ in points], sorted({count for _, count in points})
+    longest, shortest = max(lengths), min(lengths)
+    if len(jobs) > _MOST_COUNTS:
+        jobs = [1 << n for n in range(jobs[0].bit_length() - 1, jobs[-1].bit_length() + 1)]
     ticks = [PAGE << n for n in range(24) if shortest / 2 < PAGE << n < 2 * longest]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(in_k))
     axes.yaxis.set_major_locator(FixedLocator(jobs))
-    axes.yaxis.set_major_formatter(FuncFormatter(_whole))
+    axes.yaxis.set_major_formatter(FuncFormatter(whole_number))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
     axes.set_ylim(jobs[0] / 1.4, jobs[-1] * 1.4)
 
 
-def _whole(value: float, _: Any = None) -> str:
+def whole_number(value: float, _: Any = None) -> str:
+    """A tick of an axis that counts."""
     return f"{value:,.0f}"

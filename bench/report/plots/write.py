@@ -20,15 +20,18 @@ from bench.report.naming.models import Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
 from bench.report.plots.grid import MOST_ROWS
-from bench.report.plots.jobs import draw_jobs, of_several_jobs
+from bench.report.plots.jobs import draw_jobs, draw_users, of_several_jobs
 from bench.report.plots.memory import draw_memory
 from bench.report.plots.panels import BY_ATTENTION, Card, Most, Table, cards
 from bench.report.plots.peaks import draw_peaks
+from bench.report.plots.speeds import draw_speeds
 from bench.report.plots.style import save
 from bench.report.tables.boundaries import boundary_tables
+from bench.report.tables.caches import cache_tables, of_caches, of_lengths, of_several_lengths
 from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.tables.engines import engines_tables, of_several_engines
 from bench.report.tables.parts import with_parts
+from bench.report.tables.speeds import of_several_sizes, speed_tables
 from bench.report.tables.verdicts import verdict_tables
 
 # So many are drawn before another process has started and imported what it needs.
@@ -41,21 +44,25 @@ Pictures = tuple[list[Path], list[str]]
 def drawing(
     asked: pd.DataFrame, cases: pd.DataFrame, boundaries: pd.DataFrame, out_dir: Path, names: Names | None = None
 ) -> Iterator[Callable[[], Pictures]]:
-    """Draws five kinds of pictures to `out_dir`, one of each a card, as PNG and SVG.
+    """Draws seven kinds of pictures to `out_dir`, one of each a card, as PNG and SVG.
 
-    `CARD-boundary`, `CARD-memory`, `CARD-jobs` (where a generator was asked for several numbers of jobs) and
-    `CARD-engines` (where several engines have an answer for a model) are of `boundaries`, with what `cases` know of
-    them; `CARD-peaks` is of `asked`, the cases that are shown one by one. Gives what waits for them: the files, and in
-    words what has no picture.
+    `CARD-boundary`, `CARD-memory`, `CARD-jobs` (where a generator was asked for several numbers of jobs), `CARD-users`
+    (where its largest cache was searched for jobs of several lengths) and `CARD-engines` (where several engines have an
+    answer for a model) are of `boundaries`, with what `cases` know of them; `CARD-peaks` is of `asked`, the cases that
+    are shown one by one, and `CARD-speed` of those that were run with several batch sizes. Gives what waits for them:
+    the files, and in words what has no picture.
     """
     names = names or Names.of_frames(cases, boundaries)
     plan = _Plan(out_dir, names)
-    boundaries = with_parts(boundaries, cases)
+    speeds = of_several_sizes(cases)
+    caches, boundaries = of_caches(boundaries), with_parts(of_lengths(boundaries), cases)
+    to_caches = partial(cache_tables, by_attention=True, names=names)
     to_tables = partial(boundary_tables, by_attention=True, names=names)
     planned = chain(
         plan.pictures(boundaries, to_tables, MOST_PANELS, draw_boundaries, "boundary"),
         plan.pictures(boundaries, to_tables, MOST_ROWS, draw_memory, "memory"),
         plan.pictures(of_several_jobs(boundaries), to_tables, MOST_ROWS, draw_jobs, "jobs"),
+        plan.pictures(of_several_lengths(caches), to_caches, MOST_ROWS, draw_users, "users"),
         plan.pictures(
             of_several_engines(boundaries),
             partial(engines_tables, names=names),
@@ -64,9 +71,10 @@ def drawing(
             "engines",
             CARD_AND_MODEL,
         ),
+        plan.pictures(speeds, partial(speed_tables, by_attention=True, names=names), MOST_ROWS, draw_speeds, "speed"),
         plan.pictures(asked, partial(verdict_tables, by_attention=True, names=names), MOST_ROWS, draw_peaks, "peaks"),
     )
-    del asked, cases, boundaries  # nothing here may outlive its use: there may be a million rows
+    del asked, cases, boundaries, caches, speeds  # nothing here may outlive its use: there may be a million rows
     first = list(islice(planned, _FEW + 1))
     if len(first) <= _FEW:
         made = [picture() for picture in first]

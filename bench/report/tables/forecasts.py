@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from bench.core.columns import label
 from bench.core.identity import key_of
 from bench.core.outcome import Outcome
 from bench.engines.registry import titles
-from bench.report.forecasts import Expectation, ForecastRow, Gain
+from bench.report.forecasts import CACHES, CASES, LENGTHS, Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how, in_common
 from bench.report.naming.models import Names
 from bench.report.tables.assumptions import in_words
@@ -25,7 +25,7 @@ from bench.report.tables.best import best_forecasts, rule
 from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.tables.cards import Setting, crossed
 from bench.report.text.columns import Column, Columns
-from bench.report.text.ends import OWN_LIMIT, at_least, lower_bound
+from bench.report.text.ends import OWN_LIMIT, USERS, at_least, lower_bound, users_of
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
 from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import Told, left_aligned
@@ -50,7 +50,7 @@ def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console
     for table in tables:
         console.print()
         console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None, told))
-        for line in best_forecasts(table.rows, table.axes):
+        for line in [] if table.rows[0].kind == CACHES else best_forecasts(table.rows, table.axes):
             console.print(Text(line, "bold"))
             has_best = True
     console.print()
@@ -129,7 +129,7 @@ class ForecastTable:
     def name(self, row: ForecastRow) -> str:
         """What tells a row from the others of the table."""
         words = self.axes.words(row.identity)
-        return words if row.is_search else f"{words} {tokens(row.max_seq_len)}"
+        return words if row.kind == LENGTHS else f"{words} {tokens(row.max_seq_len)}"
 
     def _where(self, among: list[ForecastRow]) -> str:
         """`4 bpw FP16 load, 6 bpw FP16 load: `; empty for the whole table."""
@@ -146,10 +146,10 @@ class ForecastTable:
 
 
 def tables_of(rows: Sequence[ForecastRow]) -> list[ForecastTable]:
-    """One table for the cells and one for the cases of each card and model, in the order asked for."""
+    """One table for each kind of cells and one for the cases of each card and model, in the order asked for."""
     groups: dict[tuple[Any, ...], list[ForecastRow]] = {}
     for row in rows:
-        key = (*key_of(row.identity, CARD_AND_MODEL), row.is_search)
+        key = (*key_of(row.identity, CARD_AND_MODEL), row.kind)
         groups.setdefault(key, []).append(row)
     names = Names((row.identity for row in rows), real="cuda")
     return [ForecastTable(sorted(group, key=_place), names) for group in groups.values()]
@@ -160,14 +160,14 @@ def cards_of(tables: Sequence[ForecastTable]) -> list[PlainTable]:
     axes = Axes(row.identity for table in tables for row in table.rows)
     rows = [(table, row) for table in tables for row in table.rows]
     shown = []
-    for is_search, meaning in _LEGENDS.items():
-        alike = [(table, row) for table, row in rows if row.is_search is is_search]
+    for kind, meaning in _LEGENDS.items():
+        alike = [(table, row) for table, row in rows if row.kind == kind]
         order = [_setting(table, row, axes) for table, row in sorted(alike, key=lambda pair: _place(pair[1]))]
         cells = [
             (
                 table.names.card_title(row.identity),
                 _setting(table, row, axes),
-                (_length(row) if is_search else _verdict(row)).plain,
+                (_length(row) if row.is_search else _verdict(row)).plain,
             )
             for table, row in sorted(alike, key=lambda pair: pair[1].limit_bytes)
         ]
@@ -175,13 +175,17 @@ def cards_of(tables: Sequence[ForecastTable]) -> list[PlainTable]:
     return shown
 
 
-_LEGENDS = {True: "Predicted: the longest max_seq_len that fits.", False: "Predicted: which cases fit."}
+_LEGENDS = {
+    LENGTHS: "Predicted: the longest max_seq_len that fits.",
+    CACHES: "Predicted: the largest cache_size that fits, for jobs of up to the length that is told.",
+    CASES: "Predicted: which cases fit.",
+}
 
 
 def _setting(table: ForecastTable, row: ForecastRow, axes: Axes) -> Setting:
     """The words that name its column."""
     about = row.identity
-    length = "" if row.is_search else tokens(row.max_seq_len)
+    length = "" if row.kind == LENGTHS else tokens(row.max_seq_len)
     words = (f"{axes.bits(about)} bpw", about["cache"], how(about), ", ".join(axes.others(about)))
     return (table.names.model(about), *words, length)
 
@@ -209,7 +213,7 @@ def as_rich(table: ForecastTable, most_rows: int | None = None, told: Told | Non
             )
             for name, cells in telling
         ),
-        Column(name="fits up to" if table.rows[0].is_search else "max_seq_len", cells=[_length(row) for row in rows]),
+        *_lengths(table, rows),
         Column(name="peak\nGiB", cells=[gib(row.predicted_peak_device_bytes) for row in rows]),
         Column(name="left\nGiB", cells=[gib(row.headroom_bytes if row.fits else None) for row in rows]),
         *([Column(name="needs\nGiB", cells=[_needs(row) for row in rows])] if needed else []),
@@ -225,6 +229,22 @@ def as_rich(table: ForecastTable, most_rows: int | None = None, told: Told | Non
     cut = len(table.rows) - len(rows)
     more = [Text(f"… and {cut:,} more; redirect the output to see all, as with | less", _FAINT)] if cut else []
     return Group(Text(table.title, style="bold"), rich, *more, *table.notes, *assumed)
+
+
+def _lengths(table: ForecastTable, rows: Sequence[ForecastRow]) -> list[Column]:
+    """How far a search goes, of the cache with how many users of the longest jobs that would be; or a case's length."""
+    jobs = Column(name="max_seq_len", cells=[tokens(row.max_seq_len) for row in rows])
+    kind = table.rows[0].kind
+    if kind == CASES:
+        return [jobs]
+    if kind == LENGTHS:
+        return [Column(name="fits up to", cells=[_length(row) for row in rows])]
+    users = [users_of(row.predicted_fits_at, row.max_seq_len) for row in rows]
+    return [
+        replace(jobs, name="max_\nseq_len", tells=True),
+        Column(name="cache fits\nup to", cells=[_length(row) for row in rows]),
+        Column(name="users", cells=["" if each is None else f"{each:,}" for each in users]),
+    ]
 
 
 def _bar(row: ForecastRow, largest_bytes: int) -> RenderableType:
@@ -265,6 +285,8 @@ def _key(rows: Sequence[ForecastRow], expectation: Expectation, has_best: bool) 
             " of all sequences or jobs together" if any((row.identity["batch_size"] or 1) > 1 for row in rows) else ""
         )
         text += f" est. tok/s: decoding with the context full{together}, estimated from memory bandwidth."
+    if any(row.kind == CACHES for row in rows):
+        text += f" {USERS}"
     if any(row.is_own_limit for row in rows):
         text += f" {OWN_LIMIT}"
     if open_ends := [row for row in rows if row.is_at_end and not row.is_own_limit]:

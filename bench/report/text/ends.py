@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from bench.core.case import PAGE, Axis
 from bench.core.columns import BoundaryRow
 from bench.core.identity_columns import NativeLength
 from bench.core.outcome import LimitBasis
 from bench.report.text.units import tokens
 
+USERS = "users: how many jobs of the whole max_seq_len the cache has room for."
 OWN_LIMIT = "max: the model's own limit."
 _LOWER_BOUND = "≥: all fits up to where the search ended; "
 
 
 def is_own_limit(row: BoundaryRow) -> bool:
-    """Whether a boundary ends at the model's own limit, and not at the card's."""
+    """Whether a boundary ends at the model's own limit, and not at the card's; a cache has none."""
+    if row["search_axis"] == Axis.CACHE_SIZE:
+        return False
     return row["fits_at"] is not None and row["fails_at"] is None and row["fits_at"] == own_limit(row)
 
 
@@ -36,6 +40,13 @@ def own_limit(row: NativeLength) -> int | None:
     """The model's own limit; None where nothing tells it, and there is only what the engine takes by default."""
     is_told = row["native_max_seq_len_basis"] != LimitBasis.ENGINE_DEFAULT
     return row["native_max_seq_len"] if is_told else None
+
+
+def users_of(cache_tokens: int | None, max_seq_len: int | None) -> int | None:
+    """How many jobs of up to `max_seq_len` tokens a cache has room for, in whole pages; None where none is told."""
+    if cache_tokens is None or not max_seq_len:
+        return None
+    return cache_tokens // (-(-max_seq_len // PAGE) * PAGE)
 
 
 def at_least(length: int) -> str:
