@@ -90,7 +90,7 @@ def _judge_failure(failure: Failure, phase: Phase, sizes_bytes: Sequence[int | N
     if failure.type == "Unsupported":
         return Verdict(Outcome.UNSUPPORTED, phase, failure.message)
     if _NO_SPACE.search(message):
-        said = f"no space left for temporary files ({message}); free some in the folder of TMPDIR, or name another"
+        said = f"{message}; free some there, or where that is of temporary files name another folder as TMPDIR"
         return Verdict(Outcome.ERROR, phase, _one_line(said))
     if failure.type in _BEFORE_THE_CASE:
         return Verdict(Outcome.ERROR, phase, _one_line(message))
