@@ -129,8 +129,6 @@ class Setup(NamedTuple):
         for q_len in lengths:
             for first, end in zip(reaches, [*reaches[1:], max_seq_len + 1], strict=True):
                 least = -(-max(0, first - q_len) // PAGE) * PAGE
-                if self.has_experts and q_len < lengths[0]:
-                    least = max(least, PAGE)  # the first chunk of all is a whole one
                 most = (min(end - 1, max_seq_len) - q_len) // PAGE * PAGE
                 middle = (least + most) // 2 // PAGE * PAGE
                 pasts = {least, middle, most, *([PAGE] if self.has_experts and least < PAGE else [])}

@@ -85,9 +85,11 @@ def marked(listener: Listener) -> Iterator[None]:
         prefill(self, sequence, start, end)
 
     def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int) -> None:
+        listener.pause()
         if q_len < self.chunk_tokens:  # a prompt has one of its length, which makes the tables of that
-            listener.pause()
             forget_tables(q_len)
+        if q_len == k_len:  # the first chunk of all makes the tables of all experts
+            self.forget_experts()
         forward(self, q_len, k_len)
 
     def marked_decode(self: Passes, start: int) -> Any:

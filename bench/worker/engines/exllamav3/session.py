@@ -89,6 +89,12 @@ class ExLlamaV3Session:
         """One pass more: a chunk of `q_len` tokens of the first sequence, which then has `k_len`."""
         self._running.prefill(0, k_len - q_len, k_len)
 
+    def forget_experts(self) -> None:
+        """Lets go of the tables of all experts that each layer keeps from its first chunk on."""
+        for module in self._model:
+            if getattr(module, "batch_recon", None) is not None:
+                module.batch_recon = None
+
     @property
     def _running(self) -> Passes:
         assert self._passes is not None
