@@ -18,6 +18,11 @@ class Op(IntEnum):
     FREE = 1
     EMPTY_CACHE = 2
     BESIDE = 3  # the driver is asked for a buffer that others keep for the life of the process
+    # Of a loader that tries each part of a model as it loads it (bench.allocator.headroom)
+    KEEP_FREE = 4  # so many bytes of the card, from now on
+    WATCH = 5  # what is needed beside what is there counts from here
+    REQUIRE = 6  # what was needed at most, and so many bytes
+    KEEP_NOTHING_FREE = 7
 
 
 class Size(IntEnum):

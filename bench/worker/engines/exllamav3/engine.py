@@ -97,7 +97,7 @@ class ExLlamaV3Engine:
     def forward(self, session: Session, each: Pass) -> None:
         """A chunk of the first sequence."""
         assert isinstance(session, ExLlamaV3Session)
-        session.forward(each.q_len, each.k_len)
+        session.forward(each)
 
 
 EXLLAMAV3 = ExLlamaV3Engine()

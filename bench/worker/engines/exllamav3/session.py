@@ -14,6 +14,7 @@ from bench.core.split import Split, SplitBy
 from bench.engines.exllamav3.chunks import chunks
 from bench.engines.reading import Reading
 from bench.engines.registry import engine_of
+from bench.trace.passes import Pass
 from bench.worker.engines.exllamav3.choices import cache_of, read_back
 from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import open_model
@@ -85,14 +86,17 @@ class ExLlamaV3Session:
         """The tokens of a chunk that is followed by others."""
         return self._case.max_input_len // PAGE * PAGE
 
-    def forward(self, q_len: int, k_len: int) -> None:
-        """One pass more: a chunk of `q_len` tokens of the first sequence, which then has `k_len`."""
-        self._running.prefill(0, k_len - q_len, k_len)
+    def forward(self, each: Pass) -> None:
+        """One pass more: a chunk of the first sequence."""
+        self._running.place(each.k_len - each.q_len)
+        self._running.prefill(0, each.k_len - each.q_len, each.k_len)
 
-    def forget_experts(self) -> None:
-        """Lets go of the tables of all experts that each layer keeps from its first chunk on."""
+    def forget_tables(self) -> None:
+        """Lets go of what the first chunk of all makes and is kept, unless autosplit has made it while loading."""
+        if self._split is not None:
+            return
         for module in self._model:
-            if getattr(module, "batch_recon", None) is not None:
+            if getattr(module, "batch_recon", None) is not None:  # the tables of all experts
                 module.batch_recon = None
 
     @property
