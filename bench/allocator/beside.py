@@ -11,6 +11,7 @@ from bench.allocator.state import (
     BESIDE_BYTES,
     BESIDE_HIGHEST,
     BESIDE_RISEN_FROM,
+    HELD_BACK,
     LIMIT,
     PEAK_RESERVED,
     RESERVED,
@@ -26,12 +27,14 @@ def take_beside(state: State, number: int, size: int) -> bool:
     counters = state.counters
     if counters[BESIDE_BUFFERS] >> number & 1:
         return True
-    if counters[RESERVED] + size > counters[LIMIT]:
+    room = counters[LIMIT] + counters[HELD_BACK]  # a fraction is PyTorch's own: the driver knows of none
+    if counters[RESERVED] + size > room:
         return False
     before = counters[PEAK_RESERVED] + counters[BESIDE_BYTES]
     counters[BESIDE_BUFFERS] |= 1 << number
     counters[BESIDE_BYTES] += size
-    counters[LIMIT] -= size
+    counters[LIMIT] = min(counters[LIMIT], room - size) if counters[HELD_BACK] > 0 else room - size
+    counters[HELD_BACK] = room - size - counters[LIMIT]
     counters[BESIDE_RISEN_FROM] = counters[PEAK_RESERVED]
     counters[BESIDE_HIGHEST] = max(counters[BESIDE_HIGHEST], before, counters[RESERVED] + counters[BESIDE_BYTES])
     return True

@@ -49,6 +49,7 @@ from bench.allocator.state import (
     UNLIMITED_BYTES,
     UNMAPPED,
     USED,
+    WATCHED_PEAK,
     State,
     give_row_back,
     has_room,
@@ -91,6 +92,7 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
         counters[PEAK_ALLOCATED] = counters[ALLOCATED]
         for i in range(state.parts.shape[1]):
             state.parts[1, i] = state.parts[0, i]
+    counters[WATCHED_PEAK] = max(counters[WATCHED_PEAK], counters[ALLOCATED])
     counters[PEAK_REQUESTED] = max(counters[PEAK_REQUESTED], counters[REQUESTED_NOW])
     return row
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bench.allocator.beside import ALL_BUFFERS
 from bench.allocator.sort import tile_of
-from bench.allocator.state import BESIDE_BUFFERS, UNLIMITED_BYTES, State, new_state
+from bench.allocator.state import BESIDE_BUFFERS, TOTAL_BYTES, UNLIMITED_BYTES, State, new_state
 from bench.core.case import EXPANDABLE, NATIVE, Case
 from bench.core.device import DeviceSpec
 
@@ -70,6 +70,7 @@ class Limits(NamedTuple):
     def new_state(self, num_parts: int, max_blocks: int, num_streams: int) -> State:
         """The card, empty."""
         state = new_state(self.mapped_bytes, num_parts, max_blocks, num_streams, self.device_bytes, self.fraction_bytes)
+        state.counters[TOTAL_BYTES] = self.total_bytes
         state.counters[BESIDE_BUFFERS] = ALL_BUFFERS if self.beside_counted else 0
         return state
 

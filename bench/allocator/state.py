@@ -35,8 +35,14 @@ NEXT_UNMAPPED = REQUESTED  # of unmapped addresses: the row of those that follow
     BESIDE_BYTES,
     BESIDE_HIGHEST,
     BESIDE_RISEN_FROM,
-) = range(19)
-FIRST_UNMAPPED = 19  # and one more place for each pool: the row of its lowest unmapped addresses, -1 for none
+    TOTAL_BYTES,
+    BUDGET,
+    HELD_BACK,
+    WATCHED_FROM,
+    WATCHED_PEAK,
+    LARGEST_TRANSIENT,
+) = range(25)
+FIRST_UNMAPPED = 25  # and one more place for each pool: the row of its lowest unmapped addresses, -1 for none
 
 FIRST_ADDRESS = 1 << 40  # of the first segment; later ones lie above, and no address is used twice
 HOLE = -1  # in `State.free`, a place among the free blocks of one that is in use again: most come back as they were
@@ -54,7 +60,8 @@ class State(NamedTuple):
     `parts` counts the bytes in use by the caller's own labels: now, and when allocated bytes first were at their peak.
     Of the counters, `FREE_MARK` is a hash of all free blocks, their pools, addresses and sizes, kept up as they change,
     and of unmapped addresses. `DEVICE_BYTES` is 0 where segments are native. `BESIDE_BUFFERS` has a
-    bit for each buffer that others than PyTorch took (`beside.py`), which `LIMIT` is less.
+    bit for each buffer that others than PyTorch took (`beside.py`), which `LIMIT` is less. Where a loader keeps some
+    of the card free (`headroom.py`), native segments have `HELD_BACK` less in `LIMIT`.
     """
 
     blocks: NDArray[np.int64]

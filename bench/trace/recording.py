@@ -20,6 +20,11 @@ class Op(IntEnum):
     BESIDE = 3  # the driver is asked for a buffer that others keep for the life of the process
     LEAVE = 4  # a block is left for the next section to free
     TAKE = 5  # the one that the section before has left
+    # Of a loader that tries each part of a model as it loads it (bench.allocator.headroom)
+    KEEP_FREE = 6  # so many bytes of the card, from now on
+    WATCH = 7  # what is needed beside what is there counts from here
+    REQUIRE = 8  # what was needed at most, and so many bytes
+    KEEP_NOTHING_FREE = 9
 
 
 class Size(IntEnum):

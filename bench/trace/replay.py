@@ -43,7 +43,7 @@ from bench.trace.handed_on import PLACES
 from bench.trace.layers import Layers
 from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction
-from bench.trace.recording import Size
+from bench.trace.recording import Op, Size
 from bench.trace.sections import CROWDED, FULL, Card
 from bench.trace.template import DENOMINATOR, Array
 
@@ -144,6 +144,7 @@ class Replayer(OfTrace):
         self._events[loads, columns.SIZE_TERMS] = wanted * DENOMINATOR
         self._num_streams = int(self._events[:, columns.STREAM].max(initial=0)) + 1
         self._max_blocks = len(self._events) // 2 + 2
+        self._depends_on_room = bool(np.any(self._events[:, columns.OP] == Op.REQUIRE))
         self._plans: dict[int, _Plan] = {}
         self._beginnings: dict[tuple[int, int, bool, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
@@ -156,7 +157,7 @@ class Replayer(OfTrace):
         plan = self._plans[max_seq_len] = self._plans.get(max_seq_len) or self._plan(max_seq_len)
         card = limits.endless if endless else limits
         key = max_seq_len, limits.device_bytes, limits.beside_counted, self._asked_before_decode(plan, limits)
-        if endless and key not in self._beginnings:
+        if endless and not self._depends_on_room and key not in self._beginnings:
             self._beginnings[key], _ = self._run(plan, card, end=plan.first_decode)
         beginning = self._beginnings.get(key)
         if beginning is not None and card.never_refuses(peak_held_bytes(beginning.state)):

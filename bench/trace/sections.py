@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.allocator import beside, caching, flash, sort
+from bench.allocator import beside, caching, flash, headroom, sort
 from bench.allocator import state as allocator
 from bench.allocator.compiled import compiled, compiled_with_arrays
 from bench.allocator.state import State
@@ -21,6 +21,7 @@ _HASH_FACTOR = 0x100000001B3  # of 64-bit FNV-1a
 _LAGS = 2  # periods of layers after which a state may return: blocks that layers hand on may swap places
 
 _MALLOC, _FREE, _BESIDE, _LEAVE, _TAKE = (int(op) for op in (Op.MALLOC, Op.FREE, Op.BESIDE, Op.LEAVE, Op.TAKE))
+_EMPTY_CACHE, _KEEP_FREE, _WATCH, _REQUIRE = (int(op) for op in (Op.EMPTY_CACHE, Op.KEEP_FREE, Op.WATCH, Op.REQUIRE))
 _TENSOR, _WORKSPACE, _SCRATCH, _SORT, _RESERVE, _DRAFT_SCRATCH, _FLASH_0 = (
     int(s)
     for s in (Size.TENSOR, Size.WORKSPACE, Size.SCRATCH, Size.SORT, Size.RESERVE, Size.DRAFT_SCRATCH, Size.FLASH_0)
@@ -209,10 +210,19 @@ def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array,
         elif op == _BESIDE:
             if not beside.take_beside(state, events[index, _PART], sizes[index - first]):
                 return FULL
-        else:
+        elif op == _EMPTY_CACHE:
             if not allocator.has_room(state):
                 return CROWDED
             caching.empty_cache(state)
+        elif op == _KEEP_FREE:
+            headroom.keep_free(state, sizes[index - first])
+        elif op == _WATCH:
+            headroom.watch(state)
+        elif op == _REQUIRE:
+            if not headroom.has_headroom(state, sizes[index - first]):
+                return FULL
+        else:
+            headroom.keep_nothing_free(state)
     return DONE
 
 
@@ -239,7 +249,8 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
     """What each allocation of some events asks for."""
     for index in range(first, last):
         sizes[index - first] = 0
-        if events[index, _OP] != _MALLOC and events[index, _OP] != _BESIDE:
+        op = events[index, _OP]
+        if op in (_FREE, _EMPTY_CACHE, _LEAVE, _TAKE):
             continue
         rule = events[index, _SIZE_RULE]
         if rule == _WORKSPACE:

@@ -70,6 +70,18 @@ class Recorder(Observer):
             card.enter(q_len, k_len)
         self.layer, self.module = -1, 0
 
+    def keeps_free(self, reserve_bytes: int) -> None:
+        """Some of the first card, or none, while it is filled."""
+        self.cards[0].note(Op.KEEP_FREE if reserve_bytes else Op.KEEP_NOTHING_FREE, reserve_bytes)
+
+    def tries(self) -> None:
+        """A part of the model, on the first card."""
+        self.cards[0].note(Op.WATCH)
+
+    def requires(self, margin_bytes: int) -> None:
+        """That what any part has needed is left on the first card."""
+        self.cards[0].note(Op.REQUIRE, margin_bytes)
+
     def scratch(self, lines: list[tuple[int, int]], of_draft: bool = False) -> None:
         """What the model wants of scratch, or its draft model."""
         for card in self.cards:
@@ -165,7 +177,7 @@ class NotingCard(CachingAllocator):
         size, call, length = by_part.get(part, Size.LENGTHS), None, None
         if size is Size.SCRATCH and self._recorder.of_draft:
             size = Size.DRAFT_SCRATCH
-        if part == RESERVE and size_bytes == RESERVE_BYTES:
+        if part == RESERVE and size_bytes == RESERVE_BYTES and not self._recorder.apart:
             size = Size.RESERVE
         if self._recorder.expected:
             size, call, length = self._recorder.expected.pop(0)
@@ -188,6 +200,10 @@ class NotingCard(CachingAllocator):
         """Empties the cache, and records the event."""
         super().empty_cache()
         self._note(Event(Op.EMPTY_CACHE))
+
+    def note(self, op: Op, size_bytes: int = 0) -> None:
+        """Records what asks for nothing."""
+        self._note(Event(op, size_bytes=size_bytes))
 
     def beside(self, number: int, size_bytes: int) -> None:
         """Records that a buffer is wanted, once a section."""

@@ -7,7 +7,9 @@ memory runs out, the peaks of allocated, requested and reserved bytes, of the wh
 
     .venv/bin/python scripts/benchmarks/exllamav3_cells.py --cells 100
 
-`--models experts` draws from those with experts, which are cut to few layers.
+`--kind` says what is drawn: dense models, those with experts (which are cut to few layers), several sequences at
+once, the engine's own way to load (`load=autosplit`), or models with states beside the cache; `--kind all` takes
+turns.
 """
 
 from __future__ import annotations
@@ -61,15 +63,25 @@ DENSE = (
     "qwen3_8b",
     "tinyllama_1_1b",
 )
+STATES = ("gpt_oss_20b", "qwen3_5_27b")
 EXPERTS = ("mixtral_8x7b", "qwen3_30b_a3b")
-POOLS = {"dense": DENSE, "experts": EXPERTS}
+FEW_LAYERS = (*EXPERTS, "gpt_oss_20b")
+POOLS = {
+    "dense": DENSE,
+    "experts": EXPERTS,
+    "sequences": (*DENSE, *EXPERTS),
+    "autosplit": (*DENSE, *EXPERTS),
+    "states": STATES,
+}
 CARDS = ("rtx_3060_12gb", "rtx_3090", "rtx_4090", "rtx_5090", "a100_80gb", "h200_141gb")
+_KEPT_FREE_BYTES = 1 << 29  # by autosplit
 LAYOUTS = Path(tempfile.mkdtemp())
 
 
-def draw(chosen: random.Random, models: tuple[str, ...]) -> tuple[Case, int]:
+def draw(chosen: random.Random, kind: str) -> tuple[Case, int]:
     """A cell, and where its search ends; its card has no limit yet."""
-    words = {
+    models = POOLS[kind]
+    words: dict[str, object] = {
         "model": chosen.choice(models),
         "bpw": chosen.choice((1.5, 2.0, 2.25, 2.5, 3.0, 3.5, 3.75, 4.0, 4.25, 5.0, 6.0, 8.0)),
         "head_bits": chosen.choice((4, 6, 6, 8)),
@@ -78,11 +90,15 @@ def draw(chosen: random.Random, models: tuple[str, ...]) -> tuple[Case, int]:
         "allocator": chosen.choice(("expandable", "expandable", "native")),
         "device": chosen.choice(CARDS),
     }
+    if kind == "sequences":
+        words["batch_size"] = chosen.choice((2, 2, 3, 4, 8, 12))
+    if kind == "autosplit":
+        words["load"] = "autosplit"
     search = plan_sweep([f"engine={ENGINE}", *(f"{key}={value}" for key, value in words.items())]).searches[0]
     case = search.longest
     depth, _ = layers_and_experts(case.model) or (0, 0)
     layers = depth if chosen.random() < 0.25 else chosen.randrange(max(2, depth // 3), depth + 1)
-    if models is EXPERTS:
+    if case.model.name in FEW_LAYERS:
         layers = chosen.randrange(6, 13)
     if layers < depth:
         config = with_layers(case.model.config, layers, depth)
@@ -112,7 +128,8 @@ def replayer_of(case: Case) -> Replayer:
 def limited(case: Case, needed_bytes: int, chosen: random.Random) -> Case:
     """`case` on its card, limited to about what is needed with the context: a little more, or not quite."""
     context = case_limits(case.device, None, case).context_bytes
-    limit = int(needed_bytes * chosen.uniform(0.97, 1.03)) + context
+    kept_free = _KEPT_FREE_BYTES if case.lazy else 0
+    limit = int(needed_bytes * chosen.uniform(0.97, 1.03)) + kept_free + context
     device = dataclasses.replace(case.device, total_memory_bytes=max(limit, case.device.total_memory_bytes))
     return dataclasses.replace(case, device=device, vram_limit_bytes=limit)
 
@@ -121,18 +138,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=100, metavar="N", help="cells to search (default 100)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--models", choices=list(POOLS), default="dense")
+    parser.add_argument("--kind", choices=[*POOLS, "all"], default="all")
+    parser.add_argument("--longest", type=int, default=1 << 20, metavar="TOKENS", help="the longest length to draw")
     arguments = parser.parse_args()
     preload("simulated", ENGINE)
     gc.collect()
     gc.freeze()
     chosen = random.Random(arguments.seed)
     counts: Counter[str] = Counter()
-    probes: list[int] = []
+    probes: dict[str, list[int]] = {}
     seconds = Counter[str]()
     for number in range(arguments.cells):
-        case, search_end = draw(chosen, POOLS[arguments.models])
-        length = chosen.randrange(1, search_end // PAGE) * PAGE
+        kind = list(POOLS)[number % len(POOLS)] if arguments.kind == "all" else arguments.kind
+        case, search_end = draw(chosen, kind)
+        length = chosen.randrange(1, min(search_end, arguments.longest) // PAGE) * PAGE
+        if case.lazy:  # the engine loads with no cache that is shorter than a chunk
+            length = max(length, 2 * case.max_input_len)
         started = time.process_time()
         replayer, reason = None, ""
         try:
@@ -157,33 +178,35 @@ def main() -> None:
         while (probe := next_probe(search_end, guess, observations)) is not None:
             ran, _ = simulate(dataclasses.replace(case, max_seq_len=probe), LAYOUTS)
             observations.append(Observation(probe, ran.failed_in is None))
-            counts[f"ended: {ran.failed_in or 'fits'}"] += 1
+            counts[f"{kind}: ended: {ran.failed_in or 'fits'}"] += 1
             try:
                 if replayer is None:
                     raise NoPrediction(reason)
                 predicted = replayer.replay(probe, limits)
             except NoPrediction as why:
-                counts[f"cases without a prediction: {why}"] += 1
+                counts[f"{kind}: cases without a prediction: {why}"] += 1
                 continue
-            counts["cases equal" if ran == predicted else "cases that differ"] += 1
+            counts[f"{kind}: cases {'equal' if ran == predicted else 'that differ'}"] += 1
             if ran != predicted:
                 told.append(f"{probe}: {ran}\n    predicted {predicted}")
         seconds["run"] += time.process_time() - started  # type: ignore[assignment]
         fits_at = found(search_end, observations).fits_at
-        probes.append(len(observations))
+        probes.setdefault(kind, []).append(len(observations))
         where = "nothing fits" if fits_at is None else "all fits" if fits_at == search_end else "inside"
-        counts[f"boundary {where}"] += 1
+        counts[f"{kind}: boundary {where}"] += 1
         if guess is not None:
-            counts["boundary as predicted" if (guess or None) == fits_at else "boundary differs"] += 1
+            counts[f"{kind}: boundary {'as predicted' if (guess or None) == fits_at else 'differs'}"] += 1
         layers, _ = layers_and_experts(case.model) or (0, 0)
         axes = f"{case.bpw} h{case.head_bits} {case.cache} {case.max_input_len} {case.allocator} {case.device.name}"
-        print(
-            f"{number} {case.model.name}-{layers} {axes} {case.vram_limit_bytes}: {fits_at}, {len(observations)} runs"
-        )
+        if case.batch_size > 1:
+            axes += f" x{case.batch_size}"
+        cell = f"{number} {kind} {case.model.name}-{layers} {axes} {case.vram_limit_bytes}"
+        print(f"{cell}: {fits_at}, {len(observations)} runs")
         for line in told:
             print(f"  differs at {line}")
         print(end="", flush=True)
-    print(f"{arguments.cells} cells, {mean(probes):.2f} runs on average, at most {max(probes)}")
+    for kind, runs in probes.items():
+        print(f"{kind}: {len(runs)} cells, {mean(runs):.2f} runs on average, at most {max(runs)}")
     for what, count in sorted(counts.items()):
         print(f"  {what}: {count}")
     print("CPU seconds:", ", ".join(f"{taken:.0f} {what}" for what, taken in seconds.items()))

@@ -122,12 +122,12 @@ def test_what_of_an_engine_is_not_predicted_says_so(in_process: Program) -> None
         "engine=exllamav3",
         "device=rtx_3090",
         "cache=k8v5",
-        "load=autosplit",
+        "bpw=16",
     )
     searches = {each["model"]: each for each in planned(in_process, *overrides)["cells"]}
     known, unknown = searches["llama_3_1_8b"], searches["hunyuan_ocr"]
     assert (known["fits"], known["predicted_fits_at"], known["parts"]) == (None, None, None)
-    assert "exllamav3 is not predicted with load=autosplit" in known["reason"]
+    assert "exllamav3 is predicted with EXL3 weights alone" in known["reason"]
     assert known["probes"] == 10
     assert known["estimated_decode_tokens_per_s"] is None
     assert "does not know the architecture HunYuanVLForConditionalGeneration" in unknown["reason"]

@@ -82,6 +82,14 @@ _RINGS = {
     },
     "swiglu_limit": 7.0,
 }
+# A model of each kind that has something else than keys and values in its cache.
+KINDS: dict[str, dict[str, Any]] = {
+    architecture: {**_BASE, "architectures": [architecture], **more}
+    for architecture, more in (
+        ("GptOssForCausalLM", _RINGS),
+        ("Qwen3NextForCausalLM", _LINEAR),
+    )
+}
 _CAPS = {"hidden_act": "gelu_pytorch_tanh", "sliding_window": 4096, "attn_logit_softcapping": 50.0}
 
 

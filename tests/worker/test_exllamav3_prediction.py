@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.allocator.limits import case_limits
-from bench.core.case import Case
+from bench.core.case import PAGE, Case
+from bench.engines.exllamav3.chunks import chunks
+from bench.engines.exllamav3.setup import Setup, ring_tokens_after
 from bench.engines.registry import rules_of
 from bench.forecast.predict import predict_fits_at
 from bench.trace.passes import NoPrediction
@@ -19,7 +23,7 @@ from bench.worker import recorder
 from tests.worker.architectures import DENSE
 from tests.worker.conftest import made_up_case
 from tests.worker.predicted_and_simulated import ENDLESS_BYTES, little_garbage, predict, simulate
-from tests.worker.test_exllamav3_architectures import SHARED_EXPERTS
+from tests.worker.test_exllamav3_architectures import KINDS, SHARED_EXPERTS
 
 # Every other layer looks back over a window, and its keys are in a whole cache all the same.
 _WINDOWED = {
@@ -40,6 +44,12 @@ _EAGER = {
 }
 # No RoPE, and norms nonetheless, in every fourth layer.
 _WITHOUT_POSITIONS = {**_EAGER, "architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}
+_RINGS = {
+    **KINDS["GptOssForCausalLM"],
+    "num_hidden_layers": 12,
+    "layer_types": ["sliding_attention", "full_attention"] * 6,
+}
+_LINEAR = {**KINDS["Qwen3NextForCausalLM"], "num_hidden_layers": 24}
 _ROUTED = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "num_experts": 8,
@@ -51,7 +61,7 @@ _ROUTED = {
 SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "mixed bits and windows": (_WINDOWED, {"bpw": 5.3, "allocator": "expandable"}, (768, 8448)),
     "quantised cache": ({"max_position_embeddings": 66560}, {"cache": "k6v5"}, (1280, 66048)),
-    # The first chunk makes tables of all experts, the last one of its own tokens.
+    # The first chunk makes tables of all experts, the last one of its own tokens; at first they are the same.
     "experts": (_ROUTED, {"cache": "k7v5", "bpw": 4.25, "allocator": "native"}, (512, 1280, 9472)),
     # Those of other sequences find the tables that the first has made.
     "experts of several sequences": (_ROUTED, {"batch_size": 3}, (768, 4352)),
@@ -63,6 +73,11 @@ THOROUGH = {
     "more sequences than decoding has kernels for": (_ROUTED, {"batch_size": 9}, (512, 1280, 4352)),
     "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
     "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),
+    # Tables that only the first of several sequences makes.
+    "experts for several sequences": (_ROUTED, {"batch_size": 2, "bpw": 4.25}, (768, 2304)),
+    # Rings that a prompt fills only in part, and such that are full; decoding comes to their end.
+    "rings of windows": (_RINGS, {"cache": "Q6"}, (256, 512, 768, 2304, 4864)),
+    "linear attention": (_LINEAR, {"bpw": 3.5}, (256, 768, 4352)),
 }
 
 
@@ -129,9 +144,66 @@ def test_short_tables_outside_of_graphs_are_no_wrong_number(layouts: Path) -> No
     assert 7936 <= predict_fits_at(replayer, limits, 32768) < 32768
 
 
+def test_the_least_card_that_autosplit_loads_on_is_predicted(layouts: Path) -> None:
+    """It keeps 0.5 GiB free while it loads, and room for the most that any module needed on a chunk."""
+    search = _case({"max_position_embeddings": 4096}, lazy=True, bpw=4.25, cache="Q4", allocator="expandable")
+    replayer = _replayer(search, layouts)
+    case = replace(search, max_seq_len=2560)
+    assert predict(replayer, case) == simulate(case, layouts)[0]
+    step, least, most = 1 << 20, 0, 1 << 33
+    while most - least > step:
+        middle = (least + most) // 2
+        fits = predict(replayer, replace(case, vram_limit_bytes=middle)).fits
+        least, most = (least, middle) if fits else (middle, most)
+    for limit_bytes, ended in ((most, None), (least, "load"), (least - (1 << 28), "load"), (least // 2, "load")):
+        limited = replace(case, vram_limit_bytes=limit_bytes)
+        ran, _ = simulate(limited, layouts)
+        assert ran.failed_in == ended
+        assert predict(replayer, limited) == ran
+    assert most > predict(replayer, case).peak_held_bytes + (1 << 28)
+
+
+def test_autosplit_with_a_cache_of_less_than_a_chunk_is_no_number(layouts: Path) -> None:
+    """The engine raises an AssertionError."""
+    setup = Setup("triton", 2048, 1, 8192, False, tried_tokens=2048)
+    assert "less than a chunk" in str(setup.schedule(1792).endless)
+    assert setup.schedule(2048).endless is None
+    assert setup._replace(batch_size=2).schedule(1024).endless is None
+
+
+@pytest.mark.parametrize("size", [768, 1024])
+@given(pages=st.integers(1, 12), chunk=st.sampled_from([256, 512, 2048]))
+def test_what_a_ring_holds_is_what_the_engine_s_arithmetic_leaves_there(size: int, pages: int, chunk: int) -> None:
+    """As modules/sliding_attn.py (decode_flash_attn) goes on from chunk to chunk, with a window of 128."""
+    tokens, held, window = pages * PAGE - 4, 0, 127
+    for start, end in chunks(tokens, chunk, recurrent=True):
+        if held + end - start <= size:
+            held += end - start
+            continue
+        hot = held - max(held - window, 0) // PAGE * PAGE
+        held = hot + end - start - (-(-(hot + end - start) // PAGE) * PAGE - size)
+    assert ring_tokens_after(tokens, size) == held
+
+
 def test_latent_attention_is_not_predicted() -> None:
     search = _case({**_SHARED, "architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512})
     assert "latent attention" in str(rules_of(search.engine).prediction.unpredicted(search))
+
+
+@pytest.mark.parametrize(
+    ("config", "axes", "said"),
+    [
+        (_RINGS, {"batch_size": 2}, "several sequences of layers with states or rings"),
+        (_LINEAR, {"lazy": True}, "load=autosplit of layers with states or rings"),
+        (_EAGER, {"batch_size": 2}, "several sequences of layers that decode outside of graphs"),
+        (_ROUTED, {"batch_size": 9}, "more than 8 sequences of experts"),
+    ],
+)
+def test_what_was_not_as_predicted_or_never_compared_is_refused(
+    config: dict[str, Any], axes: dict[str, Any], said: str, layouts: Path
+) -> None:
+    with pytest.raises(NoPrediction, match=said):
+        recorder.make_trace(_case(config, **axes), layouts)
 
 
 def test_lengths_beyond_what_is_recorded_are_no_wrong_number(layouts: Path) -> None:

@@ -23,8 +23,9 @@ from bench.trace.passes import Pass, Schedule
 # once (_qc_staging_pages).
 _SPLIT_TOKENS = 8192
 _STAGED_TOKENS = 256 * PAGE
-AGAIN = "_again"  # of a kind of chunk that finds what one of another sequence has made
 _FEW_ROWS = 16  # that are worked off as decoded tokens are (paged_attn_triton_decode)
+_TOO_SHORT = "exllamav3 does not load by autosplit with a cache of {:,} tokens, which is less than a chunk of {:,}"
+FIRST, LATER = "_first", "_of_later_sequences"  # of chunks, where the first one makes tables
 
 
 class Setup(NamedTuple):
@@ -32,8 +33,11 @@ class Setup(NamedTuple):
 
     A pass of a decoded token has as `k_len` what its tables have room for, as its sizes follow from that alone. Where
     layers decode outside of graphs, keys are shared out among more blocks the more tokens the tables have room for, up
-    to `shared_tokens`; 0 where none do. With a generator `batch_size` are its jobs, `cache_size` is as a `Case` has it,
-    and `draft_tokens` come with each token that a job gets; with a `max_seq_len` lengths are those of the cache.
+    to `shared_tokens`; 0 where none do. Autosplit tries each module on `tried_tokens`, for which the cache must have
+    room; 0 where it does not load. Layers with a window keep `ring_tokens` of each sequence in a ring (0: none do),
+    of which a chunk moves what it keeps: until that is full, by how much there is. With a generator `batch_size` are
+    its jobs, `cache_size` is as a `Case` has it, and `draft_tokens` come with each token that a job gets; with a
+    `max_seq_len` lengths are those of the cache.
     """
 
     attention: str
@@ -43,13 +47,21 @@ class Setup(NamedTuple):
     quantised_cache: bool
     scenario: str = DEFAULT_SCENARIO
     shared_tokens: int = 0
-    has_experts: bool = False
+    makes_tables: bool = False
+    has_states: bool = False
+    tried_tokens: int = 0
+    ring_tokens: int = 0
     cache_size: int | None = None
     draft_tokens: int = 0
     max_seq_len: int | None = None
 
     def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""
+        _, held = self.lengths_at(length)
+        if held < self.tried_tokens:  # modules/attn.py, prepare_flash_attn: an AssertionError
+            return Schedule(
+                [], np.zeros(0, np.int64), np.zeros((0, 2), np.int64), _TOO_SHORT.format(held, self.tried_tokens)
+            )
         passes = self._all_passes(length, with_prompts=True)
         distinct = list({each.kind: each for each in passes}.values())
         numbers = {each.kind: number for number, each in enumerate(distinct)}
@@ -66,8 +78,13 @@ class Setup(NamedTuple):
         if self.scenario != DEFAULT_SCENARIO:
             return list(self._served(steps, with_prompts))
         widths: set[int] = set()
-        made = (step for step in steps if with_prompts or step.act is not Act.FILL or step.name is not None)
-        return [each for step in made for each in self._passes(step, widths, max_seq_len)]
+        ring = Ring(self.ring_tokens)
+        found: list[Pass] = []
+        for step in steps:
+            passes = list(self._passes(step, widths, ring, max_seq_len))
+            is_any_prompt = step.act is Act.FILL and step.name is None
+            found += passes if with_prompts or not is_any_prompt else []
+        return found
 
     def _served(self, steps: Iterable[Step], with_prompts: bool) -> Iterator[Pass]:
         """What the engine's generator makes of its steps."""
@@ -81,20 +98,21 @@ class Setup(NamedTuple):
                 kind = SERVE if step.act is Act.SERVE else step.phase
                 yield Pass(step.phase, kind)
 
-    def _passes(self, step: Step, widths: set[int], max_seq_len: int) -> Iterator[Pass]:
+    def _passes(self, step: Step, widths: set[int], ring: Ring, max_seq_len: int) -> Iterator[Pass]:
         """What the engine makes of a step; `widths` are those of the tables that it has made by then."""
         if step.act is Act.LOAD:
             yield Pass(Phase.LOAD, Phase.LOAD)
         elif step.act is Act.CACHE:
             yield Pass(Phase.CACHE, Phase.CACHE)
         elif step.act is Act.FILL:
+            ring.fill(step.tokens)
             for sequence in range(self.batch_size):
-                for start, end in chunks.chunks(step.tokens, self.max_input_len, recurrent=False):
+                for start, end in chunks.chunks(step.tokens, self.max_input_len, self.has_states):
                     # What runs as a graph runs once as it is, is captured, and then takes nothing.
                     name = None if step.name is None else f"{step.name}_{min(sequence, 2)}"
                     if name is not None and end - start <= _FEW_ROWS:
                         name += self._shared(max_seq_len)
-                    yield self.prefill(step.phase, end - start, end, name, is_first=not sequence)
+                    yield self.prefill(step.phase, end - start, end, name, is_later=sequence > 0)
         else:
             for done in range(step.tokens):
                 k_len = table_tokens(step.start + done)
@@ -102,44 +120,39 @@ class Setup(NamedTuple):
                 if step.name is None and k_len not in widths:
                     kind += "_in_wider_tables"
                 widths.add(k_len)
+                if ring.turns():
+                    kind += "_that_turns"
                 yield Pass(step.phase, kind + self._shared(k_len), 1, k_len)
 
     def _shared(self, table: int) -> str:
         """What is told of a kind whose keys are not shared out among all blocks yet, in tables of so many tokens."""
         return f"_in_tables_of_{table}" if table < self.shared_tokens else ""
 
-    def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None, *, is_first: bool = True) -> Pass:
-        """A chunk of a prompt, of the first sequence or another.
+    def prefill(self, phase: str, q_len: int, k_len: int, name: str | None = None, is_later: bool = False) -> Pass:
+        """A chunk of a prompt. Of a kind are those that are as long, and read the keys in the same way.
 
-        Of a kind are those that are as long, and read the keys in the same way. Where there are experts, the first
-        sequence makes tables for chunks of a length that the others find.
+        Where the first chunk `makes_tables` for all that follow, as with experts, later sequences find them.
         """
         kind = name or f"{phase}_of_{q_len}"
         if k_len >= _SPLIT_TOKENS:
             kind += "_far"
         if self.quantised_cache and q_len >= PAGE and k_len > _STAGED_TOKENS:
             kind += f"_in_{-(-k_len // _STAGED_TOKENS)}"
-        if self.has_experts and name is None:
-            if is_first and k_len == q_len:
-                kind += "_first"
-            elif not is_first and (k_len == q_len or q_len < self._whole_chunk):
-                kind += AGAIN
+        if name is None and k_len - q_len < self.ring_tokens:
+            kind += f"_after_{k_len - q_len}"
+        if self.makes_tables and name is None:
+            kind += LATER if is_later else FIRST if k_len == q_len else ""
         return Pass(phase, kind, q_len, k_len)
-
-    @property
-    def _whole_chunk(self) -> int:
-        """The tokens of a chunk that is followed by others."""
-        return self.max_input_len // PAGE * PAGE
 
     def chunk_count(self, tokens: int) -> int:
         """Into how many chunks a prompt of so many tokens is split, that of each sequence by itself."""
-        return self.batch_size * sum(1 for _ in chunks.chunks(tokens, self.max_input_len, recurrent=False))
+        return self.batch_size * sum(1 for _ in chunks.chunks(tokens, self.max_input_len, self.has_states))
 
     def whole_lengths(self) -> list[int]:
         """The lengths in tokens at which a case is recorded to its end."""
         longest = max(self.longest if self.quantised_cache else 0, _SPLIT_TOKENS + 2 * self.max_input_len)
         pages = -(-longest // PAGE)
-        least = max(TABLE_TOKENS, self._all_shared_tokens)
+        least = max(TABLE_TOKENS, self._all_shared_tokens, self.tried_tokens, self.ring_tokens)
         lengths = [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
         return lengths if self.scenario == DEFAULT_SCENARIO else lengths + more_lengths(self.draft_tokens)
 
@@ -162,7 +175,7 @@ class Setup(NamedTuple):
 
     def load_lengths(self) -> list[int]:
         """The lengths in tokens at which only loading is recorded; one to spare."""
-        least = max(2 * PAGE, self._all_shared_tokens)
+        least = max(2 * PAGE, self._all_shared_tokens, self.tried_tokens)
         return [least, least + 18 * PAGE, least + 97 * PAGE]
 
     @property
@@ -175,29 +188,38 @@ class Setup(NamedTuple):
 
         One of each kind at another length shows what `max_seq_len` has to do with it.
         """
-        ends: Iterable[int] = range(PAGE - DECODE_TOKENS, self.max_input_len, PAGE)
-        if self.scenario != DEFAULT_SCENARIO:
-            ends = ends_of_prompts(self.max_input_len, self.draft_tokens)
-        lengths = [self._whole_chunk, *ends]
         reaches = [0, _SPLIT_TOKENS]
         if self.quantised_cache:
             reaches += range(_STAGED_TOKENS + 1, max_seq_len, _STAGED_TOKENS)
         found: list[Pass] = []
-        for q_len in lengths:
+        sequences = (False, True) if self.makes_tables and self.batch_size > 1 else (False,)
+        for q_len in self._chunk_lengths():
             for first, end in zip(reaches, [*reaches[1:], max_seq_len + 1], strict=True):
-                least = -(-max(0, first - q_len) // PAGE) * PAGE
+                least = -(-max(self.ring_tokens, first - q_len) // PAGE) * PAGE
                 most = (min(end - 1, max_seq_len) - q_len) // PAGE * PAGE
                 middle = (least + most) // 2 // PAGE * PAGE
-                pasts = {least, middle, most, *([PAGE] if self.has_experts and least < PAGE else [])}
-                for is_first in (True, False) if self.has_experts and self.batch_size > 1 else (True,):
-                    found += [
-                        self.prefill(Phase.PREFILL, q_len, past + q_len, is_first=is_first)
-                        for past in sorted(pasts)
-                        if least <= past <= most
-                    ]
+                pasts = {least, middle, most, *([PAGE] if self.makes_tables and least < PAGE else [])}
+                if not first:  # until the rings are full
+                    pasts.update(range(0, self.ring_tokens, PAGE if q_len % PAGE else self._chunk_lengths()[0]))
+                found += [
+                    self.prefill(Phase.PREFILL, q_len, past + q_len, is_later=is_later)
+                    for is_later in sequences
+                    for past in sorted(pasts)
+                    if (least if first else 0) <= past <= most
+                ]
         if max_seq_len == self.whole_lengths()[0]:
             return found
         return list({each.kind: each for each in found}.values())
+
+    def _chunk_lengths(self) -> list[int]:
+        """The lengths of a prompt's chunks: a whole one, and those that it may end with."""
+        step = self.max_input_len
+        whole, rest = step // PAGE * PAGE, PAGE - DECODE_TOKENS
+        if self.scenario != DEFAULT_SCENARIO:
+            return [whole, *ends_of_prompts(step, self.draft_tokens)]
+        if self.has_states:  # the last pages by themselves, and then what is no whole one
+            return [*range(whole, 0, -PAGE), rest]
+        return [whole, *range(rest, step, PAGE)]
 
     def whole_passes(self, max_seq_len: int) -> list[Pass]:
         """Every section of a case as it is recorded: chunks of a prompt of any length are among the extra ones."""
@@ -220,6 +242,29 @@ class Setup(NamedTuple):
 def asked_by(case: Case) -> dict[str, Any]:
     """What a case asks for beside its model and its lengths."""
     return {"scenario": case.scenario, "cache_size": case.cache_size, "draft_tokens": case.num_draft_tokens or 0}
+
+
+class Ring:
+    """How many tokens the ring of a layer with a window holds (modules/sliding_attn.py); `size` 0: there is none."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = 0
+
+    def fill(self, tokens: int) -> None:
+        """A prompt from its beginning."""
+        self._held = ring_tokens_after(tokens, self._size)
+
+    def turns(self) -> bool:
+        """Whether all is moved by a page to make room for the next token (_decode_state_prep), which is then there."""
+        is_full = 0 < self._size <= self._held
+        self._held += 1 - (PAGE if is_full else 0)
+        return is_full
+
+
+def ring_tokens_after(tokens: int, size: int) -> int:
+    """What a ring of `size` tokens, whole pages, holds of a prompt: it begins with a page (decode_flash_attn)."""
+    return min(tokens, size - -tokens % PAGE)
 
 
 def unread_setup(case: Case, attention: str) -> Setup:

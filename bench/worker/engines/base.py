@@ -81,6 +81,15 @@ class Listener(Protocol):
     def pause(self) -> None:
         """What is asked for and given back until the next pass begins belongs to none."""
 
+    def keeps_free(self, reserve_bytes: int) -> None:
+        """PyTorch is kept to what is free now without so much; 0 lifts that."""
+
+    def tries(self) -> None:
+        """A part of the model that was loaded is tried: what it needs beside what is there counts from now on."""
+
+    def requires(self, margin_bytes: int) -> None:
+        """The model does not fit unless the most that a part has needed is left, with a margin."""
+
     def scratch(self, lines: list[tuple[int, int]], of_draft: bool = False) -> None:
         """The model wants the most of a + b · max_input_len bytes of scratch, over all pairs (a, b)."""
 

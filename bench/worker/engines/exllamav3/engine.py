@@ -9,7 +9,6 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from bench.core.case import Case
-from bench.engines.exllamav3.setup import AGAIN
 from bench.synth.layout import Layout
 from bench.trace.passes import Pass
 from bench.worker.engines.base import Beginning, Division, Listener, Recordable
@@ -96,9 +95,9 @@ class ExLlamaV3Engine:
         return recording.marked(listener)
 
     def forward(self, session: Session, each: Pass) -> None:
-        """A chunk of the first sequence, or of the second after that of the first."""
+        """A chunk of a prompt."""
         assert isinstance(session, ExLlamaV3Session)
-        session.forward(each.q_len, each.k_len, sequence=int(each.kind.endswith(AGAIN)))
+        session.forward(each)
 
 
 EXLLAMAV3 = ExLlamaV3Engine()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.core.case import PAGE
+from bench.engines.exllamav3.setup import ring_tokens_after
 from bench.engines.exllamav3.tables import table_tokens
 
 
@@ -45,6 +46,14 @@ class Passes:
             for state in self._states:
                 self._cache.release_state(state)
             self._states = [self._cache.get_new_state() for _ in range(len(self._tables))]
+
+    def place(self, tokens: int) -> None:
+        """Rings of sliding windows become what they are when a prompt of so many tokens has filled them."""
+        for state in self._states:
+            if hasattr(state, "window_beg"):
+                size = max(getattr(module, "kv_state_size", 0) for module in self._model)
+                state.position, state.wshift = tokens, 0
+                state.window_beg = tokens - ring_tokens_after(tokens, size)
 
     def prefill(self, sequence: int, start: int, end: int) -> None:
         """The tokens from `start` to `end` of one sequence."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import torch
+
 from bench.allocator.limits import case_limits
 from bench.core.case import DEFAULT_SCENARIO, MAX_SEQ_LEN, PAGE, Case
 from bench.engines.exllamav3.served import LAST_TOKEN
-from bench.engines.exllamav3.setup import Setup, asked_by
+from bench.engines.exllamav3.setup import FIRST, LATER, Setup, asked_by
 from bench.engines.exllamav3.tables import table_tokens
 from bench.engines.reading import find_number
 from bench.scenarios.forward import PROMPT_TOKENS
-from bench.trace.passes import NoPrediction
+from bench.trace.passes import NoPrediction, Pass
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
@@ -24,14 +27,13 @@ from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shallow import shallow
 from bench.worker.interfaces.card import Machine
 
+_MARGIN_BYTES = 256 << 20  # model_ls.py, EXL3_AUTOSPLIT_MARGIN_MB
 _LEAST_TILE, _TILE_VALUES, _MOST_SHARES = 16, 8192, 128  # util/backend.py, attn_decode_config; triton_paged.py
 
 
 def recordable(case: Case, machine: Machine) -> Recordable:
     """How `case` is recorded. Raises `Unsupported`, and `NoPrediction`."""
     model = read_model(case.model.config)
-    if model.caps.get("recurrent_states"):
-        raise NoPrediction("exllamav3: layers with states beside the cache are not predicted, but found by runs")
     reading = read_back(model)
     if case.scenario != DEFAULT_SCENARIO and reading.experts > 1:
         raise NoPrediction("exllamav3: jobs of a model with experts are not predicted, but found by runs")
@@ -43,9 +45,13 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
         quantised_cache=case.cache != "FP16",
         **asked_by(case),
-        has_experts=reading.experts > 1,
+        makes_tables=reading.experts > 1,
+        tried_tokens=case.max_input_len if case.lazy else 0,
+        ring_tokens=_ring_tokens(model),
+        has_states=bool(model.caps.get("recurrent_states")),
         shared_tokens=max((_shared_tokens(module, case) for module in model), default=0),
     )
+    _require_compared(case, setup)
     fewer, num_layers, period = shallow(case, model)
     depth = sum(module.layer_idx is not None for module in model.modules)
     return Recordable(fewer, num_layers, period, depth, setup, reading, apart=True)
@@ -65,6 +71,30 @@ def _shared_tokens(module: Any, case: Case) -> int:
     tile = max(_LEAST_TILE, _TILE_VALUES >> (module.head_dim - 1).bit_length())
     num_sms = case_limits(case.device, None, case).num_sms
     return int(min(2 * num_sms // module.num_kv_heads, _MOST_SHARES) * tile)
+
+
+def _require_compared(case: Case, setup: Setup) -> None:
+    """Raises `NoPrediction` for what together has not been compared with runs, or was not as predicted."""
+    graphless, is_served = setup.shared_tokens > 0, case.scenario != DEFAULT_SCENARIO
+    for what, is_so in (
+        (
+            "several sequences of layers with states or rings",
+            case.batch_size > 1 and setup.has_states,
+        ),  # rings: 1 KiB off
+        ("jobs of layers with states or rings", is_served and setup.has_states),
+        ("load=autosplit of layers with states or rings", case.lazy and setup.has_states),
+        ("load=autosplit of layers that decode outside of graphs", case.lazy and graphless),
+    ):
+        if is_so:
+            raise NoPrediction(f"exllamav3: no prediction for {what}: a sweep finds how far it goes, by runs")
+
+
+def _ring_tokens(model: Any) -> int:
+    """What a ring holds of a sequence in each layer that has one. Raises `NoPrediction` where they differ."""
+    sizes = {int(module.kv_state_size) for module in model if hasattr(module, "kv_state_size")}
+    if len(sizes) > 1:
+        raise NoPrediction("exllamav3: layers with rings of several sizes are not predicted, but found by runs")
+    return max(sizes, default=0)
 
 
 @contextmanager
@@ -107,29 +137,70 @@ def marked(listener: Listener) -> Iterator[None]:
         listener.enter(1 + self.num_draft_tokens, width * PAGE)
         return stage(self, rows, width, with_positions)
 
-    def marked_forward(self: ExLlamaV3Session, q_len: int, k_len: int, sequence: int = 0) -> None:
+    def marked_forward(self: ExLlamaV3Session, each: Pass) -> None:
         nonlocal are_experts_made
-        if are_experts_made is None:
+        if are_experts_made is None:  # by autosplit, or by more rows than decoding has kernels for
             are_experts_made = has_tables_of_experts(self.model)
-        if sequence == 0 and q_len == k_len and not are_experts_made:  # the first chunk of all makes them
-            listener.pause()
+        listener.pause()
+        if each.q_len < self.chunk_tokens and not each.kind.endswith(LATER):
+            forget_tables(each.q_len)  # a prompt has one of its length, which makes the tables of that
+        if each.kind.endswith(FIRST) and not are_experts_made:
             forget_experts(self.model)
-        if sequence == 0 and q_len < self.chunk_tokens:  # a prompt has one so long, which makes the tables of that
-            listener.pause()
-            forget_tables(q_len)
-        forward(self, q_len, k_len, sequence)
+        forward(self, each)
+
+    reached = 0  # by the tokens that were decoded
 
     def marked_decode(self: Passes, start: int) -> Any:
+        nonlocal reached
+        if start > reached > 0 and self.is_recurrent:  # a prompt of any length, which is recorded apart
+            listener.pause()
+            self.restart()
+            self.place(start)
+        reached = start + 1
         listener.enter(1, table_tokens(start))
         return decode(self, start)
 
     with (
+        _told_of_autosplit(listener),
         mock.patch.object(Model, "load", marked_load),
         mock.patch.object(Passes, "prefill", marked_prefill),
         mock.patch.object(Passes, "decode", marked_decode),
         mock.patch.object(Model, "prefill", marked_served_prefill),
         mock.patch.object(Generator, "_stage_arena", marked_stage),
         mock.patch.object(ExLlamaV3Session, "forward", marked_forward),
+    ):
+        yield
+
+
+@contextmanager
+def _told_of_autosplit(listener: Listener) -> Iterator[None]:
+    """While it lasts, `listener` hears what autosplit keeps free, measures and compares (model/model_ls.py)."""
+    loader = importlib.import_module("exllamav3.model.model_ls")
+    keep, free, lift = loader.set_memory_fraction_reserve, loader.device_mem_info, loader.unset_memory_fraction
+    reset = torch.cuda.reset_peak_memory_stats
+
+    def told_keep(reserve_bytes: int, device: int) -> int:
+        budget: int = keep(reserve_bytes, device)
+        listener.keeps_free(int(reserve_bytes))
+        return budget
+
+    def told_reset(device: Any = None) -> None:
+        listener.tries()
+        reset(device)
+
+    def told_free(device: Any) -> Any:
+        listener.requires(_MARGIN_BYTES)
+        return free(device)
+
+    def told_lift(devices: list[int]) -> None:
+        listener.keeps_free(0)
+        lift(devices)
+
+    with (
+        mock.patch.object(loader, "set_memory_fraction_reserve", told_keep),
+        mock.patch.object(loader, "device_mem_info", told_free),
+        mock.patch.object(loader, "unset_memory_fraction", told_lift),
+        mock.patch.object(torch.cuda, "reset_peak_memory_stats", told_reset),
     ):
         yield
 

@@ -14,6 +14,7 @@ from bench.core.split import Split, SplitBy
 from bench.engines.exllamav3.chunks import chunks
 from bench.engines.reading import Reading
 from bench.engines.registry import engine_of
+from bench.trace.passes import Pass
 from bench.worker.engines.exllamav3.choices import cache_of, read_back
 from bench.worker.engines.exllamav3.generator import Passes
 from bench.worker.engines.exllamav3.readable import open_model
@@ -103,9 +104,10 @@ class ExLlamaV3Session:
         """The tokens of a chunk that is followed by others."""
         return self._case.max_input_len // PAGE * PAGE
 
-    def forward(self, q_len: int, k_len: int, sequence: int = 0) -> None:
-        """One pass more: a chunk of `q_len` tokens of a sequence, which then has `k_len`."""
-        self._running.prefill(sequence, k_len - q_len, k_len)
+    def forward(self, each: Pass) -> None:
+        """One pass more: a chunk of a sequence of its own."""
+        self._running.place(each.k_len - each.q_len)
+        self._running.prefill(0, each.k_len - each.q_len, each.k_len)
 
     @property
     def _running(self) -> Passes:
