@@ -21,7 +21,8 @@ from bench.core.messages import Entered, read_message
 from bench.core.outcome import Phase
 from bench.core.wire import encode
 from bench.forecast.cache import ForecastStore
-from bench.store.store import Journal, compact, read_cases, to_be_shown
+from bench.store.journal import Journal
+from bench.store.store import compact, read_cases, to_be_shown
 from bench.tensor_files import BrokenHeader, read_header
 from tests.store.test_store import REQUIRED
 from tests.synth import headers

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.store.store import Journal, read_cases
+from bench.store.journal import Journal
+from bench.store.store import read_cases
 from tests.conftest import Program
 from tests.store.test_store import REQUIRED
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.store import foreign
+from bench.store.journal import Journal
 from bench.store.schema import CASES
-from bench.store.store import Journal, compact, read_cases, to_be_shown, without_formulae, write_csv
+from bench.store.store import compact, read_cases, to_be_shown, without_formulae, write_csv
 from tests.conftest import Program
 from tests.store.test_store import REQUIRED
 
