@@ -97,7 +97,7 @@ def test_a_changed_byte_is_never_another_value(tmp_path: Path) -> None:
 
 def test_texts_of_rows_can_be_shown(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    for row in (_row(model=ESCAPE, notes=[ESCAPE, "ü – ≥"]), _row(model="Ünïcode")):
+    for row in (_row(model=ESCAPE, notes=[ESCAPE, "ü – ≥"]), _row(case_id="other", model="Ünïcode")):
         journal.append(row)
     journal.close()
     read = read_cases(tmp_path)
