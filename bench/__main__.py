@@ -18,6 +18,9 @@ from bench.commands.command_line import parse
 from bench.core.encoding import fall_back
 from bench.core.errors import BadInput, ExitCode
 from bench.core.left_readers import outlive_readers
+from bench.core.printable import printable
+
+_LINE = "\n"  # of which an explanation may have two
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug or os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
         if isinstance(error, BadInput):
-            print(f"vram-bench: {error}", file=sys.stderr)
+            print(f"vram-bench: {printable(str(error), keep=_LINE)}", file=sys.stderr)
             return ExitCode.BAD_INPUT
-        print(f"vram-bench: {type(error).__name__}: {error}\n(--debug shows where)", file=sys.stderr)
+        said = printable(str(error), keep=_LINE)
+        print(f"vram-bench: {type(error).__name__}: {said}\n(--debug shows where)", file=sys.stderr)
         return ExitCode.PROBLEMS
 
 

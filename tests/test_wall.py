@@ -38,7 +38,7 @@ DOORS = {
     "jinja2": {"report/html/page.py"},
     "numba": {"allocator/compiled.py"},
     "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
-    "huggingface_hub": {"config/hub.py"},
+    "huggingface_hub": {"config/hub.py", "config/hub_answers.py"},
     "shtab": {"commands/completion.py"},
 }
 

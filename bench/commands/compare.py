@@ -27,7 +27,7 @@ from bench.report.naming.cards import texts_of
 from bench.report.text.console import console_for
 from bench.report.text.units import exact_size, size
 from bench.store.schema import ANSWERS, Kind
-from bench.store.store import as_rows, read_boundaries, read_cases
+from bench.store.store import as_rows, read_boundaries, read_cases, to_be_shown
 
 # In this order it is told what differs: the card, the model by its name, how it was run, and last the model itself.
 _IDENTIFYING = (*CARD, "model", *LIMIT, *SETTING, "max_seq_len", "model_fingerprint")
@@ -131,7 +131,7 @@ def _read(path: Path, name: str) -> tuple[Side, list[str]]:
     """What is stored at `path`, and a line for each file that could not be read."""
     if not path.exists():
         raise BadInput(f"{name} {path}: no such file or directory; name a folder of results, or a parquet file")
-    (cases, problems), (boundaries, others) = read_cases(path), read_boundaries(path)
+    (cases, problems), (boundaries, others) = (to_be_shown(read(path)) for read in (read_cases, read_boundaries))
     problems = list(dict.fromkeys(problems + others))  # both name a file that neither can read
     side = Side(str(path), {Kind.CASES: as_rows(cases, CaseRow), Kind.BOUNDARIES: as_rows(boundaries, BoundaryRow)})
     if not any(side.rows.values()):

@@ -19,7 +19,7 @@ from bench.report.json_document import as_json_document
 from bench.report.publish import ReportOptions, publish
 from bench.report.rows import latest, shared
 from bench.report.tables.recommendations import as_frame
-from bench.store.store import read_boundaries, read_cases, read_memory, release_memory
+from bench.store.store import read_boundaries, read_cases, read_memory, release_memory, to_be_shown
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,8 +72,8 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Cases, each once, and boundaries below `results`, and a line for each file that could not be read."""
     if not results.exists():
         raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
-    stored_cases, problems = read_cases(results, without=DOCUMENTS)
-    stored_boundaries, more = read_boundaries(results)
+    stored_cases, problems = to_be_shown(read_cases(results, without=DOCUMENTS))
+    stored_boundaries, more = to_be_shown(read_boundaries(results))
     problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
     for problem in problems:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
@@ -88,7 +88,7 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
 
 def stored_memory(results: Path, problems: list[str]) -> pd.DataFrame:
     """Each card of cases on several below `results`; what could not be read is told, and added to the `problems`."""
-    stored, found = read_memory(results)
+    stored, found = to_be_shown(read_memory(results))
     memory: pd.DataFrame = stored.to_pandas()
     new = [problem for problem in found if problem not in problems]
     for problem in new:

@@ -27,7 +27,7 @@ from bench.report.rows import latest, plain, rows_of
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
-from bench.store.store import read_boundaries, read_cases
+from bench.store.store import read_boundaries, read_cases, to_be_shown
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,7 +88,9 @@ class _Answer:
 
 
 def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
-    (stored, problems), (boundaries, others) = read_cases(results_dir), read_boundaries(results_dir)
+    (stored, problems), (boundaries, others) = (
+        to_be_shown(read(results_dir)) for read in (read_cases, read_boundaries)
+    )
     problems = list(dict.fromkeys([*problems, *others]))
     for problem in problems:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)

@@ -27,7 +27,7 @@ from bench.forecast.measured_cards import MeasuredCard, card_key, measured_cards
 from bench.report.tables.agreement import as_markdown
 from bench.run.sweep import SweepOptions, new_run_id, run_sweep
 from bench.store.schema import Kind
-from bench.store.store import as_rows, read_boundaries, read_cases
+from bench.store.store import as_rows, read_boundaries, read_cases, to_be_shown
 
 _TIMEOUT_S = 900.0
 _NOT_YET = "a machine is not simulated again as it was measured yet"
@@ -45,8 +45,8 @@ def agreement(
     (RESULTS-simulated), `out` the document (standard output). With `cards` each measured card becomes a file of the
     catalogue there: from then on simulated cards of that name use what was measured, and their rows say so.
     """
-    cases, left_out = _answered(as_rows(read_cases(results)[0], CaseRow))
-    boundaries, boundaries_left_out = _answered(as_rows(read_boundaries(results)[0], BoundaryRow))
+    cases, left_out = _answered(as_rows(to_be_shown(read_cases(results))[0], CaseRow))
+    boundaries, boundaries_left_out = _answered(as_rows(to_be_shown(read_boundaries(results))[0], BoundaryRow))
     left_out += boundaries_left_out
     if not cases and left_out:
         raise BadInput(f"{results}: all {left_out} measured rows are of several cards; {_NOT_YET}")
@@ -66,8 +66,10 @@ def agreement(
         SweepOptions(simulated, new_run_id(), _TIMEOUT_S),
     )
     ours = {*finished.case_ids, *finished.boundary_ids}  # not those of a card that was thought to be another
-    made = [row for row in as_rows(read_cases(simulated)[0], CaseRow) if row["case_id"] in ours]
-    bounds = [row for row in as_rows(read_boundaries(simulated)[0], BoundaryRow) if row["boundary_id"] in ours]
+    made = [row for row in as_rows(to_be_shown(read_cases(simulated))[0], CaseRow) if row["case_id"] in ours]
+    bounds = [
+        row for row in as_rows(to_be_shown(read_boundaries(simulated))[0], BoundaryRow) if row["boundary_id"] in ours
+    ]
     compared = [compare_kinds(cases, made, Kind.CASES), compare_kinds(boundaries, bounds, Kind.BOUNDARIES)]
     limits = [compare_limits(cases, Kind.CASES), compare_limits(boundaries, Kind.BOUNDARIES)]
     remarks = [_said(card) for card in known.values()]

@@ -26,9 +26,15 @@ class _Range:
     most: float
     above: bool = False
 
+    @property
+    def _is_whole(self) -> bool:
+        return not self.above and self.most != math.inf
+
     def allows(self, value: float) -> bool:
         above = self.least < value if self.above else self.least <= value
-        return above and value <= self.most and (isinstance(value, int) or math.isfinite(value))
+        if not above or value > self.most:
+            return False
+        return isinstance(value, int) or (math.isfinite(value) and (not self._is_whole or value.is_integer()))
 
     def __str__(self) -> str:
         if self.most == math.inf:
@@ -57,15 +63,26 @@ _RANGES = (
     _Range(("dim_model_base",), 1, 1 << 18),
     _Range(("logit_scale", "logits_scaling", "scale_emb", "embedding_multiplier", "attention_multiplier"), *_ANY),
     _Range(("residual_multiplier", "scale_depth", "attn_logit_softcapping", "final_logit_softcapping"), *_ANY),
-    _Range(("rope_theta", "attn_config.rope_theta"), *_POSITIVE),
+    _Range(("rope_theta", "attn_config.rope_theta", "rope_parameters.rope_theta"), *_POSITIVE),
     _Range(("sliding_window", "sliding_window_size"), -1, MAX_SEQ_LEN),
     _Range(("sliding_window_pattern",), 0, 1024),
-    _Range(("partial_rotary_factor",), 0, 1, True),
+    _Range(("partial_rotary_factor", "rope_parameters.partial_rotary_factor"), 0, 1, True),
     _Range(("rope_scaling.factor", "rope_scaling.low_freq_factor", "rope_scaling.high_freq_factor"), *_POSITIVE),
     _Range(("rope_scaling.original_max_position_embeddings", "original_max_position_embeddings"), 1, MAX_SEQ_LEN),
 )
-_LAYERS, _EXPERTS = (next(each for each in _RANGES if key in each.keys) for key in ("n_layers", "num_experts"))
+_LAYERS, _EXPERTS, _VOCABULARY, _WIDTH, _HEADS, _HEAD_DIM, _MLP = (
+    next(each for each in _RANGES if key in each.keys)
+    for key in (
+        *("num_hidden_layers", "num_experts", "vocab_size", "hidden_size"),
+        *("num_attention_heads", "head_dim", "intermediate_size"),
+    )
+)
 _MOST_EXPERTS = 1 << 16  # of all layers together
+# Products, with room above what is published: 128 heads of 192 columns, 2^31 numbers in an embedding (262,144 tokens
+# of 8,192), 2 · 10^12 weights.
+_MOST_HEAD_COLUMNS = 1 << 18
+_MOST_EMBEDDED = 1 << 33
+_MOST_WEIGHTS = 10**13
 
 
 # Objects in which the engine looks for keys without a look at what they are.
@@ -89,7 +106,29 @@ def absurdity(config: Mapping[str, Any]) -> str | None:
             f"{layers[0]} is {layers[1]:,} and {experts[0]} is {experts[1]:,}; a model of more than {_MOST_EXPERTS:,} "
             "experts is not measured"
         )
+    return _too_large(config)
+
+
+def _too_large(config: Mapping[str, Any]) -> str | None:
+    """Of numbers that are each allowed, which are too much together; None where none are."""
+    layers, experts, vocabulary, width, heads, head_dim, mlp = (
+        max(_numbers(config, allowed), key=lambda told: told[1], default=(allowed.keys[0], 1))
+        for allowed in (_LAYERS, _EXPERTS, _VOCABULARY, _WIDTH, _HEADS, _HEAD_DIM, _MLP)
+    )
+    if heads[1] * head_dim[1] > _MOST_HEAD_COLUMNS:
+        return f"{_both(heads, head_dim)}; write numbers there of which the product is {_MOST_HEAD_COLUMNS:,} at most"
+    if vocabulary[1] * width[1] > _MOST_EMBEDDED:
+        return f"{_both(vocabulary, width)}; write numbers there of which the product is {_MOST_EMBEDDED:,} at most"
+    each_layer = 4 * width[1] * max(width[1], heads[1] * head_dim[1]) + 3 * width[1] * mlp[1] * max(1, experts[1])
+    weights = layers[1] * each_layer
+    if weights > _MOST_WEIGHTS:
+        told = ", ".join(f"{key} is {value:,}" for key, value in (layers, width, mlp, experts) if value > 1)
+        return f"{told}: some 10^{len(str(weights)) - 1} weights; models of up to 10^13 are measured"
     return None
+
+
+def _both(first: tuple[str, int], second: tuple[str, int]) -> str:
+    return f"{first[0]} is {first[1]:,} and {second[0]} is {second[1]:,}"
 
 
 def _told(config: Mapping[str, Any], allowed: _Range) -> Iterator[tuple[str, Any]]:

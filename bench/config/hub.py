@@ -1,4 +1,4 @@
-"""Repositories of a Hugging Face Hub: the only door to huggingface_hub.
+"""Repositories of a Hugging Face Hub. With hub_answers.py the only door to huggingface_hub.
 
 Planning takes their config.json and the headers of their weights. `download` fetches the weights, for a real GPU.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import os
 import re
 import shutil
@@ -39,16 +38,18 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     RevisionResolutionError,
 )
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, httpx, tqdm, validate_repo_id
+from huggingface_hub.utils import httpx, tqdm, validate_repo_id
 from platformdirs import user_cache_path
 
 from bench.config import skeleton
+from bench.config.foreign_json import MOST_BYTES, BadJson, parse_object
 from bench.config.formats import is_weights_file
+from bench.config.hub_answers import COMMIT, NoHub, checked_size, first_bytes, model_answer, refs_answer
 from bench.core.case import ModelSpec
 from bench.core.errors import BadInput, first_line, nearest
 from bench.core.files import replaced
+from bench.tensor_files import MOST_FILES, MOST_HEADER_BYTES
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _READ_BY_THE_ENGINE = ("config.json", "preprocessor_config.json")  # and all safetensors files beside them
 # An address of a page, NAME:BRANCH, NAME@BRANCH (as other programs take them): the repository, and its branch.
 _REPOSITORY_AS_OTHERS_WRITE_IT = re.compile(
@@ -56,8 +57,8 @@ _REPOSITORY_AS_OTHERS_WRITE_IT = re.compile(
     r"(?:(?:[:@]|/(?:tree|blob|resolve|commit)/)(?P<branch>[^/?#:]+)[/?#]?.*)?/?"
 )
 _FIRST_READ_BYTES = 100_000  # most headers are shorter
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _REQUESTS_AT_A_TIME = 8
+_MOST_TOLD = 20  # branches in a line
 
 
 class _NoBar(tqdm):
@@ -92,7 +93,7 @@ def resolve(repo: str, revision: str) -> Resolved:
     with _told_in_a_line(repo, revision):
         validate_repo_id(repo)
         store = user_cache_path("vram-bench", appauthor=False) / "hub" / repo.replace("/", "--")
-        if _COMMIT.fullmatch(revision) and skeleton.is_complete(store / revision):
+        if COMMIT.fullmatch(revision) and skeleton.is_complete(store / revision):
             return Resolved(revision, store / revision)  # a commit never changes
         listing = _list(repo, revision, store)
         directory = store / listing.commit
@@ -142,13 +143,10 @@ def _fetch(repo: str, commit: str, names: list[str]) -> Path:
 def _list(repo: str, revision: str, store: Path) -> _Listing:
     """The files of `revision`, from the hub, or where it cannot be reached from the caches."""
     try:
-        info = HfApi().model_info(
-            repo, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        )
-        sizes = {file.rfilename: file.lfs.size if file.lfs else file.size for file in info.siblings or []}
-        if info.sha is None or None in sizes.values():
-            raise ValueError("no commit, or files without sizes")
-        return _Listing(info.sha, {name: size for name, size in sizes.items() if size is not None})
+        answer = model_answer(repo, revision)
+        if COMMIT.fullmatch(revision) and answer.sha != revision:
+            raise NoHub("another commit than was asked for")
+        return _Listing(answer.sha, answer.sizes_bytes)
     except (httpx.HTTPError, OSError) as error:
         if not _is_away(error):
             raise
@@ -160,23 +158,24 @@ def _list(repo: str, revision: str, store: Path) -> _Listing:
             file=sys.stderr,
         )
         return known
-    except HFValidationError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(
-            f"model.repo={repo}: what {constants.ENDPOINT} answers is no hub's; check HF_ENDPOINT"
-        ) from error
+    except NoHub as error:
+        raise _no_hub(repo) from error
+
+
+def _no_hub(repo: str) -> BadInput:
+    return BadInput(f"model.repo={repo}: what {constants.ENDPOINT} answers is no hub's; check HF_ENDPOINT")
 
 
 def _list_known(repo: str, revision: str, store: Path) -> _Listing | None:
     """The files of `revision` by the caches of this program and of huggingface_hub; None where neither has it."""
-    commit = revision if _COMMIT.fullmatch(revision) else _recall(store, revision)
+    commit = revision if COMMIT.fullmatch(revision) else _recall(store, revision)
     try:
         commit = commit or HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
         if skeleton.is_complete(store / commit):
             return _Listing(commit, {})
-        return _Listing(commit, {file.path: file.size for file in get_cached_repo_tree(repo, revision=commit)})
-    except (RevisionResolutionError, CachedRepoTreeNotFoundError):
+        tree = get_cached_repo_tree(repo, revision=commit)
+        return _Listing(commit, dict(checked_size(file.path, file.size) for file in tree))
+    except (RevisionResolutionError, CachedRepoTreeNotFoundError, ValueError):
         return None
 
 
@@ -192,7 +191,8 @@ def _remember(store: Path, revision: str, commit: str) -> None:
 
 def _recall(store: Path, revision: str) -> str | None:
     path = store / "refs" / quote(revision, safe="")
-    return path.read_text() if path.is_file() else None
+    commit = path.read_text() if path.is_file() else ""
+    return commit if COMMIT.fullmatch(commit) else None
 
 
 def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginning]:
@@ -202,6 +202,8 @@ def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginni
         raise BadInput(f"model.repo={repo}: no config.json at {listing.commit[:8]}; {_elsewhere(repo, listing.commit)}")
     beside = [name for name in listing.sizes_bytes if "/" not in name]
     weights = [name for name in beside if name.endswith(".safetensors")]
+    if len(weights) > MOST_FILES:
+        raise BadInput(f"model.repo={repo}: {len(weights):,} files of weights; at most {MOST_FILES:,} are read")
     names += weights or [name for name in beside if is_weights_file(name)]  # of those the name is enough
 
     def read(name: str) -> skeleton.Beginning:
@@ -209,32 +211,34 @@ def _read_beginnings(repo: str, listing: _Listing) -> dict[str, skeleton.Beginni
         if is_weights_file(name):
             return skeleton.Beginning(b"", size_bytes)
         if name in _READ_BY_THE_ENGINE:
+            if size_bytes > MOST_BYTES:
+                raise BadInput(f"model.repo={repo}: {name} has {size_bytes:,} bytes; at most {MOST_BYTES:,} are read")
             return skeleton.Beginning(_read(repo, listing.commit, name, size_bytes), size_bytes)
         header = _read(repo, listing.commit, name, min(size_bytes, _FIRST_READ_BYTES))
         header_bytes = 8 + int.from_bytes(header[:8], "little")
-        if len(header) < header_bytes <= min(size_bytes, _MAX_HEADER_BYTES):
+        if len(header) < header_bytes <= min(size_bytes, MOST_HEADER_BYTES):
             header = _read(repo, listing.commit, name, header_bytes)
         return skeleton.Beginning(header[:header_bytes], size_bytes)
 
     with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
         beginnings = dict(zip(names, pool.map(read, names), strict=True))
     try:
-        config = json.loads(beginnings["config.json"].data)
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise BadInput(f"model.repo={repo}: its config.json is not a JSON object; give a model's own repository")
+        parse_object(beginnings["config.json"].data)
+    except BadJson as error:
+        raise BadInput(f"model.repo={repo}: its config.json is {error}; give a model's own repository") from None
     return beginnings
 
 
 def _elsewhere(repo: str, commit: str) -> str:
     """Where a model may be that is not at `commit`: EXL2 repositories have a branch for each bpw."""
     try:
-        refs = HfApi().list_repo_refs(repo).branches
-    except (HfHubHTTPError, httpx.HTTPError, OSError):
+        refs = refs_answer(repo).branches
+    except (HfHubHTTPError, httpx.HTTPError, OSError, NoHub):
         refs = []  # the branches are only a hint in an error message: go without them
-    others = sorted(ref.name for ref in refs if ref.target_commit != commit)
-    return f"name a branch, model.revision={'|'.join(others)}" if others else "give a model's own repository"
+    others = sorted(ref.name for ref in refs if ref.commit != commit)
+    return (
+        f"name a branch, model.revision={'|'.join(others[:_MOST_TOLD])}" if others else "give a model's own repository"
+    )
 
 
 def _read(repo: str, commit: str, name: str, count: int) -> bytes:
@@ -245,21 +249,10 @@ def _read(repo: str, commit: str, name: str, count: int) -> bytes:
             return file.read(count)
     if count == 0:
         return b""
-    data = bytearray()
-    with get_session().stream(
-        "GET",
-        hf_hub_url(repo, name, revision=commit),
-        headers={**build_hf_headers(), "Range": f"bytes=0-{count - 1}", "Accept-Encoding": "identity"},
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-    ) as response:
-        hf_raise_for_status(response)
-        for chunk in response.iter_bytes():
-            data += chunk
-            if len(data) >= count:  # a server that knows no ranges would send all of the weights
-                break
+    data = first_bytes(hf_hub_url(repo, name, revision=commit), count)
     if len(data) < count:
         raise BadInput(f"model.repo={repo}: {constants.ENDPOINT} sent {name} only in part; run the same command again")
-    return bytes(data[:count])
+    return data
 
 
 @contextmanager
@@ -267,6 +260,8 @@ def _told_in_a_line(repo: str, revision: str) -> Iterator[None]:
     """Turns what the library raises into `BadInput`."""
     try:
         yield
+    except NoHub as error:
+        raise _no_hub(repo) from error
     except (HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise BadInput(_explain(error, repo, revision)) from error
 
@@ -316,7 +311,7 @@ def _explain(error: Exception, repo: str, revision: str) -> str:
 
 def _branches(repo: str) -> list[str]:
     with _told_in_a_line(repo, ""):
-        return [branch.name for branch in HfApi().list_repo_refs(repo).branches]
+        return [branch.name for branch in refs_answer(repo).branches]
 
 
 def _is_away(error: Exception) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from bench.core.printable import printable
+
 # A folder of the Hugging Face cache: models--ORG--NAME/snapshots/HASH.
 _CACHED = re.compile(r"models--(.+)")
 # What a folder is called where the one above it names the model: 4.0bpw, 6_0-h8, exl2-4.25bpw, 5.0bpw-h6-exl2, exl2.
@@ -22,12 +24,12 @@ def name_of(directory: Path) -> str:
     for folder in [directory, *directory.parents][:_MOST_PARTS]:
         cached = _CACHED.fullmatch(folder.parent.parent.name) if folder.parent.name == "snapshots" else None
         if cached:
-            return "/".join([_repository(cached[1], folder), *reversed(parts)])
+            return printable("/".join([_repository(cached[1], folder), *reversed(parts)]))
         if folder.name:
             parts.append(folder.name)
         if not _is_quantisation(folder.name):
             break
-    return "/".join(reversed(parts)) or directory.anchor
+    return printable("/".join(reversed(parts))) or directory.anchor
 
 
 def _is_quantisation(name: str) -> bool:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.config import formats
 from bench.config.bits import bits_per_weight
 from bench.config.dimensions import absurdity
+from bench.config.foreign_json import BadJson, read_object
 from bench.config.group_tables import broken_table
 from bench.config.model_names import name_of
 from bench.config.settings import ModelSettings
 from bench.core.case import DEFAULT_ENGINE, UNQUANTISED_BPW, ModelSpec
 from bench.core.errors import BadInput
 from bench.engines.registry import engine_of, engines
-from bench.tensor_files import BrokenHeader, Entry, read_header
+from bench.tensor_files import MOST_FILES, BrokenHeader, Entry, read_header
 
 if TYPE_CHECKING:
     from bench.config import hub
@@ -121,14 +122,17 @@ def _content(path: Path, source: str) -> _Content:
     if not path.is_dir():
         raise BadInput(f"{source}: no such directory")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
+        config = read_object(config_path)
     except FileNotFoundError:
         raise BadInput(f"{source}: no config.json in it; give a model's own directory") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{config_path}: not a readable JSON document ({error})") from None
-    if not isinstance(config, dict):
-        raise BadInput(f"{config_path}: not a JSON object")
-    files = {file: _read_header(file) for file in sorted(path.glob("*.safetensors"))}
+    except BadJson as error:
+        raise BadInput(f"{config_path}: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{config_path}: cannot be read ({error.strerror or error})") from None
+    weights = sorted(path.glob("*.safetensors"))
+    if len(weights) > MOST_FILES:
+        raise BadInput(f"{source}: {len(weights):,} files of weights; at most {MOST_FILES:,} are read")
+    files = {file: _read_header(file) for file in weights}
     if reason := _broken_table(files):
         raise BadInput(f"{source}: {reason}; download it again")
     return _Content(config, {name: entry for entries in files.values() for name, entry in entries.items()})
@@ -138,6 +142,10 @@ def _content(path: Path, source: str) -> _Content:
 def _read_directory(path: Path, source: str, engine: str) -> ModelSpec:
     """The model in `path`, to be loaded by `engine`; errors call it `source`."""
     content = _content(path, source)
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{source}: its path is no UTF-8, and a row is; rename the folder") from None
     config, tensors = content.config, content.tensors
     foreign = [file.name for file in sorted(path.iterdir()) if formats.is_weights_file(file.name)]
     if reason := formats.refusal(tensors, config, foreign, engine_of(engine)):

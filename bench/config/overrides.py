@@ -19,6 +19,7 @@ from bench.config.catalogue import GROUPS, Catalogue, own_file
 from bench.config.parts import NODES, Override
 from bench.config.typed import as_override, quoted
 from bench.core.errors import BadInput, nearest
+from bench.core.printable import is_printable, printable
 
 
 def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
@@ -26,6 +27,7 @@ def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
     parser = OverridesParser.create()
     parsed: list[Override] = []
     for text in overrides:
+        _require_text(text)
         try:
             override = parser.parse_override(as_override(text))
         except HydraException as error:
@@ -41,6 +43,13 @@ def parse(overrides: Sequence[str], catalogue: Catalogue) -> list[Override]:
             override = _with_names(parser, override, catalogue, text)
         parsed.append(_plain(override, parser))
     return parsed
+
+
+def _require_text(text: str) -> None:
+    if not is_printable(text, keep="\t\n"):
+        raise BadInput(
+            f"{printable(text)}: no text that can be shown, and rows and reports name it; rename what it names"
+        )
 
 
 def _unreadable(text: str) -> str:
@@ -63,6 +72,8 @@ def _plain(override: grammar.Override, parser: OverridesParser) -> Override:
         texts = tuple(override.sweep_string_iterator())
     except HydraException as error:
         raise BadInput(f"{text!r} names no values; list them: {key}=a,b") from error
+    if not texts:
+        raise BadInput(f"{text!r} names no values: the axis is empty; list them: {key}=a,b")
     values = tuple(parser.parse_override(f"{key}={one}").value() for one in texts)
     return Override(key, text, values, texts, True, stands_alone)
 

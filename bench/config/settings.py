@@ -28,6 +28,7 @@ from bench.core.case import (
     UNQUANTISED_BPW,
 )
 from bench.core.outcome import UNANSWERED, Outcome
+from bench.core.printable import is_printable, printable
 from bench.engines.registry import NAMES as ENGINES
 from bench.engines.registry import bits_in_words, caches_in_words, engine_of, engines
 from bench.scenarios.registry import NAMES as SCENARIOS
@@ -198,6 +199,8 @@ def _text(value: Any) -> Any:
     """Text; a number has lost how it was written, so that a file must have it in quotes."""
     if isinstance(value, int | float):
         raise ValueError("it is text; put it in quotes in the file")
+    if isinstance(value, str) and not is_printable(value):
+        raise ValueError(f"{printable(value)!r} cannot be shown in a terminal or a picture; take that out of it")
     return value
 
 

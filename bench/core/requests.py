@@ -67,3 +67,8 @@ _KINDS: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Req
 def read_request(text: str) -> Request:
     """Raises ValueError for text that is no request."""
     return wire.decode(text, _KINDS)
+
+
+def cases_of(request: Request) -> list[Case]:
+    """The cases that a request is about."""
+    return [wanted.case for wanted in request.wanted] if isinstance(request, Record) else [request.case]

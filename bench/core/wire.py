@@ -25,7 +25,7 @@ def to_json(record: Any) -> str:
 
 def from_json(kind: type[T], text: str | bytes) -> T:
     """The dataclass `kind` that `to_json` wrote. Raises ValueError as `decode` does."""
-    return _dataclass(kind, json.loads(text), kind.__name__)
+    return _dataclass(kind, _parsed(text), kind.__name__)
 
 
 def encode(record: Any) -> str:
@@ -40,11 +40,18 @@ def decode(text: str | bytes, kinds: Mapping[str, type[T]]) -> T:
     text that is no JSON, a kind that is none of `kinds`, a field that is missing and has no default, and a value of
     another type than the field's.
     """
-    document = json.loads(text)
+    document = _parsed(text)
     name = document.get(_KIND) if isinstance(document, dict) else None
     if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"{name!r} is none of {', '.join(kinds)}")
     return _dataclass(kinds[name], document, name)
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def _plain(value: Any) -> Any:

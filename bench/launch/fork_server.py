@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.core.memory_files import in_memory
 from bench.launch.launcher import LauncherFailed, Started
 
 _COMMAND = (sys.executable, "-m", "bench.worker", "serve")
@@ -49,7 +50,8 @@ class ForkServer:
             link = self._link or self._start_server()
             link.starting.append(started)
             try:
-                socket.send_fds(link.connection, [request.encode()], [records_fd, log_fd])
+                with in_memory(request) as request_fd:  # a packet would cut off what is long
+                    socket.send_fds(link.connection, [b"fork"], [request_fd, records_fd, log_fd])
             except OSError as error:
                 with contextlib.suppress(ValueError):  # it has heard of that already
                     link.starting.remove(started)

@@ -44,7 +44,7 @@ from bench.report.text.plain_table import PlainTable
 from bench.report.text.render import as_markdown
 from bench.report.whole_cards import with_whole_cards
 from bench.report.written import in_short, keep_only
-from bench.store.store import release_memory, write_csv
+from bench.store.store import release_memory, without_formulae, write_csv
 
 _CHUNK_ROWS = 100_000
 _Sections = list[tuple[str, Iterable[CardTable[Any] | PlainTable]]]
@@ -125,7 +125,7 @@ def publish(
             wiki = cards_tables(found)
             if wiki:
                 files.append(_write(out_dir / "cards.md", "\n".join(map(as_markdown, wiki))))
-                files.append(_write(out_dir / "cards.csv", cards_frame(found).to_csv(index=False)))
+                files.append(_write(out_dir / "cards.csv", without_formulae(cards_frame(found)).to_csv(index=False)))
             if not boundaries.empty:
                 files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
             if not cases.empty:
@@ -210,13 +210,14 @@ def _advice(
     advised = recommend(shown_to_fit, asked, options.contexts, options.headroom_bytes, untried(cases, lengths))
     naming = advice.Naming.among(names, distinct(shown_to_fit, _Asked))
     said = answers(lengths) if not lengths.empty else []
+    advice_rows = without_formulae(advice.as_frame(advised, quality))
     text = advice.as_markdown_page(advised, said, quality, naming)
     told = [
         _write(out_dir / "recommendations.md", text),
-        _write(out_dir / "recommendations.csv", advice.as_frame(advised, quality).to_csv(index=False)),
+        _write(out_dir / "recommendations.csv", advice_rows.to_csv(index=False)),
     ]
     if said:
-        told.append(_write(out_dir / "folklore.csv", claims_frame(said).to_csv(index=False)))
+        told.append(_write(out_dir / "folklore.csv", without_formulae(claims_frame(said)).to_csv(index=False)))
     return _Advice([*told, *files], advised, naming, said, fronts)
 
 

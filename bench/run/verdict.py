@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.core.messages import Failure
 from bench.core.outcome import Outcome, Phase
+from bench.core.printable import printable
 from bench.engines.registry import engines
 from bench.launch.supervise import Ending
 from bench.run.told import Told
@@ -88,7 +89,7 @@ def _sizes(told: Told, totals_bytes: Sequence[int | None], limits_bytes: Sequenc
 def _judge_failure(failure: Failure, phase: Phase, sizes_bytes: Sequence[int | None]) -> Verdict:
     message = f"{failure.type}: {failure.message}"
     if failure.type == "Unsupported":
-        return Verdict(Outcome.UNSUPPORTED, phase, failure.message)
+        return Verdict(Outcome.UNSUPPORTED, phase, printable(failure.message))
     if _NO_SPACE.search(message):
         said = f"{message}; free some there, or where that is of temporary files name another folder as TMPDIR"
         return Verdict(Outcome.ERROR, phase, _one_line(said))
@@ -135,5 +136,5 @@ def _last_line(text: str) -> str:
 
 
 def _one_line(text: str, limit: int = 500) -> str:
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from bench.core.file_locks import is_still, locked_if_free, try_lock
 from bench.core.files import replaced, sync_folder
+from bench.core.regular_files import open_regular
 from bench.store.schema import Kind
 
 # How the names of the journals begin; none is the beginning of another.
@@ -80,7 +81,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     Nothing where the file is gone: its process, or the next, has written the parquet file.
     """
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except FileNotFoundError:
         return
     with file:
@@ -92,10 +93,10 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 def rows_after(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     """The rows of a journal in whole lines from byte `start` on, and where the next line begins."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(start)
             lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
+    except OSError:  # it is gone, or is no file
         return [], start
     rows = [row for line in lines if (row := _row(line)) is not None]
     return rows, start + sum(len(line) + 1 for line in lines)
@@ -104,7 +105,7 @@ def rows_after(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # the end of a file, or a line that was being written when the power went
     return row if isinstance(row, dict) and "schema_version" in row else None
 

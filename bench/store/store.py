@@ -25,6 +25,9 @@ from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
 from bench.core.errors import first_line
 from bench.core.files import replaced
+from bench.core.printable import printable
+from bench.core.regular_files import is_regular, open_regular
+from bench.store.foreign import read_checked, require_plausible, shown
 from bench.store.journal import ended, keep_only, pattern
 from bench.store.journal import rows_of as rows_of_journal
 from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
@@ -43,6 +46,8 @@ _SAME = {
     Kind.BOUNDARIES: ("run_id", "boundary_id", "finished_at"),
     Kind.MEMORY: ("run_id", "case_id", "card", "peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes"),
 }
+# What a cell of a spreadsheet begins with that computes something.
+_FORMULA = r"^([=+\-@\t\r])"
 # Errors of building a table from rows that do not fit the schema.
 _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
@@ -98,6 +103,11 @@ def rows_in(rows: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
     return found
 
 
+def to_be_shown(read: tuple[pa.Table, list[str]]) -> tuple[pa.Table, list[str]]:
+    """What one of the functions above has read, with texts that can be shown; what is on disk stays as it is."""
+    return shown(read[0]), read[1]
+
+
 def as_rows(table: pa.Table, row: type[_Row]) -> list[_Row]:
     """The rows of a table that has the columns of `row`, as plain values."""
     return cast(list[_Row], table.to_pylist())
@@ -120,7 +130,26 @@ def write_csv(frames: Iterable[pd.DataFrame], path: Path) -> None:
                 known = [pa.field(f.name, pa.string()) if pa.types.is_null(f.type) else f for f in table.schema]
                 schema = pa.schema(known)
                 writer = stack.enter_context(pc.CSVWriter(path, schema, write_options=options))
-            writer.write_table(table.cast(schema))
+            writer.write_table(_without_formulae(table.cast(schema)))
+
+
+def _without_formulae(table: pa.Table) -> pa.Table:
+    """A table with an apostrophe before texts that a spreadsheet would compute."""
+    for number, column in enumerate(table.schema):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            safe = pac.replace_substring_regex(table.column(number), _FORMULA, r"'\1")
+            table = table.set_column(number, column, safe)
+    return table
+
+
+def without_formulae(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same for a frame."""
+    texts = frame.select_dtypes(["object", "str", "string"]).columns
+    return frame.assign(**{name: frame[name].map(_quoted) for name in texts})
+
+
+def _quoted(value: Any) -> Any:
+    return re.sub(_FORMULA, r"'\1", value) if isinstance(value, str) else value
 
 
 def _compact(run_dir: Path, kind: Kind) -> Path:
@@ -129,7 +158,7 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
     Each step may be the last: rows that are in the journals and in the parquet file are equal, and count once.
     """
     path = run_dir / f"{kind}.parquet"
-    with ended(sorted(run_dir.glob(pattern(kind)))) as journals:
+    with ended(sorted(path for path in run_dir.glob(pattern(kind)) if is_regular(path))) as journals:
         tables: list[pa.Table] = []
         foreign: dict[Path, list[dict[str, Any]]] = {journal: [] for journal in journals}
         for journal in journals:
@@ -140,7 +169,7 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
             stored = [_read_parquet(path, kind)] if path.exists() else []
             rows = _once(pa.concat_tables([*stored, *tables]), kind).cast(SCHEMAS[kind])
             with replaced(path, sync=True) as partial:
-                pq.write_table(rows, partial, compression="zstd")
+                pq.write_table(rows, partial, compression="zstd", write_page_checksum=True)
         for journal in journals:
             keep_only(journal, foreign[journal])
     return path
@@ -151,6 +180,10 @@ def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple
     tables, problems = [SCHEMAS[kind].empty_table().select(columns)], []
     # Journals first: a run that ends meanwhile has its parquet file before they are gone.
     for journal in sorted(results_dir.rglob(pattern(kind))) if results_dir.is_dir() else []:
+        if not is_regular(journal):
+            if journal.is_symlink() or journal.exists():  # else its process has compacted it meanwhile
+                problems.append(f"{journal}: no regular file")
+            continue
         count = 0
         for table, torn in _tables(journal, kind):
             tables.append(table.select(columns))
@@ -164,7 +197,7 @@ def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple
             continue
         except UnreadableFile as error:
             problems.append(str(error))
-    return _once(pa.concat_tables(tables), kind), problems
+    return _once(pa.concat_tables(tables), kind), [printable(problem) for problem in problems]
 
 
 def _once(table: pa.Table, kind: Kind) -> pa.Table:
@@ -224,7 +257,9 @@ def _is_row(row: dict[str, Any], kind: Kind) -> bool:
 
 def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
     try:
-        schema = pq.read_schema(path)
+        with open_regular(path) as file:  # and not a folder, nor a pipe to wait at
+            about = pq.read_metadata(file)
+        schema = about.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: not a readable parquet file ({first_line(error)})") from error
     metadata = {
@@ -243,7 +278,8 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
             )
         wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
         known = [name for name in wanted.names if name in schema.names]
-        table = _widened(pq.read_table(path, columns=known), wanted, version < SCHEMA_VERSION).cast(wanted)
+        require_plausible(path, about)
+        table = _widened(read_checked(path, known, wanted), wanted, version < SCHEMA_VERSION).cast(wanted)
         table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
         return _as_called_now(table)
     except (pa.ArrowException, OSError, ValueError) as error:

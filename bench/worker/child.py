@@ -17,8 +17,8 @@ from bench.allocator.oom_text import card_of
 from bench.core import wire
 from bench.core.lifeline import adopt_orphans
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
-from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, read_request
-from bench.worker import cards
+from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, cases_of, read_request
+from bench.worker import cards, host_memory
 from bench.worker.engines.registry import worker_engine
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Unsupported
@@ -39,6 +39,8 @@ def run_request(request: Request, records_fd: int) -> int:
 
     if isinstance(request, RunCase | Record):
         tempfile.tempdir = str(request.layouts)  # which is cleaned up even if this process is killed
+    devices = [device for case in cases_of(request) for device in case.devices]
+    host_memory.watch(devices, emit, EXIT_FAILED)
     match request:
         case RunCase():
             return _run_case(request, emit)
@@ -62,9 +64,9 @@ def _run_case(request: RunCase, emit: Emit) -> int:
             try:
                 scenario.run(case, machine, request.layouts, emit)
             except Exception as error:  # while the cards are there to be read
-                return _failed(error, machine, emit)
+                return _failed(host_memory.explained(error), machine, emit)
     except Exception as error:
-        return _failed(error, None, emit)
+        return _failed(host_memory.explained(error), None, emit)
     return EXIT_DONE
 
 
@@ -76,7 +78,7 @@ def _lay_out(request: LayOut, emit: Emit) -> int:
             engine.require_readable(case.model.config)
             layout = engine.lay_out(case.model.config, case.bpw, case.head_bits)
     except Exception as error:
-        return _failed(error, None, emit)
+        return _failed(host_memory.explained(error), None, emit)
     request.path.write_text(layout.to_json())
     return EXIT_DONE
 
@@ -93,7 +95,7 @@ def _inspect(request: InspectCheckpoint, emit: Emit) -> int:
     except Unsupported as error:
         refused = str(error)
     except Exception as error:
-        return _failed(error, None, emit)
+        return _failed(host_memory.explained(error), None, emit)
     request.path.write_text(json.dumps({**asdict(found), "refused": refused}))
     return EXIT_DONE
 
@@ -116,6 +118,7 @@ def _record(request: Record, emit: Emit) -> int:
         except NoPrediction as reason:
             save_reason(wanted.path, str(reason))
         except Exception as error:
+            error = host_memory.explained(error)
             save_reason(wanted.path, f"{type(error).__name__}: {error}")
             traceback.print_exc()
         emit(Recorded(wanted.path))

@@ -1,8 +1,8 @@
 """Starts cases in milliseconds: a process that has imported the engine once, and forks for each case.
 
-Protocol on the socket (SOCK_SEQPACKET, one JSON document a packet): the parent sends a request with two descriptors,
-the records pipe and the log; the answers are `{"pid": …}` and, when that child has ended, `{"pid": …, "status": …}`
-with the status of waitpid. The server ends when the socket closes.
+Protocol on the socket (SOCK_SEQPACKET): the parent sends `fork` with three descriptors: a file with the request, the
+records pipe and the log. The answers, a JSON document a packet, are `{"pid": …}` and, when that child has ended,
+`{"pid": …, "status": …}` with the status of waitpid. The server ends when the socket closes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.core.lifeline import adopt_orphans, die_with_parent
 from bench.core.process_tree import own_children
 from bench.worker import cards, child
 
-_MAX_PACKET_BYTES = 1 << 17
+_MAX_PACKET_BYTES = 64
 _ROUNDS = 10
 
 
@@ -38,10 +38,10 @@ def serve(connection: socket.socket, kind: str, engine: str) -> None:
         while True:
             for key, _ in selector.select():
                 if key.fileobj is connection:
-                    data, fds, _, _ = socket.recv_fds(connection, _MAX_PACKET_BYTES, 2)
+                    data, fds, _, _ = socket.recv_fds(connection, _MAX_PACKET_BYTES, 3)
                     if not data:
                         return
-                    pid = _fork(connection, data.decode(), fds)
+                    pid = _fork(connection, fds)
                     running.add(pid)
                     for fd in fds:
                         os.close(fd)
@@ -69,7 +69,7 @@ def _end_strays(running: set[int]) -> None:
         time.sleep(0.001)
 
 
-def _fork(connection: socket.socket, request_text: str, fds: list[int]) -> int:
+def _fork(connection: socket.socket, fds: list[int]) -> int:
     server = os.getpid()
     pid = os.fork()
     if pid:
@@ -78,9 +78,11 @@ def _fork(connection: socket.socket, request_text: str, fds: list[int]) -> int:
         die_with_parent(server)
         os.setsid()
         connection.close()
-        records_fd, log_fd = fds
+        request_fd, records_fd, log_fd = fds
         os.dup2(log_fd, 1)
         os.dup2(log_fd, 2)
+        with os.fdopen(request_fd, encoding="utf-8") as request:
+            request_text = request.read()
         child.main(records_fd, request_text)
     except BaseException:
         traceback.print_exc(file=sys.stderr)

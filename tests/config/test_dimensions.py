@@ -71,6 +71,14 @@ def test_a_number_that_no_model_has_is_told_by_its_key(key: str, value: Any, sho
         ({"scale_emb": INFINITY}, "scale_emb is inf; write a number there"),
         ({"text_config": [1]}, "text_config is [1]; write an object there, or null"),
         ({"quantization_config": "exl2" * 40}, "quantization_config is \"exl2"),
+        ({"hidden_size": 256.5}, "hidden_size is 256.5; write a whole number from 1 to 262,144 there"),
+        ({"rope_parameters": {"rope_theta": -1}}, "rope_parameters.rope_theta is -1; write a positive number there"),
+        ({"num_attention_heads": 4096, "head_dim": 4096}, "num_attention_heads is 4,096 and head_dim is 4,096; write"),
+        ({"vocab_size": 1 << 22, "hidden_size": 1 << 18}, "vocab_size is 4,194,304 and hidden_size is 262,144; write"),
+        (
+            {"vocab_size": 1000, "hidden_size": 1 << 18, "num_hidden_layers": 1024, "intermediate_size": 1 << 20},
+            "num_hidden_layers is 1,024, hidden_size is 262,144, intermediate_size is 1,048,576: some 10^15 weights",
+        ),
         ({"num_hidden_layers": 1000, "num_experts": 4000}, "num_hidden_layers is 1,000 and num_experts is"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from bench.report.comparison.content import ComparisonReport
 from bench.report.comparison.sections import Section
-from bench.report.text.markdown import markdown_table
+from bench.report.text.markdown import markdown_table, plain_text
 
 # GitHub takes comments of 65,536 characters; the tables of all topics, this long, stay below. JSON has everything.
 _MOST_LINES = 30
@@ -20,13 +20,13 @@ _FAINT = "bright_black"
 def as_markdown(report: ComparisonReport) -> str:
     """A verdict in bold, a line of what was compared, and the details, folded."""
     mark = "✓" if report.comparison.passed else "✗"
-    lines = [f"**{mark} vram-bench {_escape(report.headline)}**", "", _escape(report.summary)]
-    lines += [_escape(constant) for constant in report.constants]
+    lines = [f"**{mark} vram-bench {plain_text(report.headline)}**", "", plain_text(report.summary)]
+    lines += [plain_text(constant) for constant in report.constants]
     if report.skipped:
-        lines += ["", "Not read, and not compared:", "", *(f"- {_escape(problem)}" for problem in report.skipped)]
+        lines += ["", "Not read, and not compared:", "", *(f"- {plain_text(problem)}" for problem in report.skipped)]
     for section in [*report.sections, report.origins]:
         lines += ["", *_folded(section.title, _markdown_table(section))]
-    lines += ["", *_folded("Gates", [f"- {_escape(gate)}" for gate in report.gates])]
+    lines += ["", *_folded("Gates", [f"- {plain_text(gate)}" for gate in report.gates])]
     return "\n".join(lines) + "\n"
 
 
@@ -46,14 +46,14 @@ def show(report: ComparisonReport, console: Console) -> None:
 
 
 def _folded(title: str, lines: list[str]) -> list[str]:
-    return ["<details>", f"<summary>{_escape(title)}</summary>", "", *lines, "", "</details>"]
+    return ["<details>", f"<summary>{plain_text(title)}</summary>", "", *lines, "", "</details>"]
 
 
 def _markdown_table(section: Section) -> list[str]:
     marked = any(line.mark for line in section.lines)
     header = [*([""] if marked else []), *section.names, *section.header]
     rows = [
-        [_escape(cell) for cell in [*([line.mark] if marked else []), *line.name, *line.cells]]
+        [plain_text(cell) for cell in [*([line.mark] if marked else []), *line.name, *line.cells]]
         for line in section.lines[:_MOST_LINES]
     ]
     cut = len(section.lines) - len(rows)
@@ -82,10 +82,3 @@ def _in_words(header: list[str], cells: list[str]) -> str:
     if cells[index] == cells[index + 1] and not rest:
         return cells[index]
     return ", ".join([" ".join([*cells[:index], f"{cells[index]} → {cells[index + 1]}"]), *rest])
-
-
-def _escape(text: str) -> str:
-    """Text that a name or an error brought along, without a meaning in Markdown or HTML, or for GitHub."""
-    for character, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("*", "\\*"), ("@", "@\u2060")):
-        text = text.replace(character, escaped)
-    return " ".join(text.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from bench.report.naming.ways import Way, shapes_for
+
+rcParams["text.parse_math"] = False  # a name with two dollars in it is no formula
 
 GREY = "#444444"
 # Marks that can be told apart at their size; the one of lazy loading is no other's.
@@ -119,7 +122,8 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes the figure as PNG and as SVG, and returns both."""
     png, svg = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg"))
     # Text stays text, and the same rows make the same file.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "vram-bench"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # names may have any; a box stands for them
         # Once, and by hand: a figure that owns its layout is laid out anew and drawn twice for each file.
         ConstrainedLayoutEngine().execute(figure)
         figure.savefig(png, dpi=_DPI)

@@ -29,7 +29,7 @@ from bench.report.tables.card import OPTIONAL
 from bench.report.tables.claims import claims_section
 from bench.report.tables.snippets import check_command
 from bench.report.text.ends import at_least
-from bench.report.text.markdown import list_item
+from bench.report.text.markdown import list_item, plain_text
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.render import as_markdown
 from bench.report.text.units import gib, rate, size, tokens
@@ -292,9 +292,9 @@ def _copyable(alike: list[Recommendation], naming: Naming) -> str:
     told = _as_copyable(alike, naming)
     return "\n".join(
         [
-            f"### {told.title}\n",
-            *(list_item(f"{ask.tokens} tokens, for {ask.wanted}: {ask.rests_on}") for ask in told.asks),
-            list_item(f"check it on your card, DIR being {told.weights}:"),
+            f"### {plain_text(told.title)}\n",
+            *(list_item(plain_text(f"{ask.tokens} tokens, for {ask.wanted}: {ask.rests_on}")) for ask in told.asks),
+            list_item(f"check it on your card, DIR being {plain_text(told.weights)}:"),
             "",
             *("  ```sh", *(f"  {ask.check}" for ask in told.asks), "  ```", ""),
             f"<details><summary>to copy{told.shorter}</summary>\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
@@ -12,6 +13,22 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: 
     """The lines of a table; columns that `words` names are aligned to the left, the others are numbers."""
     rule = ["---" if name in words else "---:" for name in header]
     return ["| " + " | ".join(row) + " |" for row in (header, rule, *rows)]
+
+
+_LINK = re.compile(r"\](?=[(\[:])")
+# A word joiner has no width, and ends what would be an address or a mention.
+_INSTEAD = (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("*", "\\*"), ("@", "@\u2060"))
+_ADDRESSES = (("://", ":\u2060//"), ("www.", "www\u2060."))
+
+
+def plain_text(text: str) -> str:
+    """Text that a name, a row or an error brought along, without a meaning in Markdown or HTML, or for GitHub: no
+    element, no image, no link, no mention.
+    """
+    text = _LINK.sub(r"\\]", text.replace("\\", "\\\\"))
+    for found, instead in (*_INSTEAD, *_ADDRESSES):
+        text = text.replace(found, instead)
+    return " ".join(text.split())
 
 
 def paragraph(text: str) -> str:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from bench.report.text.columns import Column, Columns
-from bench.report.text.markdown import list_item, markdown_table, paragraph
+from bench.report.text.markdown import list_item, markdown_table, paragraph, plain_text
 
 # Their columns are aligned to the left.
 _WORDS = {"cache", "how", "attention", "split", "for", "model", "basis", "card", "least", "most"}.union(
@@ -58,9 +58,11 @@ class Shown(Protocol):
 
 def as_markdown(table: Shown) -> str:
     """A heading, the table, and its notes."""
-    lines = [f"### {table.title}", "", paragraph(table.legend), ""]
-    lines += markdown_table(table.header(), table.body(), _WORDS)
-    return "\n".join([*lines, "", *map(list_item, (*table.notes, *table.assumptions))]).rstrip() + "\n"
+    lines = [f"### {plain_text(table.title)}", "", paragraph(table.legend), ""]
+    body = [[plain_text(cell) for cell in line] for line in table.body()]
+    lines += markdown_table([plain_text(name) for name in table.header()], body, _WORDS)
+    notes = (list_item(plain_text(note)) for note in (*table.notes, *table.assumptions))
+    return "\n".join([*lines, "", *notes]).rstrip() + "\n"
 
 
 class Told:
