@@ -16,8 +16,9 @@ from bench.core.outcome import LimitBasis
 from bench.core.split import SplitBy
 
 # One question: rows that differ in any of these are never compared: as many bits per weight are not the same quality
-# with another engine, and who serves jobs does not choose a bare forward pass instead.
-QUESTION = [*columns.CARD, *columns.LIMIT, *columns.MODEL, "batch_size", "engine", "scenario"]
+# with another engine, who serves jobs does not choose a bare forward pass instead, nor who has images a model without
+# its vision tower.
+QUESTION = [*columns.CARD, *columns.LIMIT, *columns.MODEL, "batch_size", "engine", "scenario", "vision"]
 # One answer: what a user can choose, with the attention that ran.
 SETTING = ["attention" if name == "attention_requested" else name for name in columns.SETTING if name not in QUESTION]
 

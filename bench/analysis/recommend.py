@@ -55,6 +55,7 @@ class _Question(NamedColumns):
     batch_size: int | None
     engine: str | None
     scenario: str | None
+    vision: bool | None
     native_max_seq_len: int | None
 
 
@@ -111,6 +112,7 @@ class Recommendation:
     batch_size: int | None
     engine: str | None
     scenario: str | None = None
+    vision: bool | None = None
     policy: Policy
     wanted_context: int | None
     demanded_headroom_bytes: int
@@ -310,7 +312,7 @@ def _recommendation(question: _Question, row: _Best | None, stated: dict[str, An
     where: dict[str, Any] = {name: None if _missing(value) else value for name, value in question.items()}
     where |= {name: _whole(value) for name, value in where.items() if name in _WHOLE or name.endswith("_bytes")}
     identity = cast(NamedColumns, {name: where[name] for name in NamedColumns.__annotations__})
-    asked = ("native_max_seq_len", "batch_size", "engine", "scenario")
+    asked = ("native_max_seq_len", "batch_size", "engine", "scenario", "vision")
     stated |= {"identity": identity, **{name: where[name] for name in asked}}
     if row is None:
         return Recommendation(**stated)

@@ -25,8 +25,9 @@ device.index=0+1 (several real ones: untested on hardware)
   cache_size: with scenario=generator, the tokens that all jobs share (65536 or 64k), or auto: the largest that fits
   cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
   load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card \
-(lazy=true says the same)
+(lazy=true says the same); tabbyapi: as TabbyAPI sets and loads it, with the generator
   split: on several cards auto (load_autosplit), best, tensor_parallel, or GiB for each: [20,24]
+  vision: true loads the model's vision tower beside it, weights only
   attention: auto, flash, xformers, sdpa, matmul
   allocator: segments of PyTorch's allocator: auto (what the engine sets), native, expandable
   vram_limit: e.g. 24GiB: a smaller card inside the one that is there, [20GiB,10GiB] inside each of two; on a real GPU \

@@ -23,6 +23,7 @@ from bench.config.served import (
     require_pages,
     require_scenario,
 )
+from bench.config.servers import keys_of, server_of
 from bench.config.settings import AUTO, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
@@ -170,7 +171,8 @@ def _work_on(
         )
     draft_model = draft_model_of(settings, model, engine, devices)
     limits_bytes = limits_of_cards(settings.vram_limit, devices)
-    split, lazy = split_of(settings, len(devices))
+    server = server_of(settings, engine)
+    split, lazy = split_of(settings, len(devices), server)
     require_room_beside_reserves(settings.reserve_vram, devices)
     limited = any(limit is not None for limit in limits_bytes)
     alike = len(set(limits_bytes)) == 1
@@ -212,6 +214,7 @@ def _work_on(
             "vram_limits_bytes": None if alike else limits_bytes,
             "vram_limit_by": settings.vram_limit_by.name if limited and not device.is_simulated else None,
             "repeats": 1 if device.is_simulated else settings.repeats,
+            **keys_of(settings, server),
         }
     )
     default = known.engine_default

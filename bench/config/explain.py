@@ -30,7 +30,7 @@ SEVERAL_GPUS = "several cards in one case are device=2xrtx_3090, device=rtx_4090
 _SPLIT = "on several cards give split=auto, split=best, split=tensor_parallel, or split=[20,24] in GiB"
 _TABBY_KEYS = (
     "cache_mode as cache, chunk_size as max_input_len, with scenario=generator cache_size and max_batch_size as they "
-    "are and batch_size for the jobs at a time"
+    "are, batch_size for the jobs at a time, and load=tabbyapi for how it loads"
 )
 TABBY = (
     "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "

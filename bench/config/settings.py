@@ -61,10 +61,14 @@ _ALLOCATOR = _named(Allocator, "auto")
 
 
 class Load(Enum):
-    """How a model comes to one card: loaded as a whole, or by the engine's autosplit, which the cache is made for."""
+    """How a model comes to one card: loaded as a whole, or by the engine's autosplit, which the cache is made for.
+
+    Or as a server does it, with what the server sets.
+    """
 
     single = "single"
     autosplit = "autosplit"
+    tabbyapi = "tabbyapi"
 
 
 class Draft(Enum):
@@ -317,7 +321,7 @@ class Settings:
     max_seq_len: Annotated[Any, BeforeValidator(_lengths)] = AUTO
     auto_up_to: Annotated[Any, BeforeValidator(_lengths)] = None
     cache: CacheName = "FP16"
-    load: Annotated[Load, BeforeValidator(_member_of(Load)), Allowed("single or autosplit")] | None = None
+    load: Annotated[Load, BeforeValidator(_member_of(Load)), Allowed("single, autosplit or tabbyapi")] | None = None
     lazy: Annotated[bool, Allowed("true or false")] | None = None
     split: Any = None
     gpu_split: Any = None
@@ -332,6 +336,7 @@ class Settings:
     max_input_len: Length = 2048
     cache_size: CacheSize | None = None
     max_batch_size: Count | None = None
+    vision: Annotated[bool, Allowed("true or false")] = False
     draft: Annotated[Draft | None, BeforeValidator(_draft), Allowed(_names_of(Draft))] = None
     draft_model: DraftSettings | None = None
     num_draft_tokens: Count | None = None

@@ -11,13 +11,17 @@ from bench.config.units import parse_size
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.core.split import Split, SplitBy
+from bench.engines.base import Server
 
 _SYNONYMS = {"autosplit": SplitBy.AUTO, "tp": SplitBy.TENSOR_PARALLEL, "manual": SplitBy.GPU_SPLIT}
 _ALLOWED = f"allowed are {', '.join(SplitBy)}, or GiB for each card: [20,24]"
 
 
-def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
-    """The text of the `Split` over `count` cards, None for one card, and whether loading is lazy. Raises `BadInput`."""
+def split_of(settings: Settings, count: int, server: Server | None = None) -> tuple[str | None, bool]:
+    """The text of the `Split` over `count` cards, None for one card, and whether loading is lazy.
+
+    Where the engine fills card after card as a `server` has it do so, the server's reserve is told. Raises `BadInput`.
+    """
     asked, numbers, key = settings.split, settings.gpu_split, "gpu_split"
     lazy = _is_lazy(settings)
     if isinstance(asked, list):
@@ -52,7 +56,10 @@ def split_of(settings: Settings, count: int) -> tuple[str | None, bool]:
         value = str(settings.lazy).lower() if settings.load is None else settings.load.name
         wanted = "is load_autosplit, with a lazy cache" if by is SplitBy.AUTO else "loads, then makes the cache"
         raise BadInput(f"{key}={value}: split={by} {wanted}; leave {key} out, or give another split")
-    split = Split(by, _gib(key, numbers, count), _reserve(settings.reserve_vram, count))
+    reserve = _reserve(settings.reserve_vram, count)
+    if reserve is None and by is SplitBy.AUTO and server is not None:
+        reserve = server.reserves(count)
+    split = Split(by, _gib(key, numbers, count), reserve)
     return str(split), by is SplitBy.AUTO
 
 
@@ -67,8 +74,11 @@ def require_room_beside_reserves(reserve_vram: Any, devices: Sequence[DeviceSpec
 
 
 def _is_lazy(settings: Settings) -> bool | None:
-    """Whether loading is by autosplit, by `load` or by `lazy`, which are two names of one key; None where none says."""
-    if settings.load is None:
+    """Whether loading is by autosplit, by `load` or by `lazy`, which are two names of one key; None where none says.
+
+    A server goes by the number of cards.
+    """
+    if settings.load not in (Load.single, Load.autosplit):
         return settings.lazy
     is_autosplit = settings.load is Load.autosplit
     if settings.lazy is not None and settings.lazy is not is_autosplit:

@@ -87,7 +87,8 @@ class Case:
     Of a scenario with the engine's generator `batch_size` are its jobs, which share a cache of `cache_size` tokens
     (None: `max_seq_len` for each of them); `max_batch_size` is how many it takes at once, None the engine's default.
     `draft` says what proposes `num_draft_tokens` tokens for each that a job gets; None where nothing does. If it is a
-    model, that is the `draft_model`.
+    model, that is the `draft_model`. `load_as` names the server whose settings and order of loading are kept to; None
+    for the engine's own. `vision` says whether the model's vision tower is loaded beside it.
     """
 
     model: ModelSpec
@@ -115,6 +116,8 @@ class Case:
     draft: str | None = None
     num_draft_tokens: int | None = None
     draft_model: DraftModel | None = None
+    load_as: str | None = None
+    vision: bool = False
 
     @property
     def longest(self) -> Case:
@@ -142,7 +145,8 @@ class Case:
         if self.draft_model is None:
             return None
         own = vars(self.draft_model)
-        return dataclasses.replace(self, **own, draft=None, num_draft_tokens=None, draft_model=None)
+        alone: dict[str, Any] = {"draft": None, "num_draft_tokens": None, "draft_model": None}
+        return dataclasses.replace(self, **own, **alone, load_as=None, vision=False)
 
     @property
     def draft_name(self) -> str | None:

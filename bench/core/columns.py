@@ -109,6 +109,7 @@ class PartColumns(TypedDict):
         _part("weights of a draft model; what else it takes is among the parts above", later=True),
     ]
     draft_cache_bytes: Annotated[int | None, _part("its keys and values", later=True)]
+    vision_bytes: Annotated[int | None, _part("weights of the vision tower; of images nothing is counted", later=True)]
 
 
 class TightestCard(TypedDict):

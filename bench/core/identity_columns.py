@@ -202,6 +202,16 @@ class _Way(TypedDict):
             before=NATIVE,
         ),
     ]
+    vision: Annotated[
+        bool | None,
+        Column(
+            Role.SETTING,
+            "whether the model's vision tower is loaded beside it ([vision](vision.md))",
+            of="vision",
+            later=True,
+            before=False,
+        ),
+    ]
 
 
 class _AskedAttention(TypedDict):
@@ -241,7 +251,7 @@ class SizingColumns(TypedDict):
 
 
 class ServingColumns(TypedDict):
-    """Settings of a generator."""
+    """Settings of a generator, and the server that has it."""
 
     cache_size: Annotated[
         int | None,
@@ -260,6 +270,17 @@ class ServingColumns(TypedDict):
             "with `scenario=generator`, how many jobs it takes at a time at most; null: the engine's default",
             of="max_batch_size",
             storage="int32",
+            later=True,
+        ),
+    ]
+    load_as: Annotated[
+        str | None,
+        Column(
+            Role.SETTING,
+            "the server that it is set and loaded as: `tabbyapi` ([what it sets](scenarios.md#loaded-as-tabbyapi)); "
+            "null: by the engine's own `load` or `load_autosplit`",
+            of="load_as",
+            label="load",
             later=True,
         ),
     ]

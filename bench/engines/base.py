@@ -47,6 +47,19 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Server:
+    """A program that loads an engine in its own way: its `title`, and what its autosplit keeps free on each card."""
+
+    title: str
+    first_reserve_bytes: int
+    other_reserve_bytes: int
+
+    def reserves(self, count: int) -> tuple[int, ...]:
+        """Of each of `count` cards."""
+        return (self.first_reserve_bytes, *[self.other_reserve_bytes] * (count - 1))
+
+
+@dataclass(frozen=True)
 class Package:
     """A module beside the engine: what helps where it is installed and broken, and what cannot be done meanwhile."""
 
@@ -103,7 +116,7 @@ class EngineSpec:
     keys. `context_step` divides every length of its cache, in tokens. `scenarios` are those that it is run in.
     `default_draft_tokens` and `most_draft_tokens` are how many tokens are proposed to its generator at a time.
     `job_spare_tokens` are those that it has room for beside what it promises a job; `draft_models` says whether a model
-    may propose tokens.
+    may propose tokens. `servers` are those that it can be loaded as, by the value of the key `load`.
     `several_cards` says whether it is measured on more than one, `makes_checkpoints` whether checkpoints
     with random weights can be made for it; `layout_note` is what to know of the bit widths of one that has no weights
     yet. `architectures` are those that it has code for, by their
@@ -135,6 +148,7 @@ class EngineSpec:
     most_draft_tokens: int
     job_spare_tokens: int
     draft_models: bool
+    servers: Mapping[str, Server]
     several_cards: bool
     makes_checkpoints: bool
     layout_note: str

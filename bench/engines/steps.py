@@ -17,6 +17,8 @@ def work_of(case: Case) -> Work:
         draft_tokens=case.num_draft_tokens or 0,
         spare_tokens=engine_of(case.engine).job_spare_tokens,
         is_draft_model=case.draft_model is not None,
+        tries_a_chunk=case.load_as is not None,
+        has_vision=case.vision,
     )
 
 

@@ -51,6 +51,8 @@ def _taken(step: dict[str, Any], case: Case) -> tuple[str, Case]:
     said = " ".join(f"{key}={_typed(value)}" for key, value in step.items())
     if "bpw" in step and case.head_bits is None:  # an unquantised model has none
         step = {**step, "head_bits": engine_of(case.engine).default_head_bits}
+    if "max_input_len" in step and case.load_as is not None:
+        step = {**step, "max_attention_size": step["max_input_len"] ** 2}
     return said, replace(case, **step)
 
 

@@ -43,7 +43,7 @@ def probe_seconds(case: Case) -> float | None:
     decoded = sum(step.tokens for step in steps if step.act in (Act.DECODE, Act.GENERATE))
     decoded += sum(step.act is Act.BEGIN for step in prompts)
     chunks = sum(1 if step.name is not None else setup.chunk_count(step.tokens) * step.jobs for step in prompts)
-    chunks += case.lazy
+    chunks += case.lazy + (case.load_as is not None)
     unquantised = case.bpw == UNQUANTISED_BPW
     seconds = _START_S + layers * (
         (seconds_of.load_unquantised_layer if unquantised else seconds_of.load_layer)

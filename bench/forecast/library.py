@@ -193,7 +193,7 @@ class TraceLibrary:
             return {}
         setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
         trace = [case.model.fingerprint, rules.kind_of_cards(case), *setting]
-        tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits]
+        tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits, case.vision]
         bits = (Recording.TENSORS, tensors, ".json")
         if rules.with_loading is not None:
             bits = (Recording.LOADING, [*trace, case.bpw, case.head_bits], ".npz")

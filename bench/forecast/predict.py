@@ -34,6 +34,9 @@ class AnyReplayer(Protocol):
     def replay(self, max_seq_len: int, limits: Any, endless: bool = False) -> Replay:
         """The case at that length on these cards, or on endless ones."""
 
+    def is_known(self, length: int) -> bool:
+        """Whether a case of that length can be predicted, as far as that is known beforehand."""
+
     def lengths_alike(self, lengths: Sequence[int], limits: Any) -> list[Sequence[int]] | None:
         """Of `lengths`, those that follow one another and of which a longer one takes no less; None where all are.
 
@@ -97,7 +100,16 @@ class Prediction:
 
 def predict(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> Prediction:
     """One case on a card. Raises `NoPrediction`."""
-    return _prediction(replayer, limits, max_seq_len, replayer.replay(max_seq_len, limits))
+    return _prediction(replayer, limits, max_seq_len, _replayed(replayer, limits, max_seq_len))
+
+
+def _replayed(replayer: AnyReplayer, limits: AnyLimits, max_seq_len: int) -> Replay:
+    if not replayer.is_known(max_seq_len):
+        raise NoPrediction(
+            f"a max_seq_len of less than max_input_len ({max_seq_len}) makes chunks as short, and less is counted when "
+            f"modules are put on cards: no recording shows it; give a max_input_len that is no longer"
+        )
+    return replayer.replay(max_seq_len, limits)
 
 
 def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int, shortest: int = PAGE) -> Prediction:
@@ -105,14 +117,15 @@ def predict_boundary(replayer: AnyReplayer, limits: AnyLimits, search_end: int, 
 
     Raises `NoPrediction`.
     """
-    stretches = replayer.lengths_alike(grid(search_end, shortest), limits)
+    lengths = grid(search_end, shortest)
+    stretches = replayer.lengths_alike(list(filter(replayer.is_known, lengths)) or lengths[-1:], limits)
     if stretches is not None:
         return _boundary_with_gaps(replayer, limits, stretches)
     guess = _estimate(replayer, limits, search_end, shortest)
     replays: dict[int, Replay] = {}
     observations: list[Observation] = []
     while (length := next_probe(search_end, guess, observations, shortest)) is not None:
-        replays[length] = replayer.replay(length, limits)
+        replays[length] = _replayed(replayer, limits, length)
         observations.append(Observation(length, replays[length].fits))
     length = found(search_end, observations, shortest).fits_at or grid(search_end, shortest)[0]
     return _prediction(replayer, limits, length, replays[length])
@@ -123,7 +136,7 @@ def _boundary_with_gaps(replayer: AnyReplayer, limits: AnyLimits, stretches: lis
     fits_at, gaps = 0, list[tuple[int, int]]()
 
     def is_full(length: int) -> bool:
-        return not replayer.replay(length, limits).fits
+        return not _replayed(replayer, limits, length).fits
 
     for lengths in reversed(stretches):
         count = len(lengths)
@@ -133,7 +146,7 @@ def _boundary_with_gaps(replayer: AnyReplayer, limits: AnyLimits, stretches: lis
             gaps.append((lengths[count], lengths[-1]))
         fits_at = fits_at or (lengths[count - 1] if count else 0)
     length = fits_at or stretches[0][0]
-    boundary = _prediction(replayer, limits, length, replayer.replay(length, limits))
+    boundary = _prediction(replayer, limits, length, _replayed(replayer, limits, length))
     return replace(boundary, gaps=_joined(reversed(gaps)))
 
 

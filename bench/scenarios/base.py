@@ -18,11 +18,14 @@ class Act(StrEnum):
 
     LOAD_DRAFT = "load_draft"  # puts the weights of a draft model on the card
     CACHE_DRAFT = "cache_draft"  # makes its cache, where loading has not made it
+    VISION = "vision"  # puts the vision tower on the first card
     LOAD = "load"  # puts the weights on the card
     CACHE = "cache"  # makes the cache, where loading has not made it
     FILL = "fill"  # empties the cache and fills it with a prompt
     DECODE = "decode"  # decodes tokens one by one
+    TRY = "try"  # forwards a chunk as long as the engine takes, as a server does to see that it fits
     SERVE = "serve"  # makes the engine's generator over the model and its cache
+    TRIM = "trim"  # gives back what PyTorch holds and nothing uses
     BEGIN = "begin"  # gives the generator jobs, and lets it run until each of them has its first token
     GENERATE = "generate"  # lets the generator run until each job has so many tokens more
 
@@ -62,7 +65,8 @@ class Work(NamedTuple):
 
     The cache has `cache_size` tokens for all of them together. For each token that a job gets, `draft_tokens` are
     proposed, 0 where nothing proposes any; by a model, where there `is_draft_model`. A job has room for `spare_tokens`
-    more than it gets.
+    more than it gets. `tries_a_chunk` says that a whole chunk is forwarded before the generator is made, and what is
+    left over then given back; `has_vision` that the vision tower is there before the model.
     """
 
     max_seq_len: int
@@ -71,6 +75,8 @@ class Work(NamedTuple):
     draft_tokens: int = 0
     spare_tokens: int = 0
     is_draft_model: bool = False
+    tries_a_chunk: bool = False
+    has_vision: bool = False
 
 
 class Scenario(Protocol):

@@ -25,6 +25,7 @@ class Forward:
         filled = max_seq_len - DECODE_TOKENS
         decoded = pace.decode_tokens
         return [
+            *([Step(Phase.LOAD, Act.VISION)] if work.has_vision else []),
             Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
             Step(Phase.CACHE, Act.CACHE),
             Step(Phase.PREFILL, Act.FILL, 0, PROMPT_TOKENS, name="prompt"),

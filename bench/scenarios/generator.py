@@ -32,9 +32,12 @@ class Generator:
         few = max(1, min(DECODE_TOKENS, room))
         steps = [
             *(_DRAFT_MODEL if work.is_draft_model else ()),
+            *([Step(Phase.LOAD, Act.VISION)] if work.has_vision else []),
             Step(Phase.LOAD, Act.LOAD, timed_as="load_s"),
             Step(Phase.CACHE, Act.CACHE),
+            *([Step(Phase.CACHE, Act.TRY)] if work.tries_a_chunk else []),
             Step(Phase.CACHE, Act.SERVE),
+            *([Step(Phase.CACHE, Act.TRIM)] if work.tries_a_chunk else []),
             # After it the pages of the next jobs are no longer in order.
             *_job(work, PROMPT_TOKENS, warm_up, "prompt", "warm_up"),
         ]

@@ -107,7 +107,16 @@ class _Stage(NamedTuple):
 
 
 class OfTrace:
-    """What any replayer tells of what was recorded; of several cards that is the trace of the first."""
+    """What any replayer tells of what was recorded; of several cards that is the trace of the first.
+
+    `shortest` is the `max_seq_len` in tokens below which a case is another than was recorded.
+    """
+
+    shortest = 0
+
+    def is_known(self, length: int) -> bool:
+        """Whether a case of that length is one that was recorded."""
+        return not self.shortest or self._recorded.setup.lengths_at(length)[0] >= self.shortest
 
     def __init__(self, recorded: ParametricTrace) -> None:
         self._recorded = recorded

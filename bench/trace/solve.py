@@ -135,7 +135,8 @@ def _told_apart(recording: Recording, setup: Setup) -> list[tuple[Pass, Section]
         passes = setup.whole_passes(max_seq_len)
     else:
         passes = setup.schedule(max_seq_len).passes()[: len(recording.sections)]
-    lengths = [(0, 0) if each.phase in (Phase.LOAD, Phase.CACHE) else (each.q_len, each.k_len) for each in passes]
+    outside = [each.phase == Phase.LOAD or each.kind.startswith(Phase.CACHE) for each in passes]
+    lengths = [(0, 0) if out else (each.q_len, each.k_len) for each, out in zip(passes, outside, strict=True)]
     if [(section.q_len, section.k_len) for section in recording.sections] != lengths:
         raise NoPrediction(f"the engine's passes at {max_seq_len} tokens are not the expected ones")
     sections = recording.sections if recording.draft is None else handed_on(recording.sections)
@@ -146,7 +147,7 @@ def _as_array(sample: _Sample, num_layers: int, tensors: dict[str, int]) -> Arra
     """The section's events; the first column of each group of coefficients holds a plain value."""
     each, _, section, first_layer = sample
     rows = np.zeros((len(section.events), NUM_COLUMNS), np.int64)
-    makes_cache = each.phase == Phase.CACHE or each.kind == CACHE_OF_DRAFT
+    makes_cache = each.kind.startswith(Phase.CACHE) or each.kind == CACHE_OF_DRAFT
     layers = _layers_of_cache(section, num_layers) if makes_cache else None
     made: dict[int, int] = {}
     for index, (event, row) in enumerate(zip(section.events, rows, strict=True)):

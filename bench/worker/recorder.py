@@ -37,7 +37,8 @@ from bench.worker.simulated.machine import SimulatedMachine, open_machine
 from bench.worker.simulated.tensor import Observer, SimulatedTensor
 
 _ENDLESS_BYTES = 1 << 60
-_OF_LOADING = (Act.LOAD_DRAFT, Act.CACHE_DRAFT, Act.LOAD, Act.CACHE, Act.SERVE)
+# A chunk that is tried is a pass, which begins a section by itself.
+_OF_LOADING = (Act.LOAD_DRAFT, Act.CACHE_DRAFT, Act.VISION, Act.LOAD, Act.CACHE, Act.TRY, Act.SERVE, Act.TRIM)
 _BY_PART = {WORKSPACE: Size.WORKSPACE, SCRATCH: Size.SCRATCH}
 _BY_PART_APART = {WORKSPACE: Size.WORKSPACE}
 
@@ -363,7 +364,8 @@ def record_cards(
             for step in steps_of(case, simulated.pace):
                 is_any_prompt = step.act in (Act.FILL, Act.BEGIN) and step.name is None
                 if step.act in _OF_LOADING:
-                    recorder.enter()
+                    if step.act is not Act.TRY:
+                        recorder.enter()
                 elif apart and is_any_prompt and step.act is Act.FILL and extra is not None:
                     continue
                 elif extra is None and (not apart or is_any_prompt):

@@ -79,6 +79,8 @@ def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
         session.load_draft(tell)
     elif step.act is Act.CACHE_DRAFT:
         session.make_draft_cache()
+    elif step.act is Act.VISION:
+        session.load_vision(tell)
     elif step.act is Act.LOAD:
         session.load(tell)
     elif step.act is Act.CACHE:
@@ -87,8 +89,12 @@ def perform(step: Step, session: Session, tell: Tell | None = None) -> None:
         session.fill(step.tokens, tell)
     elif step.act is Act.DECODE:
         session.decode(step.start, step.tokens, tell)
+    elif step.act is Act.TRY:
+        session.try_a_chunk()
     elif step.act is Act.SERVE:
         session.serve()
+    elif step.act is Act.TRIM:
+        session.trim()
     elif step.act is Act.BEGIN:
         session.begin(step.jobs, step.tokens, step.new_tokens, tell)
     else:

@@ -115,6 +115,21 @@ def test_a_largest_cache_that_the_search_has_ended_is_a_lower_bound(in_process: 
         (["scenario=generator", "draft.modl=x"], "unknown key 'draft.modl'. Did you mean draft.model"),
         (["scenario=generator", "draft_model=x"], "a draft model is draft.model=NAME"),
         (["scenario=generator", *DRAFT, "device=2xrtx_3090"], "draft models are run on one card here"),
+        (["load=tabbyapi"], "load=tabbyapi: TabbyAPI serves by the engine's generator; give scenario=generator"),
+        (
+            ["scenario=generator", "load=tabbyapi", "max_input_len=1000"],
+            "chunks of whole pages of 256 tokens; give 1024",
+        ),
+        (
+            ["scenario=generator", "load=tabbyapi", "max_attention_size=1024"],
+            "TabbyAPI sets it to max_input_len squared (4194304); leave it out",
+        ),
+        (["load=tabbyapi", "engine=exllamav3"], "load=tabbyapi: exllamav3 is not loaded so here"),
+        (
+            ["scenario=generator", "load=tabbyapi", *DRAFT],
+            "TabbyAPI loads a draft model by autosplit, and tries a chunk with it, which is not done here",
+        ),
+        (["load=vllm"], "load=vllm: allowed are single, autosplit or tabbyapi"),
         (["scenario=serve"], "scenario=serve: allowed are forward, generator"),
         (["scenario=generator", "cache_size=zero"], "'zero' is not a number of tokens"),
     ],
@@ -228,3 +243,23 @@ def test_that_one_job_runs_where_there_is_room_for_more_is_told(in_process: Prog
     assert (one.returncode, hint in " ".join(one.stderr.split())) == (0, True), one.stderr
     all_of_them = in_process("plan", *CELL, "scenario=generator", "max_seq_len=512", "max_batch_size=8", "batch_size=8")
     assert "room for so many jobs" not in all_of_them.stderr
+
+
+def test_what_tabbyapi_sets_is_in_the_row_and_in_what_is_copied(in_process: Program, tmp_path: Path) -> None:
+    asked = ["model=tinyllama_1_1b", "bpw=4.0", "scenario=generator", "load=tabbyapi", "max_seq_len=1024"]
+    devices = "device=rtx_4090,2xrtx_3060_12gb"
+    done = in_process("sweep", *asked, devices, "max_input_len=512", f"results_dir={tmp_path}", "run_id=one")
+    assert done.returncode == 0, done.stderr
+    cases = pd.read_parquet(tmp_path / "one" / "cases.parquet").sort_values("device_name")
+    assert list(cases["load_as"]) == ["tabbyapi"] * 2
+    assert cases["split"].iloc[0] == "auto(96,0)"
+    assert pd.isna(cases["split"].iloc[1])  # on one card it does not autosplit
+    assert list(cases["lazy"]) == [True, False]
+    assert list(cases["max_attention_size"]) == [512**2] * 2
+    assert list(cases["predicted_peak_bytes"]) == list(cases["peak_allocated_bytes"])
+    for notes in cases["notes"]:
+        assert any("max_output_len=16, max_input_len=512" in note for note in notes)
+    told = (tmp_path / "one" / "report" / "recommendations.md").read_text()
+    assert "config.max_output_len = 16" in told
+    assert "model.load_autosplit(cache, reserve_vram=[100663296, 0], last_id_only=True)" in told
+    assert "unlike the rows" not in told

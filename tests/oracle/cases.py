@@ -45,7 +45,7 @@ def random_cases(count: int, seed: int, only: Collection[str] = ()) -> list[Case
     ]
     cases = []
     for index in range(count):
-        models = catalogue if index % 3 == 0 else small
+        models = catalogue if index % 3 == 0 and catalogue else small
         chosen = models[index // 3 % len(models)]
         shallow = with_num_hidden_layers(chosen.config, random_.choice((2, 2, 3, 4)))
         cases.append(_case(model_of(chosen.name, shallow), random_))

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ from typing import Any, NamedTuple
 from bench.core.case import EXPANDABLE, Case
 from tests.oracle.cases import on_a_card_of, random_cases
 from tests.oracle.recorded import Recorded
+from tests.worker.architectures import ARCHITECTURES
 
 SEGMENT_BYTES = 2 << 20
+TOWERS = [name for name, more in ARCHITECTURES.items() if "vision_config" in more]
 
 
 class Kind(NamedTuple):
@@ -125,17 +128,29 @@ def on_the_smallest_cards(cases: Sequence[Case], found: Sequence[dict[str, Any]]
     ]
 
 
+def seeing(count: int, seed: int) -> list[Case]:
+    """Random cases of the models that have a vision tower, with it."""
+    cases = []
+    for case in random_cases(count, seed, TOWERS):
+        # With a bias the engine wants one of Mistral's patch merger, too, which no model has.
+        config = {**case.model.config, "multimodal_projector_bias": "Mistral3" not in case.model.name}
+        cases.append(replace(case, model=replace(case.model, config=config), vision=True))
+    return cases
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=350, help="random cases on cards without a limit")
     parser.add_argument("--full", type=int, default=150, help="of them once more on cards that are full")
     parser.add_argument("--smallest", type=int, default=25, help="of them on the smallest card, and a smaller one")
+    parser.add_argument("--vision", action="store_true", help="of models with a vision tower, which is loaded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--record", type=Path, required=True, metavar="FILE.json.gz")
     arguments = parser.parse_args()
     started_at = time.monotonic()
     jobs = os.cpu_count() or 1
-    cases = random_cases(arguments.cases, arguments.seed)
+    make = seeing if arguments.vision else random_cases
+    cases = make(arguments.cases, arguments.seed)
     found = outcomes(cases, jobs)
     more = on_full_cards(cases, found)[: arguments.full]
     more += on_the_smallest_cards(cases[-arguments.smallest :], found[-arguments.smallest :], jobs)

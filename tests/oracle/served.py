@@ -17,6 +17,7 @@ from bench.engines.reading import find_number
 from bench.worker.engines.exllamav2.shallow import with_num_hidden_layers
 from tests.oracle.cases import model_of, random_cases
 from tests.oracle.engine import on_full_cards, outcomes, record
+from tests.oracle.machines import on_full_machines, on_machines
 from tests.oracle.recorded import Recorded
 
 _QUERIES = 8  # of each job in a chunk, which the generator wants room for
@@ -67,11 +68,18 @@ def _served(case: Case, random_: random.Random, draft: str | None, models: Seque
     )
 
 
+def as_tabbyapi(cases: Sequence[Case]) -> list[Case]:
+    """The same, set and loaded as TabbyAPI does it."""
+    return [replace(case, load_as="tabbyapi", max_attention_size=case.max_input_len**2) for case in cases]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=220, help="random cases on cards without a limit")
     parser.add_argument("--full", type=int, default=100, help="of them once more on cards that are full")
     parser.add_argument("--every", type=int, default=1, help="which of them are written: 4 for every fourth")
+    parser.add_argument("--tabbyapi", type=float, default=0.0, help="the share of them that are loaded as it does it")
+    parser.add_argument("--machines", action="store_true", help="those that fit on one card, on two and three")
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--draft-models", action="store_true", help="a draft model in each of them")
     parser.add_argument("--record", type=Path, required=True, metavar="FILE.json.gz")
@@ -80,8 +88,15 @@ def main() -> int:
     jobs = os.cpu_count() or 1
     drafts = ("model",) if arguments.draft_models else _DRAFTS
     cases = served(random_cases(arguments.cases, arguments.seed), arguments.seed, drafts)
+    count = round(arguments.tabbyapi * len(cases))
+    cases = as_tabbyapi(cases[:count]) + cases[count:]
+    if arguments.machines:
+        cases = [replace(case, lazy=False) for case in cases]
+        cases = on_machines(cases, outcomes(cases, jobs), arguments.seed)
     found = outcomes(cases, jobs)
-    full = on_full_cards(cases, found)[: arguments.full]
+    full = (on_full_machines(cases, found, arguments.seed) if arguments.machines else on_full_cards(cases, found))[
+        : arguments.full
+    ]
     cases, found = cases + full, found + outcomes(full, jobs)
     recorded = [Recorded(*each) for each in zip(cases, found, strict=True)]
     record(arguments.record, recorded[:: arguments.every], started_at)

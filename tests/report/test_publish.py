@@ -168,7 +168,7 @@ def test_if_the_process_that_draws_is_killed_it_is_said_and_the_tables_are_there
     boundaries_of: FrameOf, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write, "_FEW", 0)
-    monkeypatch.setattr(write, "_leave_interrupts_to_the_parent", os.abort)
+    monkeypatch.setattr(write, "serve_parent", os.abort)
     files = publish(NONE, boundaries_of(ends(4096)), tmp_path, echo=False).files
     assert _names(files) == [*FOUND, "boundaries.csv", PAGE]
     assert "not all plots were drawn: the process that draws them was killed" in capsys.readouterr().err

@@ -14,6 +14,7 @@ _BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     pa.int64(): st.integers(-(2**63), 2**63 - 1),
     pa.int32(): st.integers(-(2**31), 2**31 - 1),
     pa.float64(): st.floats(allow_nan=False),
+    pa.bool_(): st.booleans(),
     pa.string(): st.text(),
     pa.list_(pa.float64()): st.lists(st.floats(allow_nan=False)),
     pa.list_(pa.string()): st.lists(st.text()),

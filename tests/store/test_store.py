@@ -59,6 +59,8 @@ def _full_row() -> dict[str, Any]:
             row[column.name] = index
         elif pa.types.is_floating(column.type):
             row[column.name] = index + 0.1
+        elif pa.types.is_boolean(column.type):
+            row[column.name] = True
         elif pa.types.is_list(column.type):
             row[column.name] = [0.1, 0.2] if pa.types.is_floating(column.type.value_type) else ["a", "ß\n"]
         else:

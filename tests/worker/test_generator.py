@@ -84,6 +84,10 @@ def drafted(
         # Jobs of no whole pages: the one that goes first alone, or all of them.
         (served("LlamaForCausalLM", max_seq_len=1000, cache_size=4096, batch_size=2), (1000,)),
         (served("LlamaForCausalLM", max_seq_len=1001, cache_size=1024, batch_size=2, cache="Q6"), (1001,)),
+        (served("LlamaForCausalLM", load_as="tabbyapi", cache="Q4", batch_size=2), (256, 1024, 2560)),
+        (served("LlamaForCausalLM", load_as="tabbyapi", lazy=True, max_input_len=512), (256, 1280)),
+        (served("Qwen2ForCausalLM", load_as="tabbyapi", attention="sdpa", cache_size=4096), (512, 2304)),
+        (served("MixtralForCausalLM", 7, FOUR_EXPERTS, load_as="tabbyapi"), (512, 1024)),
     ],
     ids=lambda value: (
         "-".join(
@@ -94,6 +98,7 @@ def drafted(
                 value.attention,
                 value.batch_size,
                 value.draft,
+                value.load_as,
             )
         )
         if isinstance(value, Case)

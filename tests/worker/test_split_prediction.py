@@ -15,6 +15,7 @@ from bench.core.case import Case
 from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.spec import SPEC
 from bench.engines.exllamav2.splits import split_replayer
+from bench.forecast.predict import predict as forecast
 from bench.trace.passes import NoPrediction
 from bench.trace.split import SplitTrace
 from bench.worker import recorder
@@ -72,20 +73,26 @@ def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[flo
         ("CohereForCausalLM", {"max_input_len": 256}),
         ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa", "allocator": "expandable"}),
         ("LlamaForCausalLM", {"cache": "Q8", "scenario": "generator", "batch_size": 3, "cache_size": 4096}),
+        ("LlamaForCausalLM", {"cache": "Q4", "scenario": "generator", "batch_size": 2, "load_as": "tabbyapi"}),
     ],
 )
 def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: str, axes: dict[str, Any]) -> None:
     assert_predicted(layouts, architecture, axes, 3)
 
 
-@pytest.mark.parametrize("cache", ["FP16", "Q4"])
-def test_a_generator_takes_its_pages_on_every_card_that_has_keys_and_values(layouts: Path, cache: str) -> None:
+@pytest.mark.parametrize(("cache", "load_as"), [("FP16", None), ("Q4", "tabbyapi")])
+def test_a_generator_takes_its_pages_on_every_card_that_has_keys_and_values(
+    layouts: Path, cache: str, load_as: str | None
+) -> None:
     """With a gpu_split nothing else is as large as the peak: what autosplit tries while it loads hides them."""
-    axes = {"cache": cache, "scenario": "generator", "batch_size": 2}
+    axes = {"cache": cache, "scenario": "generator", "batch_size": 2, "load_as": load_as}
     split = "gpu_split(0.08,0.06,9)"
     search = on_cards(case_of("LlamaForCausalLM", 12, **axes), (1 << 20, 1 << 20, 1 << 20), split)
     replayer = split_replayer(trace_of(search, layouts), tensor_bytes_of(search, layouts), search)
-    for length in (512, 2560):
+    if load_as is not None:
+        with pytest.raises(NoPrediction, match="makes chunks as short"):
+            forecast(replayer, limits(search), 512)
+    for length in (512, 2560) if load_as is None else (2304, 2560):
         case = replace(search, max_seq_len=length)
         predicted = replayer.replay(length, limits(case))
         assert sum(layers > 0 for layers in predicted.attention_layers) > 1

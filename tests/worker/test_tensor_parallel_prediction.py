@@ -29,6 +29,7 @@ CHOICES: list[tuple[str, int, dict[str, Any]]] = [
     ("LlamaForCausalLM", 2, {"cache": "FP16"}),
     ("Qwen2ForCausalLM", 3, {"cache": "Q4", "max_input_len": 512, "batch_size": 2}),
     ("LlamaForCausalLM", 2, {"cache": "Q4", "scenario": "generator", "batch_size": 2}),
+    ("LlamaForCausalLM", 2, {"cache": "Q6", "scenario": "generator", "load_as": "tabbyapi"}),
 ]
 
 

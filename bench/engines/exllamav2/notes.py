@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from bench.core.case import PAGE, Case
 from bench.core.split import GAPS_NOTE, Split, SplitBy
+from bench.engines.exllamav2.spec import SPEC
+from bench.engines.exllamav2.tabbyapi import MAX_OUTPUT_LEN, VERSION, chunk_tokens
 from bench.engines.exllamav2.version import ENGINE
 from bench.engines.positions import positions_note
 from bench.engines.reading import Reading
@@ -14,6 +16,10 @@ from bench.engines.windows import windows_note
 SDPA_NOTE = (
     f"{ENGINE} applies no causal mask in its SDPA path: memory is right, outputs are not; "
     "install flash-attn or use attention=matmul"
+)
+VISION_NOTE = (
+    "the vision tower is loaded before the language model, on the first card, as TabbyAPI does it: weights only; an "
+    "image's activations are not counted"
 )
 _SCALED = 32  # values that share a scale in a quantised cache (ExLlamaV2's cache.py, cache_q.cuh)
 # Keys that the engine reads at the top level alone, and what each does.
@@ -29,6 +35,8 @@ def notes(case: Case, reading: Reading) -> Iterator[str]:
     if reading.attention == "sdpa":
         yield SDPA_NOTE
     for note in (
+        _server_note(case),
+        VISION_NOTE if case.vision else None,
         positions_note(case.model.config, reading.rope, case.max_seq_len, ENGINE),
         windows_note(case.model.config, reading.windows, case.max_seq_len, ENGINE),
         _unread_note(case),
@@ -38,6 +46,19 @@ def notes(case: Case, reading: Reading) -> Iterator[str]:
     ):
         if note is not None:
             yield note
+
+
+def _server_note(case: Case) -> str | None:
+    """What a server has set, and what it does beside loading."""
+    if case.load_as is None:
+        return None
+    chunk = chunk_tokens(case.load_as, case.max_input_len, case.max_seq_len)
+    autosplit = "autosplit for the last token's logits alone, " if case.lazy else ""
+    return (
+        f"loaded as {SPEC.servers[case.load_as].title} ({VERSION}) does: max_output_len={MAX_OUTPUT_LEN}, "
+        f"max_input_len={chunk}, max_attention_size={case.max_attention_size}, {autosplit}then a test forward of "
+        f"{chunk} tokens, and empty_cache when the generator is made"
+    )
 
 
 def _unread_note(case: Case) -> str | None:

@@ -22,6 +22,14 @@ def _kind_of_cards(case: Case) -> object:
     return [supported, len(case.devices)] if is_divided else supported
 
 
+def _unpredicted(case: Case) -> str | None:
+    if case.vision and case.more_devices:
+        return "a vision tower before a model on several cards is not predicted: a sweep finds how far it goes, by runs"
+    if case.vision and case.draft_model is not None:
+        return "a vision tower beside a draft model is not predicted: a sweep finds how far it goes, by runs"
+    return None
+
+
 RULES = EngineRules(
     refusal=refusal,
     prediction=PredictionRules(
@@ -31,6 +39,7 @@ RULES = EngineRules(
         load_compiled=load_compiled,
         with_cache=with_cache,
         split_replayer=split_replayer,
+        unpredicted=_unpredicted,
     ),
     notes=notes,
     snippets=snippets,

@@ -53,17 +53,18 @@ def load_lengths(traits: Traits) -> list[int]:
     """
     both = list(filter(None, (traits, traits.of_draft())))
     edges = {each.rope_limit for each in both}
-    if traits.lazy:
+    forwards = traits.forwards_a_chunk
+    if forwards:
         edges |= {traits.max_input_len, *(each.cut_window for each in both)}
     whole = whole_lengths(traits)
     longest = max(traits.native_max_seq_len, *whole)
     bounds = [_SHORTEST, *sorted(edge for edge in edges if edge and _SHORTEST < edge < longest), longest]
-    lengths = [] if traits.lazy else [longest]  # one to spare
+    lengths = [] if forwards else [longest]  # one to spare
     for low, high in pairwise(bounds):
-        quarters = (1, 2, 3) if traits.lazy and high <= traits.max_input_len else (1, 3)
+        quarters = (1, 2, 3) if forwards and high <= traits.max_input_len else (1, 3)
         there = sum(low < length <= high for length in whole)
         lengths += [low + (high - low) * quarter // 4 for quarter in quarters][there:]
-    if traits.lazy:
+    if forwards:
         lengths = [max(1, length // traits.even_tokens) * traits.even_tokens for length in lengths]
         if traits.cut_window in bounds:
             lengths.append(traits.cut_window)  # the keys are cut there, but nothing is cut off

@@ -16,6 +16,9 @@ from bench.scenarios.base import Act, Step
 from bench.scenarios.registry import scenario_of
 from bench.trace.passes import CACHE_OF_DRAFT, Pass, Schedule
 
+VISION = f"{Phase.LOAD}_vision"  # the kind of the section in which the vision tower is loaded
+_TRIED, _TRIMMED = "tried", "trimmed"  # kinds of passes before the first prompt
+
 
 def endless(max_seq_len: int, max_attention_size: int, attention: str) -> str | None:
     """Why the engine would never end, whatever the card: for the last tokens it forwards chunks of none.
@@ -81,10 +84,17 @@ def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) 
         yield drafted(_load(max_seq_len, draft))
     elif step.act is Act.CACHE_DRAFT:
         yield Pass(Phase.LOAD, CACHE_OF_DRAFT, of_draft=True)
+    elif step.act is Act.VISION:
+        yield Pass(Phase.LOAD, VISION)
     elif step.act is Act.CACHE:
         yield Pass(Phase.CACHE, Phase.CACHE)
+    elif step.act is Act.TRY:
+        chunk = traits.chunk_at(max_seq_len)
+        yield traits.make_pass(_TRIED, chunk, chunk)._replace(phase=Phase.CACHE)
     elif step.act is Act.SERVE:
         yield Pass(Phase.CACHE, SERVE)
+    elif step.act is Act.TRIM:
+        yield Pass(Phase.CACHE, _TRIMMED)
     elif step.act in (Act.BEGIN, Act.GENERATE):
         yield from generator.passes(step)
     elif step.act is Act.FILL:
@@ -96,7 +106,7 @@ def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) 
 
 
 def _load(max_seq_len: int, traits: Traits) -> Pass:
-    loading = min(traits.max_input_len, max_seq_len) if traits.lazy else 0
+    loading = traits.chunk_at(max_seq_len) if traits.lazy else 0
     load = traits.make_pass(Phase.LOAD, loading, loading)
     if traits.rope_limit is not None and max_seq_len > traits.rope_limit:
         load = load._replace(kind=f"{load.kind}_extended")

@@ -47,8 +47,8 @@ class Setup(Traits):
         return self.schedule(max_seq_len).passes() + self.extra_passes(max_seq_len)
 
     def longest_chunk(self, length: int) -> int:
-        """Tokens that scratch must do for: lazy loading bounds the chunks by the `max_seq_len` of the case."""
-        return min(self.max_input_len, self.work(length).max_seq_len) if self.lazy else self.max_input_len
+        """Tokens that scratch must do for, in a case of that length."""
+        return self.chunk_at(self.work(length).max_seq_len)
 
     def in_words(self, each: Pass) -> str:
         """A pass, for people."""
@@ -76,6 +76,8 @@ def asked_by(case: Case) -> dict[str, Any]:
         "draft_tokens": case.num_draft_tokens or 0,
         "draft": None if case.draft_model is None else {},
         "odd_tokens": case.odd_tokens,
+        "load_as": case.load_as,
+        "vision": case.vision,
     }
 
 

@@ -6,6 +6,7 @@ from bench.core.case import DEFAULT_SCENARIO, EXPANDABLE, MAX_ATTENTION_SIZE, NA
 from bench.core.split import Split, SplitBy
 from bench.engines.base import Chosen, Snippet, wanted_weights
 from bench.engines.exllamav2.spec import SPEC
+from bench.engines.exllamav2.tabbyapi import MAX_OUTPUT_LEN, TABBYAPI
 
 # What ExLlamaV2 must be told not to use, so that it uses the one that was asked for.
 _SWITCHES = {
@@ -31,7 +32,17 @@ def snippets(chosen: Chosen) -> list[Snippet]:
 
 def exllamav2(chosen: Chosen) -> str:
     """Python for ExLlamaV2 0.3, as the scenario does it (docs/scenarios.md); `DIR` is for the reader to replace."""
-    return "\n".join([_loaded(chosen), *(_generator(chosen) if _is_served(chosen) else [])])
+    lines = [_loaded(chosen), *(_tried(chosen) if chosen.setting["load_as"] else [])]
+    return "\n".join([*lines, *(_generator(chosen) if _is_served(chosen) else [])])
+
+
+def _tried(chosen: Chosen) -> list[str]:
+    """What a server does when the model and its cache are there."""
+    return [
+        "import torch",
+        "model.forward(torch.zeros((1, config.max_input_len), dtype=torch.long), cache, preprocess_only=True)",
+        "# and torch.cuda.empty_cache() once the generator is made",
+    ]
 
 
 def _is_served(chosen: Chosen) -> bool:
@@ -75,7 +86,8 @@ def _loaded(chosen: Chosen) -> str:
         sequences, tokens = 1, _cache_tokens(chosen, chosen.max_seq_len)
     sizes = f"batch_size={sequences}, max_seq_len={tokens}"
     caches = [cache, *([] if setting["draft_cache"] is None else [_class_of(setting["draft_cache"])])]
-    imported = f"from exllamav2 import ExLlamaV2, {', '.join(dict.fromkeys(caches))}, ExLlamaV2Config"
+    names = [*dict.fromkeys(caches), "ExLlamaV2Config", *(["ExLlamaV2VisionTower"] if setting["vision"] else [])]
+    imported = f"from exllamav2 import ExLlamaV2, {', '.join(names)}"
     lines = [
         *_SET_ALLOCATOR.get(setting["allocator"] or NATIVE, ()),
         imported,
@@ -83,18 +95,23 @@ def _loaded(chosen: Chosen) -> str:
         *_draft(chosen),
         f'config = ExLlamaV2Config("DIR")  # {wanted_weights(chosen)}',
         *_configured(chosen, "config", sequences),
+        *([f"config.max_output_len = {MAX_OUTPUT_LEN}"] if setting["load_as"] else []),
+        *(["tower = ExLlamaV2VisionTower(config)", "tower.load()"] if setting["vision"] else []),
         "model = ExLlamaV2(config)",
     ]
     split = None if setting["split"] is None else Split.parse(setting["split"])
     if setting["lazy"]:
         reserve = None if split is None else split.reserve_bytes
+        if setting["load_as"] and reserve is None:
+            reserve = TABBYAPI.reserves(1)
         told = "" if reserve is None else f", reserve_vram={list(reserve)}"
+        told += ", last_id_only=True" if setting["load_as"] else ""
         return "\n".join([*lines, f"cache = {cache}(model, {sizes}, lazy=True)", f"model.load_autosplit(cache{told})"])
     gib = None if split is None or split.gpu_split_gib is None else list(split.gpu_split_gib)
     if split is None or split.by is SplitBy.GPU_SPLIT:
         return "\n".join([*lines, f"model.load({gib or ''})", f"cache = {cache}(model, {sizes})"])
     first = "" if gib is None else f"{gib}, "
-    lines[lines.index(imported)] = f"from exllamav2 import ExLlamaV2, {cache}, ExLlamaV2Cache_TP, ExLlamaV2Config"
+    lines[lines.index(imported)] = imported.replace(cache, f"{cache}, ExLlamaV2Cache_TP", 1)
     return "\n".join(
         [
             *lines,
@@ -146,15 +163,20 @@ def tabbyapi(chosen: Chosen) -> str:
     """Lines for config.yml. The keys are those of commit 79126f9 (2026-06-27), one of the last TabbyAPI with ExLlamaV2.
 
     Its cache has whole pages. On one GPU it loads plainly and then makes the cache, whatever `gpu_split_auto` says. By
-    default it switches PyTorch to CUDA's own allocator, which no row here was run with.
+    default it switches PyTorch to CUDA's own allocator, which no row here was run with. Rows of `load=tabbyapi` are as
+    it loads; of others it is said in what it differs.
     """
     setting = chosen.setting
     whole = chosen.max_seq_len // PAGE * PAGE
     remarks = ["TabbyAPI until June 2026: later versions have no ExLlamaV2 backend"]
     split = None if setting["split"] is None else Split.parse(setting["split"])
     remarks += ["on one GPU it loads plainly, as with lazy=false"] if setting["lazy"] and split is None else []
-    if split is not None and split.by is SplitBy.AUTO:
-        remarks.append("its autosplit loads for the last token's logits alone, unlike the rows: it fits a little more")
+    if not setting["load_as"]:
+        remarks.append(
+            "it tries a chunk and trims PyTorch's memory before it serves, unlike the rows: load=tabbyapi does"
+        )
+        if split is not None and split.by is SplitBy.AUTO:
+            remarks.append("its autosplit loads for the last token's logits alone: it fits a little more")
     if setting["allocator"] == EXPANDABLE:
         remarks.append("its environment: PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True")
     if setting["attention_requested"] not in (None, "auto", "flash"):
@@ -164,7 +186,11 @@ def tabbyapi(chosen: Chosen) -> str:
     if setting["draft_model"] is not None and setting["num_draft_tokens"] != SPEC.default_draft_tokens:
         remarks.append(f"it has {SPEC.default_draft_tokens} tokens proposed, whatever num_draft_tokens is")
     chunk = setting["max_input_len"]
-    if chunk is not None and (setting["max_attention_size"] or MAX_ATTENTION_SIZE) != chunk**2:
+    if (
+        not setting["load_as"]
+        and chunk is not None
+        and (setting["max_attention_size"] or MAX_ATTENTION_SIZE) != chunk**2
+    ):
         remarks.append("it also sets max_attention_size to chunk_size squared, unlike the rows")
     return "\n".join(
         [
@@ -179,6 +205,7 @@ def tabbyapi(chosen: Chosen) -> str:
             f"  max_batch_size: {setting['max_batch_size'] or chosen.batch_size}",
             *([] if split is None else _split_keys(split)),
             *([] if setting["draft_model"] is None else _draft_keys(chosen)),
+            *(["  vision: true"] if setting["vision"] else []),
             "memory:",
             "  cuda_malloc_async: false",
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.core.case import NATIVE
 from bench.engines.base import CacheType, EngineSpec, Package, SimulatedSeconds, Weights
+from bench.engines.exllamav2.tabbyapi import TABBYAPI
 
 SPEC = EngineSpec(
     name="exllamav2",
@@ -38,6 +39,7 @@ SPEC = EngineSpec(
     most_draft_tokens=7,
     job_spare_tokens=0,
     draft_models=True,
+    servers={"tabbyapi": TABBYAPI},
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

@@ -33,6 +33,14 @@ AnySplitReplayer = SplitReplayer | PlacedReplayer | BestReplayer | DividedReplay
 def split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case) -> AnySplitReplayer:
     """Of a search on several cards, as its split says. Raises `NoPrediction`."""
     split = Split.parse(str(case.split))
+    replayer = _replayer_of(split, trace, tensor_bytes, case)
+    if case.load_as is not None and split.by is not SplitBy.AUTO:
+        # What goes where is counted with the chunk, which a server makes no longer than the context.
+        replayer.shortest = case.max_input_len
+    return replayer
+
+
+def _replayer_of(split: Split, trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case) -> AnySplitReplayer:
     if split.by is SplitBy.BEST:
         return BestReplayer(trace, tensor_bytes, ManualDivisions(_device_map(trace, tensor_bytes)))
     if split.by is SplitBy.GPU_SPLIT and split.gpu_split_gib is not None:

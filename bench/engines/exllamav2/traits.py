@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from bench.core.case import DEFAULT_SCENARIO, MAX_ATTENTION_SIZE
 from bench.core.outcome import Phase
+from bench.engines.exllamav2.tabbyapi import chunk_tokens
 from bench.scenarios.base import Work
 from bench.trace.passes import Pass
 
@@ -22,7 +23,8 @@ class Traits(NamedTuple):
     the queries times the keys of one chunk where the engine holds all scores. `scenario` names what is done with it.
     A generator has `jobs` at a time, each the one sequence of its prompt's passes; `draft_tokens` are proposed for each
     that a job gets, and `odd_tokens` are those of the longest job beyond whole pages. Where a model proposes them,
-    `draft` says of it what the fields from `window` to `experts_per_token` say of the model.
+    `draft` says of it what the fields from `window` to `experts_per_token` say of the model. `load_as` names the server
+    that it is loaded as, `vision` says that the vision tower is there before it.
 
     With the `cache_size` of a `Case` lengths are those of its jobs; with a `max_seq_len` they are those of the cache.
     """
@@ -44,6 +46,8 @@ class Traits(NamedTuple):
     draft: dict[str, Any] | None = None
     odd_tokens: int = 0
     max_seq_len: int | None = None
+    load_as: str | None = None
+    vision: bool = False
 
     def of_draft(self) -> Self | None:
         """Those of the draft model; None where there is none."""
@@ -52,15 +56,30 @@ class Traits(NamedTuple):
     def work(self, length: int) -> Work:
         """What a case of that length asks of its scenario."""
         count = self.batch_size * self.jobs
-        max_seq_len = self.max_seq_len or length
-        cache_size = length if self.max_seq_len else self.cache_size or length * count
-        is_draft_model = self.draft is not None
-        return Work(max_seq_len, count, cache_size, draft_tokens=self.draft_tokens, is_draft_model=is_draft_model)
+        return Work(
+            max_seq_len=self.max_seq_len or length,
+            batch_size=count,
+            cache_size=length if self.max_seq_len else self.cache_size or length * count,
+            draft_tokens=self.draft_tokens,
+            is_draft_model=self.draft is not None,
+            tries_a_chunk=self.load_as is not None,
+            has_vision=self.vision,
+        )
 
     def lengths_at(self, length: int) -> tuple[int, int]:
         """`max_seq_len` of a case of that length, and the tokens of its cache."""
         work = self.work(length)
         return work.max_seq_len, work.cache_size
+
+    def chunk_at(self, max_seq_len: int) -> int:
+        """The longest chunk: autosplit bounds it by `max_seq_len`, and so do servers."""
+        chunk = chunk_tokens(self.load_as, self.max_input_len, max_seq_len)
+        return min(chunk, max_seq_len) if self.lazy else chunk
+
+    @property
+    def forwards_a_chunk(self) -> bool:
+        """Whether a chunk as long as the engine takes is forwarded before there is a prompt."""
+        return self.lazy or self.load_as is not None
 
     @property
     def is_served(self) -> bool:

@@ -14,6 +14,8 @@ _LATENT = "kv_lora_rank"  # of layers whose cache holds no keys and values but w
 
 def refusal(case: Case) -> str | None:
     """Why a case cannot be run, and what to give in its place; None where it can."""
+    if case.vision:
+        return "vision=true: exllamav3's vision towers are not loaded here; leave vision out"
     return _lossy_cache(case.cache, case.model.config) or _measured_chunk(case)
 
 

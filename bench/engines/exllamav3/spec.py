@@ -32,6 +32,7 @@ SPEC = EngineSpec(
     most_draft_tokens=15,  # it bounds none; with more a pass is no graph (attention_fn/bc_attn.py, up to 16 queries)
     job_spare_tokens=SPARE_TOKENS,
     draft_models=False,
+    servers={},
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(

@@ -17,7 +17,7 @@ from bench.core.outcome import Outcome
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.cards import kind_word
-from bench.report.naming.questions import Questions
+from bench.report.naming.questions import Asked, Questions
 from bench.report.tables.card import Line
 from bench.report.text.units import gib, size, tokens
 
@@ -47,7 +47,7 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
     asked = pd.DataFrame([_as_row(row) for row in rows])
     answers = recommend(evidence(asked, pd.DataFrame()), asked, (WANTED_TOKENS,))
     groups = [list(group) for _, group in groupby(answers, lambda answer: key_of(answer.as_row(), QUESTION))]
-    questions = Questions((group[0].batch_size, group[0].engine, group[0].scenario) for group in groups)
+    questions = Questions(Asked.of(vars(group[0])) for group in groups)
     lines = []
     for group in groups:
         question = key_of(group[0].as_row(), QUESTION)
@@ -60,7 +60,7 @@ def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:
             line = "best: nothing is predicted to fit"
         elif all(answer.max_seq_len is None for answer in group):
             line = f"best: none: nothing that is predicted to fit leaves {size(DEFAULT_HEADROOM_BYTES)}"
-        apart = questions.apart(group[0].batch_size, group[0].engine, group[0].scenario)
+        apart = questions.apart(Asked.of(vars(group[0])))
         lines.append(": ".join([*apart, line]))
     return lines
 

@@ -10,6 +10,7 @@ from bench.core.identity import key_of
 # Each kind of memory from the bottom up, what it is made of, and Okabe and Ito's colour for it.
 _KINDS = {
     "weights": (("weights_bytes",), "#0072B2"),
+    "vision tower": (("vision_bytes",), "#6A51A3"),
     "cache": (("cache_bytes",), "#E69F00"),
     "draft weights": (("draft_weights_bytes",), "#332288"),
     "draft cache": (("draft_cache_bytes",), "#882255"),

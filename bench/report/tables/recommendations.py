@@ -22,7 +22,7 @@ from bench.engines.base import Chosen, Snippet, wanted_weights
 from bench.engines.registry import rules_of, titles
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
-from bench.report.naming.questions import Questions
+from bench.report.naming.questions import Asked, Questions
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.best import WANTED_TOKENS, best_answer
 from bench.report.tables.card import OPTIONAL
@@ -75,8 +75,7 @@ class Naming:
         grouped: dict[tuple[Any, ...], list[IdentityColumns]] = {}
         for setting in settings:
             grouped.setdefault(key_of(setting, QUESTION), []).append(setting)
-        asked = ((setting["batch_size"], setting["engine"], setting["scenario"]) for setting in settings)
-        return cls(names, grouped, Questions(asked))
+        return cls(names, grouped, Questions(map(Asked.of, settings)))
 
     def axes(self, answers: Sequence[Recommendation]) -> Axes:
         """What tells the settings apart that were asked for where `answers` stand together."""
@@ -379,9 +378,8 @@ def _card(answer: Recommendation) -> tuple[Any, ...]:
 
 
 def _model(answer: Recommendation) -> tuple[Any, ...]:
-    return (*_card(answer), *key_of(answer.identity, MODEL), answer.batch_size, answer.engine, answer.scenario)
+    return (*_card(answer), *key_of(answer.identity, MODEL), *Asked.of(vars(answer)))
 
 
 def _model_name(answer: Recommendation, naming: Naming) -> str:
-    asked = naming.questions.words(answer.batch_size, answer.engine, answer.scenario)
-    return naming.names.model(answer.identity) + asked
+    return naming.names.model(answer.identity) + naming.questions.words(Asked.of(vars(answer)))

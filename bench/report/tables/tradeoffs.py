@@ -11,7 +11,7 @@ from bench.analysis.evidence import QUESTION
 from bench.core.identity_columns import IdentityColumns, RanAttention
 from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
-from bench.report.naming.questions import Questions
+from bench.report.naming.questions import Asked, Questions
 from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
 from bench.report.tables.card import OPTIONAL
@@ -51,8 +51,9 @@ def front_tables(points: pd.DataFrame, names: Names | None = None) -> list[Plain
     front = front.sort_values(order, ascending=[name != "max_seq_len" for name in order], kind="stable")
     counts = points.groupby("question")["on_front"].agg(["size", "count", "sum"]).to_dict("index")
     number = front.groupby("question", sort=False).ngroup().to_numpy()
-    asked = points[["batch_size", "engine", "scenario"]].drop_duplicates()
-    questions = Questions(zip(asked["batch_size"], asked["engine"], asked["scenario"], strict=True))
+    asked = points[list(Asked._fields)].drop_duplicates()
+    rows = asked.itertuples(index=False, name=None)
+    questions = Questions(Asked.of(dict(zip(Asked._fields, row, strict=True))) for row in rows)
     return [_table(rows, counts[rows[0]["question"]], names, questions) for rows in groups_of(front, number, _Point)]
 
 
@@ -84,7 +85,7 @@ def _table(rows: list[_Point], count: dict[Any, int], names: Names, questions: Q
     if has_quality:
         notes += sorted({f"quality: {_metric(row)}" for row in rows if row["quality"] is not None})
     assumptions = in_words(note for row in rows for note in (row["notes"] if row["notes"] is not None else []))
-    asked = questions.words(first["batch_size"], first["engine"], first["scenario"])
+    asked = questions.words(Asked.of(first))
     return PlainTable(
         title=f"{names.model(first)}{asked} on {names.card_title(first)}",
         legend=legend,

@@ -78,6 +78,9 @@ class Session(Protocol):
     def make_draft_cache(self) -> None:
         """Makes the draft model's cache, as long as the model's, unless loading has made it."""
 
+    def load_vision(self, tell: Tell | None = None) -> None:
+        """Puts the vision tower on the first card, where the case asks for it; tells how many modules are there."""
+
     def load(self, tell: Tell | None = None) -> None:
         """Puts the weights on the cards; tells how many modules are there."""
 
@@ -90,8 +93,14 @@ class Session(Protocol):
     def decode(self, start: int, tokens: int, tell: Tell | None = None) -> None:
         """Decodes `tokens` tokens, one after the other, from where the cache holds `start`; logits go to the host."""
 
+    def try_a_chunk(self) -> None:
+        """Forwards the longest chunk that the engine takes, from the beginning of the cache; makes no logits."""
+
     def serve(self) -> None:
         """Makes the engine's generator over the model and its cache."""
+
+    def trim(self) -> None:
+        """Collects garbage, and gives back what PyTorch holds and nothing uses."""
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
         """Ends the jobs that run, and has the generator work on others until each has its first token.
@@ -110,7 +119,7 @@ class Session(Protocol):
         """What the engine's generator has given its jobs; None without a generator."""
 
     def resident_tensors(self) -> dict[str, Iterable[Any]]:
-        """The tensors on all cards that live as long as the model, by part: weights, cache, scratch and rope.
+        """The tensors on all cards that live as long as the model: weights, cache, scratch, rope and vision.
 
         Of a draft model also draft_weights and draft_cache.
         """

@@ -18,6 +18,7 @@ from bench.allocator.parts import (
     RESERVE,
     ROPE,
     SCRATCH,
+    VISION,
     WEIGHTS,
 )
 
@@ -73,6 +74,20 @@ def of_draft() -> Iterator[None]:
         _is_of_draft = False
 
 
+_is_of_vision = False
+
+
+@contextmanager
+def of_vision() -> Iterator[None]:
+    """While it lasts, all that is allocated is the vision tower's."""
+    global _is_of_vision
+    _is_of_vision = True
+    try:
+        yield
+    finally:
+        _is_of_vision = False
+
+
 def _classify(code: CodeType) -> int:
     folder, file = os.path.split(code.co_filename)
     if os.path.basename(folder) not in ("exllamav2", "generator") or folder == _OUR_OWN:
@@ -84,6 +99,8 @@ def _classify(code: CodeType) -> int:
 
 def part_of(frame: FrameType | None) -> int:
     """The index in `PARTS` of the part that the code running in `frame` allocates for."""
+    if _is_of_vision:
+        return VISION
     moved = head = False
     while frame is not None:
         code = frame.f_code

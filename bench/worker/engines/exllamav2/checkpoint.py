@@ -22,6 +22,7 @@ from bench.core.case import Case
 from bench.core.files import made_directory
 from bench.synth.layout import SMALL_DEVIATION, Content, Layout, Tensor
 from bench.synth.shards import tables_only, write_shard
+from bench.worker.engines.exllamav2.vision import tower_layout
 from bench.worker.interfaces.engine import Unsupported
 
 _FP16_BPW = 16.0
@@ -30,14 +31,16 @@ _UNIT_ROWS = 32  # a whole number of words for each number of bits: the kernels'
 
 def layout_of(case: Case, layouts: Path) -> Path:
     """The model directory of `case` below `layouts`, written at the first call; see `write_checkpoint`."""
-    key = f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}"
+    key = f"{case.model.fingerprint}-{case.bpw}-{case.head_bits}{'-vision' if case.vision else ''}"
     directory = layouts / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not directory.exists():
-        write_checkpoint(directory, case.model.config, case.bpw, case.head_bits)
+        write_checkpoint(directory, case.model.config, case.bpw, case.head_bits, case.vision)
     return directory
 
 
-def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None) -> None:
+def write_checkpoint(
+    directory: Path, config: dict[str, Any], bpw: float, head_bits: int | None, vision: bool = False
+) -> None:
     """Makes `directory` a model directory of `config` (a parsed config.json) at `bpw` bits per weight.
 
     `head_bits` are those of the output layer; None leaves it unquantised. An unquantised model is in the type that
@@ -45,26 +48,45 @@ def write_checkpoint(directory: Path, config: dict[str, Any], bpw: float, head_b
     it. The file is a valid safetensors file whose body is a hole: it takes no space on disk, and only the group tables,
     which the loader reads, hold data.
 
+    With `vision` the tensors of the vision tower are there as they were published, else empty ones in their place.
+
     `directory` must not exist; it appears complete or not at all. exllamav2 must be importable.
     """
-    layout = lay_out(config, bpw, head_bits)
+    layout = lay_out(config, bpw, head_bits, vision)
     with made_directory(directory, lambda made: (made / "config.json").exists()) as partial:
         for name, document in layout.documents.items():
             (partial / name).write_text(json.dumps(document))
         write_shard(partial / "model.safetensors", layout.tensors, tables_only, {})
 
 
-def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None) -> Layout:
+def lay_out(config: dict[str, Any], bpw: float, head_bits: int | None, vision: bool = False) -> Layout:
     """The checkpoint of `config` at `bpw` bits per weight; see `write_checkpoint`."""
     documents = {"config.json": config, "preprocessor_config.json": _preprocessor_config(config)}
     with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
         for name, document in documents.items():
             (Path(folder) / name).write_text(json.dumps(document))
         tensors = list(_tensors(Path(folder), bpw, head_bits))
+        if vision:
+            # The converter copies them as they are.
+            tower = [replace(each, dtype=dtypes.unquantised(config)) for each in _tower(Path(folder), config)]
+            named = {each.name for each in tower}
+            tensors = [*tower, *(each for each in tensors if each.name not in named)]
     if bpw == _FP16_BPW:
         dtype = dtypes.unquantised(config)
         tensors = [replace(tensor, dtype=dtype) if _is_unquantised(tensor) else tensor for tensor in tensors]
     return Layout(documents, tensors)
+
+
+def _tower(model_dir: Path, config: dict[str, Any]) -> list[Tensor]:
+    """The tensors of the vision tower; what else of it is looked for is empty."""
+    from exllamav2.config import ExLlamaV2Config
+
+    with tempfile.TemporaryDirectory(prefix="vram-bench-") as folder:
+        # The engine reads what it needs of a tower only where there are tensors.
+        for path in model_dir.iterdir():
+            (Path(folder) / path.name).write_bytes(path.read_bytes())
+        write_shard(Path(folder) / "model.safetensors", list(_tensors(model_dir, 4.0, None)), tables_only, {})
+        return list(tower_layout(ExLlamaV2Config(folder), config))
 
 
 def _is_unquantised(tensor: Tensor) -> bool:
@@ -82,7 +104,7 @@ def _preprocessor_config(config: dict[str, Any]) -> dict[str, Any]:
         "image_std": [0.5, 0.5, 0.5],
         "resample": 3,
         "rescale_factor": 1 / 255,
-        "size": {"height": 896, "width": 896},
+        "size": {"height": 896, "width": 896, "longest_edge": vision.get("image_size", 1540)},
         "patch_size": vision.get("patch_size", 14),
         "merge_size": vision.get("spatial_merge_size", 2),
         "temporal_patch_size": 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,15 +16,18 @@ from bench.core.case import DEFAULT_SCENARIO, Case
 from bench.core.outcome import Phase
 from bench.core.split import Split, SplitBy
 from bench.engines.exllamav2.schedule import endless
+from bench.engines.exllamav2.spec import SPEC
+from bench.engines.exllamav2.tabbyapi import MAX_OUTPUT_LEN, chunk_tokens
 from bench.engines.reading import Reading
 from bench.trace.passes import Pass
-from bench.worker.engines.exllamav2.attribution import of_draft
+from bench.worker.engines.exllamav2.attribution import of_draft, of_vision
 from bench.worker.engines.exllamav2.choices import cache_class, choose_attention, divided_cache_class, read_back
 from bench.worker.engines.exllamav2.drafts import mark_draft, with_draft
 from bench.worker.engines.exllamav2.generator import Served, require_generator
 from bench.worker.engines.exllamav2.progress import telling_chunks
 from bench.worker.engines.exllamav2.readable import read_config, refusals_explained
 from bench.worker.engines.exllamav2.tensor_parallel import free_gib, require_same_cards, require_tensor_parallel
+from bench.worker.engines.exllamav2.vision import load_tower, require_tower, tower_tensors
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Placed, Tell, Unsupported
 from bench.worker.interfaces.given import Given
@@ -43,6 +47,7 @@ class ExLlamaV2Session:
         self._machine = machine
         self._config: Any = None
         self._model: Any = None
+        self._tower: Any = None
         self._cache: Any = None
         self._served: Served | None = None
         # A generator's jobs share the one sequence of its cache.
@@ -62,7 +67,9 @@ class ExLlamaV2Session:
             config = self._config = ExLlamaV2Config(str(directory))
         config.max_seq_len = case.max_seq_len  # the RoPE tables follow this, not the cache
         config.max_batch_size = self._sequences
-        config.max_input_len = case.max_input_len
+        config.max_input_len = chunk_tokens(case.load_as, case.max_input_len, case.max_seq_len)
+        if case.load_as is not None:
+            config.max_output_len = MAX_OUTPUT_LEN
         config.max_attention_size = case.max_attention_size
         attention = choose_attention(config, case.attention, self._machine)
         if reason := endless(case.max_seq_len, case.max_attention_size, attention):
@@ -75,6 +82,8 @@ class ExLlamaV2Session:
                 f"draft.model={case.draft_name} is run with {drafts.attention} and {case.model.name} with {attention}: "
                 "the generator has one table of pages for both; give an attention that both can, or another model"
             )
+        if case.vision:
+            require_tower(config)
         if self._is_split(SplitBy.TENSOR_PARALLEL):
             require_tensor_parallel(case, config, reading)
         return reading
@@ -89,13 +98,28 @@ class ExLlamaV2Session:
         if self._is_split(SplitBy.AUTO):
             self._cache = self._new_cache(lazy=True)
 
+    def load_vision(self, tell: Tell | None = None) -> None:
+        """`ExLlamaV2VisionTower(config).load()`, before the language model is loaded, as TabbyAPI does it."""
+        with of_vision():
+            self._tower = load_tower(self._config, tell)
+
     def load(self, tell: Tell | None = None) -> None:
-        """`load()`, or what the split says; `lazy` alone means `load_autosplit(cache)` with its defaults."""
+        """`load()`, or what the split says; `lazy` alone means `load_autosplit(cache)` with its defaults.
+
+        As a server loads it, autosplit is for the last token's logits alone, and has the server's reserve on one card.
+        """
         case, split = self._case, self._split or Split(SplitBy.GPU_SPLIT)
         gpu_split = None if split.gpu_split_gib is None else list(split.gpu_split_gib)
         if split.by is SplitBy.AUTO:
-            reserve = None if split.reserve_bytes is None else list(split.reserve_bytes)
-            self._model.load_autosplit(self._cache, reserve_vram=reserve, callback=tell)
+            reserve = split.reserve_bytes
+            if case.load_as is not None and reserve is None:
+                reserve = SPEC.servers[case.load_as].reserves(len(case.devices))
+            self._model.load_autosplit(
+                self._cache,
+                reserve_vram=None if reserve is None else list(reserve),
+                last_id_only=case.load_as is not None,
+                callback=tell,
+            )
         elif split.by is SplitBy.GPU_SPLIT:
             self._model.load(gpu_split, callback=tell)
         else:
@@ -141,6 +165,16 @@ class ExLlamaV2Session:
                 tell(done, tokens)
             self._decode_one()
 
+    def try_a_chunk(self) -> None:
+        """`forward(..., preprocess_only=True)` of `max_input_len` tokens, as one sequence."""
+        ids = torch.zeros((1, self._config.max_input_len), dtype=torch.long)
+        self._model.forward(ids, cache=self._cache, preprocess_only=True)
+
+    def trim(self) -> None:
+        """`torch.cuda.empty_cache()`, of all cards."""
+        gc.collect()
+        torch.cuda.empty_cache()
+
     def serve(self) -> None:
         """`ExLlamaV2DynamicGenerator`."""
         draft = None if self._draft is None else (self._draft._model, self._draft._cache)
@@ -180,6 +214,7 @@ class ExLlamaV2Session:
         served = [] if self._served is None else self._served.resident_tensors()
         own: dict[str, Iterable[Any]] = {
             "weights": _weights(self._model),
+            "vision": [] if self._tower is None else tower_tensors(self._tower),
             "cache": [*self._cache.all_tensors(), *(tensor for pair in temporary for tensor in pair), *served],
             "scratch": [context.scratch for context in contexts],
             "rope": [
@@ -201,6 +236,8 @@ class ExLlamaV2Session:
             else:
                 there = modules if index in divided.all_devs else []
             layers = sum(module.name in _WITH_KEYS_AND_VALUES for module in there)
+            if self._tower is not None and not index:
+                there = [*self._tower.modules, *there]
             placed.append(Placed([f"{module.key} ({module.name})" for module in there], layers))
         return placed
 

@@ -114,6 +114,18 @@ class ExLlamaV3Session:
         assert self._passes is not None
         return self._passes
 
+    def load_vision(self, tell: Tell | None = None) -> None:
+        """Refused before anything runs (`bench.engines.exllamav3.refusals`)."""
+        raise Unsupported("exllamav3's vision towers are not loaded here")
+
+    def try_a_chunk(self) -> None:
+        """There is no server that loads it here."""
+        self.serve()
+
+    def trim(self) -> None:
+        """There is none."""
+        self.serve()
+
     def serve(self) -> None:
         """`Generator`."""
         self._served = Served(self._model, self._cache, self._case)
