@@ -22,7 +22,8 @@ device.index=0+1 (several real ones: untested on hardware)
   engine: {", ".join(NAMES)}, or auto, which is that of the weights (the default)
   bpw: {bits_in_words()}, or 16
   max_seq_len: tokens (32768 or 32k, k being 1,024), or auto: find the largest that fits (the default)
-  cache_size: with scenario=generator, the tokens that all jobs share (65536 or 64k), or auto: the largest that fits
+  scenario: forward: the engine's own forward pass (the default); generator: its generator, with batch_size jobs
+  cache_size: with the generator, the tokens that all jobs share (65536 or 64k), or auto: the largest that fits
   cache: {caches_in_words()}; a comma makes an axis, so that TabbyAPI's 8,5 is written k8v5 or [8,5]
   load: single: load(), then the cache; autosplit: the engine's own (load_autosplit), also on one card \
 (lazy=true says the same); tabbyapi: as TabbyAPI sets and loads it, with the generator
@@ -50,7 +51,8 @@ _BESIDE = (
     "experiment",
     "hydra/launcher",
 )
-_OTHERS = [key for key in map(label, SETTING) if not re.search(rf"\b{key}[:=]", _LINES)]
+_TOLD = [name for name in SETTING if name != "draft_fingerprint"]  # which nobody types
+_OTHERS = [key for key in map(label, _TOLD) if not re.search(rf"\b{key}[:=]", _LINES)]
 KEYS = f"{_LINES}  others: {', '.join([*_OTHERS, *_BESIDE])}\n"
 _AXES = "A comma makes an axis, range(2.0,6.0,0.5) one of numbers, glob(rtx*) one of names; no -m is needed."
 SWEEP = f"""\

@@ -1,10 +1,10 @@
 """Every column of the stored rows, once: its name, type, unit, role, and the sentence that explains it.
 
 A column is a field with a `Column` (`core/column.py`); those that say what a row is about are in
-`core/identity_columns.py`, shared by both kinds of rows. The parquet schema (`store/schema.py`), the keys that tell
-rows apart (`core/identity.py`), the labels of tables and docs/results.md follow from here. Sizes are integer bytes,
-times float seconds. None is unknown or does not apply, and never 0. A new axis is a field of `Case`, a key of
-`config/settings.py` and a column here.
+`core/identity_columns.py`, shared by both kinds of rows, those of memory at its highest in `core/memory_columns.py`.
+The parquet schema (`store/schema.py`), the keys that tell rows apart (`core/identity.py`), the labels of tables and
+docs/results.md follow from here. Sizes are integer bytes, times float seconds. None is unknown or does not apply, and
+never 0. A new axis is a field of `Case`, a key of `config/settings.py` and a column here.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ from bench.core.case import Axis, Case
 from bench.core.column import Column, Role, declared, names_of
 from bench.core.given_columns import GivenColumns
 from bench.core.identity_columns import DraftColumns, DraftModelColumns, RunColumns, ServingColumns, SizingColumns
+from bench.core.memory_columns import PartColumns, PeakAllocated, Peaks, size_column
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
-
-
-def _size(doc: str) -> Column:
-    return Column(Role.SIZE, doc, "bytes")
-
-
-def _part(doc: str, later: bool = False) -> Column:
-    return Column(Role.PART, doc, "bytes", later=later)
 
 
 def _speed(doc: str) -> Column:
@@ -63,53 +56,6 @@ class _CaseOutcome(TypedDict):
         ),
     ]
     phase: Annotated[str, Column(Role.OUTCOME, "the last phase entered: `load`, `cache`, `prefill`, `decode`, `done`")]
-
-
-class PeakAllocated(TypedDict):
-    """PyTorch's memory in use at its highest."""
-
-    peak_allocated_bytes: Annotated[
-        int | None, _size("PyTorch's memory in use, in its blocks, over the whole case; for an OOM: until then")
-    ]
-
-
-class _Peaks(TypedDict):
-    """What else was at its highest."""
-
-    peak_requested_bytes: Annotated[int | None, _size("the same as asked for, before it is rounded to blocks")]
-    peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]
-    peak_device_bytes: Annotated[
-        int | None,
-        _size("what the card held: reserved and the CUDA context; on a real card NVML's highest reading, if higher"),
-    ]
-
-
-class PartColumns(TypedDict):
-    """The CUDA context, and `PARTS`: what the memory in use was made of."""
-
-    context_bytes: Annotated[int | None, _size("the CUDA context's own; on a simulated card from the catalogue")]
-    weights_bytes: Annotated[
-        int | None,
-        _part(
-            "weights; this and the parts below are those alive when the memory in use was highest "
-            "([simulation](simulation.md)); on a real card only weights, cache, scratch, rope and workspace are known"
-        ),
-    ]
-    cache_bytes: Annotated[int | None, _part("keys and values")]
-    scratch_bytes: Annotated[int | None, _part("the engine's scratch space")]
-    rope_bytes: Annotated[int | None, _part("sines and cosines of the positions")]
-    attention_bytes: Annotated[int | None, _part("what attention holds for one pass")]
-    logits_bytes: Annotated[int | None, _part("logits")]
-    activations_bytes: Annotated[int | None, _part("hidden states and what MLPs hold for one pass")]
-    reserve_bytes: Annotated[int | None, _part("what `load_autosplit` keeps free while it loads")]
-    workspace_bytes: Annotated[int | None, _part("cuBLAS's workspaces; on a real card as they are at the end")]
-    other_bytes: Annotated[int | None, _part("what belongs to none of these")]
-    draft_weights_bytes: Annotated[
-        int | None,
-        _part("weights of a draft model; what else it takes is among the parts above", later=True),
-    ]
-    draft_cache_bytes: Annotated[int | None, _part("its keys and values", later=True)]
-    vision_bytes: Annotated[int | None, _part("weights of the vision tower; of images nothing is counted", later=True)]
 
 
 class TightestCard(TypedDict):
@@ -155,7 +101,7 @@ class _CaseAnswer(TypedDict):
 
     predicted_peak_bytes: Annotated[
         int | None,
-        _size(
+        size_column(
             "`peak_allocated_bytes` as predicted before the case was run; of a case that does not fit, what it would "
             "need ([prediction](prediction.md))"
         ),
@@ -174,12 +120,12 @@ class _CaseAnswer(TypedDict):
     wall_s: Annotated[float | None, Column(Role.OUTCOME, "from the start of the child to its end", "s")]
     decode_weights_bytes: Annotated[
         int | None,
-        _size(
+        size_column(
             "weights that one step of decoding with the context full reads, counted from config.json "
             "([speed](speed.md)); of a case that fits"
         ),
     ]
-    decode_cache_bytes: Annotated[int | None, _size("the same of the cache")]
+    decode_cache_bytes: Annotated[int | None, size_column("the same of the cache")]
     prefill_samples_s: Annotated[list[float] | None, _samples("every sample of a prefill")]
     decode_samples_s: Annotated[list[float] | None, _samples("every sample of decoding near the start")]
     decode_full_samples_s: Annotated[list[float] | None, _samples("every sample of decoding at the end")]
@@ -218,7 +164,7 @@ class CaseRow(
     DraftModelColumns,
     _CaseOutcome,
     PeakAllocated,
-    _Peaks,
+    Peaks,
     PartColumns,
     TightestCard,
     _TightestHeadroom,
@@ -302,16 +248,16 @@ class _BoundaryAnswer(TypedDict):
     ]
     contradictory: Annotated[bool, Column(Role.OUTCOME, "a length fitted at or above one that failed")]
     probes: Annotated[int | None, Column(Role.OUTCOME, "cases that were run, or found stored, for it", storage="int32")]
-    peak_device_bytes: Annotated[int | None, _size("of the case at `fits_at`")]
+    peak_device_bytes: Annotated[int | None, size_column("of the case at `fits_at`")]
     headroom_bytes: Annotated[
         int | None,
-        _size(
+        size_column(
             "the card's limit less `peak_device_bytes`, of several cards the tightest one's; where `vram_limit_by` "
             "is `allocator`, the limit less the "
             "context it began with and PyTorch's peak"
         ),
     ]
-    predicted_peak_bytes: Annotated[int | None, _size("of the case at `fits_at`")]
+    predicted_peak_bytes: Annotated[int | None, size_column("of the case at `fits_at`")]
     decode_tokens_per_s_full: Annotated[float | None, _speed("of the case at `fits_at`")]
     estimated_decode_tokens_per_s: Annotated[float | None, _speed("of the case at `fits_at`")]
     wall_s: Annotated[float | None, Column(Role.OUTCOME, "the search, from its first probe to its last", "s")]
@@ -366,7 +312,7 @@ class _MemoryRecord(TypedDict):
     device_name: Annotated[str, Column(Role.CARD, "the card's own name")]
     device_kind: Annotated[str, Column(Role.CARD, "`cuda` or `simulated`")]
     device_uuid: Annotated[str | None, Column(Role.CARD, "null on a simulated card")]
-    device_total_bytes: Annotated[int | None, _size("as CUDA reports it")]
+    device_total_bytes: Annotated[int | None, size_column("as CUDA reports it")]
     vram_limit_bytes: Annotated[int | None, Column(Role.LIMIT, "the smaller card inside it, if asked for", "bytes")]
     ran_out: Annotated[bool, Column(Role.OUTCOME, "whether it was this card whose memory ended the case")]
     modules: Annotated[
@@ -374,11 +320,13 @@ class _MemoryRecord(TypedDict):
         Column(Role.OUTCOME, "the model's modules that the engine put there; null where a case did not come so far"),
     ]
     layers: Annotated[int | None, Column(Role.OUTCOME, "how many layers' keys and values are there", storage="int32")]
-    peak_allocated_bytes: Annotated[int | None, _size("PyTorch's memory in use, in its blocks, over the whole case")]
-    peak_requested_bytes: Annotated[int | None, _size("the same as asked for, before it is rounded to blocks")]
-    peak_reserved_bytes: Annotated[int | None, _size("what PyTorch held from the driver")]
-    peak_device_bytes: Annotated[int | None, _size("what the card held, with the CUDA context")]
-    headroom_bytes: Annotated[int | None, _size("its limit less `peak_device_bytes`")]
+    peak_allocated_bytes: Annotated[
+        int | None, size_column("PyTorch's memory in use, in its blocks, over the whole case")
+    ]
+    peak_requested_bytes: Annotated[int | None, size_column("the same as asked for, before it is rounded to blocks")]
+    peak_reserved_bytes: Annotated[int | None, size_column("what PyTorch held from the driver")]
+    peak_device_bytes: Annotated[int | None, size_column("what the card held, with the CUDA context")]
+    headroom_bytes: Annotated[int | None, size_column("its limit less `peak_device_bytes`")]
 
 
 class MemoryRow(_MemoryRecord, PartColumns):

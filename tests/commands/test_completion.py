@@ -113,7 +113,7 @@ def shell(request: pytest.FixtureRequest, called: Program, tmp_path_factory: pyt
         ("vram-bench plan bp", "vram-bench plan bpw="),
         ("vram-bench plan model=tinyl", "vram-bench plan model=tinyllama_1_1b "),
         ("vram-bench sweep bpw=4 cache=FP16,Q8,FP", "vram-bench sweep bpw=4 cache=FP16,Q8,FP16 "),
-        ("vram-bench plan --config-dir models device=rtx_408", "vram-bench plan --config-dir models device=rtx_4080 "),
+        ("vram-bench plan --config-dir models device=a100_4", "vram-bench plan --config-dir models device=a100_40gb "),
         ("vram-bench plan lazy=t", "vram-bench plan lazy=true "),
         ("vram-bench plan +experiment=quick", "vram-bench plan +experiment=quickstart "),
         ("vram-bench plan model.path=mod", "vram-bench plan model.path=models/"),
@@ -142,5 +142,5 @@ def test_completions_are_keys_and_names() -> None:
         ["true", "false"],
         ["exllamav2", "exllamav3", "auto"],
     )
-    assert values["load"] == ["single", "autosplit"]
+    assert values["load"] == ["single", "autosplit", "tabbyapi"]
     assert {"FP16", "Q4", "k8v5"} <= set(values["cache"])

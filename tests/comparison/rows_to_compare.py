@@ -56,7 +56,7 @@ def real_case(seconds: list[float] | None = None, max_seq_len: int = 4096, **val
     """A case on a real GPU that decoded 128 tokens in each of `seconds`."""
     middle = sorted(seconds)[len(seconds) // 2] if seconds else None
     timed = {"decode_tokens_per_s": 128 / middle, "decode_samples_s": seconds} if middle else {}
-    return case(max_seq_len, **{**_REAL, **timed, **values})
+    return case(max_seq_len, **{"case_id": f"real-{max_seq_len}", **_REAL, **timed, **values})
 
 
 def boundary(fits_at: int | None = 8192, **values: Any) -> dict[str, Any]:

@@ -43,5 +43,6 @@ def test_every_setting_of_a_case_is_a_column() -> None:
     told = {column.about.of for column in declared(CaseRow)}
     # Case.machine, Case.limit_bytes and Case.unequal_limits
     told_of_all_cards = {"device", "more_devices", "vram_limit_bytes", "vram_limits_bytes"}
-    assert {field.name for field in fields(Case)} - told == {"model", "repeats", *told_of_all_cards}
+    by_properties = {"model", "draft_model"}
+    assert {field.name for field in fields(Case)} - told == {"repeats", *by_properties, *told_of_all_cards}
     assert set(SETTING) <= {column.name for column in declared(BoundaryRow)}

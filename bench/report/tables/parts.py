@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.core.columns import PARTS, BoundaryRow, PartColumns, PeakAllocated
+from bench.core.columns import PARTS, BoundaryRow
 from bench.core.identity import key_of
+from bench.core.memory_columns import PartColumns, PeakAllocated
 
 # Each kind of memory from the bottom up, what it is made of, and Okabe and Ito's colour for it.
 _KINDS = {
     "weights": (("weights_bytes",), "#0072B2"),
-    "vision tower": (("vision_bytes",), "#6A51A3"),
+    "vision tower": (("vision_bytes",), "#8870F8"),
     "cache": (("cache_bytes",), "#E69F00"),
-    "draft weights": (("draft_weights_bytes",), "#332288"),
-    "draft cache": (("draft_cache_bytes",), "#882255"),
+    "draft weights": (("draft_weights_bytes",), "#4800F8"),
+    "draft cache": (("draft_cache_bytes",), "#00F880"),
     "scratch": (("scratch_bytes",), "#56B4E9"),
     "activations": (("activations_bytes", "attention_bytes", "logits_bytes"), "#009E73"),
     "held back by load_autosplit": (("reserve_bytes",), "#D55E00"),
