@@ -31,6 +31,7 @@ class Kind(NamedTuple):
     engine: str
     allocator: str
     cards: tuple[tuple[str, int], ...]
+    total_bytes: int | None = None  # of the first, where PyTorch must know it: it remembers that of its first look
 
 
 _WORKERS = {"exllamav2": "tests.oracle.worker", "exllamav3": "tests.oracle.exllamav3_worker"}
@@ -41,7 +42,9 @@ def outcomes(cases: Sequence[Case], jobs: int, peer_access: bool = False) -> lis
     kinds: dict[Kind, list[int]] = {}
     for index, case in enumerate(cases):
         of_each = tuple((card.compute_capability or "8.0", card.multi_processor_count or 1) for card in case.devices)
-        kind = Kind(case.engine, case.allocator, of_each)
+        # exllamav3's autosplit is bounded by a share of the card (torch.cuda.set_per_process_memory_fraction).
+        is_bounded = case.engine == "exllamav3" and case.lazy
+        kind = Kind(case.engine, case.allocator, of_each, case.device.total_memory_bytes if is_bounded else None)
         kinds.setdefault(kind, []).append(index)
     found: list[dict[str, Any]] = [{} for _ in cases]
 
@@ -62,6 +65,7 @@ def _ask_worker(kind: Kind, peer_access: bool, cases: Sequence[Case]) -> list[di
         "NULL_GPU_MULTIPROCESSORS": ",".join(str(num_sms) for _, num_sms in kind.cards),
         "PYTORCH_CUDA_ALLOC_CONF": f"expandable_segments:{kind.allocator == EXPANDABLE}",
         "NULL_GPU_PEER_ACCESS": str(int(peer_access)),
+        **({} if kind.total_bytes is None else {"NULL_GPU_TOTAL_BYTES": str(kind.total_bytes)}),
     }
     done = subprocess.run(
         [sys.executable, "-m", _WORKERS[kind.engine]],

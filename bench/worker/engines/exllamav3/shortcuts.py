@@ -91,5 +91,5 @@ def _pass(params: Any) -> Any:
         None if table is None else tuple(table.shape),
         bool(params.get("prefill")),
         bool(params.get("recurrent_history")),
-        len(params.get("recurrent_states") or ()),
+        tuple(state.slot for state in params.get("recurrent_states") or ()),  # whose numbers are kept on the card
     )
