@@ -16,8 +16,9 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: 
 
 
 _LINK = re.compile(r"\](?=[(\[:])")
+_ELEMENT = re.compile(r"<(?![\s\d])")  # "< 2,048" is none
 # A word joiner has no width, and ends what would be an address or a mention.
-_INSTEAD = (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'"), ("*", "\\*"), ("@", "@\u2060"))
+_INSTEAD = (("&", "&amp;"), ("|", "\\|"), ("`", "'"), ("*", "\\*"), ("@", "@\u2060"))
 _ADDRESSES = (("://", ":\u2060//"), ("www.", "www\u2060."))
 
 
@@ -28,6 +29,7 @@ def plain_text(text: str) -> str:
     text = _LINK.sub(r"\\]", text.replace("\\", "\\\\"))
     for found, instead in (*_INSTEAD, *_ADDRESSES):
         text = text.replace(found, instead)
+    text = _ELEMENT.sub("&lt;", text)
     return " ".join(text.split())
 
 
