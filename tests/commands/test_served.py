@@ -186,9 +186,9 @@ def test_what_exllamav3_would_assert_is_told_before(in_process: Program, keys: l
     assert told in done.stderr
 
 
-def test_a_draft_model_is_told_predicted_and_copied(in_process: Program, tmp_path: Path) -> None:
-    asked = [*CELL[:3], "vram_limit=1900MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
-    asked += ["num_draft_tokens=2", "max_input_len=512"]
+def test_a_draft_model_is_told_and_predicted(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL[:3], "vram_limit=1800MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
+    asked += ["num_draft_tokens=2", "batch_size=8"]
     done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr
     boundaries = pd.read_parquet(tmp_path / "one" / "boundaries.parquet").set_index("draft_cache")
@@ -200,9 +200,16 @@ def test_a_draft_model_is_told_predicted_and_copied(in_process: Program, tmp_pat
     fits = cases[cases["outcome"] == "fits"]
     assert list(fits["peak_allocated_bytes"]) == list(fits["predicted_peak_bytes"])
     assert (fits["draft_weights_bytes"] > 0).all()
-    assert "draft.cache" in done.stdout
+    assert "draft.cache Q4" in " ".join(done.stderr.split())
+
+
+def test_what_is_copied_loads_the_draft_model(in_process: Program, tmp_path: Path) -> None:
+    asked = [*CELL[:3], "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4", "num_draft_tokens=2"]
+    done = in_process("sweep", *asked, "max_seq_len=1024", f"results_dir={tmp_path}", "run_id=one")
+    assert done.returncode == 0, done.stderr
     told = (tmp_path / "one" / "report" / "recommendations.md").read_text()
     assert 'draft_config = ExLlamaV2Config("DRAFT_DIR")  # tinyllama_1_1b at 2.5 bpw' in told
+    assert "draft_cache = ExLlamaV2Cache_Q4(draft_model, batch_size=1, max_seq_len=1024)" in told
     assert "draft_model=draft_model, draft_cache=draft_cache, num_draft_tokens=2)" in told
     assert "\n  draft_model_name: DRAFT_DIR" in told
     assert "draft.model.path=DRAFT_DIR" in told

@@ -81,7 +81,7 @@ def test_the_vectors_of_the_generator_show_every_kind_of_job() -> None:
     cases = [recorded.case for recorded in read(SERVED)]
     assert {case.scenario for case in cases} == {"generator"}
     assert {1, 2, 8, 32} <= {case.batch_size for case in cases}
-    assert {None, "ngram", "model"} == {case.draft for case in cases}
+    assert {None, "ngram"} == {case.draft for case in cases}
     assert {True, False} == {case.cache_size is None for case in cases}
     assert {None, "prefill"} <= {recorded.outcome.get("failed_in", "neither") for recorded in read(SERVED)}
 
