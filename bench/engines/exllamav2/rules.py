@@ -14,6 +14,8 @@ from bench.engines.exllamav2.setup import Setup, unread_setup
 from bench.engines.exllamav2.snippets import snippets
 from bench.engines.exllamav2.splits import split_replayer
 
+_SAMPLED_IN_THREADS = 3  # jobs, generator/dynamic.py: min_sampling_threads
+
 
 def _kind_of_cards(case: Case) -> object:
     """Whether flash-attn runs, and where every layer is divided among them, how many there are."""
@@ -25,6 +27,12 @@ def _kind_of_cards(case: Case) -> object:
 def _unpredicted(case: Case) -> str | None:
     if case.vision and case.more_devices:
         return "a vision tower before a model on several cards is not predicted: a sweep finds how far it goes, by runs"
+    if case.draft_model is not None and case.batch_size >= _SAMPLED_IN_THREADS:
+        # Two of some forty boundaries were not as predicted, and why was not found.
+        return (
+            f"a draft model with {_SAMPLED_IN_THREADS} jobs or more is not predicted: a sweep finds how far it goes, "
+            "by runs"
+        )
     if case.vision and case.draft_model is not None:
         return "a vision tower beside a draft model is not predicted: a sweep finds how far it goes, by runs"
     return None
