@@ -187,7 +187,7 @@ def test_what_exllamav3_would_assert_is_told_before(in_process: Program, keys: l
 
 
 def test_a_draft_model_is_told_and_predicted(in_process: Program, tmp_path: Path) -> None:
-    asked = [*CELL[:3], "vram_limit=1900MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
+    asked = [*CELL[:3], "vram_limit=1600MiB", "scenario=generator", *DRAFT, "draft.bpw=2.5", "draft.cache=Q4,FP16"]
     asked += ["num_draft_tokens=2", "max_input_len=512"]
     done = in_process("sweep", *asked, f"results_dir={tmp_path}", "run_id=one")
     assert done.returncode == 0, done.stderr

@@ -81,7 +81,7 @@ def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
     ("case", "told"),
     [
         (served(batch_size=2, cache_size=8192), "where jobs share a cache_size"),
-        (served(bpw=16.0, head_bits=None), "with EXL3 weights and one sequence alone"),
+        (served(bpw=16.0, head_bits=None), "with EXL3 weights alone"),
         (served(lazy=True), "load=autosplit"),
     ],
 )
