@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,3 +72,11 @@ def run(layouts: Path) -> Callable[[Case], Run]:
         return Run(messages, memory, parts)
 
     return run_case
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files() -> Iterator[None]:
+    """Where a child puts its temporary files, for the life of its process, is here as it was after each test."""
+    before = tempfile.tempdir
+    yield
+    tempfile.tempdir = before
