@@ -72,7 +72,7 @@ def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[flo
     [
         ("CohereForCausalLM", {"max_input_len": 256}),
         ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa", "allocator": "expandable"}),
-        ("LlamaForCausalLM", {"cache": "Q8", "scenario": "generator", "batch_size": 3, "cache_size": 4096}),
+        ("LlamaForCausalLM", {"cache": "Q8", "scenario": "generator", "batch_size": 3}),
         ("LlamaForCausalLM", {"cache": "Q4", "scenario": "generator", "batch_size": 2, "load_as": "tabbyapi"}),
     ],
 )
