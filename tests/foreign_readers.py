@@ -24,19 +24,12 @@ from bench.forecast.cache import ForecastStore
 from bench.store.journal import Journal
 from bench.store.store import compact, read_cases, to_be_shown
 from bench.tensor_files import BrokenHeader, read_header
+from tests.commands.test_refused_models import SMALL
 from tests.store.test_store import REQUIRED
 from tests.synth import headers
 
 CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 256,
-    "intermediate_size": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 1024,
-    "max_position_embeddings": 2048,
+    **SMALL,
     "rope_theta": 10000.0,
     "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 1024},
     "quantization_config": {"quant_method": "exl2", "bits": 4.0},

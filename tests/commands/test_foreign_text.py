@@ -13,6 +13,7 @@ import pytest
 
 from bench.store.journal import Journal
 from bench.store.store import read_cases
+from tests.commands.test_refused_models import CARD, SMALL
 from tests.conftest import Program
 from tests.store.test_store import REQUIRED
 
@@ -21,18 +22,6 @@ HOSTILE = (
     "\n[9/9] 😀 \u202e"
 )
 _MEANS = re.compile(r"[\x1b\u202e]|<img|(?<!\\)\]\(|://a\.example")
-SMALL: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 256,
-    "intermediate_size": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 1024,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-}
-CARD = "device=rtx_3060_12gb"
 
 
 def _rows(folder: Path, **changes: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
@@ -85,17 +86,27 @@ class BoundaryTable(CardTable[BoundaryAtFit]):
         return ", ".join(names) + ": "
 
 
+Table = TypeVar("Table", bound=BoundaryTable)
+
+
 def boundary_tables(frame: pd.DataFrame, by_attention: bool = False, names: Names | None = None) -> list[BoundaryTable]:
     """One table for each card and model in `frame` (rows of boundaries): a model's cards together, small ones first."""
-    tables = card_tables(frame, "finished_at", BoundaryAtFit, _table, by_attention, names)
+    return tables_by_cache(BoundaryTable, _LINE, frame, by_attention, names)
+
+
+def tables_by_cache(
+    kind: type[Table], line: list[str], frame: pd.DataFrame, by_attention: bool, names: Names | None
+) -> list[Table]:
+    """The same of a kind of table, whose lines differ in the columns of `line`."""
+
+    def table(rows: list[BoundaryAtFit], names: Names) -> Table:
+        lines = lines_of(rows, line)
+        caches = finest_first(row["cache"] for row in rows)
+        cells = cells_of(rows, line, lines, "cache", caches)
+        return kind(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
+
+    tables = card_tables(frame, "finished_at", BoundaryAtFit, table, by_attention, names)
     return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
-
-
-def _table(rows: list[BoundaryAtFit], names: Names) -> BoundaryTable:
-    lines = lines_of(rows, _LINE)
-    caches = finest_first(row["cache"] for row in rows)
-    cells = cells_of(rows, _LINE, lines, "cache", caches)
-    return BoundaryTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
 
 
 def marks_in_words(shown: Sequence[BoundaryRow]) -> list[str]:

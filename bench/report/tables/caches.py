@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bench.core.caches import finest_first
 from bench.core.case import Axis
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
 from bench.report.naming.models import Names
-from bench.report.tables.boundaries import BoundaryTable, cell_of, marks_in_words
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, card_tables, cells_of, lines_of
-from bench.report.tables.parts import BoundaryAtFit
+from bench.report.tables.boundaries import BoundaryTable, cell_of, marks_in_words, tables_by_cache
+from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL
 from bench.report.text.ends import users_of
 from bench.report.text.units import tokens
 
@@ -83,15 +81,7 @@ class CacheTable(BoundaryTable):
 
 def cache_tables(boundaries: pd.DataFrame, by_attention: bool = False, names: Names | None = None) -> list[CacheTable]:
     """One table for each card and model in `boundaries`, those of `cache_size=auto`: small cards first."""
-    tables = card_tables(boundaries, "finished_at", BoundaryAtFit, _table, by_attention, names)
-    return sorted(tables, key=lambda table: (table.simulated, table.rows[0]["model"], table.limit_bytes or 0))
-
-
-def _table(rows: list[BoundaryAtFit], names: Names) -> CacheTable:
-    lines = lines_of(rows, _LINE)
-    caches = finest_first(row["cache"] for row in rows)
-    cells = cells_of(rows, _LINE, lines, "cache", caches)
-    return CacheTable(names=names, rows=rows, lines=lines, caches=caches, cells=cells)
+    return tables_by_cache(CacheTable, _LINE, boundaries, by_attention, names)
 
 
 def _cell(row: BoundaryRow | None) -> str:

@@ -12,11 +12,10 @@ from bench.core.case import PAGE, Case
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.served import is_scattered, pages_of
 from bench.trace.passes import Pass
+from bench.worker.engines.jobs import Jobs
 from bench.worker.interfaces.engine import Tell, Unsupported
-from bench.worker.interfaces.given import Given
 
 _QUERIES = 8  # ExLlamaV2DynamicGenerator: max_q_size, the most tokens of a job in one pass
-_SEED = 1
 
 
 class Tokenizer:
@@ -68,15 +67,13 @@ def require_generator(case: Case, config: Any, attention: str) -> None:
         )
 
 
-class Served:
+class Served(Jobs):
     """A generator, and the jobs that were begun last; `draft` are the model that proposes tokens, and its cache."""
 
     def __init__(self, model: Any, cache: Any, case: Case, draft: tuple[Any, Any] | None = None) -> None:
         self._engine: Any = importlib.import_module("exllamav2.generator")
         draft_model, draft_cache = draft or (None, None)
-        # Of a prompt both look up every token.
-        self._vocab_size = min(each.config.vocab_size for each in (model, draft_model) if each is not None)
-        self._generator = self._engine.ExLlamaV2DynamicGenerator(
+        generator = self._engine.ExLlamaV2DynamicGenerator(
             model,
             cache,
             Tokenizer(model.config.vocab_size),
@@ -87,13 +84,12 @@ class Served:
             use_ngram_draft=case.draft == "ngram",
             num_draft_tokens=case.num_draft_tokens or 0,
         )
-        self._jobs: list[Any] = []
-        self._prompt_tokens = 0
-        self._given = Given()
+        # Of a prompt both look up every token.
+        vocab_size = min(each.config.vocab_size for each in (model, draft_model) if each is not None)
+        super().__init__(generator, vocab_size)
         self._params: Any = None  # of the last pass that was made for itself, and what that pass has left
         self._logits: Any = None
         self._proposed: Any = None
-        self._random = torch.Generator().manual_seed(_SEED)
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
         """`enqueue` and `iterate`, with the sampling of ExLlamaV2Sampler.Settings as it is."""
@@ -104,7 +100,6 @@ class Served:
             generator.clear_queue()
         self._jobs = [
             self._engine.ExLlamaV2DynamicJob(
-                # Prompts that were alike would share their pages.
                 input_ids=self._prompt(tokens),
                 max_new_tokens=new_tokens + generator.num_draft_tokens,  # a job ends so many before
                 gen_settings=self._engine.ExLlamaV2Sampler.Settings(),
@@ -112,24 +107,7 @@ class Served:
             for _ in range(jobs)
         ]
         generator.enqueue(self._jobs)
-        while any(job.new_tokens < 1 for job in self._jobs):
-            generator.iterate()
-            if tell is not None:
-                tell(sum(_held(job, tokens) for job in self._jobs), jobs * tokens)
-
-    def _prompt(self, tokens: int) -> torch.Tensor:
-        """Random tokens [1, tokens] of the upper half of the vocabulary: of a simulated card none is ever sampled."""
-        return torch.randint(self._vocab_size // 2, self._vocab_size, (1, tokens), generator=self._random)
-
-    def generate(self, tokens: int, tell: Tell | None = None) -> None:
-        """`iterate` until the last of the jobs has so many more, or has ended."""
-        wanted = [job.new_tokens + tokens for job in self._jobs]
-        for done in range(tokens):
-            if tell is not None:
-                tell(done, tokens)
-            if all(job.is_finished or job.new_tokens >= most for job, most in zip(self._jobs, wanted, strict=True)):
-                break
-            self._generator.iterate()
+        self._until_each_has_a_token(tell)
 
     def forward(self, each: Pass) -> None:
         """One pass more, as it makes them: a chunk of a prompt, or one token of a job.
@@ -174,15 +152,6 @@ class Served:
         begins = torch.tensor([begin], dtype=torch.int32)
         return self._generator.get_paged_params(1, pages.unsqueeze(0), begins, each.q_len)
 
-    def _note(self) -> None:
-        drafted = sum(job.accepted_draft_tokens + job.rejected_draft_tokens for job in self._jobs)
-        self._given.note(self._prompt_tokens, [job.new_tokens for job in self._jobs], drafted)
-
-    def given(self) -> Given:
-        """What the jobs got."""
-        self._note()
-        return self._given
-
     def host_buffers_bytes(self) -> int:
         """The logits of as many jobs as it takes, and the tokens of each page, which it keeps to share them."""
         generator = self._generator
@@ -192,8 +161,3 @@ class Served:
     def resident_tensors(self) -> Iterable[Any]:
         """The pages that it defragments its cache with."""
         return (self._generator.defrag_buffer or {}).values()
-
-
-def _held(job: Any, tokens: int) -> int:
-    """How many tokens of a job's prompt are in the cache."""
-    return int(min(tokens, sum(sequence.kv_position for sequence in job.sequences)))

@@ -9,8 +9,8 @@ import torch
 
 from bench.core.case import PAGE, Case
 from bench.engines.exllamav3.served import MOST_JOBS, MOST_SLOTS, NGRAM_TOKENS
+from bench.worker.engines.jobs import Jobs
 from bench.worker.interfaces.engine import Tell, Unsupported
-from bench.worker.interfaces.given import Given
 
 _SEED = 1
 
@@ -48,30 +48,26 @@ def require_generator(case: Case, is_recurrent: bool) -> None:
         )
 
 
-class Served:
+class Served(Jobs):
     """A generator, and the jobs that were begun last."""
 
     def __init__(self, model: Any, cache: Any, case: Case) -> None:
         self._engine: Any = importlib.import_module("exllamav3.generator")
         self._new_sampler: Any = importlib.import_module("exllamav3.generator.sampler").DefaultSampler
-        self._vocab_size = model.config.vocab_size
         told = {"max_batch_size": case.max_batch_size, "num_draft_tokens": case.num_draft_tokens}
-        self._generator = self._engine.Generator(
+        generator = self._engine.Generator(
             model,
             cache,
-            Tokenizer(self._vocab_size),
+            Tokenizer(model.config.vocab_size),
             max_chunk_size=case.max_input_len,
             ngram_match_min=0 if case.draft is None else NGRAM_TOKENS,
             **{name: value for name, value in told.items() if value is not None},
         )
         # By itself it keeps what one of the jobs ends with, and goes on with the others.
-        self._generator.reap_failed_job = _raise
-        self._jobs: list[Any] = []
+        generator.reap_failed_job = _raise
+        super().__init__(generator, model.config.vocab_size)
         # Each job that runs has its own, which keeps a workspace: those of the jobs before are used again.
         self._samplers: list[Any] = []
-        self._prompt_tokens = 0
-        self._random = torch.Generator().manual_seed(_SEED)
-        self._given = Given()
 
     def begin(self, jobs: int, tokens: int, new_tokens: int, tell: Tell | None = None) -> None:
         """`enqueue` and `iterate`, with the engine's own sampler. Raises `Unsupported` where a job would be cut."""
@@ -79,7 +75,6 @@ class Served:
         self._note()
         if generator.num_remaining_jobs():
             generator.clear_queue()
-        # Prompts that were alike would share their pages.
         self._samplers += [self._new_sampler() for _ in range(jobs - len(self._samplers))]
         self._jobs = [
             self._engine.Job(self._prompt(tokens), new_tokens, seed=_SEED, sampler=sampler)
@@ -93,33 +88,7 @@ class Served:
                 f"cache of {generator.max_total_tokens}: exllamav3 cuts it; give a larger cache_size or "
                 "a shorter max_seq_len"
             )
-        while any(job.new_tokens < 1 for job in self._jobs):
-            generator.iterate()
-            if tell is not None:
-                tell(sum(min(tokens, job.sequences[0].kv_position) for job in self._jobs), jobs * tokens)
-
-    def _prompt(self, tokens: int) -> torch.Tensor:
-        """Random tokens [1, tokens] of the upper half of the vocabulary: of a simulated card none is ever sampled."""
-        return torch.randint(self._vocab_size // 2, self._vocab_size, (1, tokens), generator=self._random)
-
-    def generate(self, tokens: int, tell: Tell | None = None) -> None:
-        """`iterate` until the last of the jobs has so many more, or has ended."""
-        wanted = [job.new_tokens + tokens for job in self._jobs]
-        for done in range(tokens):
-            if tell is not None:
-                tell(done, tokens)
-            if all(job.is_finished or job.new_tokens >= most for job, most in zip(self._jobs, wanted, strict=True)):
-                break
-            self._generator.iterate()
-
-    def _note(self) -> None:
-        drafted = sum(job.accepted_draft_tokens + job.rejected_draft_tokens for job in self._jobs)
-        self._given.note(self._prompt_tokens, [job.new_tokens for job in self._jobs], drafted)
-
-    def given(self) -> Given:
-        """What the jobs got."""
-        self._note()
-        return self._given
+        self._until_each_has_a_token(tell)
 
     def host_buffers_bytes(self) -> int:
         """Tables of a pass, the tokens of each page, which it keeps to share them, and states that it has put by."""
