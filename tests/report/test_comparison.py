@@ -68,7 +68,7 @@ All simulated: rtx_4090, tiny, 4 bpw, head_bits 6, load, attention auto, batch_s
 reserved +128.0 MiB, device +128.0 MiB; of it cache +128.0 MiB |
 | let pass | FP16 | 2,048 | allocated | 5.00 GiB | 5.02 GiB | +16.0 MiB (+0.31 %) | \
 reserved +16.0 MiB, device +16.0 MiB |
-| better | FP16 | 1,024 | allocated | 5.00 GiB | 5.00 GiB | -512 B (&lt;0.01 %) | reserved -512 B, device -512 B |
+| better | FP16 | 1,024 | allocated | 5.00 GiB | 5.00 GiB | -512 B (<0.01 %) | reserved -512 B, device -512 B |
 
 </details>
 
@@ -90,7 +90,7 @@ reserved +16.0 MiB, device +16.0 MiB |
 
 - VRAM may grow by 16.0 MiB
 - a boundary may fall by 0 pages of 256 tokens
-- a speed may fall until it takes 5 % longer; it counts where p &lt; 0.05
+- a speed may fall until it takes 5 % longer; it counts where p < 0.05
 - a verdict may not become worse
 - cases and boundaries may not be missing
 - the driver may not be another
