@@ -20,6 +20,8 @@ MODELS = sorted(set(config.names("model")) - NO_FIGURES)
 CAPABILITIES = {"6.0", "6.1", "7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"}
 SOLD_GB = (6, 8, 10, 11, 12, 16, 20, 22, 24, 32, 40, 48, 80, 94, 96, 141, 180)
 
+WIDTHS = ("intermediate_size", "moe_intermediate_size", "block_ff_dim")  # of MLPs, or of experts
+
 
 def content(kind: str, name: str) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(OmegaConf.load(config.config_dir() / kind / f"{name}.yaml"))
@@ -80,10 +82,12 @@ def test_a_model_is_plausible_and_says_where_it_is_from(name: str) -> None:
     inner = {**top, **top.get("text_config", {})}
     assert len(top["architectures"]) == 1
     heads, kv_heads = inner["num_attention_heads"], inner.get("num_key_value_heads", inner["num_attention_heads"])
-    assert heads % kv_heads == 0
+    assert heads % kv_heads == 0 if kv_heads else "block_configs" in inner  # where each layer has its own
     head_dim = inner.get("head_dim") or inner["hidden_size"] // heads
-    assert head_dim in (64, 80, 96, 128, 192, 256) or "kv_lora_rank" in inner
-    assert inner["hidden_size"] % 64 == inner["intermediate_size"] % 64 == 0
+    assert head_dim in (64, 80, 96, 128, 192, 256, 512) or "kv_lora_rank" in inner
+    widths = [inner[key] for key in ("hidden_size", *WIDTHS) if inner.get(key) is not None]
+    assert len(widths) > 1 or "block_configs" in inner
+    assert not any(width % 32 for width in widths)
     assert top.get("torch_dtype", "bfloat16") in ("bfloat16", "float16", "float32")
 
 
