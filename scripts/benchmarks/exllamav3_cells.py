@@ -8,8 +8,8 @@ memory runs out, the peaks of allocated, requested and reserved bytes, of the wh
     .venv/bin/python scripts/benchmarks/exllamav3_cells.py --cells 100
 
 `--kind` says what is drawn: dense models, those with experts (which are cut to few layers), several sequences at
-once, the engine's own way to load (`load=autosplit`), or models with states beside the cache; `--kind all` takes
-turns.
+once, the engine's own way to load (`load=autosplit`), models with states beside the cache, or with latent attention;
+`--kind all` takes turns.
 """
 
 from __future__ import annotations
@@ -65,13 +65,15 @@ DENSE = (
 )
 STATES = ("gpt_oss_20b", "qwen3_5_27b")
 EXPERTS = ("mixtral_8x7b", "qwen3_30b_a3b")
-FEW_LAYERS = (*EXPERTS, "gpt_oss_20b")
+LATENT = ("glm_4_7_flash",)
+FEW_LAYERS = (*EXPERTS, *LATENT, "gpt_oss_20b")
 POOLS = {
     "dense": DENSE,
     "experts": EXPERTS,
     "sequences": (*DENSE, *EXPERTS),
     "autosplit": (*DENSE, *EXPERTS),
     "states": STATES,
+    "latent": LATENT,
 }
 CARDS = ("rtx_3060_12gb", "rtx_3090", "rtx_4090", "rtx_5090", "a100_80gb", "h200_141gb")
 _KEPT_FREE_BYTES = 1 << 29  # by autosplit

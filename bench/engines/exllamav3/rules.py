@@ -10,7 +10,7 @@ from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav3.architectures import ARCHITECTURES
 from bench.engines.exllamav3.loading import with_loading
 from bench.engines.exllamav3.notes import notes
-from bench.engines.exllamav3.refusals import is_latent, refusal
+from bench.engines.exllamav3.refusals import refusal
 from bench.engines.exllamav3.setup import Setup, unread_setup
 from bench.engines.exllamav3.snippets import snippets
 from bench.engines.exllamav3.version import ENGINE
@@ -35,9 +35,6 @@ def _unpredicted(case: Case) -> str | None:
         return "exllamav3's generator is not predicted with load=autosplit: a sweep finds how far it goes, by runs"
     if case.lazy and case.max_input_len % PAGE:
         return f"exllamav3 does not load by autosplit in chunks that are no whole pages of {PAGE} tokens"
-    if is_latent(case.model.config):
-        # With a quantised cache three of five lengths were not as predicted.
-        return "exllamav3 is not predicted with multi-head latent attention: a sweep finds how far it goes, by runs"
     if case.bpw == UNQUANTISED_BPW:
         return "exllamav3 is predicted with EXL3 weights alone: a sweep finds how far others go, by runs"
     return None

@@ -10,6 +10,7 @@ from bench.worker.interfaces.engine import EngineBroken
 
 _EXTENSION = "exllamav3_ext"
 _TABLES_OF_EXPERTS = "batch_recon"
+_PACKED_LATENTS = ("/mla_qtmp", "/mla_stmp")  # what mla_kv_quant_append keeps for each number of rows
 # Dictionaries and lists at the level of a module that the engine fills as it meets a card (exllamav3 1.6.5).
 _OF_CARDS = (
     ("exllamav3.modules.attn", "_block_tables"),
@@ -67,6 +68,27 @@ def forget_tables(rows: int) -> None:
         host = kept.pop(key)
         for copy in [each for each in copies if each[0] == id(host)]:
             del copies[copy]
+
+
+def has_packed_latents(rows: int) -> bool:
+    """Whether the buffers are there in which the latents of chunks of so many tokens are packed."""
+    return bool(_packed_latents(rows))
+
+
+def forget_packed_latents(rows: int) -> None:
+    """Frees them; there are none without a quantised cache of latents."""
+    for name in _packed_latents(rows):
+        del _kept_buffers()[name]
+
+
+def _packed_latents(rows: int) -> list[str]:
+    return [name for name in _kept_buffers() if f"/({rows}, " in name and name.endswith(_PACKED_LATENTS)]
+
+
+def _kept_buffers() -> dict[str, Any]:
+    """By device, shape, type and use (util/tensor.py, GTensorCache)."""
+    kept: dict[str, Any] = importlib.import_module("exllamav3.util.tensor").g_tensor_cache.cache
+    return kept
 
 
 def has_tables_of_experts(model: Any) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from bench.allocator.limits import case_limits
 from bench.core.case import DEFAULT_SCENARIO, MAX_SEQ_LEN, PAGE, Case
+from bench.engines.exllamav3.refusals import is_latent
 from bench.engines.exllamav3.served import LAST_TOKEN
 from bench.engines.exllamav3.setup import FIRST, LATER, Setup, asked_by
 from bench.engines.exllamav3.tables import table_tokens
@@ -21,7 +22,13 @@ from bench.trace.passes import NoPrediction, Pass
 from bench.worker.engines.base import Listener, Recordable
 from bench.worker.engines.exllamav3.choices import read_back
 from bench.worker.engines.exllamav3.generator import Passes
-from bench.worker.engines.exllamav3.packages import forget_experts, forget_tables, has_tables_of_experts
+from bench.worker.engines.exllamav3.packages import (
+    forget_experts,
+    forget_packed_latents,
+    forget_tables,
+    has_packed_latents,
+    has_tables_of_experts,
+)
 from bench.worker.engines.exllamav3.readable import read_model
 from bench.worker.engines.exllamav3.session import ExLlamaV3Session
 from bench.worker.engines.exllamav3.shallow import shallow
@@ -45,7 +52,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
         quantised_cache=case.cache != "FP16",
         **asked_by(case),
-        makes_tables=reading.experts > 1,
+        makes_tables=reading.experts > 1 or (is_latent(case.model.config) and case.cache != "FP16"),
         tried_tokens=case.max_input_len if case.lazy else 0,
         ring_tokens=_ring_tokens(model),
         has_states=bool(model.caps.get("recurrent_states")),
@@ -82,6 +89,8 @@ def _require_compared(case: Case, setup: Setup) -> None:
             case.batch_size > 1 and setup.has_states,
         ),  # rings: 1 KiB off
         ("jobs of layers with states or rings", is_served and setup.has_states),
+        ("jobs of layers with latent attention", is_served and is_latent(case.model.config)),
+        ("load=autosplit of layers with latent attention", case.lazy and is_latent(case.model.config)),
         ("load=autosplit of layers with states or rings", case.lazy and setup.has_states),
         ("load=autosplit of layers that decode outside of graphs", case.lazy and graphless),
     ):
@@ -107,6 +116,7 @@ def marked(listener: Listener) -> Iterator[None]:
     is_own = False  # whether it is not the generator that has a chunk worked off
     forward = ExLlamaV3Session.forward
     are_experts_made: bool | None = None  # before the first prompt of any length
+    are_latents_packed = False  # by then, in whole chunks
 
     def marked_load(self: Any, *args: Any, **kwargs: Any) -> Any:
         layer, number = -1, -1
@@ -138,14 +148,19 @@ def marked(listener: Listener) -> Iterator[None]:
         return stage(self, rows, width, with_positions)
 
     def marked_forward(self: ExLlamaV3Session, each: Pass) -> None:
-        nonlocal are_experts_made
+        nonlocal are_experts_made, are_latents_packed
         if are_experts_made is None:  # by autosplit, or by more rows than decoding has kernels for
             are_experts_made = has_tables_of_experts(self.model)
+            are_latents_packed = has_packed_latents(self.chunk_tokens)
         listener.pause()
         if each.q_len < self.chunk_tokens and not each.kind.endswith(LATER):
             forget_tables(each.q_len)  # a prompt has one of its length, which makes the tables of that
-        if each.kind.endswith(FIRST) and not are_experts_made:
-            forget_experts(self.model)
+            forget_packed_latents(each.q_len)
+        if each.kind.endswith(FIRST):
+            if not are_experts_made:
+                forget_experts(self.model)
+            if each.q_len == self.chunk_tokens and not are_latents_packed:
+                forget_packed_latents(each.q_len)
         forward(self, each)
 
     reached = 0  # by the tokens that were decoded
