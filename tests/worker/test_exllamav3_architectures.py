@@ -82,12 +82,13 @@ _RINGS = {
     },
     "swiglu_limit": 7.0,
 }
-# A model of each kind that has something else than keys and values in its cache.
+# A model of each kind that has something else than keys and values in its cache, or beside them.
 KINDS: dict[str, dict[str, Any]] = {
     architecture: {**_BASE, "architectures": [architecture], **more}
     for architecture, more in (
         ("GptOssForCausalLM", _RINGS),
         ("Qwen3NextForCausalLM", _LINEAR),
+        ("DeepseekV3ForCausalLM", {**SHARED_EXPERTS, **_LATENT}),
     )
 }
 _CAPS = {"hidden_act": "gelu_pytorch_tanh", "sliding_window": 4096, "attn_logit_softcapping": 50.0}

@@ -50,6 +50,8 @@ _RINGS = {
     "layer_types": ["sliding_attention", "full_attention"] * 6,
 }
 _LINEAR = {**KINDS["Qwen3NextForCausalLM"], "num_hidden_layers": 24}
+# The latents of a chunk are packed in buffers that are kept for each number of rows.
+_LATENT = {**KINDS["DeepseekV3ForCausalLM"], "max_position_embeddings": 4096}
 _ROUTED = {
     "architectures": ["Qwen3MoeForCausalLM"],
     "num_experts": 8,
@@ -65,6 +67,7 @@ SEARCHES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
     "experts": (_ROUTED, {"cache": "k7v5", "bpw": 4.25, "allocator": "native"}, (512, 1280, 9472)),
     # Those of other sequences find the tables that the first has made.
     "experts of several sequences": (_ROUTED, {"batch_size": 3}, (768, 4352)),
+    "latent attention": (_LATENT, {"cache": "Q4"}, (512, 3072, 9472)),
     "no graphs": (_EAGER, {"cache": "Q6", "head_bits": 8}, (4096, 6400)),
 }
 _SHARED = {"architectures": ["Glm4MoeForCausalLM"], **SHARED_EXPERTS}
@@ -73,6 +76,8 @@ THOROUGH = {
     "more sequences than decoding has kernels for": (_ROUTED, {"batch_size": 9}, (512, 1280, 4352)),
     "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
     "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),
+    "latent attention of several sequences": (_LATENT, {"batch_size": 3, "cache": "Q8"}, (512, 3072)),
+    "latent attention by autosplit": (_LATENT, {"lazy": True, "cache": "Q6"}, (2304, 3072)),
     # Tables that only the first of several sequences makes.
     "experts for several sequences": (_ROUTED, {"batch_size": 2, "bpw": 4.25}, (768, 2304)),
     # Rings that a prompt fills only in part, and such that are full; decoding comes to their end.
@@ -122,7 +127,7 @@ def test_what_exllamav3_takes_is_predicted_to_the_byte(name: str, layouts: Path)
         limited = replace(case, vram_limit_bytes=limit_bytes)
         assert predict(replayer, limited) == simulate(limited, layouts)[0]
         ends.add(predict(replayer, limited).failed_in)
-    assert {None, "load", "prefill"} <= ends
+    assert ({"load"} if search.lazy else {None, "load", "prefill"}) <= ends  # autosplit keeps more free than is needed
 
 
 def test_a_process_that_has_simulated_a_card_does_the_same_on_the_next(layouts: Path) -> None:
@@ -185,17 +190,13 @@ def test_what_a_ring_holds_is_what_the_engine_s_arithmetic_leaves_there(size: in
     assert ring_tokens_after(tokens, size) == held
 
 
-def test_latent_attention_is_not_predicted() -> None:
-    search = _case({**_SHARED, "architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512})
-    assert "latent attention" in str(rules_of(search.engine).prediction.unpredicted(search))
-
-
 @pytest.mark.parametrize(
     ("config", "axes", "said"),
     [
         (_RINGS, {"batch_size": 2}, "several sequences of layers with states or rings"),
         (_LINEAR, {"lazy": True}, "load=autosplit of layers with states or rings"),
         (_EAGER, {"lazy": True}, "load=autosplit of layers that decode outside of graphs"),
+        (_LATENT, {"scenario": "generator"}, "jobs of a model with experts"),
     ],
 )
 def test_what_was_not_as_predicted_or_never_compared_is_refused(

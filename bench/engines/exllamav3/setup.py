@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.outcome import Phase
 from bench.engines.exllamav3 import chunks
+from bench.engines.exllamav3.refusals import is_latent
 from bench.engines.exllamav3.served import SERVE, SPARE_TOKENS, Generator, ends_of_prompts, more_lengths
 from bench.engines.exllamav3.tables import TABLE_TOKENS, table_tokens
 from bench.scenarios.base import Act, Step, Work
@@ -244,6 +245,11 @@ def asked_by(case: Case) -> dict[str, Any]:
     return {"scenario": case.scenario, "cache_size": case.cache_size, "draft_tokens": case.num_draft_tokens or 0}
 
 
+def is_unpacked(case: Case) -> bool:
+    """Whether pages of a quantised cache are unpacked to be read; latents are read as they are (cache/mla.py)."""
+    return case.cache != "FP16" and not is_latent(case.model.config)
+
+
 class Ring:
     """How many tokens the ring of a layer with a window holds (modules/sliding_attn.py); `size` 0: there is none."""
 
@@ -274,6 +280,6 @@ def unread_setup(case: Case, attention: str) -> Setup:
         max_input_len=case.max_input_len,
         batch_size=case.batch_size,
         longest=case.max_seq_len,
-        quantised_cache=case.cache != "FP16",
+        quantised_cache=is_unpacked(case),
         **asked_by(case),
     )

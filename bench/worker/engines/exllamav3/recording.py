@@ -14,7 +14,7 @@ from bench.allocator.limits import case_limits
 from bench.core.case import DEFAULT_SCENARIO, MAX_SEQ_LEN, PAGE, Case
 from bench.engines.exllamav3.refusals import is_latent
 from bench.engines.exllamav3.served import LAST_TOKEN
-from bench.engines.exllamav3.setup import FIRST, LATER, Setup, asked_by
+from bench.engines.exllamav3.setup import FIRST, LATER, Setup, asked_by, is_unpacked
 from bench.engines.exllamav3.tables import table_tokens
 from bench.engines.reading import find_number
 from bench.scenarios.forward import PROMPT_TOKENS
@@ -50,7 +50,7 @@ def recordable(case: Case, machine: Machine) -> Recordable:
         max_input_len=case.max_input_len,
         batch_size=case.batch_size,
         longest=min(max(int(native or 0), PAGE), MAX_SEQ_LEN),
-        quantised_cache=case.cache != "FP16",
+        quantised_cache=is_unpacked(case),
         **asked_by(case),
         makes_tables=reading.experts > 1 or (is_latent(case.model.config) and case.cache != "FP16"),
         tried_tokens=case.max_input_len if case.lazy else 0,
@@ -90,7 +90,6 @@ def _require_compared(case: Case, setup: Setup) -> None:
         ),  # rings: 1 KiB off
         ("jobs of layers with states or rings", is_served and setup.has_states),
         ("jobs of layers with latent attention", is_served and is_latent(case.model.config)),
-        ("load=autosplit of layers with latent attention", case.lazy and is_latent(case.model.config)),
         ("load=autosplit of layers with states or rings", case.lazy and setup.has_states),
         ("load=autosplit of layers that decode outside of graphs", case.lazy and graphless),
     ):
