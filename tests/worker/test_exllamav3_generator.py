@@ -23,7 +23,7 @@ from bench.worker.interfaces.engine import Unsupported
 from bench.worker.interfaces.given import Given
 from tests.worker.conftest import Run, catalogue_case
 from tests.worker.predicted_and_simulated import little_garbage, predict, simulate
-from tests.worker.test_exllamav3_prediction import _EAGER, _ROUTED, _case, _replayer
+from tests.worker.test_exllamav3_prediction import _EAGER, _LATENT, _ROUTED, _SHARED, _case, _replayer
 
 MIB = 1 << 20
 SHORT = {"num_hidden_layers": 3}
@@ -46,6 +46,13 @@ SEARCHES: dict[str, tuple[Case, tuple[int, ...]]] = {
     "a larger cache": (served(cache_size=20480, allocator="expandable", head_bits=8), (1280, 20480)),
     # The last tokens of a job that ends with a column of its tables are decoded with wider ones.
     "drafts": (served(batch_size=2, draft="ngram", num_draft_tokens=3), (512, 4096)),
+    # The first job's chunks make tables that those of the others find.
+    "experts": (served(_ROUTED, batch_size=3, cache="k7v5"), (768, 9472)),
+    "experts alone": (served(_ROUTED), (256, 1280)),
+    "experts and drafts": (served(_ROUTED, batch_size=2, draft="ngram", num_draft_tokens=3), (768, 4352)),
+    "more jobs than decoding has kernels for": (served(_ROUTED, batch_size=9), (512, 1280)),
+    "shared experts": (served(_SHARED, batch_size=2, cache="Q8"), (1280, 4352)),
+    "latent attention": (served(_LATENT, batch_size=3, cache="Q4"), (512, 3072)),
     "no graphs": (served(_EAGER, cache="Q6"), (4096, 6400)),
 }
 
@@ -87,11 +94,6 @@ def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
 )
 def test_what_is_not_predicted_says_why(case: Case, told: str) -> None:
     assert told in str(rules_of(case.engine).prediction.unpredicted(case))
-
-
-def test_jobs_of_experts_are_not_predicted(layouts: Path) -> None:
-    with pytest.raises(NoPrediction, match="a model with experts"):
-        recorder.make_trace(served(_ROUTED), layouts)
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,6 @@ def test_what_a_ring_holds_is_what_the_engine_s_arithmetic_leaves_there(size: in
         (_RINGS, {"batch_size": 2}, "several sequences of layers with states or rings"),
         (_LINEAR, {"lazy": True}, "load=autosplit of layers with states or rings"),
         (_EAGER, {"lazy": True}, "load=autosplit of layers that decode outside of graphs"),
-        (_LATENT, {"scenario": "generator"}, "jobs of a model with experts"),
     ],
 )
 def test_what_was_not_as_predicted_or_never_compared_is_refused(

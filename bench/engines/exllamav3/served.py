@@ -22,7 +22,7 @@ SERVE = f"{Phase.CACHE}_served"  # the kind of the section in which the generato
 LAST_TOKEN = 1  # of a prompt, which comes with the first decoded one
 _FIRST_TOKEN = 1
 
-PrefillOf = Callable[[str, int, int, str | None], Pass]
+PrefillOf = Callable[[str, int, int, str | None, bool], Pass]
 
 
 @dataclass
@@ -59,8 +59,9 @@ class Generator:
     def _prompts(self, step: Step, is_short: bool) -> Iterator[Pass]:
         name = step.name if step.name or not is_short else f"{Phase.DECODE}_prompt"
         for start, end in chunks.chunks(step.tokens - LAST_TOKEN, self.max_input_len, recurrent=False):
-            for _ in range(step.jobs):
-                yield self.prefill(step.phase, end - start, end, name)
+            for job in range(step.jobs):
+                own = None if name is None else f"{name}_{min(job, 2)}"
+                yield self.prefill(step.phase, end - start, end, own, job > 0)
 
     def _decode(self, step: Step, which: str) -> Pass:
         """The tables have columns to spare for drafts, twice (generator.py, iterate_gen)."""

@@ -42,8 +42,6 @@ def recordable(case: Case, machine: Machine) -> Recordable:
     """How `case` is recorded. Raises `Unsupported`, and `NoPrediction`."""
     model = read_model(case.model.config)
     reading = read_back(model)
-    if case.scenario != DEFAULT_SCENARIO and reading.experts > 1:
-        raise NoPrediction("exllamav3: jobs of a model with experts are not predicted, but found by runs")
     native = find_number(case.model.config, "max_position_embeddings")
     setup = Setup(
         attention=reading.attention,
@@ -89,7 +87,6 @@ def _require_compared(case: Case, setup: Setup) -> None:
             case.batch_size > 1 and setup.has_states,
         ),  # rings: 1 KiB off
         ("jobs of layers with states or rings", is_served and setup.has_states),
-        ("jobs of layers with latent attention", is_served and is_latent(case.model.config)),
         ("load=autosplit of layers with states or rings", case.lazy and setup.has_states),
         ("load=autosplit of layers that decode outside of graphs", case.lazy and graphless),
     ):
