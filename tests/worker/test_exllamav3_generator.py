@@ -16,7 +16,6 @@ from bench.core.messages import Result
 from bench.engines.exllamav3.setup import Setup
 from bench.engines.registry import rules_of
 from bench.engines.steps import steps_of
-from bench.trace.passes import NoPrediction
 from bench.worker import cards, recorder
 from bench.worker.engines.exllamav3.stand_ins.serving import Serving
 from bench.worker.interfaces.engine import Unsupported
