@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 
 from bench.core.case import Case
+from bench.synth.layout import Content, Tensor
+from bench.synth.shards import write_shard
 from bench.tensor_files import read_header
 from bench.worker import cards
 from bench.worker.engines.exllamav3.engine import EXLLAMAV3
+from bench.worker.engines.exllamav3.readable import open_model
 from bench.worker.interfaces.engine import Unsupported
-from tests.worker.conftest import Run, made_up_case
+from tests.worker.conftest import Run, catalogue_case, made_up_case
 
 TOKENS, LAYERS, KV_HEADS, HEAD_DIM = 2304, 4, 4, 64
 _FP16 = 4 * KV_HEADS * HEAD_DIM  # bytes of a token's key and value in a layer
@@ -98,6 +102,11 @@ def _config(architecture: str, more: dict[str, Any]) -> dict[str, Any]:
     return {**_BASE, "architectures": [architecture], **more}
 
 
+def _known(model: str) -> dict[str, Any]:
+    """The config.json of a model of the catalogue."""
+    return dict(catalogue_case("engine=exllamav3", f"model={model}").model.config)
+
+
 @pytest.mark.parametrize(
     ("architecture", "more", "cache", "cache_bytes"),
     [
@@ -158,7 +167,20 @@ def test_what_the_engine_or_its_stand_in_does_not_know_is_unsupported_and_never_
     in_groups = {**SHARED_EXPERTS, **_LATENT, "n_group": 8, "topk_group": 4}  # as DeepSeek-V3 has them
     with pytest.raises(Unsupported, match=r"Group-limited expert routing \(n_group = 8, topk_group = 4\)"):
         EXLLAMAV3.require_readable(_config("DeepseekV3ForCausalLM", in_groups))
+    with pytest.raises(Unsupported, match="per-layer inputs are not implemented yet"):
+        EXLLAMAV3.require_readable(_known("gemma_4_e4b"))
     import exllamav3_ext
 
     with pytest.raises(Unsupported, match="dsv4_compress"):
         exllamav3_ext.dsv4_compress()
+
+
+def test_what_the_engine_reads_beside_config_json_is_made_or_told_by_its_name(tmp_path: Path) -> None:
+    """Gemma 4 has its image processor in processor_config.json."""
+    cards.preload("simulated", "exllamav3")
+    config = _known("gemma_4_31b")
+    EXLLAMAV3.require_readable(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_shard(tmp_path / "model.safetensors", [Tensor("none", "F16", (1,), Content.ZEROS)], lambda _: None, {})
+    with pytest.raises(Unsupported, match=r"reads processor_config\.json beside config\.json of Gemma4"):
+        open_model(tmp_path, config)

@@ -36,6 +36,8 @@ _PREPROCESSOR = {
     "patch_size": 14,
     "merge_size": 2,
     "temporal_patch_size": 2,
+    "pooling_kernel_size": 3,
+    "max_soft_tokens": 280,
     "resample": 3,
     "do_convert_rgb": True,
     "do_rescale": True,
@@ -50,10 +52,11 @@ def documents_of(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     No image is ever processed.
     """
     architecture = next(iter(config.get("architectures") or []), "")
-    processor = _PROCESSORS.get(architecture, "Glm4vImageProcessor")
+    preprocessor = {"image_processor_type": _PROCESSORS.get(architecture, "Glm4vImageProcessor"), **_PREPROCESSOR}
     return {
         "config.json": {**_OF_IMAGES.get(architecture, {}), **config},
-        "preprocessor_config.json": {"image_processor_type": processor, **_PREPROCESSOR},
+        "preprocessor_config.json": preprocessor,
+        "processor_config.json": {"image_processor": preprocessor},  # where Gemma 4 and others have the same
     }
 
 
@@ -94,6 +97,13 @@ def open_model(directory: Path, config: dict[str, Any]) -> Any:
         )
     try:
         return Model.from_config(Config.from_directory(str(directory)))
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename))
+        if missing.parent != directory:
+            raise
+        raise Unsupported(
+            f"exllamav3 reads {missing.name} beside config.json of {named[0]}, and there is none: put the model's there"
+        ) from error
     except (OSError, MemoryError, Unsupported):
         raise
     except Exception as error:
