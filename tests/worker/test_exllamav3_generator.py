@@ -16,6 +16,7 @@ from bench.core.messages import Result
 from bench.engines.exllamav3.setup import Setup
 from bench.engines.registry import rules_of
 from bench.engines.steps import steps_of
+from bench.trace.passes import NoPrediction
 from bench.worker import cards, recorder
 from bench.worker.engines.exllamav3.stand_ins.serving import Serving
 from bench.worker.interfaces.engine import Unsupported
@@ -45,6 +46,10 @@ SEARCHES: dict[str, tuple[Case, tuple[int, ...]]] = {
     "a larger cache": (served(cache_size=20480, allocator="expandable", head_bits=8), (1280, 20480)),
     # The last tokens of a job that ends with a column of its tables are decoded with wider ones.
     "drafts": (served(batch_size=2, draft="ngram", num_draft_tokens=3), (512, 4096)),
+    # With experts, too, chunks of a kind are all there; of one that is longer than its share of the cache none is.
+    "jobs that share": (served(_ROUTED, batch_size=2, cache_size=12288, cache="Q4"), (768, 5888)),
+    "autosplit": (served(lazy=True, draft="ngram", num_draft_tokens=3), (2304, 4352)),
+    "autosplit of jobs": (served(_LATENT, lazy=True, batch_size=2, cache="Q6"), (1024, 2304)),
     # The first job's chunks make tables that those of the others find.
     "experts": (served(_ROUTED, batch_size=3, cache="k7v5"), (768, 9472)),
     "experts alone": (served(_ROUTED), (256, 1280)),
@@ -71,6 +76,14 @@ def test_it_is_predicted_to_the_byte(name: str, layouts: Path) -> None:
         assert predict(replayer, limited) == simulate(limited, layouts)[0], limit_bytes
 
 
+@pytest.mark.thorough
+def test_a_job_that_runs_alone_before_those_that_share_is_no_wrong_number(layouts: Path) -> None:
+    search = served(batch_size=3, cache_size=8192)
+    replayer = _replayer(search, layouts)
+    with pytest.raises(NoPrediction, match=r"no recording shows a .*full_alone"):
+        predict(replayer, replace(search, max_seq_len=4352))
+
+
 def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
     """As they are recorded: prompts of any length are left out."""
     case = served(SHORT, batch_size=2, max_seq_len=4096, draft="ngram", num_draft_tokens=2)
@@ -86,9 +99,7 @@ def test_a_cases_passes_are_those_of_the_engine(layouts: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "told"),
     [
-        (served(batch_size=2, cache_size=8192), "where jobs share a cache_size"),
         (served(bpw=16.0, head_bits=None), "with EXL3 weights alone"),
-        (served(lazy=True), "load=autosplit"),
     ],
 )
 def test_what_is_not_predicted_says_why(case: Case, told: str) -> None:

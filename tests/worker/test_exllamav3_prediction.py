@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.allocator.limits import case_limits
-from bench.core.case import PAGE, Case
+from bench.core.case import PAGE, Axis, Case
 from bench.engines.exllamav3.chunks import chunks
 from bench.engines.exllamav3.setup import Setup, ring_tokens_after
 from bench.engines.registry import rules_of
+from bench.forecast.library import bound
 from bench.forecast.predict import predict_fits_at
 from bench.trace.passes import NoPrediction
 from bench.trace.replay import Replayer
@@ -77,6 +78,9 @@ THOROUGH = {
     "a dense layer before those with experts": (_SHARED, {"cache": "Q8", "bpw": 3.7}, (1280, 4352, 20480)),
     "no graphs, and no positions": (_WITHOUT_POSITIONS, {"allocator": "native"}, (4352, 8448)),
     "latent attention of several sequences": (_LATENT, {"batch_size": 3, "cache": "Q8"}, (512, 3072)),
+    "rings by autosplit": (_RINGS, {"lazy": True, "cache": "Q6", "allocator": "native"}, (1536, 2304, 4864)),
+    "linear attention by autosplit": (_LINEAR, {"lazy": True, "cache": "Q4"}, (1536, 2304, 4352)),
+    "no graphs by autosplit": (_EAGER, {"lazy": True, "cache": "Q6"}, (4096, 6400)),
     "latent attention by autosplit": (_LATENT, {"lazy": True, "cache": "Q6"}, (2304, 3072)),
     # Tables that only the first of several sequences makes.
     "experts for several sequences": (_ROUTED, {"batch_size": 2, "bpw": 4.25}, (768, 2304)),
@@ -101,9 +105,10 @@ def _replayer(case: Case, layouts: Path) -> Replayer:
     """As `bench.forecast.library` has it."""
     rules = rules_of(case.engine).prediction
     assert rules.with_loading is not None
-    trace = recorder.make_trace(case, layouts)
+    trace = recorder.make_trace(replace(case, cache_size=None), layouts)
     assert not isinstance(trace, recorder.SplitTrace)
-    return Replayer(rules.with_loading(trace.deepened(), recorder.make_loading(case, layouts)), {})
+    trace = trace.deepened().within(*bound(case, Axis.MAX_SEQ_LEN))
+    return Replayer(rules.with_loading(trace, recorder.make_loading(case, layouts)), {})
 
 
 @pytest.mark.parametrize("name", [*SEARCHES, *(pytest.param(name, marks=pytest.mark.thorough) for name in THOROUGH)])
@@ -194,8 +199,7 @@ def test_what_a_ring_holds_is_what_the_engine_s_arithmetic_leaves_there(size: in
     ("config", "axes", "said"),
     [
         (_RINGS, {"batch_size": 2}, "several sequences of layers with states or rings"),
-        (_LINEAR, {"lazy": True}, "load=autosplit of layers with states or rings"),
-        (_EAGER, {"lazy": True}, "load=autosplit of layers that decode outside of graphs"),
+        (_LINEAR, {"scenario": "generator"}, "jobs of layers with states or rings"),
     ],
 )
 def test_what_was_not_as_predicted_or_never_compared_is_refused(

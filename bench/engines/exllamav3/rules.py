@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bench.allocator.limits import case_limits, compute_capability
-from bench.core.case import DEFAULT_SCENARIO, PAGE, UNQUANTISED_BPW, Case
+from bench.core.case import PAGE, UNQUANTISED_BPW, Case
 from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav3.architectures import ARCHITECTURES
 from bench.engines.exllamav3.loading import with_loading
@@ -26,13 +26,8 @@ def _unpredicted(case: Case) -> str | None:
     """Why nothing is predicted of a case."""
     if case.model.architecture not in ARCHITECTURES:
         return f"Unsupported: {ENGINE} does not know the architecture {case.model.architecture}"
-    is_served = case.scenario != DEFAULT_SCENARIO
-    if is_served and case.batch_size > 1 and case.cache_size is not None:
-        return "exllamav3 is not predicted where jobs share a cache_size: a sweep finds how far it goes, by runs"
     if case.more_devices:
         return "exllamav3 is not predicted on several cards: a sweep finds how far it goes, by runs"
-    if is_served and case.lazy:
-        return "exllamav3's generator is not predicted with load=autosplit: a sweep finds how far it goes, by runs"
     if case.lazy and case.max_input_len % PAGE:
         return f"exllamav3 does not load by autosplit in chunks that are no whole pages of {PAGE} tokens"
     if case.bpw == UNQUANTISED_BPW:

@@ -30,16 +30,19 @@ class Generator:
     """The generator's state between steps: the jobs that run, the tokens of each, and the tables made by then.
 
     `prefill` names a chunk of a prompt. Every token that is decoded in a case has a kind of its own: there are few, and
-    what they make once for all differs. With each come `draft_tokens`, of which none is taken.
+    what they make once for all differs. With each come `draft_tokens`, of which none is taken. Of `batch_size` jobs one
+    may run alone first; what its prompt's chunks make is found by the others' of as many tokens.
     """
 
     max_input_len: int
     draft_tokens: int
     prefill: PrefillOf
+    batch_size: int = 1
     jobs: int = 1
     held: int = 0
     place: str = ""
     made: set[tuple[int, int]] = field(default_factory=set)
+    chunked: set[int] = field(default_factory=set)  # the tokens of chunks of earlier prompts
 
     def passes(self, step: Step, with_prompts: bool = True) -> Iterator[Pass]:
         """What the generator makes of a BEGIN or a GENERATE: a chunk of each job in turn, then a token of all.
@@ -48,7 +51,8 @@ class Generator:
         """
         if step.act is Act.BEGIN:
             is_short = step.tokens == PROMPT_TOKENS
-            self.jobs, self.held, self.place = step.jobs, step.tokens, "near_start" if is_short else "full"
+            self.jobs, self.held = step.jobs, step.tokens
+            self.place = "near_start" if is_short else "full" if step.jobs == self.batch_size else "full_alone"
             if is_short or with_prompts:
                 yield from self._prompts(step, is_short)
             yield self._decode(step, "first")
@@ -58,10 +62,13 @@ class Generator:
 
     def _prompts(self, step: Step, is_short: bool) -> Iterator[Pass]:
         name = step.name if step.name or not is_short else f"{Phase.DECODE}_prompt"
-        for start, end in chunks.chunks(step.tokens - LAST_TOKEN, self.max_input_len, recurrent=False):
+        spans = list(chunks.chunks(step.tokens - LAST_TOKEN, self.max_input_len, recurrent=False))
+        for start, end in spans:
             for job in range(step.jobs):
                 own = None if name is None else f"{name}_{min(job, 2)}"
-                yield self.prefill(step.phase, end - start, end, own, job > 0)
+                yield self.prefill(step.phase, end - start, end, own, job > 0 or end - start in self.chunked)
+        if name is None:
+            self.chunked.update(end - start for start, end in spans)
 
     def _decode(self, step: Step, which: str) -> Pass:
         """The tables have columns to spare for drafts, twice (generator.py, iterate_gen)."""

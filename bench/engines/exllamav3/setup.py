@@ -89,7 +89,7 @@ class Setup(NamedTuple):
 
     def _served(self, steps: Iterable[Step], with_prompts: bool) -> Iterator[Pass]:
         """What the engine's generator makes of its steps."""
-        generator = Generator(self.max_input_len, self.draft_tokens, self.prefill)
+        generator = Generator(self.max_input_len, self.draft_tokens, self.prefill, self.batch_size)
         for step in steps:
             if step.act in (Act.BEGIN, Act.GENERATE):
                 for each in generator.passes(step, with_prompts):
@@ -155,14 +155,21 @@ class Setup(NamedTuple):
         pages = -(-longest // PAGE)
         least = max(TABLE_TOKENS, self._all_shared_tokens, self.tried_tokens, self.ring_tokens)
         lengths = [pages * PAGE, (pages + 4) * PAGE, least + 5 * PAGE]
-        return lengths if self.scenario == DEFAULT_SCENARIO else lengths + more_lengths(self.draft_tokens)
+        if self.scenario == DEFAULT_SCENARIO:
+            return lengths
+        shortest = -(-self.tried_tokens // (PAGE * self.batch_size)) * PAGE
+        return lengths + [max(length, shortest) for length in more_lengths(self.draft_tokens)]
 
     def larger_caches(self) -> list[tuple[int, int]]:
-        """Of a generator the shortest of those lengths, with a page more in the cache than its jobs ask for."""
+        """Of a generator two of those lengths, with a page more in the cache than its jobs ask for.
+
+        The shortest is decoded with the tables of the first job alone, the other has chunks of all kinds. Jobs that
+        share a smaller cache begin with one that runs alone, whose sizes did not follow the lengths: none is recorded.
+        """
         if self.scenario == DEFAULT_SCENARIO:
             return []
-        length = min(self.whole_lengths()[1:])
-        return [(length, length * self.batch_size + PAGE)]
+        _, long, *shorter = self.whole_lengths()
+        return [(length, length * self.batch_size + PAGE) for length in (long, min(shorter))]
 
     def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Setup:
         """The same rules for jobs that share a cache of so many tokens, or by the cache's length at a `max_seq_len`."""
