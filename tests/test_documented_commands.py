@@ -279,3 +279,4 @@ def _prepare(folder: Path, home: Path) -> None:
     (folder / "models").symlink_to(home / "models")
     (folder / "REAL").symlink_to(home / "models" / "4.0")
     (folder / "my.csv").write_text("model,bpw,cache,quality\n4.0,4.0,FP16,6.5\n")
+    (folder / "config.yml").write_text("model:\n  model_name: '4.0'\n  max_seq_len: 1024\n  cache_size: 2048\n")

@@ -61,7 +61,8 @@ the end and decodes there, in a process of its own. What is stored already is no
 {KEYS}"""
 PLAN = f"""\
 Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and \
-nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
+nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. With --tabby or \
+--webui it is another program's configuration that is asked about: whether it fits, and how far it could go. {_AXES}
 {KEYS}"""
 SYNTH = f"""\
 Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights, for \
