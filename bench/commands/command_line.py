@@ -84,6 +84,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_overrides(sweep)
     _add_setups(sweep)
     _add_json(sweep)
+    card = command("card", "a table for a model card", texts.CARD)
+    card.add_argument(
+        "source", metavar="SOURCE", help="ORG/NAME of a hub, a folder of checkpoints, or a catalogue's name"
+    )
+    _add_overrides(card)
+    card.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there; default: standard output")
     _add_synth(command("synth", "write a checkpoint with random weights", texts.SYNTH))
     _add_report(command("report", "regenerate the tables and plots", texts.REPORT))
     _add_compare(command("compare", "what changed between two result sets", texts.COMPARE))

@@ -64,7 +64,7 @@ def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) ->
     ]
     own = len(planned.searches) + len(planned.cases)
     stored = Stored.read(Path(settings.results_dir), settings.rerun, settings.retry)
-    with display_for(sys.stderr) as display, _forecaster(stored, jobs) as forecaster:
+    with display_for(sys.stderr) as display, forecaster_of(stored, jobs) as forecaster:
         forecaster.prepare([work.longest for work in works], partial(_recorded, display))
         display.begin("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
@@ -251,7 +251,7 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
 
 
 @contextlib.contextmanager
-def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
+def forecaster_of(stored: Stored, jobs: int) -> Iterator[Forecaster]:
     """A forecaster with a folder of its own; a worker starts when a recording is missing, and ends with it."""
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
