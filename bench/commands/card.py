@@ -13,12 +13,11 @@ from pathlib import Path
 
 from bench.commands.display import Display, display_for
 from bench.commands.plan import forecaster_of
-from bench.config.bits import head_bits
 from bench.config.cases import plan_sweep
-from bench.config.checkpoints import Checkpoints, checkpoints_of
+from bench.config.checkpoints import Checkpoints, checkpoints_of, files_of
 from bench.config.lengths import lengths_of_model
 from bench.config.settings import Settings
-from bench.core.case import Case, Search
+from bench.core.case import UNQUANTISED_BPW, Case, Search
 from bench.core.errors import BadInput, ExitCode
 from bench.core.files import replaced
 from bench.core.outcome import Outcome
@@ -28,7 +27,6 @@ from bench.launch.inspection import require_whole
 from bench.launch.versions import installed_versions
 from bench.report.model_card import Figure, ModelCard, Quantisation
 from bench.run.resume import Stored
-from bench.tensor_files import read_header
 
 # A card of each size that people have. Its VRAM is told of the last, which has the most room.
 CARDS = {
@@ -64,7 +62,8 @@ def card(source: str, typed: Sequence[str], out: Path | None = None) -> int:
     planned = plan_sweep([*common, f"device={cards or ','.join(CARDS)}", "max_seq_len=auto"])
     require_whole(search.longest for search in planned.searches)
     lengths, native = _lengths(planned.searches, _typed("max_seq_len", typed))
-    measured = plan_sweep([*common, f"device={_ROOMY}", f"max_seq_len=[{','.join(map(str, lengths))}]"]).cases
+    shown = [text for text in common if not text.startswith("auto_up_to=")]
+    measured = plan_sweep([*shown, f"device={_ROOMY}", f"max_seq_len=[{','.join(map(str, lengths))}]"]).cases
     made = _Made(found, planned.searches, measured, planned.settings)
     lines = made.lines()
     names = list(dict.fromkeys(search.longest.machine.name for search in planned.searches))
@@ -151,10 +150,11 @@ class _Made:
         if path is None:
             bits = None if case.head_bits is None else float(case.head_bits)
             return Quantisation(f"{case.bpw:g} bpw", case.bpw, bits, None)
-        files = sorted(Path(path).glob("*.safetensors"))
-        entries = {name: entry for file in files for name, entry in read_header(file).items()}
-        size_bytes = sum(file.stat().st_size for file in files)
-        return Quantisation(self._found.labels.get(path, case.model.name), case.bpw, head_bits(entries), size_bytes)
+        size_bytes, head = files_of(case.model)
+        named = [bits for bits in engine_of(case.engine).head_bits if head is not None and bits <= head]
+        if named and head is not None and head < UNQUANTISED_BPW:
+            head = float(max(named))  # as the converter's option is called: some rows have more bits
+        return Quantisation(self._found.labels.get(path, case.model.name), case.bpw, head, size_bytes)
 
     def _longest(self, search: Search, forecast: Forecast) -> Figure:
         answer = self._stored.answer(search, self._versions)
@@ -230,3 +230,5 @@ def _recorded(display: Display, done: int, total: int) -> None:
     if done == 0:
         display.begin(f"0/{total} recordings", total)
     display.reach(done, f"{done}/{total} recordings")
+    if done == total:
+        display.say(f"{total} recording{'' if total == 1 else 's'} made to predict with")

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.config.bits import head_bits
 from bench.config.compose import names
 from bench.config.models import engine_of_weights
 from bench.config.settings import ModelSettings
 from bench.config.typed import quoted
+from bench.core.case import ModelSpec
 from bench.core.errors import BadInput, nearest
+from bench.tensor_files import read_header
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _USUAL_BITS = "3.0,4.0,5.0,6.0,8.0"
@@ -31,6 +34,15 @@ class Checkpoints:
     labels: dict[str, str]
     left_out: list[str]
     is_hub: bool = False
+
+
+def files_of(model: ModelSpec) -> tuple[int | None, float | None]:
+    """The bytes of the files of weights, and the bits of the output layer; None where there are none."""
+    if model.path is None or not model.has_weights:
+        return None, None
+    files = sorted(Path(model.path).glob("*.safetensors"))
+    entries = {name: entry for file in files for name, entry in read_header(file).items()}
+    return sum(file.stat().st_size for file in files), head_bits(entries)
 
 
 def checkpoints_of(source: str, typed: Sequence[str]) -> Checkpoints:
