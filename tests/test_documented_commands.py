@@ -207,9 +207,17 @@ def plain_calls(command: str) -> list[list[str]] | None:
     """
     lines = [shlex.split(line) for line in command.splitlines()]
     unquoted = re.sub(r"'[^']*'", "", command)
-    if re.search(r"[^\w\s.,=/:%+-]", unquoted) or any(line[0] != "vram-bench" for line in lines) or "hub" in command:
+    if (
+        re.search(r"[^\w\s.,=/:%+-]", unquoted)
+        or any(line[0] != "vram-bench" for line in lines)
+        or _names_a_hub(command)
+    ):
         return None
     return [line[1:] for line in lines]
+
+
+def _names_a_hub(command: str) -> bool:
+    return "hub" in command or "ORG/" in command
 
 
 def run_command(

@@ -109,14 +109,14 @@ def checkpoints(repo: str, wanted: Sequence[str] = ()) -> dict[str, bool]:
     Of branches that are at one commit the last name counts, as `main` is often another name for one of them.
     Raises `BadInput`.
     """
-    with _told_in_a_line(repo, ""):
+    with _told_in_a_line(repo, "its branches"):
         validate_repo_id(repo)
         known = {branch.name: branch.commit for branch in refs_answer(repo).branches}
     if unknown := [name for name in wanted if name not in known]:
         raise BadInput(f"model.revision={unknown[0]}: not in {repo}. {nearest(unknown[0], known)}")
     names = sorted(wanted or known, key=lambda name: name != "main")
     by_commit = {known[name]: name for name in names}
-    with _told_in_a_line(repo, ""), ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+    with _told_in_a_line(repo, "its branches"), ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
         sizes = pool.map(lambda name: model_answer(repo, name).sizes_bytes, by_commit.values())
         return {name: _is_checkpoint(files) for name, files in zip(by_commit.values(), sizes, strict=True)}
 
