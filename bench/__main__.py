@@ -55,6 +55,12 @@ def _run(arguments: argparse.Namespace) -> int:
         from bench.config.typed import searched
 
         arguments.overrides.append(searched(arguments.config_dir))
+    arguments.setup = None
+    if getattr(arguments, "tabby", None) is not None or getattr(arguments, "webui", None) is not None:
+        from bench.setups.read import read_setup
+
+        arguments.setup = read_setup(arguments.tabby, arguments.webui, arguments.overrides)
+        arguments.overrides = arguments.setup.overrides
     if getattr(arguments, "cfg", None):
         from bench.config.compose import composed
 

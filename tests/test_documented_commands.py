@@ -27,7 +27,7 @@ from tests.conftest import Program
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("sweep", "plan", "report", "compare", "doctor", "synth", "validate", "list", "completion")
+COMMANDS = ("sweep", "plan", "card", "report", "compare", "doctor", "synth", "validate", "list", "completion")
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,17 @@ def plain_calls(command: str) -> list[list[str]] | None:
     """
     lines = [shlex.split(line) for line in command.splitlines()]
     unquoted = re.sub(r"'[^']*'", "", command)
-    if re.search(r"[^\w\s.,=/:%+-]", unquoted) or any(line[0] != "vram-bench" for line in lines) or "hub" in command:
+    if (
+        re.search(r"[^\w\s.,=/:%+-]", unquoted)
+        or any(line[0] != "vram-bench" for line in lines)
+        or _names_a_hub(command)
+    ):
         return None
     return [line[1:] for line in lines]
+
+
+def _names_a_hub(command: str) -> bool:
+    return "hub" in command or "ORG/" in command
 
 
 def run_command(
@@ -279,3 +287,4 @@ def _prepare(folder: Path, home: Path) -> None:
     (folder / "models").symlink_to(home / "models")
     (folder / "REAL").symlink_to(home / "models" / "4.0")
     (folder / "my.csv").write_text("model,bpw,cache,quality\n4.0,4.0,FP16,6.5\n")
+    (folder / "config.yml").write_text("model:\n  model_name: '4.0'\n  max_seq_len: 1024\n  cache_size: 2048\n")

@@ -21,7 +21,6 @@ _OF_HYDRA = {
     "--hydra-help": "`vram-bench COMMAND --help` lists the keys",
     "--experimental-rerun": "the same command again runs what is missing; rerun=true runs all",
 }
-_NOT_THERE = {"--tabby": "TabbyAPI's config.yml is not read yet; `KEY=VALUE` for what it says, as cache=Q4"}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     command = commands_of(parser)[arguments.command]
     if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
         option = next((word for word in rest if word.startswith("-")), rest[0])
-        advice = (_OF_HYDRA | _NOT_THERE).get(option.partition("=")[0]) if "overrides" in arguments else None
+        advice = _OF_HYDRA.get(option.partition("=")[0]) if "overrides" in arguments else None
         command.error(f"{option}: {advice}" if advice else f"unrecognized argument: {option}")
     if "overrides" in arguments:
         arguments.overrides += rest  # argparse by itself takes none after an option that follows others
@@ -79,10 +78,18 @@ def make_parser() -> argparse.ArgumentParser:
 
     plan = command("plan", "predict, without measuring", texts.PLAN)
     _add_overrides(plan)
+    _add_setups(plan)
     _add_json(plan)
     sweep = command("sweep", "measure", texts.SWEEP)
     _add_overrides(sweep)
+    _add_setups(sweep)
     _add_json(sweep)
+    card = command("card", "a table for a model card", texts.CARD)
+    card.add_argument(
+        "source", metavar="SOURCE", help="ORG/NAME of a hub, a folder of checkpoints, or a catalogue's name"
+    )
+    _add_overrides(card)
+    card.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there; default: standard output")
     _add_synth(command("synth", "write a checkpoint with random weights", texts.SYNTH))
     _add_report(command("report", "regenerate the tables and plots", texts.REPORT))
     _add_compare(command("compare", "what changed between two result sets", texts.COMPARE))
@@ -103,6 +110,12 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg", "-c", metavar="job", help="show what the first combination is composed of, and end")
     # Hydra's way to say what is always meant here.
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_setups(parser: argparse.ArgumentParser) -> None:
+    setups = parser.add_mutually_exclusive_group()
+    setups.add_argument("--tabby", type=Path, metavar="FILE", help="TabbyAPI's config.yml: does it fit, and how far")
+    setups.add_argument("--webui", metavar="FLAGS", help="text-generation-webui's flags, in quotes: the same")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

@@ -61,8 +61,22 @@ the end and decodes there, in a process of its own. What is stored already is no
 {KEYS}"""
 PLAN = f"""\
 Says what a sweep of the same keys is expected to find, and how long it would take; nothing is run on any card, and \
-nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. {_AXES}
+nothing is stored. Predicted VRAM with its parts, and what one would gain by giving something up. With --tabby or \
+--webui it is another program's configuration that is asked about: whether it fits, and how far it could go. {_AXES}
 {KEYS}"""
+CARD = """\
+Prints, as Markdown, what each quantisation of a model takes and how far it goes: the branches of a repository, the \
+checkpoints in a folder, or the bits of a model of the catalogue. Nothing is run, and no weights are downloaded: it is \
+predicted from config.json and headers. What a stored row has shown is marked.
+
+  SOURCE: ORG/NAME of a hub, ./DIR, or a name of `vram-bench list models`
+  model.revision: of a hub, the branches: 3.0bpw,4.0bpw; default: all that have weights
+  bpw: of a model of the catalogue, the bits: 3.0,4.0
+  cache: which caches, with commas between; default: FP16,Q4
+  max_seq_len: the lengths for which VRAM is told; default: 4k,16k,32k and the model's own
+  device: the cards; default: one of 8, 12, 16, 24, 32 and 48 GB each
+  others: those of `vram-bench plan`
+"""
 SYNTH = f"""\
 Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights, for \
 {titles(engine.name for engine in _MADE)}, so that the memory and the speed of a \
@@ -120,6 +134,7 @@ Prints a script that completes commands, options, keys, models and cards. Load i
 example, or store it where your shell looks for completions.
 """
 EXAMPLES = {
+    "card": "vram-bench card ORG/NAME-exl2 cache=FP16,Q6,Q4 --out table.md",
     "synth": "vram-bench synth model=llama_3_1_70b bpw=2.4 --out llama-70b-2.4bpw-synthetic",
     "compare": "vram-bench compare baseline results --out report.md --max-vram-growth 16MiB",
     "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench.commands.display import Display, display_for
+from bench.commands.setups import answers_of, show_setup
 from bench.config.cases import plan_sweep
 from bench.config.lengths import lengths_of_model
 from bench.core.case import Axis, Case, Search
@@ -34,6 +35,8 @@ from bench.launch.versions import installed_versions
 from bench.notes.rules import notes_of_cards, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document, in_lines
 from bench.run.resume import Stored
+from bench.setups.beside import beside
+from bench.setups.setup import Setup
 
 ASSUMED_PROBE_S = 1.0  # of a model whose config.json does not tell how many layers it has
 _FEW = 16  # searches and cases for which it is also said what would change the answer
@@ -41,35 +44,51 @@ _FEW = 16  # searches and cases for which it is also said what would change the 
 
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench plan KEY=VALUE… [--json]`."""
-    return plan(arguments.overrides, arguments.json)
+    return plan(arguments.overrides, arguments.json, arguments.setup)
 
 
-def plan(overrides: Sequence[str], as_json: bool) -> int:
-    """Says what `sweep` would do with the same `overrides`; returns the exit code."""
+def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) -> int:
+    """Says what `sweep` would do with the same `overrides`; returns the exit code.
+
+    Where they are a `setup`, another program's, it is said what was made of that, and how far it could go.
+    """
     planned = plan_sweep(overrides)
     require_whole([*(search.longest for search in planned.searches), *planned.cases])
     settings = planned.settings
     jobs = settings.jobs or os.cpu_count() or 1
-    works: list[Case | Search] = [*planned.searches, *planned.cases]
+    asked = [] if setup is None else [beside(case, setup.frontend) for case in planned.cases]
+    works: list[Case | Search] = [
+        *planned.searches,
+        *planned.cases,
+        *(work for each in asked for work in each.works[1:]),
+    ]
+    own = len(planned.searches) + len(planned.cases)
     stored = Stored.read(Path(settings.results_dir), settings.rerun, settings.retry)
-    with display_for(sys.stderr) as display, _forecaster(stored, jobs) as forecaster:
+    with display_for(sys.stderr) as display, forecaster_of(stored, jobs) as forecaster:
         forecaster.prepare([work.longest for work in works], partial(_recorded, display))
         display.begin("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
         rows = [_row(forecast, stored.answer(forecast.work, versions), seen) for forecast in forecasts]
-        if len(works) <= _FEW:
-            display.begin("what would change the answer", len(works))
-            for index, forecast in enumerate(forecasts):
-                display.reach(index, f"what would change the answer, {index}/{len(works)}")
+        if own <= _FEW:
+            display.begin("what would change the answer", own)
+            for index, forecast in enumerate(forecasts[:own]):
+                display.reach(index, f"what would change the answer, {index}/{own}")
                 rows[index] = _with_gains(rows[index], forecast, forecaster)
     slow = slowness(stored.rows, [work.longest for work in works])
-    expectation = expect(rows, stored.rows, jobs, slow, settings.timeout_s)
+    answers = [] if setup is None else answers_of(asked, rows[len(planned.searches) :])
+    rows = rows[:own]
+    expectation = expect(
+        [*rows, *(row for each in answers for row in each.searches)], stored.rows, jobs, slow, settings.timeout_s
+    )
     if as_json:
-        sys.stdout.writelines(in_lines(document(rows, expectation)))
-    else:
-        _show(rows, expectation)
+        told = {} if setup is None else {"setup": {**setup.to_json(), "answers": [each.to_json() for each in answers]}}
+        sys.stdout.writelines(in_lines(document(rows, expectation) | told))
+        return ExitCode.DONE
+    if setup is not None:
+        show_setup(setup, answers)
+    _show(rows, expectation)
     return ExitCode.DONE
 
 
@@ -232,7 +251,7 @@ def _with_gains(row: ForecastRow, forecast: Forecast, forecaster: Forecaster) ->
 
 
 @contextlib.contextmanager
-def _forecaster(stored: Stored, jobs: int) -> Iterator[Forecaster]:
+def forecaster_of(stored: Stored, jobs: int) -> Iterator[Forecaster]:
     """A forecaster with a folder of its own; a worker starts when a recording is missing, and ends with it."""
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())

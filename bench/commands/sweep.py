@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ import pandas as pd
 
 from bench.commands.progress import progress_for
 from bench.commands.report import stored_memory
+from bench.commands.setups import tell_setup
 from bench.config import compose as config
 from bench.config.cases import Sweep, plan_sweep
 from bench.core.columns import BoundaryRow
-from bench.core.errors import ExitCode
+from bench.core.errors import BadInput, ExitCode
 from bench.core.outcome import ANSWERS
 from bench.launch.inspection import require_whole
 from bench.report.publish import publish
@@ -27,21 +28,32 @@ from bench.report.rows import latest, plain, rows_of
 from bench.report.text.console import console_for
 from bench.run.boundary import settled
 from bench.run.sweep import Finished, SweepOptions, run_sweep
+from bench.setups.beside import beside
+from bench.setups.setup import Setup
 from bench.store.store import read_boundaries, read_cases, to_be_shown
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench sweep KEY=VALUE… [--json]`."""
-    return sweep(arguments.overrides, arguments.json)
+    return sweep(arguments.overrides, arguments.json, arguments.setup)
 
 
-def sweep(overrides: Sequence[str], as_json: bool = False) -> int:
-    """Measures what `overrides` ask for and shows it, or prints it as one JSON document; returns the exit code."""
+def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None = None) -> int:
+    """Measures what `overrides` ask for and shows it, or prints it as one JSON document; returns the exit code.
+
+    Where they are a `setup`, another program's, it is also found how far that could go.
+    """
     planned = plan_sweep(overrides)
+    if setup is not None:
+        tell_setup(setup)
+        further = [search for case in planned.cases for search in beside(case, setup.frontend).searches]
+        planned = replace(planned, searches=list(dict.fromkeys([*planned.searches, *further])))
     require_whole([*(search.longest for search in planned.searches), *planned.cases])
     settings = planned.settings
     results_dir = Path(settings.results_dir)
     launcher = config.launcher_override(overrides)
+    if launcher is not None and setup is not None:
+        raise BadInput(f"hydra/launcher={launcher}: a launcher is not handed {setup.source}; leave one of the two out")
     if launcher is not None:
         from bench.run.hydra_launch import launch
 

@@ -10,6 +10,7 @@ from bench.core.case import UNQUANTISED_BPW
 from bench.tensor_files import Entry
 
 _TILE = 16  # a trellis is [K/16, N/16, 16 b], of a matrix of K by N weights with b bits each
+_PACKED_BITS = 32  # of an element of q_weight, whose rows are those of the layer in so many bits
 _TRELLIS_PARTS = ("trellis", "suh", "svh", "su", "sv", "mul1", "mcg", "bias")  # all that a quantised layer has
 
 
@@ -25,6 +26,22 @@ def bits_per_weight(entries: Mapping[str, Entry]) -> float | None:
     if weights:
         return round(bits / weights, 2)
     return UNQUANTISED_BPW if entries else None
+
+
+def head_bits(entries: Mapping[str, Entry]) -> float | None:
+    """The bits of a weight of the output layer, without its scales; None where it has no tensors of its own."""
+    for name, entry in entries.items():
+        layer, _, part = name.rpartition(".")
+        if not _is_head(layer):
+            continue
+        order = entries.get(f"{layer}.q_invperm")
+        if part == "q_weight" and order is not None and order.shape[0]:
+            return round(entry.shape[0] * _PACKED_BITS / order.shape[0], 2)
+        if part == "trellis" and len(entry.shape) == 3:
+            return entry.shape[2] / _TILE
+        if part == "weight":
+            return UNQUANTISED_BPW
+    return None
 
 
 def _layers(entries: Mapping[str, Entry]) -> Iterator[tuple[int, int]]:

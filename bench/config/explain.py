@@ -33,8 +33,8 @@ _TABBY_KEYS = (
     "are, batch_size for the jobs at a time, and load=tabbyapi for how it loads"
 )
 TABBY = (
-    "reading TabbyAPI's config.yml is not there yet. Write its keys: model_dir/model_name as model=local "
-    f"model.path=DIR, {_TABBY_KEYS}"
+    "TabbyAPI's config.yml is read by --tabby FILE, with plan and sweep. Its keys by themselves: model_dir/model_name "
+    f"as model=local model.path=DIR, {_TABBY_KEYS}"
 )
 _DRAFT = "a draft model is draft.model=NAME or draft.model.path=DIR, with scenario=generator"
 _NO_MEMORY = "it changes positions, and no memory: give max_seq_len, or auto_up_to"

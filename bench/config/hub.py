@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +101,30 @@ def resolve(repo: str, revision: str) -> Resolved:
             skeleton.write(directory, _read_beginnings(repo, listing), f"model.repo={repo}")
         _remember(store, revision, listing.commit)
         return Resolved(listing.commit, directory)
+
+
+def checkpoints(repo: str, wanted: Sequence[str] = ()) -> dict[str, bool]:
+    """The branches of `repo`, or those of `wanted`, and of each whether it has a config.json and weights.
+
+    Of branches that are at one commit the last name counts, as `main` is often another name for one of them.
+    Raises `BadInput`.
+    """
+    with _told_in_a_line(repo, "its branches"):
+        validate_repo_id(repo)
+        known = {branch.name: branch.commit for branch in refs_answer(repo).branches}
+    if unknown := [name for name in wanted if name not in known]:
+        raise BadInput(f"model.revision={unknown[0]}: not in {repo}. {nearest(unknown[0], known)}")
+    names = sorted(wanted or known, key=lambda name: name != "main")
+    by_commit = {known[name]: name for name in names}
+    with _told_in_a_line(repo, "its branches"), ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+        sizes = pool.map(lambda name: model_answer(repo, name).sizes_bytes, by_commit.values())
+        return {name: _is_checkpoint(files) for name, files in zip(by_commit.values(), sizes, strict=True)}
+
+
+def _is_checkpoint(files: Collection[str]) -> bool:
+    """Whether there are weights of any kind, and what says how they are used."""
+    beside = [name for name in files if "/" not in name]
+    return "config.json" in beside and any(name.endswith(".safetensors") or is_weights_file(name) for name in beside)
 
 
 def download(model: ModelSpec) -> ModelSpec:

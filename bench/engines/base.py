@@ -60,6 +60,43 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Frontend:
+    """How a program that people configure has this engine run, read in its source at `version`.
+
+    `names` are what it calls the engine, in small letters, and `caches` its types of cache, the name to prefer first;
+    for a word that is none of those it takes `other_cache`, where it does not refuse it (None). `load` is the value of
+    that key which comes nearest, `load_with_draft` the same beside a draft model, and `unlike` says what is still not
+    the same. `default_tokens` are those of a context where none is given, None for the model's own; `whole_pages` says
+    whether every context has whole pages. `default_jobs` says what it takes at a time by itself, where that is not the
+    engine's own. `draft_tokens` are how many it has proposed whatever is asked for, and `ngram` whether it can have
+    n-grams proposed.
+    """
+
+    title: str
+    version: str
+    names: tuple[str, ...]
+    caches: Mapping[str, str]
+    other_cache: str | None
+    load: str
+    load_with_draft: str
+    unlike: str | None
+    default_tokens: int | None
+    whole_pages: bool = False
+    default_jobs: str | None = None
+    draft_tokens: int | None = None
+    ngram: bool = False
+
+    def cache_of(self, word: str) -> str | None:
+        """The cache that a word stands for, however it is spaced; None where it stands for none."""
+        by_letters = {"".join(name.lower().split()): cache for name, cache in self.caches.items()}
+        return by_letters.get("".join(word.lower().split()))
+
+    def word_for(self, cache: str) -> str:
+        """Its word for a cache."""
+        return next((word for word, name in self.caches.items() if name == cache), cache)
+
+
+@dataclass(frozen=True)
 class Package:
     """A module beside the engine: what helps where it is installed and broken, and what cannot be done meanwhile."""
 
@@ -116,7 +153,8 @@ class EngineSpec:
     keys. `context_step` divides every length of its cache, in tokens. `scenarios` are those that it is run in.
     `default_draft_tokens` and `most_draft_tokens` are how many tokens are proposed to its generator at a time.
     `job_spare_tokens` are those that it has room for beside what it promises a job; `draft_models` says whether a model
-    may propose tokens. `servers` are those that it can be loaded as, by the value of the key `load`.
+    may propose tokens. `servers` are those that it can be loaded as, by the value of the key `load`; `frontends` are
+    the programs of which a configuration can be read, by the name of the option that takes it.
     `several_cards` says whether it is measured on more than one, `makes_checkpoints` whether checkpoints
     with random weights can be made for it; `layout_note` is what to know of the bit widths of one that has no weights
     yet. `architectures` are those that it has code for, by their
@@ -149,6 +187,7 @@ class EngineSpec:
     job_spare_tokens: int
     draft_models: bool
     servers: Mapping[str, Server]
+    frontends: Mapping[str, Frontend]
     several_cards: bool
     makes_checkpoints: bool
     layout_note: str

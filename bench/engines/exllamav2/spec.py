@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.core.case import NATIVE
 from bench.engines.base import CacheType, EngineSpec, Package, SimulatedSeconds, Weights
+from bench.engines.exllamav2.frontends import FRONTENDS
 from bench.engines.exllamav2.tabbyapi import TABBYAPI
 
 SPEC = EngineSpec(
@@ -40,6 +41,7 @@ SPEC = EngineSpec(
     job_spare_tokens=0,
     draft_models=True,
     servers={"tabbyapi": TABBYAPI},
+    frontends=FRONTENDS,
     several_cards=True,
     makes_checkpoints=True,
     layout_note=(

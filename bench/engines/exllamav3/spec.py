@@ -6,6 +6,7 @@ from bench.core.case import EXPANDABLE
 from bench.engines.base import EngineSpec, Package, SimulatedSeconds, Weights
 from bench.engines.exllamav3 import caches
 from bench.engines.exllamav3.architectures import ARCHITECTURES
+from bench.engines.exllamav3.frontends import FRONTENDS
 from bench.engines.exllamav3.served import SPARE_TOKENS
 
 SPEC = EngineSpec(
@@ -33,6 +34,7 @@ SPEC = EngineSpec(
     job_spare_tokens=SPARE_TOKENS,
     draft_models=False,
     servers={},
+    frontends=FRONTENDS,
     several_cards=False,
     makes_checkpoints=True,
     layout_note=(

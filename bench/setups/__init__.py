@@ -1,0 +1,1 @@
+"""What the configurations of other programs say, as the keys of this one."""
