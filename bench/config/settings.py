@@ -280,6 +280,8 @@ class DeviceSettings:
     context_basis: Text | None = None
     workspace_bytes: SmallSize | None = None
     workspace_basis: Text | None = None
+    first_forward_bytes: SmallSize | None = None
+    first_forward_basis: Text | None = None
     sources: dict[str, Annotated[str, BeforeValidator(str)]] = field(default_factory=dict)
     cards: list[DeviceSettings] | None = None
 
