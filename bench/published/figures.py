@@ -23,8 +23,10 @@ _UNITS = {
     "GB(decimal)": 10**9,
 }
 _SIZE = re.compile(
-    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?: ?\+-(?P<off>\d+(?:\.\d+)?))?(?: ?(?P<unit>GiB|MiB|KiB|GB|MB|B)\b)?"
+    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?: ?(?:-|–|to) ?(?P<most>\d+(?:\.\d+)?))?"
+    r"(?: ?\+-(?P<off>\d+(?:\.\d+)?))?(?: ?(?P<unit>GiB|MiB|KiB|GB|MB|B)\b)?"
 )
+_ODD_COMMA = re.compile(r"\d,(?!\d{3}(?!\d))\d")
 _PART = re.compile(r"([a-z_]+) (\d{4,})")
 _MOST_BYTES = 1 << 60
 
@@ -55,14 +57,21 @@ def sizes_of(entry: Entry) -> list[Size]:
 
 
 def _size(entry: Entry, text: str, of: str) -> Size:
+    if text.strip()[:1] in ("<", ">", "≤", "≥"):
+        raise NotComparable(f"{entry['value']}: a bound, and no figure")
+    if _ODD_COMMA.search(text):
+        raise NotComparable(f"{entry['value']}: whether its comma divides thousands or begins a fraction is not told")
     found = _SIZE.search(text)
     if not found:
         raise NotComparable(f"{entry['value']}: no size")
     unit_bytes = _UNITS[found["unit"] or entry["unit"]]
     number = found["number"].replace(",", "")
-    size_bytes = float(number) * unit_bytes
-    if not 0 < size_bytes < _MOST_BYTES:
-        raise NotComparable(f"{entry['value']}: no size of anything on a card")
     decimals = len(number.partition(".")[2])
     off = float(found["off"]) if found["off"] else 0.5 * math.pow(10, -decimals)
-    return Size(size_bytes, off * unit_bytes, of)
+    middle = float(number)
+    if found["most"]:  # a range: its middle, and as far as it goes
+        most = float(found["most"])
+        middle, off = (middle + most) / 2, abs(most - middle) / 2 + off
+    if not 0 < middle * unit_bytes < _MOST_BYTES:
+        raise NotComparable(f"{entry['value']}: no size of anything on a card")
+    return Size(middle * unit_bytes, off * unit_bytes, of)

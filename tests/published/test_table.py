@@ -143,6 +143,7 @@ def test_what_a_source_does_not_tell_is_assumed_and_named(tmp_path: Path) -> Non
             "load / speed",
             [(3019 * 2**20, 2**19, "load"), (3891 * 2**20, 2**19, "speed")],
         ),
+        ("18-19", "GB", "", [(18.5 * 2**30, 2**30, "")]),
         ("lm_head 527405248, gate 1874073600 B", "MiB", "", [(527405248, 0.5, "lm_head"), (1874073600, 0.5, "gate")]),
     ],
 )
@@ -153,3 +154,9 @@ def test_a_value_is_read_with_its_unit_and_how_exact_it_is(
     assert [(each.of, pytest.approx(each.size_bytes), pytest.approx(each.off_bytes)) for each in read] == [
         (of, size, off) for size, off, of in sizes
     ]
+
+
+@pytest.mark.parametrize("value", ["14,5", ">20", "< 16", "999999999999999999"])
+def test_a_value_that_may_mean_several_things_is_compared_with_nothing(value: str, tmp_path: Path) -> None:
+    with pytest.raises(NotComparable):
+        sizes_of(entry(tmp_path, value=value, unit="GB"))
