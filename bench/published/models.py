@@ -46,6 +46,8 @@ _CATALOGUE = {
     "gemma2-9b": "gemma_2_9b",
     "gemma2-27b": "gemma_2_27b",
     "command-r-v01": "command_r_35b",
+    "gemma3-27b": "gemma_3_27b",
+    "qwen3.5-27b": "qwen3_5_27b",
     "qwen2-7b": "qwen2_5_7b",
     "qwen2-14b": "qwen2_5_14b",
     "qwen2-32b": "qwen2_5_32b",

@@ -40,7 +40,10 @@ def setting_of(entry: Entry, models: Models, any_card: bool = False, length: int
     engine = _engine(entry)
     model = models.of(entry)
     device = _device(entry, unknown, any_card)
+    least, most = engine_of(engine).least_bpw, engine_of(engine).most_bpw
     bpw, head_bits = _bits(entry, unknown)
+    if bpw != UNQUANTISED_BPW and not least <= bpw <= most:
+        raise NotComparable(f"bpw {entry['bpw']}: {engine_of(engine).weights.quantised} has {least:g} to {most:g}")
     case = Case(
         model=model,
         device=device,
@@ -113,6 +116,8 @@ def _device(entry: Entry, unknown: list[str], any_card: bool) -> DeviceSpec:
         return ANY_CARD
     if "split" in entry["frontend"]:
         raise NotComparable("several cards: a split is told")
+    if "windows" in entry["os"].lower() and any_card:
+        return ANY_CARD
     if "windows" in entry["os"].lower():
         raise NotComparable("Windows: its driver keeps and moves memory by rules of its own, which are not simulated")
     unknown += assumed
@@ -125,13 +130,12 @@ def _bits(entry: Entry, unknown: list[str]) -> tuple[float, int | None]:
     found = _NUMBER.match(entry["bpw"])
     if not found:
         raise NotComparable(f"bpw {entry['bpw'] or 'not told'}: which weights it is about is not known")
-    if "inferred" in entry["bpw"]:
-        unknown.append(f"bpw ({found[0]} inferred)")
+    for word in ("inferred", "not told"):
+        if word in entry["bpw"]:
+            unknown.append(f"bpw ({found[0]} {word.replace('not told', 'assumed')})")
     bpw = float(found[0])
     if bpw == UNQUANTISED_BPW:
         return bpw, None
-    if not 2.0 <= bpw <= 8.0:
-        raise NotComparable(f"bpw {entry['bpw']}: no EXL2 checkpoint is laid out for it")
     head = _NUMBER.match(entry["head_bits"])
     if not head or "assumed" in entry["head_bits"]:
         unknown.append("head_bits (6 assumed)")
@@ -141,6 +145,9 @@ def _bits(entry: Entry, unknown: list[str]) -> tuple[float, int | None]:
 def _cache(entry: Entry, engine: str, unknown: list[str]) -> str:
     text = entry["cache_type"]
     name = text.split(" ")[0]
+    if pair := re.fullmatch(r"([2-8]),([2-8])", name):  # bits of keys and of values, as TabbyAPI writes them
+        both = f"k{pair[1]}v{pair[2]}"
+        name = engine_of(engine).cache_synonyms.get(both, both)
     if name in engine_of(engine).caches:
         if "not told" in text or "planned" in text:
             unknown.append(f"cache ({text})")
