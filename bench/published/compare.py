@@ -37,6 +37,7 @@ _NO_FORWARD = "a forward pass without a cache: no scenario does it"
 _OTHER_PROMPT = "a short prompt, after which the context is not filled: every scenario here fills it"
 # The moments of a run that sources name, and what of ours is that.
 _MOMENTS = {"load": held_after(Phase.LOAD), "cache": held_after(Phase.CACHE), "speed": peak}
+_PHASE = "phase"  # of a message, of which each line tells one figure
 _LOADED = ("load", "cache")  # moments at which a model is loaded and nothing was run
 _NOT_RUN = {"perplexity": _NO_FORWARD, "generation": _OTHER_PROMPT}
 _PARTS = {"gate": ".gate_proj", "up": ".up_proj", "down": ".down_proj", "layers": "model.layers."}
@@ -64,10 +65,10 @@ def compare_table(
 
 
 def _told_once(compared: Iterable[Compared]) -> Iterator[Compared]:
-    """A figure that several lines lead to, once."""
+    """The phase that each line of a message leads to, once."""
     seen: set[tuple[str, int, bool]] = set()
     for each in compared:
-        key = each.key, each.line if each.section is not Section.OOM else 0, each.is_compared
+        key = each.key, 0 if each.figure == _PHASE else each.line, each.is_compared
         if key not in seen:
             seen.add(key)
             yield each
@@ -152,7 +153,7 @@ def _of_message(entry: Entry, setting: Setting) -> Iterator[Asked]:
     else:
         yield Asked(_sized(entry, Section.OOM, size, setting, name), (case,), of_message(name))
     if entry["phase"] in list(Phase):
-        told = _sized(entry, Section.OOM, size, setting, "phase")
+        told = _sized(entry, Section.OOM, size, setting, _PHASE)
         text = "fits" if entry["phase"] == Phase.DONE else entry["phase"]
         yield Asked(replace(told, published=None, off=None, published_text=text), (case,), phase_of_failure)
 
