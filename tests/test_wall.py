@@ -28,10 +28,10 @@ DOORS = {
     "pyarrow": {"store/foreign.py", "store/schema.py", "store/store.py"},
     "scipy": {"comparison/speeds.py"},
     "matplotlib": {
-        *(
-            f"report/plots/{name}.py"
-            for name in ("boundary", "ends", "engines", "grid", "jobs", "memory", "peaks", "speeds", "style", "write")
-        ),
+        f"report/plots/{name}.py"
+        for name in (
+            *("accuracy", "boundary", "ends", "engines", "grid", "jobs", "memory", "peaks", "speeds", "style", "write"),
+        )
     },
     "plotly": {"report/html/figures.py"},
     "itables": {"report/html/cases.py"},

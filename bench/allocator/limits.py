@@ -137,6 +137,17 @@ def origins(device: DeviceSpec) -> dict[str, str]:
     return {name: basis if basis and basis.startswith("measured") else "assumed" for name, basis in bases.items()}
 
 
+def first_forward_note(device: DeviceSpec) -> str | None:
+    """What is told of the kernels that a first forward pass loads on a card, and that no figure has it in it."""
+    if device.first_forward_bytes is None:
+        return None
+    basis = device.first_forward_basis or "assumed"
+    return (
+        f"kernels of the first forward pass may take {device.first_forward_bytes >> 20} MiB more on {device.name} "
+        f"({basis}): in no figure here"
+    )
+
+
 def attention_assumptions(device: DeviceSpec) -> list[str]:
     """The note on what is assumed of the card's attention kernels, if anything is."""
     if supports_flash_attention(device):

@@ -21,6 +21,7 @@ _OF_HYDRA = {
     "--hydra-help": "`vram-bench COMMAND --help` lists the keys",
     "--experimental-rerun": "the same command again runs what is missing; rerun=true runs all",
 }
+OWN_TABLE = Path()  # what --published reads where no file is named
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -41,6 +42,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command.error(f"--cfg {arguments.cfg}: only `--cfg job` is shown")
     if "results" in arguments:
         _take_folder(arguments, command)
+    if "published" in arguments:
+        _check_validate(arguments, command)
     return arguments
 
 
@@ -50,6 +53,16 @@ def _take_folder(arguments: argparse.Namespace, command: argparse.ArgumentParser
     if folder is not None and arguments.results not in (None, folder):
         command.error(f"--results {arguments.results} and {folder}: name one folder")
     arguments.results = folder or arguments.results or Path("results")
+
+
+def _check_validate(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> None:
+    """`validate` does one thing: a WHAT, or --published."""
+    if arguments.page is not None and arguments.published is None:
+        command.error("--out: of what? it goes with --published FILE.csv")
+    if arguments.what is None and arguments.published is None:
+        command.error("say what: rows, record, replay, or --published")
+    if arguments.what is not None and (arguments.published or arguments.page):
+        command.error(f"--published and {arguments.what}: give one of them")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -166,7 +179,16 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    parser.add_argument(
+        "--published",
+        nargs="?",
+        type=Path,
+        const=OWN_TABLE,
+        metavar="FILE.csv",
+        help="figures that others have published; default: the project's own table",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.md", dest="page", help="with --published FILE.csv, the page")
+    what = parser.add_subparsers(dest="what", metavar="WHAT")
 
     def way(name: str, summary: str) -> argparse.ArgumentParser:
         key = f"validate {name}"

@@ -113,7 +113,8 @@ VALIDATE = """\
 Holds simulated cards against a real one. rows: measured cases run once more on simulated cards that are these GPUs \
 (name, memory, context and workspace as measured), and where the two agree, as Markdown; exit code 1 where a verdict \
 differs. record and replay: every request to PyTorch's allocator, and whether its model puts each block where the real \
-one did.
+one did. --published: figures that others have published of real cards, each run once more on a simulated one, as a \
+page (docs/accuracy.md); exit code 1 where one that agreed does not any more.
 """
 VALIDATE_WAYS = {
     "rows": """\

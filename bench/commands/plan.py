@@ -25,6 +25,7 @@ from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
 from bench.core.scratch import scratch_folder
 from bench.core.split import GAPS_NOTE, Split, gaps_note
+from bench.engines.registry import engine_of
 from bench.forecast.duration import probe_seconds, slowness
 from bench.forecast.forecaster import Forecast, Forecaster
 from bench.forecast.library import TraceLibrary
@@ -32,6 +33,7 @@ from bench.forecast.predict import Prediction
 from bench.launch.inspection import require_whole
 from bench.launch.launchers import Launchers
 from bench.launch.versions import installed_versions
+from bench.notes.holes import pages_note
 from bench.notes.rules import notes_of_cards, notes_of_case
 from bench.report.forecasts import Expectation, ForecastRow, Gain, document, in_lines
 from bench.run.resume import Stored
@@ -232,6 +234,9 @@ def _notes(forecast: Forecast, seen: Collection[str | None]) -> list[str]:
     if forecast.reading is not None:
         notes += notes_of_case(forecast.predicted_case, forecast.reading)
     if isinstance(forecast.work, Search) and prediction.fits:
+        at = forecast.predicted_case
+        if engine_of(case.engine).layout_note in notes and prediction.length < forecast.work.search_end:
+            notes.append(pages_note(case.model.name, case.cache, prediction.parts["cache"], at.cache_tokens))
         may_have_gaps = GAPS_NOTE in notes or prediction.gaps
         notes = [note for note in notes if note != GAPS_NOTE] + [gaps_note(prediction.gaps)] * bool(may_have_gaps)
     return notes

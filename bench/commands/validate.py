@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.allocator.snapshot import Recording, replay
+from bench.commands.command_line import OWN_TABLE
 from bench.config.cases import plan_sweep
 from bench.core.case import NATIVE
 from bench.core.errors import BadInput, ExitCode
@@ -16,7 +17,11 @@ from bench.report.naming.work import WorkNames
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`vram-bench validate rows|record|replay …`."""
+    """`vram-bench validate rows|record|replay …`, or `validate --published [FILE.csv]`."""
+    if arguments.published is not None:
+        from bench.commands.validate_published import publish
+
+        return publish(None if arguments.published == OWN_TABLE else arguments.published, arguments.page)
     if arguments.what == "record":
         return record(arguments.folder, arguments.overrides)
     if arguments.what == "replay":

@@ -57,6 +57,12 @@ def device_settings(name: str) -> DeviceSettings:
     return TypeAdapter(DeviceSettings).validate_python(plain)
 
 
+def model_settings(name: str) -> ModelSettings:
+    """One file of conf/model, in the same way."""
+    plain = OmegaConf.to_container(OmegaConf.load(config_dir() / "model" / f"{name}.yaml"))
+    return TypeAdapter(ModelSettings).validate_python(plain)
+
+
 def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     """Every combination of a sweep's overrides, as plain data in the shape of `Settings`, `hydra.*` left out.
 

@@ -166,4 +166,6 @@ def _simulated_card(settings: DeviceSettings) -> DeviceSpec:
         context_basis=settings.context_basis,
         workspace_bytes=settings.workspace_bytes,
         workspace_basis=settings.workspace_basis,
+        first_forward_bytes=settings.first_forward_bytes,
+        first_forward_basis=settings.first_forward_basis,
     )

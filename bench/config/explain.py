@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from bench.config.allocators import SETTINGS, not_simulated
 from bench.config.settings import Allowed, DeviceSettings, DraftSettings, ModelSettings, Settings
 from bench.core.errors import nearest
 
@@ -52,6 +53,7 @@ _OTHER_PLACES = {
 _ANSWERS = {
     **dict.fromkeys(_HOW_MANY_GPUS, SEVERAL_GPUS),
     **dict.fromkeys(_HOW_SPLIT, _SPLIT),
+    **{name: not_simulated(name) for name in SETTINGS},
     **dict.fromkeys(("rope_alpha", "rope_scale", "rope_theta"), _NO_MEMORY),
     **dict.fromkeys(("tabby", "tabbyapi"), TABBY),
     **dict.fromkeys(("draft_model", "draft_model_name", "draft_model_dir"), _DRAFT),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from bench.config.allocators import allocator_name
 from bench.config.units import parse_rate, parse_size, parse_tokens
 from bench.core.case import (
     ALLOCATORS,
@@ -142,6 +143,11 @@ def _member_of(enum: type[Enum], synonyms: dict[str, str] | None = None) -> Call
         return by_name.get((synonyms or {}).get(name, name), value)
 
     return find
+
+
+def _allocator(value: Any) -> Any:
+    """Its member, also of a setting as PyTorch reads it. Raises `ValueError` for what is not simulated."""
+    return _member_of(Allocator)(allocator_name(value))
 
 
 def _cache(value: Any) -> Any:
@@ -280,6 +286,8 @@ class DeviceSettings:
     context_basis: Text | None = None
     workspace_bytes: SmallSize | None = None
     workspace_basis: Text | None = None
+    first_forward_bytes: SmallSize | None = None
+    first_forward_basis: Text | None = None
     sources: dict[str, Annotated[str, BeforeValidator(str)]] = field(default_factory=dict)
     cards: list[DeviceSettings] | None = None
 
@@ -331,7 +339,7 @@ class Settings:
         BeforeValidator(_member_of(Attention, _ATTENTION_SYNONYMS)),
         Allowed(_names_of(Attention)),
     ] = _ATTENTION
-    allocator: Annotated[Allocator, BeforeValidator(_member_of(Allocator)), Allowed(_names_of(Allocator))] = _ALLOCATOR
+    allocator: Annotated[Allocator, BeforeValidator(_allocator), Allowed(_names_of(Allocator))] = _ALLOCATOR
     batch_size: Count = 1
     max_input_len: Length = 2048
     cache_size: CacheSize | None = None

@@ -20,6 +20,8 @@ class DeviceSpec:
 
     `held_bytes` is what others hold of a real card as a command starts, None where nobody tells: a remark.
     `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
+    `first_forward_bytes` is what the driver takes for kernels at the first forward pass, None where nobody has told it:
+    a remark that no figure has in it (docs/decisions.md).
     """
 
     name: str
@@ -33,6 +35,8 @@ class DeviceSpec:
     context_basis: str | None = None
     workspace_bytes: int | None = None
     workspace_basis: str | None = None
+    first_forward_bytes: int | None = None
+    first_forward_basis: str | None = None
     index: int | None = None
     uuid: str | None = None
     driver_version: str | None = None

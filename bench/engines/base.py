@@ -141,6 +141,10 @@ class Chosen:
     max_seq_len: int
 
 
+def _nothing_more(case: Case, version: tuple[int, ...]) -> int:
+    return 0
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """All that the parent knows of an engine.
@@ -163,7 +167,8 @@ class EngineSpec:
     `decode_efficiency` is the share of a card's bandwidth that decoding reaches, None where nothing published tells it.
     `unpacks_cache` says whether decoding unpacks a quantised cache to FP16 before it is read. `warm_up_tokens` are
     decoded on a real card before anything is measured. `simulated_seconds` are None where they were not measured.
-    `oom_texts` are regular expressions of its own errors where memory runs out.
+    `oom_texts` are regular expressions of its own errors where memory runs out. `more_after_loading_bytes` is what
+    another version of it is known to hold more than this one when a model is loaded.
     """
 
     name: str
@@ -202,6 +207,7 @@ class EngineSpec:
     simulated_seconds: SimulatedSeconds | None
     oom_texts: tuple[str, ...]
     packages: Mapping[str, Package]
+    more_after_loading_bytes: Callable[[Case, tuple[int, ...]], int] = _nothing_more
 
     @property
     def version_column(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.allocator import dtypes
-from bench.allocator.limits import attention_assumptions, origins
+from bench.allocator.limits import attention_assumptions, first_forward_note, origins
 from bench.core.case import UNQUANTISED_BPW, Case
 from bench.core.device import DeviceSpec
 from bench.engines.reading import Reading
@@ -23,6 +23,8 @@ def notes_of_cards(devices: Sequence[DeviceSpec]) -> list[str]:
     for device in devices:
         notes.update((f"{name} {origin}", None) for name, origin in origins(device).items() if origin != "measured")
         notes.update(dict.fromkeys(attention_assumptions(device)))
+        if note := first_forward_note(device):
+            notes[note] = None
     if len(devices) > 1:
         notes[NO_PEER_ACCESS_NOTE] = None
     return list(notes)

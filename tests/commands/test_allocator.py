@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
+from bench.config.cases import plan_sweep
 from tests.conftest import Program
 
 CELLS = ("model=tinyllama_1_1b", "device=rtx_3060_12gb", "bpw=4.0", "vram_limit=860MiB")
@@ -51,4 +53,20 @@ def _planned(program: Program, *overrides: str) -> list[dict[str, Any]]:
 def test_what_is_no_allocator_is_refused_with_what_is(in_process: Program) -> None:
     done = in_process("plan", *CELLS, "allocator=async")
     assert done.returncode == 2
-    assert "allocator=async: allowed are auto, native, expandable" in done.stderr
+    assert (
+        "allocator=async: allowed are auto, native, expandable; cudaMallocAsync's pool is the driver's" in done.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["max_split_size_mb", "roundup_power2_divisions", "garbage_collection_threshold"])
+def test_settings_that_are_not_simulated_are_refused_by_name(in_process: Program, name: str) -> None:
+    for typed in (f"allocator={name}:128", f"{name}=128"):
+        done = in_process("plan", *CELLS, typed)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name} (" in done.stderr
+        assert "is not simulated, and a real card is measured without it" in done.stderr
+
+
+def test_segments_are_named_as_pytorch_reads_them() -> None:
+    asked = ["max_seq_len=512", "allocator=native,expandable_segments:True,backend:native"]
+    assert {case.allocator for case in plan_sweep([*CELLS, *asked]).cases} == {"native", "expandable"}

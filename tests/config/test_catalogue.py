@@ -44,6 +44,9 @@ def test_a_card_is_plausible_and_says_where_its_figures_are_from(name: str) -> N
     assert 64 << 20 < card["context_bytes"] < 1 << 30
     assert card["context_basis"] in ("assumed", "measured")
     assert {"total_memory_bytes", "memory_bandwidth_bytes_per_s", "context_bytes"} <= card["sources"].keys()
+    assert (
+        ("first_forward_bytes" in card) == ("first_forward_bytes" in card["sources"]) == ("first_forward_basis" in card)
+    )
 
 
 # Of one generation, slowest memory first; equal ones may stand side by side.

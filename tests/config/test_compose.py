@@ -628,7 +628,13 @@ def test_a_key_with_its_usual_value_changes_no_id() -> None:
 
 
 def test_a_remark_on_a_card_or_its_place_among_others_is_no_part_of_the_id() -> None:
-    for remark in ({"context_basis": "x"}, {"workspace_basis": "x"}, {"index": 3}, {"full_name": "x"}):
+    for remark in (
+        {"context_basis": "x"},
+        {"workspace_basis": "x"},
+        {"index": 3},
+        {"full_name": "x"},
+        {"first_forward_bytes": 1},
+    ):
         told = dataclasses.replace(MEASURED, device=dataclasses.replace(MEASURED.device, **remark))  # type: ignore[arg-type]
         assert told.case_id(VERSIONS) == MEASURED.case_id(VERSIONS)
     for fact in ({"total_memory_bytes": 1 << 30}, {"uuid": "GPU-other"}, {"context_bytes": 1}, {"name": "other"}):

@@ -28,6 +28,7 @@ TEXT_KEYS = [
     "device.full_name",
     "device.context_basis",
     "device.workspace_basis",
+    "device.first_forward_basis",
 ]
 NUMBERS = [
     "2026_11_28",

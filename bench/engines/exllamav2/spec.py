@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.core.case import NATIVE
 from bench.engines.base import CacheType, EngineSpec, Package, SimulatedSeconds, Weights
+from bench.engines.exllamav2.earlier import more_after_loading_bytes
 from bench.engines.exllamav2.frontends import FRONTENDS
 from bench.engines.exllamav2.tabbyapi import TABBYAPI
 
@@ -127,4 +128,5 @@ SPEC = EngineSpec(
         ),
         "exllamav2_ext": Package("install the wheel of exllamav2 that is for this torch and Python", "measuring"),
     },
+    more_after_loading_bytes=more_after_loading_bytes,
 )
