@@ -24,6 +24,7 @@ from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Unsupported
 
 EXIT_DONE, EXIT_FAILED = 0, 3
+_MOST_TEXT = 1 << 16  # characters of an error: a message has a limit (launch/channels.py)
 
 Emit = Callable[[Message], None]
 
@@ -132,7 +133,8 @@ def _failed(error: Exception, machine: Machine | None, emit: Emit) -> int:
         with suppress(Exception):  # a card in this state may answer nothing any more
             memory = [card.memory() for card in machine.cards]
     first, others = (memory[0], memory[1:]) if memory else (None, [])
-    emit(Failure(type(error).__name__, str(error), first, others, card_of(str(error))))
+    text = str(error)[:_MOST_TEXT]
+    emit(Failure(type(error).__name__, text, first, others, card_of(text)))
     traceback.print_exc()
     return EXIT_FAILED
 
