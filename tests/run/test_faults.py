@@ -40,6 +40,8 @@ TABLE = [
     Expected("oom_abort", "decode", "oom", "CUDA out of memory"),
     Expected("cublas_on_a_full_card", "decode", "oom", "CUBLAS_STATUS_NOT_INITIALIZED"),
     Expected("cublas_on_an_empty_card", "decode", "error", "CUBLAS_STATUS_NOT_INITIALIZED"),
+    Expected("leaks_1_mib", "prefill", "fits"),
+    Expected("leaks_5_gib", "prefill", "oom", "; in turn 2"),
     Expected("memory_error", "load", "error", "HostMemoryExceeded"),
     Expected("host_oom_of_torch", "load", "error", "HostMemoryExceeded"),
     Expected("host_enomem", "cache", "error", "HostMemoryExceeded"),
@@ -100,7 +102,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
     folder = tmp_path_factory.mktemp("faults")
     faults = [(expected.fault, expected.phase) for expected in TABLE]
     program = faulty_program(folder, faults)
-    command = program.sweep(faults, "max_seq_len=1024", "jobs=4", "phase_timeout_s=4")
+    command = program.sweep(faults, "max_seq_len=1024", "jobs=4", "phase_timeout_s=4", "turns=3")
     done = subprocess.run(
         command, env=program.environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
@@ -130,7 +132,7 @@ def test_the_sweep_goes_on_to_its_end(swept: Swept) -> None:
 def test_no_grandchild_is_left(swept: Swept) -> None:
     said = "".join(path.read_bytes().decode(errors="replace")[:4096] for path in swept.logs)
     left = [int(pid) for pid in re.findall(r"grandchild (\d+)", said)]
-    assert len(left) == 7
+    assert len(left) == 8  # one daemon in each of two turns that come to the end of the context
     assert all(dies(pid) for pid in left)
 
 
@@ -139,6 +141,14 @@ def test_no_log_is_longer_than_its_bound(swept: Swept) -> None:
     sizes = [path.stat().st_size for path in swept.logs]
     assert max(sizes) < 1 << 29
     assert sum(size > 20 << 20 for size in sizes) in (2, 3)
+
+
+def test_a_row_tells_what_grows_from_turn_to_turn_and_in_which_it_ended(swept: Swept) -> None:
+    names = ("turns", "turn", "growth_allocated_bytes", "growth_device_bytes")
+    assert [swept.rows["none_in_load"][name] for name in names] == [3, 3, 0, 0]
+    assert [swept.rows["leaks_1_mib_in_prefill"][name] for name in names[:3]] == [3, 3, 2 << 20]
+    assert [swept.rows["leaks_5_gib_in_prefill"][name] for name in names] == [3, 2, None, None]
+    assert [swept.rows["segfault_in_load"][name] for name in names] == [3, 1, None, None]
 
 
 def test_what_was_measured_before_a_fault_is_kept(swept: Swept) -> None:

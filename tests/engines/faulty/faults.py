@@ -157,6 +157,13 @@ _CPP = "terminate called after throwing an instance of '{}'\n  what():  {}\n"
 _NOT_INITIALIZED = "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"
 _CUDA_OOM = "CUDA out of memory. Tried to allocate 212.00 MiB."
 
+_leaked: list[torch.Tensor] = []
+
+
+def _leak(size_bytes: int) -> None:
+    _leaked.append(torch.empty(size_bytes, dtype=torch.uint8, device="cuda:0"))
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "none": lambda: None,
     # Out of the card's memory
@@ -172,6 +179,8 @@ FAULTS: dict[str, Callable[[], object]] = {
     "cublas_on_a_full_card": partial(_full_card, _NOT_INITIALIZED),
     "cublas_on_an_empty_card": _raising(RuntimeError, _NOT_INITIALIZED),
     "oom_abort": partial(_abort_out_of_cpp, _CPP.format("c10::OutOfMemoryError", _CUDA_OOM)),
+    "leaks_1_mib": partial(_leak, 1 << 20),  # in each prompt, of which the first turn has two
+    "leaks_5_gib": partial(_leak, 5 << 30),
     # Out of the host's
     "memory_error": lambda: bytearray(_TIB),
     "host_oom_of_torch": _raising(RuntimeError, "DefaultCPUAllocator: can't allocate memory: you tried 137438953472"),
