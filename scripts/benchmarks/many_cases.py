@@ -52,19 +52,20 @@ def main() -> None:
         sweep = subprocess.Popen(
             command, cwd=folder, env=program.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        seen: list[tuple[float, int, float, int]] = []  # when, rows, CPU seconds, bytes
+        print("rows  ms a case  CPU of the parent, ms a case  its memory, MiB", flush=True)
+        before: tuple[float, int, float] | None = None  # when, rows, CPU seconds
+        step = max(1, asked.cases // 10)
         while sweep.poll() is None:
             rows = count_rows(folder / "results")
-            if rows:
-                seen.append((time.monotonic(), rows, cpu_s(sweep.pid), resident_bytes(sweep.pid)))
+            if rows and (before is None or rows - before[1] >= step):
+                now = time.monotonic(), rows, cpu_s(sweep.pid)
+                if before is not None:
+                    each_ms, own_ms = (1000 * (now[n] - before[n]) / (rows - before[1]) for n in (0, 2))
+                    memory_mib = resident_bytes(sweep.pid) / (1 << 20)
+                    print(f"{rows:>5} {each_ms:>9.1f} {own_ms:>29.2f} {memory_mib:>16.1f}", flush=True)
+                before = now
             time.sleep(LOOK_S)
         print(f"load of this machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, exit code {sweep.returncode}")
-        print("rows  ms a case  CPU of the parent, ms a case  its memory, MiB")
-        step = max(1, len(seen) // 10)
-        for before, after in zip(seen[::step], seen[step::step], strict=False):
-            count = max(1, after[1] - before[1])
-            each_ms, own_ms = (1000 * (after[n] - before[n]) / count for n in (0, 2))
-            print(f"{after[1]:>5} {each_ms:>9.1f} {own_ms:>29.2f} {after[3] / (1 << 20):>16.1f}")
 
 
 if __name__ == "__main__":
