@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import nvml
+from bench.commands.self_test import self_test
 from bench.config.devices import DEFAULT_SIMULATED
 from bench.core.case import DEFAULT_ENGINE
+from bench.core.errors import BadInput
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engines, titles
 from bench.launch.fork_server import can_fork
@@ -41,7 +43,11 @@ class Finding:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`vram-bench doctor [--json]`."""
+    """`vram-bench doctor [--json]`, or `vram-bench doctor --self-test [KEY=VALUE…] [--json]`."""
+    if arguments.self_test:
+        return self_test(arguments.overrides, arguments.json)
+    if arguments.overrides:
+        raise BadInput(f"{' '.join(arguments.overrides)}: `doctor` takes keys with --self-test alone")
     return doctor(arguments.json)
 
 

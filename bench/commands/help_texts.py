@@ -108,6 +108,10 @@ The models and cards that can be named, with what is known of them: model=NAME, 
 DOCTOR = """\
 GPU, driver, torch, the engine and its extension, attention back ends, foreign processes on the GPU: each problem with \
 its remedy.
+
+With --self-test, nothing of that: a worker takes known sizes on a card, real or simulated, as a case does, and what \
+is told of it (allocated, reserved, on the device, and the most of each) is held against what it must be. A line a \
+check; exit code 1 where one fails. device=NAME is the card, by default the GPU that is there.
 """
 VALIDATE = """\
 Holds simulated cards against a real one. rows: measured cases run once more on simulated cards that are these GPUs \

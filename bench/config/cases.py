@@ -139,6 +139,44 @@ def plan_checkpoint(overrides: Sequence[str]) -> Case:
     return case
 
 
+def plan_self_test(overrides: Sequence[str]) -> Case:
+    """A case whose devices, engine and limits `overrides` ask for; nothing else of it counts. Raises `BadInput`.
+
+    Its segments are native, whatever the engine has PyTorch use: sizes are known of those.
+    """
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] not in ("device", "hydra") and key not in ("engine", "vram_limit"):
+            raise BadInput(f"{text!r}: a self-test depends on device, engine and vram_limit alone")
+    nothing = ["model=tinyllama_1_1b", f"max_seq_len={PAGE}"]
+    with as_typed(overrides):
+        settings, *more = config.validate_all(config.combinations([*nothing, *overrides]))
+    if more:
+        raise BadInput(f"{' '.join(overrides)}: one machine is tested at a time; give each key one value")
+    devices = resolve_devices(settings.device)
+    if settings.device.kind == AUTO and devices[0].is_simulated:
+        print(f"vram-bench: {why_simulated()}", file=sys.stderr)
+    model, engine = _model_of(settings)
+    limits_bytes = limits_of_cards(settings.vram_limit, devices)
+    limited = any(limit is not None for limit in limits_bytes)
+    return Case(
+        model=model,
+        device=devices[0],
+        more_devices=devices[1:],
+        bpw=settings.bpw,
+        head_bits=None,
+        cache=next(iter(engine.caches)),
+        lazy=False,
+        attention=AUTO,
+        max_seq_len=PAGE,
+        batch_size=1,
+        max_input_len=PAGE,
+        engine=engine.name,
+        vram_limits_bytes=limits_bytes if limited else None,
+        vram_limit_by=settings.vram_limit_by.name if limited and not devices[0].is_simulated else None,
+    )
+
+
 def work_of(settings: Settings) -> list[Case | Search]:
     """What one combination asks for: a case for each of its lengths, the search for `auto`. Raises `BadInput`."""
     return _work_on(settings, *_model_of(settings), resolve_devices(settings.device))

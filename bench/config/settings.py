@@ -100,6 +100,7 @@ _ATTENTION_SYNONYMS = {word: name for engine in engines() for word, name in engi
 _CACHES = {word.lower(): word for engine in engines() for word in (*engine.caches, *engine.cache_synonyms)}
 _STRICT = ConfigDict(extra="forbid")
 _MAX_COUNT = 1 << 20
+_MAX_TURNS = 10_000
 _MAX_SCORES = 1 << 40
 _MAX_BYTES = 1 << 50
 
@@ -345,6 +346,9 @@ class Settings:
     cache_size: CacheSize | None = None
     max_batch_size: Count | None = None
     vision: Annotated[bool, Allowed("true or false")] = False
+    turns: Annotated[
+        int, BeforeValidator(_no_flag), Field(ge=1, le=_MAX_TURNS), Allowed(f"a whole number from 1 to {_MAX_TURNS:,}")
+    ] = 1
     draft: Annotated[Draft | None, BeforeValidator(_draft), Allowed(_names_of(Draft))] = None
     draft_model: DraftSettings | None = None
     num_draft_tokens: Count | None = None

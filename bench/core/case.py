@@ -89,6 +89,7 @@ class Case:
     `draft` says what proposes `num_draft_tokens` tokens for each that a job gets; None where nothing does. If it is a
     model, that is the `draft_model`. `load_as` names the server whose settings and order of loading are kept to; None
     for the engine's own. `vision` says whether the model's vision tower is loaded beside it.
+    `turns` are how often a context is filled and decoded from, the first time as without them.
     """
 
     model: ModelSpec
@@ -118,6 +119,7 @@ class Case:
     draft_model: DraftModel | None = None
     load_as: str | None = None
     vision: bool = False
+    turns: int = 1
 
     @property
     def longest(self) -> Case:
@@ -146,7 +148,7 @@ class Case:
             return None
         own = vars(self.draft_model)
         alone: dict[str, Any] = {"draft": None, "num_draft_tokens": None, "draft_model": None}
-        return dataclasses.replace(self, **own, **alone, load_as=None, vision=False)
+        return dataclasses.replace(self, **own, **alone, load_as=None, vision=False, turns=1)
 
     @property
     def draft_name(self) -> str | None:

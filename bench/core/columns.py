@@ -18,6 +18,7 @@ from bench.core.column import Column, Role, declared, names_of
 from bench.core.given_columns import GivenColumns
 from bench.core.identity_columns import DraftColumns, DraftModelColumns, RunColumns, ServingColumns, SizingColumns
 from bench.core.memory_columns import PartColumns, PeakAllocated, Peaks, size_column
+from bench.core.turn_columns import TurnColumns
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
 SCHEMA_VERSION = 3
@@ -170,6 +171,7 @@ class CaseRow(
     _TightestHeadroom,
     BestSplit,
     GivenColumns,
+    TurnColumns,
     _CaseAnswer,
 ):
     """One case that was run: a row of cases.parquet."""

@@ -212,6 +212,18 @@ class _Way(TypedDict):
             before=False,
         ),
     ]
+    turns: Annotated[
+        int | None,
+        Column(
+            Role.SETTING,
+            "how many contexts are filled and decoded from, one after the other, each of another length "
+            "([scenarios](scenarios.md#turns))",
+            of="turns",
+            storage="int32",
+            later=True,
+            before=1,
+        ),
+    ]
 
 
 class _AskedAttention(TypedDict):

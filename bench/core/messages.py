@@ -70,9 +70,10 @@ class Versions:
 
 @dataclass(frozen=True)
 class Entered:
-    """A phase begins."""
+    """A phase begins, in one of several turns."""
 
     phase: Phase
+    turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class PhaseDone:
     memory: Memory
     timings: Timings = field(default_factory=Timings)
     others: list[Memory] = field(default_factory=list)
+    turn: int = 1
 
 
 @dataclass(frozen=True)

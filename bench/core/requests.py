@@ -28,6 +28,13 @@ class RunCase:
 
 
 @dataclass(frozen=True)
+class SelfTest:
+    """Take known sizes on the cards of a case, of which nothing else counts, and tell what they say of it."""
+
+    case: Case
+
+
+@dataclass(frozen=True)
 class LayOut:
     """Write what is in the checkpoint of a case to `path`."""
 
@@ -60,7 +67,7 @@ class Record:
     layouts: Path
 
 
-Request = RunCase | LayOut | InspectCheckpoint | Record
+Request = RunCase | SelfTest | LayOut | InspectCheckpoint | Record
 _KINDS: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}
 
 

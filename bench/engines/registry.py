@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 
 from bench.engines.base import EngineRules, EngineSpec
 
-NAMES = ("exllamav2", "exllamav3")
+# Names engines that are no part of this program, with commas between: each is a package that can be imported.
+MORE_ENGINES = "VRAM_BENCH_ENGINES"
+_PACKAGES = {name: f"bench.engines.{name}" for name in ("exllamav2", "exllamav3")} | {
+    name: name for name in os.environ.get(MORE_ENGINES, "").split(",") if name
+}
+NAMES = tuple(_PACKAGES)
 
 
 @cache
 def engine_of(name: str) -> EngineSpec:
     """What is said of an engine."""
-    spec: EngineSpec = import_module(f"bench.engines.{name}.spec").SPEC
+    spec: EngineSpec = import_module(f"{_PACKAGES[name]}.spec").SPEC
     return spec
 
 
 @cache
 def rules_of(name: str) -> EngineRules:
     """What is computed of an engine. Imports NumPy and numba."""
-    rules: EngineRules = import_module(f"bench.engines.{name}.rules").RULES
+    rules: EngineRules = import_module(f"{_PACKAGES[name]}.rules").RULES
     return rules
 
 

@@ -19,6 +19,7 @@ def work_of(case: Case) -> Work:
         is_draft_model=case.draft_model is not None,
         tries_a_chunk=case.load_as is not None,
         has_vision=case.vision,
+        turns=case.turns,
     )
 
 

@@ -58,6 +58,7 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "split": _recorded_split,
     "draft_model": lambda case: None,
     "draft_bpw": lambda case: case.draft_bpw == UNQUANTISED_BPW,
+    "turns": lambda case: None,
     "cache_size": lambda case: case.odd_tokens,  # whole pages are alike, whoever shares them
 }
 AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
@@ -140,7 +141,7 @@ class TraceLibrary:
         for draft in filter(None, (case.of_draft for case in cases)):
             wanted[self._paths(draft)[Recording.TENSORS]] = (Recording.TENSORS, draft)
         return [
-            Wanted(recording, replace(case, cache=_recorded_cache(case), cache_size=None), path)
+            Wanted(recording, replace(case, cache=_recorded_cache(case), cache_size=None, turns=1), path)
             for path, (recording, case) in wanted.items()
             if not os.path.exists(path)
         ]
@@ -183,8 +184,9 @@ class TraceLibrary:
         made_of = [path.stem for path in self._paths(case).values()] or [case.engine, case.model.fingerprint]
         if case.of_draft is not None:
             made_of += [path.stem for path in self._paths(case.of_draft).values()]
-        sizes = zip(("cache", "job"), bound(case, axis), strict=True)
-        return "-".join([*made_of, case.cache, *split, *(f"{name}={size}" for name, size in sizes if size)])
+        cache_size, job, turns = bound(case, axis)
+        told = {"cache": cache_size, "job": job, "turns": turns if turns > 1 else None}
+        return "-".join([*made_of, case.cache, *split, *(f"{name}={size}" for name, size in told.items() if size)])
 
     def _paths(self, case: Case) -> dict[Recording, Path]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
@@ -245,9 +247,11 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
-def bound(case: Case, axis: Axis) -> tuple[int | None, int | None]:
-    """What is the same for all cases of a search: the cache's length or that of its jobs, where they are told apart."""
-    return (None, case.max_seq_len) if axis is Axis.CACHE_SIZE else (case.cache_size, None)
+def bound(case: Case, axis: Axis) -> tuple[int | None, int | None, int]:
+    """What is the same for all cases of a search: the cache's length or that of its jobs, where they are told apart,
+    and how many turns there are.
+    """
+    return (None, case.max_seq_len, case.turns) if axis is Axis.CACHE_SIZE else (case.cache_size, None, case.turns)
 
 
 def _rules(case: Case) -> PredictionRules:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import bench
 from bench.core.case import EXPANDABLE, NATIVE
+from bench.engines.registry import MORE_ENGINES
 
 # The user's variables that a child gets. Others could change the result, or are private: the row keeps them all.
 _KEPT = {
     *("PATH", "HOME", "USER", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CPATH", "PYTHONPATH", "VIRTUAL_ENV"),
     *("CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"),
-    *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME"),
+    *("TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "XDG_CACHE_HOME", MORE_ENGINES),
 }
 # Of the names of PyTorch's settings this one is the oldest, and the one that engines look at.
 _ALLOCATOR_SETTINGS = "PYTORCH_CUDA_ALLOC_CONF"

@@ -18,6 +18,7 @@ from bench.core import wire
 from bench.core.messages import Entered, Message, PhaseProgress, read_message
 from bench.core.process_tree import kill_tree
 from bench.core.requests import Request
+from bench.launch.channels import Lines, Log
 from bench.launch.launcher import Launcher, LauncherFailed, Started
 
 LOG_TAIL_BYTES = 4096
@@ -74,11 +75,26 @@ def run_isolated(
     Raises `Interrupted` when `stop` is set; the child and all that it started are killed first. Raises
     `LauncherFailed` where nothing can be said of what was asked.
     """
+    with contextlib.closing(Log(log_path)) as log:
+        ending = _watched(launcher, request, log, timeout_s, on_message, stop, phase_timeout_s or math.inf)
+    ending.log_tail = _tail(log_path)
+    return ending
+
+
+def _watched(
+    launcher: Launcher,
+    request: Request,
+    log: Log,
+    timeout_s: float,
+    on_message: Callable[[Message], Any],
+    stop: threading.Event | None,
+    phase_timeout_s: float,
+) -> Ending:
+    """How the child ended, but for the last of what it printed."""
     ending = Ending()
     read_fd, write_fd = os.pipe()
     try:
-        with log_path.open("wb") as log:
-            child = launcher.start(wire.encode(request), write_fd, log.fileno())
+        child = launcher.start(wire.encode(request), write_fd, log.fileno())
     except BaseException:
         os.close(read_fd)
         raise
@@ -87,7 +103,7 @@ def run_isolated(
     started_at = time.monotonic()  # excludes the start of the fork server, which many cases share
     try:
         interrupted = not _collect(
-            read_fd, child, ending, started_at + timeout_s, on_message, stop, phase_timeout_s or math.inf
+            read_fd, child, log, ending, started_at + timeout_s, on_message, stop, phase_timeout_s
         )
         if ending.timed_out or interrupted:  # before its pipe ends, over which it would die by itself
             kill_tree(child.pid)
@@ -116,13 +132,13 @@ def run_isolated(
         ending.signal = os.WTERMSIG(status)
     else:
         ending.exit_code = os.WEXITSTATUS(status)
-    ending.log_tail = _tail(log_path)
     return ending
 
 
 def _collect(
     read_fd: int,
     child: Started,
+    log: Log,
     ending: Ending,
     deadline: float,
     on_message: Callable[[Message], Any],
@@ -134,7 +150,7 @@ def _collect(
     The child is gone when the pipe ends; a process that the child has started may keep the pipe open, so its exit is
     watched too.
     """
-    pending = b""
+    lines = Lines()
     phase_deadline = math.inf
     has_ended = False  # what it told before is in the pipe all the same
     with selectors.DefaultSelector() as selector:
@@ -142,20 +158,20 @@ def _collect(
         while True:
             if stop is not None and stop.is_set():
                 return False
+            log.keep_short()
             left = min(deadline, phase_deadline) - time.monotonic()
             if left <= 0:
                 ending.timed_out = True
                 return True
             if not selector.select(0 if has_ended else min(left, _POLL_S)):
                 if has_ended:
-                    return True
+                    break
                 has_ended = _has_ended(child)
                 continue
             data = os.read(read_fd, 1 << 16)
             if not data:
-                return True
-            *lines, pending = (pending + data).split(b"\n")
-            for line in lines:
+                break
+            for line in lines.of(data):
                 try:
                     message = read_message(line)
                 except ValueError as error:
@@ -165,6 +181,9 @@ def _collect(
                     phase_deadline = time.monotonic() + phase_timeout_s
                 ending.take(message)
                 on_message(message)
+    lines.end()
+    ending.unread = ending.unread or lines.refused
+    return True
 
 
 def _has_ended(child: Started, within_s: float = 0.0) -> bool:

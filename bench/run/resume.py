@@ -6,7 +6,7 @@ import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bench.core.case import Axis, Case, Search
 from bench.core.columns import DOCUMENTS, BoundaryRow, CaseRow
@@ -86,3 +86,8 @@ class Stored:
             rows,
             ends,
         )
+
+
+def without_documents(row: CaseRow) -> CaseRow:
+    """A row as `Stored` has it: what no search and no prediction looks at is null."""
+    return cast(CaseRow, {name: None if name in DOCUMENTS else value for name, value in row.items()})

@@ -25,6 +25,7 @@ from bench.launch.supervise import Ending
 from bench.run.cards import CardOfCase, cards_of, tightest, total
 from bench.run.telemetry import Telemetry
 from bench.run.told import Told
+from bench.run.turns import turns_of
 from bench.run.verdict import Verdict
 
 
@@ -95,7 +96,8 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "max_seq_len": case.max_seq_len,
         "outcome": verdict.outcome,
         "phase": verdict.phase,
-        "error": _error(verdict, forecast),
+        "error": _error(verdict, forecast, told.turn if case.turns > 1 else None),
+        **turns_of(case, told),
         "peak_allocated_bytes": total(memory.peak_allocated_bytes if memory else None for memory in memories),
         "peak_requested_bytes": total(memory.peak_requested_bytes if memory else None for memory in memories),
         "peak_reserved_bytes": total(memory.peak_reserved_bytes if memory else None for memory in memories),
@@ -127,10 +129,13 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
     return cast(CaseRow, row)
 
 
-def _error(verdict: Verdict, forecast: Forecast) -> str | None:
-    """What went wrong, and where a split holds not all modules, what it is short of."""
+def _error(verdict: Verdict, forecast: Forecast, turn: int | None) -> str | None:
+    """What went wrong, of several turns in which, and where a split holds not all modules, what it is short of."""
+    if verdict.error is None:
+        return None
     lack = forecast.prediction and forecast.prediction.lack
-    return f"{verdict.error}; {lack}" if verdict.outcome is Outcome.OOM and verdict.error and lack else verdict.error
+    where = "" if turn is None else f"; in turn {turn}"
+    return f"{verdict.error}{where}; {lack}" if verdict.outcome is Outcome.OOM and lack else f"{verdict.error}{where}"
 
 
 def _parts(case: Case, cards: Sequence[CardOfCase]) -> dict[str, int | None]:

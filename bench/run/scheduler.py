@@ -22,7 +22,7 @@ from bench.run.boundary import find_boundary
 from bench.run.measure import Measurer, Stops
 from bench.run.neighbours import Neighbours
 from bench.run.progress import Progress
-from bench.run.resume import Stored
+from bench.run.resume import Stored, without_documents
 from bench.store.journal import Journal
 from bench.store.schema import Kind
 
@@ -230,9 +230,10 @@ class Scheduler:
                 for card in cards:  # before the case, which says that all is there
                     self._memory.append(card)
                 self._cases.append(row)
-            self._forecaster.learn(row)
+            kept = without_documents(row)  # of thousands the documents alone would be some 100 MB
+            self._forecaster.learn(kept)
             if row["outcome"] in ANSWERS:
-                self._answers[case_id] = row
+                self._answers[case_id] = kept
         if measured is not None:
             self._notify(measured, case, row)
         return row

@@ -45,7 +45,7 @@ class CardTold:
 class Told:
     """The last value of everything that messages carry; None where no message had it.
 
-    `phase` is the last that was entered, and `done` with a result.
+    `phase` is the last that was entered, and `done` with a result; `turn` the one in which that was.
     """
 
     versions: Versions | None = None
@@ -54,6 +54,7 @@ class Told:
     facts: CardFacts = field(default_factory=CardFacts)
     others: list[CardFacts] = field(default_factory=list)
     phase: Phase = Phase.LOAD
+    turn: int = 1
     phases: list[PhaseDone] = field(default_factory=list)
     result: Result | None = None
     failure: Failure | None = None
@@ -67,7 +68,7 @@ class Told:
                 case Versions():
                     told.versions = message
                 case Entered():
-                    told.phase = message.phase
+                    told.phase, told.turn = message.phase, message.turn
                 case Started():
                     told.attention = message.attention
                     told.others = message.others
@@ -125,6 +126,7 @@ class Told:
         return [
             {
                 "phase": done.phase,
+                **({} if done.turn == 1 else {"turn": done.turn}),
                 "seconds": done.seconds,
                 "memory": dataclasses.asdict(done.memory),
                 **{name: value for name, value in vars(done.timings).items() if value is not None},

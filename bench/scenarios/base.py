@@ -38,7 +38,7 @@ class Step(NamedTuple):
     room for `new_tokens` more; a GENERATE adds `tokens` to each job that runs. A step with a `name` is the only one of
     its kind, with the same tokens in every case. `timed_as` is the field of the phase's message that has the seconds:
     such a step is repeated where time means something. It comes with the number of tokens in a field called
-    `counted_as`.
+    `counted_as`. `turn` is the number of the context that it belongs to, from 1.
     """
 
     phase: Phase
@@ -50,6 +50,7 @@ class Step(NamedTuple):
     counted_as: str | None = None
     jobs: int = 1
     new_tokens: int = 0
+    turn: int = 1
 
 
 class Pace(NamedTuple):
@@ -66,7 +67,8 @@ class Work(NamedTuple):
     The cache has `cache_size` tokens for all of them together. For each token that a job gets, `draft_tokens` are
     proposed, 0 where nothing proposes any; by a model, where there `is_draft_model`. A job has room for `spare_tokens`
     more than it gets. `tries_a_chunk` says that a whole chunk is forwarded before the generator is made, and what is
-    left over then given back; `has_vision` that the vision tower is there before the model.
+    left over then given back; `has_vision` that the vision tower is there before the model. `turns` are the
+    contexts, one after the other.
     """
 
     max_seq_len: int
@@ -77,6 +79,7 @@ class Work(NamedTuple):
     is_draft_model: bool = False
     tries_a_chunk: bool = False
     has_vision: bool = False
+    turns: int = 1
 
 
 class Scenario(Protocol):

@@ -6,6 +6,7 @@ from bench.core.case import PAGE
 from bench.core.outcome import Phase
 from bench.scenarios.base import Act, Pace, Step, Work
 from bench.scenarios.forward import DECODE_TOKENS, FORWARD, PROMPT_TOKENS
+from bench.scenarios.turns import lengths_of_turns
 
 _DRAFT_MODEL = (Step(Phase.LOAD, Act.LOAD_DRAFT, timed_as="load_s"), Step(Phase.LOAD, Act.CACHE_DRAFT))
 _FIRST_TOKEN = 1  # a job has it when its prompt is done
@@ -47,6 +48,12 @@ class Generator:
             steps += _to_the_end(work, work.batch_size, share, few)
         new_tokens = _FIRST_TOKEN + decoded * pace.repeats
         filled, jobs = share - new_tokens - _kept_free(work), work.batch_size
+        shortest = PAGE + _FIRST_TOKEN + few + _kept_free(work)
+        more = [
+            step
+            for turn, tokens in enumerate(lengths_of_turns(share, shortest, work.turns), 2)
+            for step in _to_the_end(work, jobs, tokens, few, turn)
+        ]
         return [
             *steps,
             Step(
@@ -61,6 +68,7 @@ class Generator:
             Step(Phase.DECODE, Act.GENERATE, filled, decoded, timed_as="decode_full_s", jobs=jobs),
             Step(Phase.DECODE, Act.BEGIN, tokens=PROMPT_TOKENS, jobs=jobs, new_tokens=new_tokens),
             Step(Phase.DECODE, Act.GENERATE, PROMPT_TOKENS, decoded, None, "decode_s", "decode_tokens", jobs),
+            *more,
         ]
 
 
@@ -69,13 +77,14 @@ def _kept_free(work: Work) -> int:
     return work.draft_tokens + work.spare_tokens
 
 
-def _to_the_end(work: Work, jobs: int, length: int, decoded: int) -> list[Step]:
-    """So many jobs that end with `length` tokens each."""
+def _to_the_end(work: Work, jobs: int, length: int, decoded: int, turn: int = 1) -> list[Step]:
+    """So many jobs that end with `length` tokens each. What they decode in the first turn counts as prefill."""
     new_tokens = _FIRST_TOKEN + decoded
     prompt = length - new_tokens - _kept_free(work)
+    phase = Phase.PREFILL if turn == 1 else Phase.DECODE
     return [
-        Step(Phase.PREFILL, Act.BEGIN, tokens=prompt, jobs=jobs, new_tokens=new_tokens),
-        Step(Phase.PREFILL, Act.GENERATE, prompt, decoded, jobs=jobs),
+        Step(Phase.PREFILL, Act.BEGIN, tokens=prompt, jobs=jobs, new_tokens=new_tokens, turn=turn),
+        Step(phase, Act.GENERATE, prompt, decoded, jobs=jobs, turn=turn),
     ]
 
 

@@ -277,7 +277,8 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
                 f"install {_writer(path, schema)}"
             )
         wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
-        known = [name for name in wanted.names if name in schema.names]
+        there = set(schema.names)  # pyarrow makes a list of them each time
+        known = [name for name in wanted.names if name in there]
         require_plausible(path, about)
         table = _widened(read_checked(path, known, wanted), wanted, version < SCHEMA_VERSION).cast(wanted)
         table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
@@ -288,8 +289,9 @@ def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> p
 
 def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
     """A table with the columns of `schema`; those that it lacks get the value that older programs implied."""
+    there = set(table.column_names)  # pyarrow makes a list of them each time
     for column in schema:
-        if column.name not in table.column_names:
+        if column.name not in there:
             if not (is_older and column.nullable) and not is_later(column):
                 raise ValueError(f"{column.name} is missing")
             value = pa.scalar(value_before(column), column.type)

@@ -209,9 +209,9 @@ class ParametricTrace:
         longest = self.setup.longest_chunk(max_seq_len)
         return max((a + b * longest for a, b in lines), default=0) // 2 * 2
 
-    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> ParametricTrace:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None, turns: int = 1) -> ParametricTrace:
         """The same for jobs that share a cache of so many tokens, or by the length of the cache at a `max_seq_len`."""
-        return replace(self, setup=self.setup.within(cache_size, max_seq_len))
+        return replace(self, setup=self.setup.within(cache_size, max_seq_len, turns))
 
     def deepened(self) -> ParametricTrace:
         """The same with every layer of the model spelled out."""

@@ -63,10 +63,11 @@ class Setup(Protocol):
     def attention(self) -> str:
         """The attention back end that runs."""
 
-    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Any:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None, turns: int = 1) -> Any:
         """The same rules, of a type of their own, for cases whose jobs share a cache of so many tokens.
 
         With a `max_seq_len` every length, here and below, is that of the cache, and jobs have that `max_seq_len`.
+        `turns` are those of the cases.
         """
 
     def lengths_at(self, length: int) -> tuple[int, int]:

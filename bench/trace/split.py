@@ -89,10 +89,10 @@ class SplitTrace:
             self.split_sizes,
         )
 
-    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> SplitTrace:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None, turns: int = 1) -> SplitTrace:
         """As `ParametricTrace.within`."""
         there = self.beginnings.items()
-        return SplitTrace({n: trace.within(cache_size, max_seq_len) for n, trace in there}, self.split_sizes)
+        return SplitTrace({n: trace.within(cache_size, max_seq_len, turns) for n, trace in there}, self.split_sizes)
 
     def save(self, path: Path) -> None:
         """Writes the trace; it appears whole or not at all."""

@@ -15,15 +15,27 @@ from pathlib import Path
 
 from bench.allocator.oom_text import card_of
 from bench.core import wire
+from bench.core.case import Case
 from bench.core.lifeline import adopt_orphans
 from bench.core.messages import Failure, Memory, Message, Recorded, Versions
-from bench.core.requests import InspectCheckpoint, LayOut, Record, Recording, Request, RunCase, cases_of, read_request
+from bench.core.requests import (
+    InspectCheckpoint,
+    LayOut,
+    Record,
+    Recording,
+    Request,
+    RunCase,
+    SelfTest,
+    cases_of,
+    read_request,
+)
 from bench.worker import cards, host_memory
 from bench.worker.engines.registry import worker_engine
 from bench.worker.interfaces.card import Machine
 from bench.worker.interfaces.engine import Faults, Unsupported
 
 EXIT_DONE, EXIT_FAILED = 0, 3
+_MOST_TEXT = 1 << 16  # characters of an error: a message has a limit (launch/channels.py)
 
 Emit = Callable[[Message], None]
 
@@ -44,6 +56,8 @@ def run_request(request: Request, records_fd: int) -> int:
     match request:
         case RunCase():
             return _run_case(request, emit)
+        case SelfTest():
+            return _self_test(request, emit)
         case LayOut():
             return _lay_out(request, emit)
         case InspectCheckpoint():
@@ -53,16 +67,32 @@ def run_request(request: Request, records_fd: int) -> int:
 
 
 def _run_case(request: RunCase, emit: Emit) -> int:
-    case = request.case
+    def work(machine: Machine) -> None:
+        from bench.worker import scenario
+
+        scenario.run(request.case, machine, request.layouts, emit)
+
+    return _on_machine(request.case, work, emit)
+
+
+def _self_test(request: SelfTest, emit: Emit) -> int:
+    def work(machine: Machine) -> None:
+        from bench.worker import self_test
+
+        self_test.run(machine, emit)
+
+    return _on_machine(request.case, work, emit)
+
+
+def _on_machine(case: Case, work: Callable[[Machine], None], emit: Emit) -> int:
+    """Does `work` on the machine of `case`."""
     try:
         import torch
-
-        from bench.worker import scenario
 
         emit(Versions(torch.__version__, version(case.engine)))
         with cards.open_machine(case) as machine:
             try:
-                scenario.run(case, machine, request.layouts, emit)
+                work(machine)
             except Exception as error:  # while the cards are there to be read
                 return _failed(host_memory.explained(error), machine, emit)
     except Exception as error:
@@ -132,7 +162,8 @@ def _failed(error: Exception, machine: Machine | None, emit: Emit) -> int:
         with suppress(Exception):  # a card in this state may answer nothing any more
             memory = [card.memory() for card in machine.cards]
     first, others = (memory[0], memory[1:]) if memory else (None, [])
-    emit(Failure(type(error).__name__, str(error), first, others, card_of(str(error))))
+    text = str(error)[:_MOST_TEXT]
+    emit(Failure(type(error).__name__, text, first, others, card_of(text)))
     traceback.print_exc()
     return EXIT_FAILED
 

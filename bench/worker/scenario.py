@@ -31,8 +31,8 @@ def run(case: Case, machine: Machine, layouts: Path, emit: Emit) -> None:
     machine.import_engine()
     session = worker_engine(case.engine).session(case, machine)
     notes: list[str] = []
-    for phase, steps in groupby(steps_of(case, machine.pace), lambda step: step.phase):
-        with _phase(phase, machine, emit) as data:
+    for (turn, phase), steps in groupby(steps_of(case, machine.pace), lambda step: (step.turn, step.phase)):
+        with _phase(phase, turn, machine, emit) as data:
             tell = Teller(phase, "modules" if phase is Phase.LOAD else "tokens", emit)
             if phase is Phase.LOAD:
                 reading = session.open(*directories_of(case, machine, layouts))
@@ -117,11 +117,11 @@ def _timed(step: Step, session: Session, machine: Machine, case: Case, tell: Tel
 
 
 @contextmanager
-def _phase(phase: Phase, machine: Machine, emit: Emit) -> Iterator[dict[str, Any]]:
+def _phase(phase: Phase, turn: int, machine: Machine, emit: Emit) -> Iterator[dict[str, Any]]:
     """Reports that `phase` is entered and, once its block is done, what it took; the block may add to the report."""
-    emit(Entered(phase))
+    emit(Entered(phase, turn))
     data: dict[str, Any] = {}
     started = time.perf_counter()
     yield data
     memory, *others = (card.memory() for card in machine.cards)  # waits for them
-    emit(PhaseDone(phase, time.perf_counter() - started, memory, Timings(**data), others))
+    emit(PhaseDone(phase, time.perf_counter() - started, memory, Timings(**data), others, turn))

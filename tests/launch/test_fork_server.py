@@ -80,7 +80,7 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
-def _dies(pid: int, within_s: float = 5.0) -> bool:
+def dies(pid: int, within_s: float = 5.0) -> bool:
     deadline = time.monotonic() + within_s
     while _is_alive(pid):
         if time.monotonic() > deadline:
@@ -106,7 +106,7 @@ def test_a_stopped_server_is_killed_and_the_next_child_has_a_new_one(
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(LauncherFailed, match="does not answer"):
         _run(server, tmp_path)
-    assert _dies(pid)
+    assert dies(pid)
     assert _run(server, tmp_path).exit_code == 0
 
 
@@ -155,7 +155,7 @@ def test_no_way_to_end_leaves_a_daemon_behind(tmp_path: Path, make: Callable[[st
         }[way]
     except Interrupted:
         assert way == "stop"
-    assert _dies(int((tmp_path / "told").read_text()))
+    assert dies(int((tmp_path / "told").read_text()))
 
 
 _PARENT = """\
@@ -189,4 +189,4 @@ def test_neither_server_nor_child_outlives_a_killed_parent_even_if_they_are_stop
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         parent.kill()
-    assert [_dies(pid) for pid in pids] == [True, True]
+    assert [dies(pid) for pid in pids] == [True, True]

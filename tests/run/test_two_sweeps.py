@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from bench.core.case import Case
 from bench.core.errors import BadInput
 from bench.core.outcome import Phase
 from bench.launch import launchers
+from bench.run import measure
 from bench.run.claims import Claims
 from bench.run.leftovers import clean_up
 from bench.run.locks import claimed
@@ -145,6 +147,19 @@ def test_whoever_waits_for_a_claim_can_be_stopped(tmp_path: Path) -> None:
     with claims.held("a", stop) as is_held:
         assert not is_held
     claims.close()
+
+
+def test_a_clock_that_jumps_back_costs_no_row_and_measures_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, card = tmp_path / "results", FakeCard()
+    sweep(results, "before", card, "max_seq_len=256,512")
+    monkeypatch.setattr(measure, "now", lambda: datetime(2001, 1, 1, tzinfo=UTC))  # and stands still
+    sweep(results, "after", card, "max_seq_len=256,512,768,1024")
+    assert sorted(card.lengths) == [256, 512, 768, 1024]
+    assert len(cases(results)) == len(set(cases(results))) == 4
+    sweep(results, "again", card, "max_seq_len=256,768", rerun=True)
+    assert (len(cases(results)), len(set(cases(results)))) == (6, 4)
 
 
 # Those that were killed

@@ -27,6 +27,8 @@ def _kind_of_cards(case: Case) -> object:
 def _unpredicted(case: Case) -> str | None:
     if case.more_devices and case.cache_size is not None:  # one of three cases differed
         return "jobs that share a cache_size on several cards are not predicted: a sweep finds how far it goes, by runs"
+    if case.turns > 1 and (case.more_devices or case.draft_model is not None):
+        return "several turns on several cards, or with a draft model, are not predicted: a sweep finds it, by runs"
     if case.vision and case.more_devices:
         return "a vision tower before a model on several cards is not predicted: a sweep finds how far it goes, by runs"
     if case.draft_model is not None and case.batch_size >= _SAMPLED_IN_THREADS:

@@ -14,9 +14,9 @@ from bench.trace.passes import Pass, Schedule
 class Setup(Traits):
     """See `bench.trace.passes.Setup`."""
 
-    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Setup:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None, turns: int = 1) -> Setup:
         """The same rules for jobs that share a cache of so many tokens, or by the cache's length at a `max_seq_len`."""
-        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len)
+        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len, turns=turns)
 
     def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""

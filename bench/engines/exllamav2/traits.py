@@ -48,6 +48,7 @@ class Traits(NamedTuple):
     max_seq_len: int | None = None
     load_as: str | None = None
     vision: bool = False
+    turns: int = 1
 
     def of_draft(self) -> Self | None:
         """Those of the draft model; None where there is none."""
@@ -64,6 +65,7 @@ class Traits(NamedTuple):
             is_draft_model=self.draft is not None,
             tries_a_chunk=self.load_as is not None,
             has_vision=self.vision,
+            turns=self.turns,
         )
 
     def lengths_at(self, length: int) -> tuple[int, int]:

@@ -55,6 +55,7 @@ class Setup(NamedTuple):
     cache_size: int | None = None
     draft_tokens: int = 0
     max_seq_len: int | None = None
+    turns: int = 1
 
     def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""
@@ -74,7 +75,7 @@ class Setup(NamedTuple):
         """Every section of a case; without prompts those of any length are left out."""
         scenario = scenario_of(self.scenario)
         max_seq_len, cache_tokens = self.lengths_at(length)
-        work = Work(max_seq_len, self.batch_size, cache_tokens, self.draft_tokens, SPARE_TOKENS)
+        work = Work(max_seq_len, self.batch_size, cache_tokens, self.draft_tokens, SPARE_TOKENS, turns=self.turns)
         steps = scenario.steps(work, scenario.simulated_pace)
         if self.scenario != DEFAULT_SCENARIO:
             return list(self._served(steps, with_prompts))
@@ -171,9 +172,9 @@ class Setup(NamedTuple):
         _, long, *shorter = self.whole_lengths()
         return [(length, length * self.batch_size + PAGE) for length in (long, min(shorter))]
 
-    def within(self, cache_size: int | None, max_seq_len: int | None = None) -> Setup:
+    def within(self, cache_size: int | None, max_seq_len: int | None = None, turns: int = 1) -> Setup:
         """The same rules for jobs that share a cache of so many tokens, or by the cache's length at a `max_seq_len`."""
-        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len)
+        return self._replace(cache_size=cache_size, max_seq_len=max_seq_len, turns=turns)
 
     def lengths_at(self, length: int) -> tuple[int, int]:
         """`max_seq_len` of a case of that length, and the tokens of its cache."""

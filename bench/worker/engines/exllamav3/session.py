@@ -41,6 +41,8 @@ class ExLlamaV3Session:
         self._model = open_model(directory, self._case.model.config)
         if self._case.scenario != DEFAULT_SCENARIO:
             require_generator(self._case, bool(self._model.caps.get("recurrent_states")))
+        if self._case.turns > 1 and self._model.caps.get("recurrent_states"):
+            raise Unsupported("exllamav3 is run for one turn here with layers of states or rings; take turns=1")
         return read_back(self._model)
 
     @property
