@@ -74,7 +74,7 @@ def test_a_directory_that_is_there_is_told_from_a_name(tmp_path: Path, monkeypat
 def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
     cards = _cards(plan_sweep(["device=all"]))
     assert cards == [name for name in config.names("device") if name not in ("auto", "cuda")]
-    sweep = plan_sweep(["device=glob(l4*,exclude=*gb)", "model=glob(llama_3_1*,exclude=*70b)"])
+    sweep = plan_sweep(["device=glob(l4*,exclude=*gb)", "model=glob(llama_3_1*,exclude=[*70b,*405b])"])
     assert {"l4", "l40s"} <= set(_cards(sweep))
     assert not {"rtx_4060_8gb", "rtx_4090"} & set(_cards(sweep))
     assert {search.longest.model.name for search in sweep.searches} == {"llama_3_1_8b"}
@@ -113,7 +113,7 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
         ("device=RTX 3080", "More exactly: rtx_3080_10gb, rtx_3080_12gb, rtx_3080_20gb, rtx_3080_l"),
         ("device=3080", "More exactly: rtx_3080_10gb, rtx_3080_12gb, rtx_3080_20gb, rtx_3080_l"),
         ("device=rtx_3081", "Did you mean rtx_308"),
-        ("model=llama-3.1", "More exactly: llama_3_1_70b, llama_3_1_8b?"),
+        ("model=llama-3.1", "More exactly: llama_3_1_405b, llama_3_1_70b, llama_3_1_8b, llama_3_1_nemotron_70b?"),
         ("model=qwen2.5-7b", "Did you mean qwen2_5_7b?"),
         ("max_attention=1", "Did you mean max_attention_size?"),
         ("device.memory_bandwith=760GB/s", "Did you mean device.memory_bandwidth_bytes_per_s"),

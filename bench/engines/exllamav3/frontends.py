@@ -20,7 +20,7 @@ FRONTENDS = {
         load_with_draft="single",
         unlike=(
             "it loads by autosplit, also on one card, with 96 MiB in reserve; here the model is loaded as a whole, "
-            "with no reserve (load=autosplit keeps the engine's own of 512 MiB, and is found by runs)"
+            "with no reserve (load=autosplit keeps the engine's own of 512 MiB)"
         ),
         default_tokens=None,
         whole_pages=True,
