@@ -35,6 +35,7 @@ SPEC = _Spec(
     job_spare_tokens=0,
     draft_models=False,
     servers={},
+    frontends={},
     several_cards=False,
     makes_checkpoints=False,
     layout_note="no checkpoint is laid out",
