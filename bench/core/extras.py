@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.errors import BadInput
 
 # Libraries that only some commands need: all are in the extra `report`, and an engine's extra has that, too.
 _OF_REPORTS = ("pandas", "pyarrow", "matplotlib", "plotly", "itables", "jinja2", "markupsafe", "scipy")
 _RUN_AN_ENGINE = ("sweep", "synth", "validate")  # commands
+
+
+_NOT_SHIPPED = "no recording of it comes with vram-bench"
 
 
 class MissingExtra(BadInput):
@@ -20,18 +25,26 @@ def missing(error: ModuleNotFoundError, command: str) -> MissingExtra | None:
     if module not in _OF_REPORTS:
         return None
     extra = DEFAULT_ENGINE if command in _RUN_AN_ENGINE else "report"
-    return MissingExtra(f"{command} needs {module}, which is not installed: {_install(extra)}")
+    return MissingExtra(f"{command} needs {module}, which is not installed: {install(extra)}")
 
 
 def without_engine(engine: str) -> MissingExtra:
     """Of what an engine is to be run for that is not installed."""
-    return MissingExtra(f"to run {engine} it must be installed: {_install(engine)}")
+    return MissingExtra(f"to run {engine} it must be installed: {install(engine)}")
 
 
 def not_shipped(engine: str) -> str:
     """Of what was not recorded beforehand, where the engine that would be recorded is not installed."""
-    return f"no recording of it comes with vram-bench, and to make one {engine} must be installed: {_install(engine)}"
+    return f"{_NOT_SHIPPED}, and to make one {engine} must be installed: {install(engine)}"
 
 
-def _install(extra: str) -> str:
+def require_some(reasons: Iterable[str | None]) -> None:
+    """Raises `MissingExtra` where all that was asked for has a reason, and it is that of `not_shipped`."""
+    told = set(reasons)
+    if told and all(reason is not None and reason.startswith(_NOT_SHIPPED) for reason in told):
+        raise MissingExtra("; ".join(sorted(map(str, told))))
+
+
+def install(extra: str) -> str:
+    """What to type for an extra."""
     return f'pip install "vram-bench[{extra}]"'
