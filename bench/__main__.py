@@ -17,6 +17,7 @@ from typing import Protocol
 from bench.commands.command_line import parse
 from bench.core.encoding import fall_back
 from bench.core.errors import BadInput, ExitCode
+from bench.core.extras import missing
 from bench.core.left_readers import outlive_readers
 from bench.core.printable import printable
 
@@ -66,8 +67,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(composed(arguments.overrides), end="")
         return ExitCode.DONE
-    command: Command = importlib.import_module(arguments.module)
-    return command.run(arguments)
+    try:
+        command: Command = importlib.import_module(arguments.module)
+        return command.run(arguments)
+    except ModuleNotFoundError as error:
+        raise missing(error, arguments.command) or error from error
 
 
 class Command(Protocol):

@@ -82,16 +82,16 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
         return FULL
     split(state, row, size)
     blocks = state.blocks
-    blocks[row, IN_USE] = USED
-    blocks[row, REQUESTED] = size_bytes
-    blocks[row, PART] = part
-    counters[ALLOCATED] += blocks[row, SIZE]
+    blocks[row][IN_USE] = USED
+    blocks[row][REQUESTED] = size_bytes
+    blocks[row][PART] = part
+    counters[ALLOCATED] += blocks[row][SIZE]
     counters[REQUESTED_NOW] += size_bytes
-    state.parts[0, part] += blocks[row, SIZE]
+    state.parts[0][part] += blocks[row][SIZE]
     if counters[ALLOCATED] > counters[PEAK_ALLOCATED]:
         counters[PEAK_ALLOCATED] = counters[ALLOCATED]
-        for i in range(state.parts.shape[1]):
-            state.parts[1, i] = state.parts[0, i]
+        for i in range(len(state.parts[0])):
+            state.parts[1][i] = state.parts[0][i]
     counters[WATCHED_PEAK] = max(counters[WATCHED_PEAK], counters[ALLOCATED])
     counters[PEAK_REQUESTED] = max(counters[PEAK_REQUESTED], counters[REQUESTED_NOW])
     return row
@@ -101,12 +101,12 @@ def malloc(state: State, size_bytes: int, stream: int, part: int) -> int:
 def free(state: State, row: int) -> bool:
     """Gives a block back to its pool, merged with its free neighbours; False if it was not in use."""
     blocks, counters = state.blocks, state.counters
-    if blocks[row, IN_USE] != USED:
+    if blocks[row][IN_USE] != USED:
         return False
-    counters[ALLOCATED] -= blocks[row, SIZE]
-    counters[REQUESTED_NOW] -= blocks[row, REQUESTED]
-    state.parts[0, blocks[row, PART]] -= blocks[row, SIZE]
-    blocks[row, IN_USE] = FREE
+    counters[ALLOCATED] -= blocks[row][SIZE]
+    counters[REQUESTED_NOW] -= blocks[row][REQUESTED]
+    state.parts[0][blocks[row][PART]] -= blocks[row][SIZE]
+    blocks[row][IN_USE] = FREE
     merge_free(state, row)
     remember_free(state, row)
     return True
@@ -124,9 +124,9 @@ def empty_cache(state: State) -> None:
         return
     for pool in range(len(state.num_free)):
         for place in range(state.num_free[pool]):
-            row = state.free[pool, place]
-            if row != HOLE and blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:
-                state.counters[RESERVED] -= blocks[row, SIZE]
+            row = state.free[pool][place]
+            if row != HOLE and blocks[row][PREV] < 0 and blocks[row][NEXT] < 0:
+                state.counters[RESERVED] -= blocks[row][SIZE]
                 state.counters[NUM_SEGMENTS] -= 1
                 leave_hole(state, pool, place)
                 give_row_back(state, row)

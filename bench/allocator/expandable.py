@@ -68,10 +68,10 @@ def _take_reaching_least(state: State, size: int, pool: int) -> int:
     place = skip_holes(state, pool, first_not_before(state, pool, size, 0))
     if place == state.num_free[pool]:
         return FULL
-    reach = _reach(state, state.free[pool, place])
+    reach = _reach(state, state.free[pool][place])
     further = skip_holes(state, pool, place + 1)
-    while further < state.num_free[pool] and _reach(state, state.free[pool, further]) < reach:
-        place, reach = further, _reach(state, state.free[pool, further])
+    while further < state.num_free[pool] and _reach(state, state.free[pool][further]) < reach:
+        place, reach = further, _reach(state, state.free[pool][further])
         further = skip_holes(state, pool, place + 1)
     return take_place(state, pool, place)
 
@@ -80,9 +80,9 @@ def _take_reaching_least(state: State, size: int, pool: int) -> int:
 def _reach(state: State, row: int) -> int:
     """The bytes of a free block and of the unmapped addresses right behind it."""
     blocks = state.blocks
-    after = blocks[row, NEXT]
-    behind = blocks[after, SIZE] if after >= 0 and blocks[after, IN_USE] == UNMAPPED else 0
-    return int(blocks[row, SIZE] + behind)
+    after = blocks[row][NEXT]
+    behind = blocks[after][SIZE] if after >= 0 and blocks[after][IN_USE] == UNMAPPED else 0
+    return int(blocks[row][SIZE] + behind)
 
 
 @compiled
@@ -96,11 +96,11 @@ def _grow(state: State, size: int, pool: int) -> int:
     if counters[RESERVED] + segment_size(size) > counters[FRACTION_LIMIT]:
         return FULL
     row = _place(state, size, pool)
-    if blocks[row, IN_USE] == UNMAPPED and not _map(state, row, min(size, blocks[row, SIZE])):
+    if blocks[row][IN_USE] == UNMAPPED and not _map(state, row, min(size, blocks[row][SIZE])):
         return FULL
-    while blocks[row, SIZE] < size:
-        behind = blocks[row, NEXT]
-        if not _map(state, behind, min(size - blocks[row, SIZE], blocks[behind, SIZE])):
+    while blocks[row][SIZE] < size:
+        behind = blocks[row][NEXT]
+        if not _map(state, behind, min(size - blocks[row][SIZE], blocks[behind][SIZE])):
             return FULL
         row = behind
     forget_free(state, row)
@@ -114,15 +114,15 @@ def _place(state: State, size: int, pool: int) -> int:
     unmapped = state.counters[FIRST_UNMAPPED + pool]
     while unmapped >= 0:
         first = unmapped
-        if blocks[first, PREV] >= 0 and blocks[blocks[first, PREV], IN_USE] == FREE:
-            first = blocks[first, PREV]
+        if blocks[first][PREV] >= 0 and blocks[blocks[first][PREV]][IN_USE] == FREE:
+            first = blocks[first][PREV]
         room, at = 0, first
-        while room < size and at >= 0 and blocks[at, IN_USE] != USED:
-            room += blocks[at, SIZE]
-            at = blocks[at, NEXT]
+        while room < size and at >= 0 and blocks[at][IN_USE] != USED:
+            room += blocks[at][SIZE]
+            at = blocks[at][NEXT]
         if room >= size:
             return int(first)
-        unmapped = blocks[unmapped, NEXT_UNMAPPED]
+        unmapped = blocks[unmapped][NEXT_UNMAPPED]
     return _new_segment(state, size, pool)
 
 
@@ -147,13 +147,13 @@ def _map(state: State, row: int, size: int) -> bool:
     False, and nothing is changed, if the card is full.
     """
     blocks, counters = state.blocks, state.counters
-    page = page_size(blocks[row, POOL])
+    page = page_size(blocks[row][POOL])
     size = -(-size // page) * page
     if counters[RESERVED] + size > counters[LIMIT]:
         return False
     forget_unmapped(state, row)
-    blocks[row, IN_USE] = FREE
-    if size < blocks[row, SIZE]:
+    blocks[row][IN_USE] = FREE
+    if size < blocks[row][SIZE]:
         remember_unmapped(state, insert_after(state, row, size))
     merge_free(state, row)
     remember_free(state, row)
@@ -168,11 +168,11 @@ def unmap_free_pages(state: State) -> None:
     for pool in range(len(state.num_free)):
         place = state.num_free[pool] - 1  # the largest: what is smaller than a page has none to give
         while place >= 0:
-            row = state.free[pool, place]
+            row = state.free[pool][place]
             place -= 1
             if row == HOLE:
                 continue
-            if state.blocks[row, SIZE] < page_size(pool):
+            if state.blocks[row][SIZE] < page_size(pool):
                 break
             if _unmap(state, row):
                 place = state.num_free[pool] - 1  # its ends have moved the others
@@ -182,11 +182,11 @@ def unmap_free_pages(state: State) -> None:
 def _unmap(state: State, row: int) -> bool:
     """Unmaps the whole pages of a free block; false where it has none."""
     blocks = state.blocks
-    address, end, page = blocks[row, ADDRESS], blocks[row, ADDRESS] + blocks[row, SIZE], page_size(blocks[row, POOL])
+    address, end, page = blocks[row][ADDRESS], blocks[row][ADDRESS] + blocks[row][SIZE], page_size(blocks[row][POOL])
     at = row
-    while blocks[at, PREV] >= 0:
-        at = blocks[at, PREV]
-    base = blocks[at, ADDRESS]
+    while blocks[at][PREV] >= 0:
+        at = blocks[at][PREV]
+    base = blocks[at][ADDRESS]
     first = base + -(-(address - base) // page) * page
     last = base + (end - base) // page * page
     if first >= last:
@@ -200,7 +200,7 @@ def _unmap(state: State, row: int) -> bool:
         row = pages
     state.counters[RESERVED] -= last - first
     remember_unmapped(state, row)
-    if blocks[row, PREV] < 0 and blocks[row, NEXT] < 0:  # all of the segment: its addresses go, too
+    if blocks[row][PREV] < 0 and blocks[row][NEXT] < 0:  # all of the segment: its addresses go, too
         forget_unmapped(state, row)
         give_row_back(state, row)
     return True

@@ -24,7 +24,7 @@ def take_free_block(state: State, size: int, pool: int) -> int:
 @compiled
 def skip_holes(state: State, pool: int, place: int) -> int:
     """The first place of `pool` from `place` on that is not empty."""
-    while place < state.num_free[pool] and state.free[pool, place] == HOLE:
+    while place < state.num_free[pool] and state.free[pool][place] == HOLE:
         place += 1
     return place
 
@@ -32,7 +32,7 @@ def skip_holes(state: State, pool: int, place: int) -> int:
 @inlined
 def take_place(state: State, pool: int, place: int) -> int:
     """Takes the block at a place of `pool` out of it; its row."""
-    row = int(state.free[pool, place])
+    row = int(state.free[pool][place])
     leave_hole(state, pool, place)
     if state.num_holes[pool] > MAX_HOLES:
         close_holes(state, pool)
@@ -45,8 +45,8 @@ def first_not_before(state: State, pool: int, size: int, address: int) -> int:
     low, high = 0, state.num_free[pool]
     while low < high:
         middle = (low + high) // 2
-        found = state.free_keys[pool, middle, 0]
-        if found < size or (found == size and state.free_keys[pool, middle, 1] < address):
+        found = state.free_keys[pool][middle][0]
+        if found < size or (found == size and state.free_keys[pool][middle][1] < address):
             low = middle + 1
         else:
             high = middle
@@ -56,7 +56,7 @@ def first_not_before(state: State, pool: int, size: int, address: int) -> int:
 @compiled
 def remember_free(state: State, row: int) -> None:
     """Puts the block of `row`, which is in use no more, into its pool."""
-    size, address, pool = state.blocks[row, SIZE], state.blocks[row, ADDRESS], state.blocks[row, POOL]
+    size, address, pool = state.blocks[row][SIZE], state.blocks[row][ADDRESS], state.blocks[row][POOL]
     free, keys = state.free[pool], state.free_keys[pool]
     place = first_not_before(state, pool, size, address)
     if place > 0 and free[place - 1] == HOLE and (place == state.num_free[pool] or free[place] != HOLE):
@@ -71,9 +71,9 @@ def remember_free(state: State, row: int) -> None:
         state.num_holes[pool] -= 1
     for i in range(hole, place, -1):
         free[i] = free[i - 1]
-        keys[i, 0], keys[i, 1] = keys[i - 1, 0], keys[i - 1, 1]
+        keys[i][0], keys[i][1] = keys[i - 1][0], keys[i - 1][1]
     free[place] = row
-    keys[place, 0], keys[place, 1] = size, address
+    keys[place][0], keys[place][1] = size, address
     state.counters[FREE_MARK] += mark_of(state, row)
 
 
@@ -81,9 +81,9 @@ def remember_free(state: State, row: int) -> None:
 def forget_free(state: State, row: int) -> None:
     """Takes the block of `row` out of its pool, because it is merged with a neighbour."""
     blocks = state.blocks
-    pool = blocks[row, POOL]
-    place = first_not_before(state, pool, blocks[row, SIZE], blocks[row, ADDRESS])
-    while state.free[pool, place] != row:  # a hole that the same block has left
+    pool = blocks[row][POOL]
+    place = first_not_before(state, pool, blocks[row][SIZE], blocks[row][ADDRESS])
+    while state.free[pool][place] != row:  # a hole that the same block has left
         place += 1
     leave_hole(state, pool, place)
     if state.num_holes[pool] > MAX_HOLES:
@@ -93,8 +93,8 @@ def forget_free(state: State, row: int) -> None:
 @compiled
 def leave_hole(state: State, pool: int, place: int) -> None:
     """Empties a place of `pool`."""
-    state.counters[FREE_MARK] -= mark_of(state, state.free[pool, place])
-    state.free[pool, place] = HOLE
+    state.counters[FREE_MARK] -= mark_of(state, state.free[pool][place])
+    state.free[pool][place] = HOLE
     state.num_holes[pool] += 1
 
 
@@ -103,10 +103,10 @@ def close_holes(state: State, pool: int) -> None:
     """Moves the free blocks of `pool` together; no place is empty then."""
     kept = 0
     for place in range(state.num_free[pool]):
-        if state.free[pool, place] != HOLE:
-            state.free[pool, kept] = state.free[pool, place]
-            state.free_keys[pool, kept, 0] = state.free_keys[pool, place, 0]
-            state.free_keys[pool, kept, 1] = state.free_keys[pool, place, 1]
+        if state.free[pool][place] != HOLE:
+            state.free[pool][kept] = state.free[pool][place]
+            state.free_keys[pool][kept][0] = state.free_keys[pool][place][0]
+            state.free_keys[pool][kept][1] = state.free_keys[pool][place][1]
             kept += 1
     state.num_free[pool] = kept
     state.num_holes[pool] = 0
@@ -116,6 +116,6 @@ def close_holes(state: State, pool: int) -> None:
 def mark_of(state: State, row: int) -> int:
     """The share of one block in `FREE_MARK`, a sum: it doesn't matter in which order they came to be free."""
     blocks = state.blocks
-    mark = blocks[row, ADDRESS] * _MIX_ADDRESS ^ (blocks[row, SIZE] * _MIX_SIZE + blocks[row, POOL])
+    mark = blocks[row][ADDRESS] * _MIX_ADDRESS ^ (blocks[row][SIZE] * _MIX_SIZE + blocks[row][POOL])
     mark = (mark ^ (mark >> 29)) * _MIX_ADDRESS
     return int((mark ^ (mark >> 32)) * _MIX_SIZE)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.allocator.compiled import compiled
+from bench.allocator.compiled import as_given, compiled
 
 # The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
 ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
@@ -52,7 +52,7 @@ UNLIMITED_BYTES = 1 << 62
 
 
 class State(NamedTuple):
-    """The whole state of an allocator, in arrays of int64.
+    """The whole state of an allocator, in arrays of int64; where nothing is compiled, in lists (`as_given`).
 
     `blocks` has a row for each block; `unused` is a stack of the rows that hold none. `free` has for each pool (two a
     stream: small, large) the rows of its free blocks in the order of the real one: by size, then by address; of its
@@ -87,7 +87,7 @@ def new_state(
     With `device_bytes`, the memory that the device says it has, its segments are expandable; `fraction_bytes` is then
     what `set_per_process_memory_fraction` allows, which counts in another way than a full card.
     """
-    state = State(
+    arrays = State(
         blocks=np.zeros((max_blocks, 8), np.int64),
         unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),
         free=np.zeros((2 * num_streams, max_blocks + MAX_HOLES + 1), np.int64),
@@ -97,13 +97,25 @@ def new_state(
         parts=np.zeros((2, num_parts), np.int64),
         counters=np.zeros(FIRST_UNMAPPED + 2 * num_streams, np.int64),
     )
-    state.counters[LIMIT] = limit_bytes
-    state.counters[NEXT_ADDRESS] = FIRST_ADDRESS
-    state.counters[NUM_UNUSED] = max_blocks
-    state.counters[DEVICE_BYTES] = device_bytes
-    state.counters[FRACTION_LIMIT] = fraction_bytes
-    state.counters[FIRST_UNMAPPED:] = -1
-    return state
+    counters = arrays.counters
+    counters[LIMIT] = limit_bytes
+    counters[NEXT_ADDRESS] = FIRST_ADDRESS
+    counters[NUM_UNUSED] = max_blocks
+    counters[DEVICE_BYTES] = device_bytes
+    counters[FRACTION_LIMIT] = fraction_bytes
+    counters[FIRST_UNMAPPED:] = -1
+    return State(*map(as_given, arrays))
+
+
+def copied(state: State) -> State:
+    """Another state, which is as that one is now."""
+    return State(*map(_copied, state))
+
+
+def _copied(values: Any) -> Any:
+    if isinstance(values, list) and isinstance(values[0], list):
+        return [_copied(each) for each in values]
+    return values.copy()
 
 
 @compiled

@@ -15,6 +15,7 @@ from typing import Any, TypedDict, cast
 
 import pandas as pd
 
+from bench.analysis.asked import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.analysis.evidence import (
     LENGTH_LIMIT,
     QUESTION,
@@ -29,10 +30,6 @@ from bench.core.caches import finest_first
 from bench.core.identity import is_simulated
 from bench.core.identity_columns import CardColumns, IdentityColumns, NamedColumns, RanAttention, SettingColumns
 
-# What a card should have to spare. A desktop that shows a screen takes some hundred MB, as does a browser beside it;
-# and kernels that CUDA loads late, and blocks too small for the next request, take some tens more.
-DEFAULT_HEADROOM_BYTES = 512 << 20
-DEFAULT_CONTEXTS = (8192, 32768, 131072)
 _WHOLE = ("native_max_seq_len", "batch_size", "device_multi_processor_count")
 # By how much two speeds must differ to say which is faster: the worst error of an estimate that was checked
 # (docs/speed.md), and for measured ones what `compare` takes for noise by default.

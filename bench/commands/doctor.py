@@ -21,6 +21,7 @@ from bench.commands.self_test import self_test
 from bench.config.devices import DEFAULT_SIMULATED
 from bench.core.case import DEFAULT_ENGINE
 from bench.core.errors import BadInput
+from bench.core.extras import install
 from bench.engines.base import EngineSpec
 from bench.engines.registry import engines, titles
 from bench.launch.fork_server import can_fork
@@ -155,7 +156,7 @@ def _environment(gpus: list[nvml.Gpu]) -> list[Finding]:
 def _torch(has_gpu: bool) -> Finding:
     installed = installed_version("torch")
     if installed is None:
-        return Finding("torch", "not installed", "run scripts/quickstart.sh", "everything")
+        return Finding("torch", "not installed", _for_runs(DEFAULT_ENGINE), "sweep")
     # The version file is read, not imported: importing torch takes seconds.
     cuda = _torch_cuda()
     if has_gpu and cuda is None:
@@ -177,11 +178,14 @@ def _torch_cuda() -> str | None:
 def _engine(engine: EngineSpec) -> Finding:
     installed = installed_version(engine.name)
     if installed is None and engine.name != DEFAULT_ENGINE:
-        remedy = f"pip install 'vram-bench[{engine.name}]' for engine={engine.name}"
-        return Finding(engine.name, "not installed", remedy, f"engine={engine.name}")
+        return Finding(engine.name, "not installed", _for_runs(engine.name), f"engine={engine.name}")
     if installed is None:
-        return Finding(engine.name, "not installed", "run scripts/quickstart.sh", "everything")
+        return Finding(engine.name, "not installed", _for_runs(engine.name), "sweep")
     return Finding(engine.name, installed)
+
+
+def _for_runs(engine: str) -> str:
+    return f"`plan` predicts without it; to run {engine}: {install(engine)}"
 
 
 def _extension_of(engine: EngineSpec) -> str:

@@ -20,6 +20,7 @@ from bench.config.lengths import lengths_of_model
 from bench.core.case import Axis, Case, Search
 from bench.core.columns import CARD, MODEL, CaseRow
 from bench.core.errors import ExitCode
+from bench.core.extras import require_some
 from bench.core.identity import identity_of, is_simulated, key_of
 from bench.core.identity_columns import NamedColumns
 from bench.core.outcome import ANSWERS, Outcome
@@ -70,6 +71,7 @@ def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) ->
         forecaster.prepare([work.longest for work in works], partial(_recorded, display))
         display.begin("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
+        require_some(forecast.reason for forecast in forecasts)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
         rows = [_row(forecast, stored.answer(forecast.work, versions), seen) for forecast in forecasts]
@@ -95,7 +97,7 @@ def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) ->
 
 
 def _show(rows: Sequence[ForecastRow], expectation: Expectation) -> None:
-    from bench.report.tables.forecasts import show  # with pandas, which takes as long as a thousand searches
+    from bench.report.tables.forecasts import show
     from bench.report.text.console import console_for
 
     show(rows, expectation, console_for())

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.analysis.asked import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.analysis.quality import PUBLISHED, UnusableQuality, read_quality
-from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.config.units import parse_size, parse_tokens
 from bench.core.columns import DOCUMENTS
 from bench.core.errors import BadInput, ExitCode

@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
 from bench.core.case import UNQUANTISED_BPW, Axis, Case
+from bench.core.extras import not_shipped
 from bench.core.identity import SETTINGS_OF
 from bench.core.messages import Message, Recorded
 from bench.core.requests import Record, Recording, Wanted
@@ -22,17 +24,19 @@ from bench.core.split import Split, SplitBy
 from bench.engines.base import PredictionRules
 from bench.engines.registry import NAMES, engine_of, rules_of
 from bench.forecast.cache import ForecastStore
+from bench.forecast.shipped import Shipped
 from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
-from bench.launch.versions import engine_digest
+from bench.launch.versions import engine_digest, installed_version
 from bench.trace.best_replay import BestReplayer
 from bench.trace.divided_replay import DividedReplayer
-from bench.trace.parametric import ParametricTrace, load_tensor_bytes, with_draft
+from bench.trace.parametric import ParametricTrace, load_arrays, load_tensor_bytes, with_draft
 from bench.trace.passes import NoPrediction
 from bench.trace.placed_replay import PlacedReplayer
 from bench.trace.replay import Replayer, load_compiled
 from bench.trace.split import SplitTrace
 from bench.trace.split_replay import SplitReplayer
+from bench.trace.template import Array
 
 
 def _recorded_cache(case: Case) -> str:
@@ -58,9 +62,9 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "split": _recorded_split,
     "draft_model": lambda case: None,
     "draft_bpw": lambda case: case.draft_bpw == UNQUANTISED_BPW,
-    "turns": lambda case: None,
     "cache_size": lambda case: case.odd_tokens,  # whole pages are alike, whoever shares them
 }
+_REPEATED = ("turns",)  # by a replay: one is recorded
 AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
@@ -70,8 +74,15 @@ _TIMEOUT_S = 600.0
 class TraceLibrary:
     """`launcher_of` has the launcher for simulated cards of an engine; it is called when a recording is missing."""
 
-    def __init__(self, launcher_of: Callable[[str], Launcher], scratch: Path, jobs: int | None = None) -> None:
+    def __init__(
+        self,
+        launcher_of: Callable[[str], Launcher],
+        scratch: Path,
+        jobs: int | None = None,
+        shipped: Shipped | None = None,
+    ) -> None:
         self._launcher_of = launcher_of
+        self._shipped = shipped or Shipped()
         self._scratch = scratch
         self.jobs = jobs or os.cpu_count() or 1
         self._dir = user_cache_path("vram-bench") / "programs" / engine_digest()
@@ -81,13 +92,14 @@ class TraceLibrary:
         self._bad: set[Path] = set()  # what is damaged in such a cache
         self._can_keep = True
         # Cells that differ in their tensors alone share a program.
-        self._load = lru_cache(_KEPT_TRACES)(_load)
+        self._load = lru_cache(_KEPT_TRACES)(self._load_trace)
         self.store = ForecastStore(self._dir / "forecasts.sqlite")
 
     def prepare(self, cases: Iterable[Case], made: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Makes what is missing for `cases`, several at a time; `made` hears how many of how many are there."""
         cases = list(cases)
         missing = self._missing(cases)
+        missing = [wanted for wanted in missing if installed_version(wanted.case.engine) is not None]
         if not missing:
             return
         if self._can_keep and not _is_writable(self._dir):
@@ -137,37 +149,37 @@ class TraceLibrary:
 
     def _missing(self, cases: Iterable[Case]) -> list[Wanted]:
         cases = list(cases)
-        wanted = {path: (recording, case) for case in cases for recording, path in self._paths(case).items()}
+        wanted = {path: (recording, case) for case in cases for recording, path in self.paths(case).items()}
         for draft in filter(None, (case.of_draft for case in cases)):
-            wanted[self._paths(draft)[Recording.TENSORS]] = (Recording.TENSORS, draft)
+            wanted[self.paths(draft)[Recording.TENSORS]] = (Recording.TENSORS, draft)
         return [
             Wanted(recording, replace(case, cache=_recorded_cache(case), cache_size=None, turns=1), path)
             for path, (recording, case) in wanted.items()
-            if not os.path.exists(path)
+            if not os.path.exists(path) and not self._shipped.has(case.model, case.engine, path.name)
         ]
 
     def _replayer(self, case: Case, axis: Axis) -> AnyReplayer:
         rules = _rules(case)
-        paths = self._paths(case)
+        paths = self.paths(case)
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:
-                split = _load_split(paths[Recording.TRACE], case).within(*bound(case, axis))
-                return rules.split_replayer(split, load_tensor_bytes(paths[Recording.TENSORS]), case)
+                split = self._load_split(paths[Recording.TRACE], case).within(*bound(case, axis))
+                return rules.split_replayer(split, self._tensor_bytes(paths[Recording.TENSORS]), case)
             cache = None if _recorded_cache(case) == case.cache else case.cache
             trace = self._load(paths[Recording.TRACE], case.engine, cache).within(*bound(case, axis))
             if rules.with_loading is not None:
-                loading = ParametricTrace.load(paths[Recording.LOADING], rules.setup)
+                loading = ParametricTrace.of(*self._arrays(paths[Recording.LOADING]), rules.setup)
                 return Replayer(rules.with_loading(trace, loading), {})
-            tensor_bytes = load_tensor_bytes(paths[Recording.TENSORS])
+            tensor_bytes = self._tensor_bytes(paths[Recording.TENSORS])
             if case.of_draft is not None:
-                drafts = load_tensor_bytes(self._paths(case.of_draft)[Recording.TENSORS])
+                drafts = self._tensor_bytes(self.paths(case.of_draft)[Recording.TENSORS])
                 tensor_bytes = with_draft(tensor_bytes, drafts)
             return Replayer(trace, tensor_bytes)
         except NoPrediction:
             raise
         except FileNotFoundError:
-            raise NoPrediction("its recording came to no end") from None
+            raise NoPrediction(self._why_not_there(case)) from None
         except Exception as error:  # over bytes that have changed, NumPy and zipfile raise anything
             for path in paths.values():
                 try:
@@ -178,22 +190,44 @@ class TraceLibrary:
                     self._aside.mkdir(exist_ok=True)
             raise _Damaged(f"its recording is damaged ({error}); it will be made again") from None
 
+    def _load_trace(self, path: Path, engine: str, cache: str | None) -> ParametricTrace:
+        """The trace of a search with `cache` (None: as it was recorded), with every layer."""
+        rules = rules_of(engine).prediction
+        trace = ParametricTrace.of(*self._arrays(path), rules.setup).deepened()
+        return trace if cache is None else rules.with_cache(trace, cache)
+
+    def _load_split(self, path: Path, case: Case) -> SplitTrace:
+        rules = _rules(case)
+        return SplitTrace.of(*self._arrays(path), rules.setup).with_cache(rules.with_cache, case.cache)
+
+    def _arrays(self, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+        """What was recorded: here, or where this program was made."""
+        return load_arrays(path) if os.path.exists(path) else self._shipped.arrays(path.name)
+
+    def _tensor_bytes(self, path: Path) -> dict[str, int]:
+        return load_tensor_bytes(path) if os.path.exists(path) else self._shipped.tensor_bytes(path.name)
+
+    def _why_not_there(self, case: Case) -> str:
+        if installed_version(case.engine) is None:
+            return not_shipped(case.engine)
+        return "its recording came to no end"
+
     def search_key(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> str:
         """The same for cases that share a replayer."""
         split = [] if case.split is None else [str(len(case.devices)), case.split]
-        made_of = [path.stem for path in self._paths(case).values()] or [case.engine, case.model.fingerprint]
+        made_of = [path.stem for path in self.paths(case).values()] or [case.engine, case.model.fingerprint]
         if case.of_draft is not None:
-            made_of += [path.stem for path in self._paths(case.of_draft).values()]
+            made_of += [path.stem for path in self.paths(case.of_draft).values()]
         cache_size, job, turns = bound(case, axis)
         told = {"cache": cache_size, "job": job, "turns": turns if turns > 1 else None}
         return "-".join([*made_of, case.cache, *split, *(f"{name}={size}" for name, size in told.items() if size)])
 
-    def _paths(self, case: Case) -> dict[Recording, Path]:
+    def paths(self, case: Case) -> dict[Recording, Path]:
         """What a search's prediction is made of, and where each lies; nothing where the engine is not predicted."""
         rules = rules_of(case.engine).prediction
         if rules.unpredicted(case) is not None:
             return {}
-        setting = [value_of(case) for value_of in _RECORDED_SETTING.values()]
+        setting = [value_of(case) for name, value_of in _RECORDED_SETTING.items() if name not in _REPEATED]
         trace = [case.model.fingerprint, rules.kind_of_cards(case), *setting]
         tensors = [case.engine, case.model.fingerprint, case.bpw, case.head_bits, case.vision]
         bits = (Recording.TENSORS, tensors, ".json")
@@ -260,18 +294,6 @@ def _rules(case: Case) -> PredictionRules:
     if (reason := rules.unpredicted(case)) is not None:
         raise NoPrediction(reason)
     return rules
-
-
-def _load(path: Path, engine: str, cache: str | None) -> ParametricTrace:
-    """The trace of a search with `cache` (None: as it was recorded), with every layer."""
-    rules = rules_of(engine).prediction
-    trace = ParametricTrace.load(path, rules.setup).deepened()
-    return trace if cache is None else rules.with_cache(trace, cache)
-
-
-def _load_split(path: Path, case: Case) -> SplitTrace:
-    rules = _rules(case)
-    return SplitTrace.load(path, rules.setup).with_cache(rules.with_cache, case.cache)
 
 
 def _load_compiled() -> None:

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 
 from bench.core.case import NATIVE, Case
 from bench.core.device import SIMULATED, DeviceSpec
+from bench.core.extras import without_engine
 from bench.engines.registry import engine_of
 from bench.launch.environment import child_environment
 from bench.launch.fork_server import ForkServer, can_fork
 from bench.launch.fresh_interpreter import FreshInterpreter
 from bench.launch.launcher import Launcher
+from bench.launch.versions import installed_version
 
 
 def make_launcher(device_kind: str, engine: str, uuids: Sequence[str] = (), allocator: str = NATIVE) -> Launcher:
-    """The fastest launcher that isolates an engine's cases here; its children see the real GPUs of `uuids` alone."""
+    """The fastest launcher that isolates an engine's cases here; its children see the real GPUs of `uuids` alone.
+
+    Raises `MissingExtra` where the engine is not installed.
+    """
+    if installed_version(engine) is None:
+        raise without_engine(engine)
     environment = child_environment(device_kind, uuids, allocator)
     return ForkServer(environment, device_kind, engine) if can_fork() else FreshInterpreter(environment)
 

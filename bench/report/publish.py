@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.asked import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
 from bench.analysis.claims import Answer, answers
 from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence, untried
 from bench.analysis.quality import PUBLISHED, read_quality, with_quality
-from bench.analysis.recommend import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES, Recommendation, recommend
+from bench.analysis.recommend import Recommendation, recommend
 from bench.analysis.tradeoffs import tradeoffs
 from bench.core.errors import BadInput
 from bench.core.identity_columns import IdentityColumns, RanAttention
@@ -28,7 +29,7 @@ from bench.report.tables import boundaries as boundary_report
 from bench.report.tables import recommendations as advice
 from bench.report.tables import tradeoffs as tradeoff_tables
 from bench.report.tables import verdicts as verdict_report
-from bench.report.tables.best import WANTED_TOKENS, rule
+from bench.report.tables.best_rule import WANTED_TOKENS, rule
 from bench.report.tables.caches import cache_tables, of_caches, of_lengths
 from bench.report.tables.card import CardTable, card_table_count
 from bench.report.tables.card_memory import at_boundaries, memory_tables

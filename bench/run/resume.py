@@ -12,7 +12,7 @@ from bench.core.case import Axis, Case, Search
 from bench.core.columns import DOCUMENTS, BoundaryRow, CaseRow
 from bench.core.outcome import UNANSWERED
 from bench.run.boundary import settled
-from bench.store.store import as_rows, read_boundaries, read_cases
+from bench.store.found import has_rows
 
 
 def _length(row: Mapping[str, Any], axis: Axis) -> int | None:
@@ -65,8 +65,10 @@ class Stored:
     @staticmethod
     def read(results_dir: Path, rerun: bool, retry: Collection[str] = UNANSWERED) -> Stored:
         """All below `results_dir`; with `rerun` no answers, but rows to learn from; else none that ended as `retry`."""
-        if not results_dir.exists():
+        if not has_rows(results_dir):
             return Stored({}, set(), [])
+        from bench.store.store import as_rows, read_boundaries, read_cases  # with pyarrow
+
         rows = as_rows(read_cases(results_dir, without=DOCUMENTS)[0].sort_by("started_at"), CaseRow)
         if rerun:
             return Stored({}, set(), rows)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.allocator.compiled import as_given
 from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
@@ -103,7 +104,7 @@ class CardPrograms:
         """All that a card with modules is asked for, or what comes after loading; the section in which it was full."""
         assert loaded.stretch is not None
         program, plan = self.program(loaded.stretch, is_loaded), self.sections_of(loaded.stretch.begin, max_seq_len)
-        rows = np.full(len(program.events), -1, np.int64)
+        rows = as_given(np.full(len(program.events), -1, np.int64))
         steps = (int(is_loaded), len(plan.kinds))
         failed, ended = sections.replay(
             program.events, program.layers, plan.kinds, plan.terms, steps, card, loaded.state, rows

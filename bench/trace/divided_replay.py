@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.allocator.compiled import as_given
 from bench.allocator.limits import MachineLimits
 from bench.allocator.parts import PARTS
 from bench.trace import sections
@@ -83,7 +84,7 @@ class DividedReplayer(OfTrace):
             events = self._events(number, division.parts)
             bound = each.endless if endless else each
             state = bound.new_state(len(PARTS), 2 * len(events) + 4096, card.num_streams)
-            rows = np.full(len(events), -1, np.int64)
+            rows = as_given(np.full(len(events), -1, np.int64))
             about = card_of(each, division.scratch_bytes[number])
             steps = (0, len(plan.kinds))
             step, ended = sections.replay(events, card.layers, plan.kinds, plan.terms, steps, about, state, rows)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.allocator.compiled import as_given
 from bench.trace import template as columns
 from bench.trace.recording import Op, Size
 from bench.trace.template import Array, spans_of_layers
@@ -31,6 +32,11 @@ class Layers(NamedTuple):
     carried: Array
     carried_bounds: Array
     period: int
+
+    def as_given(self) -> Layers:
+        """The same as what is compiled takes it."""
+        bounds, alike, carried, carried_bounds = map(as_given, self[:-1])
+        return Layers(bounds, alike, carried, carried_bounds, self.period)
 
 
 def layers_of(templates: Iterable[Array], depth: int, period: int) -> Layers:

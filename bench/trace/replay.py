@@ -33,6 +33,7 @@ import numpy as np
 
 from bench.allocator import state as allocator
 from bench.allocator.beside import peak_held_bytes
+from bench.allocator.compiled import as_given
 from bench.allocator.limits import ENDLESS_BYTES, Limits
 from bench.allocator.parts import PARTS
 from bench.allocator.state import State
@@ -100,10 +101,9 @@ class _Stage(NamedTuple):
 
     def copy(self, limit_bytes: int) -> _Stage:
         """The same on a card of another size."""
-        copied = _Stage(State(*(each.copy() for each in self.state)), self.rows.copy())
-        counters = copied.state.counters
-        counters[allocator.LIMIT] = limit_bytes - counters[allocator.BESIDE_BYTES]
-        return copied
+        state = allocator.copied(self.state)
+        state.counters[allocator.LIMIT] = limit_bytes - state.counters[allocator.BESIDE_BYTES]
+        return _Stage(state, self.rows.copy())
 
 
 class OfTrace:
@@ -140,7 +140,7 @@ class Replayer(OfTrace):
         super().__init__(trace)
         self._trace = trace.deepened()
         events, _ = self._trace.all_events
-        self._layers = self._trace.layers
+        self._layers = self._trace.layers.as_given()
         self._events = events.copy()
         sizes = np.zeros((len(self._trace.tensors), self._trace.depth + 2), np.int64)
         try:
@@ -154,6 +154,7 @@ class Replayer(OfTrace):
         self._num_streams = int(self._events[:, columns.STREAM].max(initial=0)) + 1
         self._max_blocks = len(self._events) // 2 + 2
         self._depends_on_room = bool(np.any(self._events[:, columns.OP] == Op.REQUIRE))
+        self._events = as_given(self._events)
         self._plans: dict[int, _Plan] = {}
         self._beginnings: dict[tuple[int, int, bool, bytes], _Stage] = {}
         self._needed: dict[int, int] = {}
@@ -215,7 +216,7 @@ class Replayer(OfTrace):
 
     def _empty_card(self, limits: Limits) -> _Stage:
         state = limits.new_state(len(PARTS), self._max_blocks, self._num_streams)
-        return _Stage(state, np.full(len(self._events) + PLACES, -1, np.int64))
+        return _Stage(state, as_given(np.full(len(self._events) + PLACES, -1, np.int64)))
 
 
 def load_compiled() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.allocator import beside, caching, flash, headroom, sort
 from bench.allocator import state as allocator
-from bench.allocator.compiled import compiled, compiled_with_arrays
+from bench.allocator.compiled import as_given, compiled, compiled_with_arrays
 from bench.allocator.state import State
 from bench.trace import template as columns
 from bench.trace.layers import Layers
@@ -49,22 +49,23 @@ DONE, FULL, CROWDED = range(3)
 Card = tuple[int, int, int, int, int, int]
 
 
-@compiled_with_arrays
 def all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: Card) -> Array:
     """What the events of every section ask for, one after the other."""
-    total = 0
-    for kind in kinds:
-        total += starts[kind + 1] - starts[kind]
-    sizes = np.zeros(total, np.int64)
-    done = 0
-    for step in range(len(kinds)):
-        first, last = starts[kinds[step]], starts[kinds[step] + 1]
-        _sizes_of(events, first, last, lengths[step], card, sizes[done:])
-        done += last - first
+    sizes = np.zeros(int(np.diff(starts)[kinds].sum()), np.int64)
+    events, starts, kinds, lengths = map(as_given, (events, starts, kinds, lengths))
+    _all_sizes(events, starts, kinds, lengths, card, sizes)
     return sizes
 
 
-@compiled_with_arrays
+@compiled
+def _all_sizes(events: Array, starts: Array, kinds: Array, lengths: Array, card: Card, sizes: Array) -> None:
+    done = 0
+    for step in range(len(kinds)):
+        first, last = starts[kinds[step]], starts[kinds[step] + 1]
+        _sizes_of(events, first, last, lengths[step], card, sizes, done)
+        done += last - first
+
+
 def replay(
     events: Array,
     layers: Layers,
@@ -80,12 +81,28 @@ def replay(
     `lengths` [sections, NUM_TERMS] are what sizes are made of. `rows` [events] are the blocks that events have made;
     behind them, in `PLACES` places more, is what a section has left to the next.
     """
-    longest = 0
-    for kind in range(len(layers.bounds)):
-        longest = max(longest, layers.bounds[kind, -1] - layers.bounds[kind, 0])
-    sizes = np.zeros(longest, np.int64)
-    before = np.zeros(longest, np.int64)
-    marks = np.zeros(layers.bounds.shape[1], np.int64)
+    longest = max((bounds[-1] - bounds[0] for bounds in layers.bounds), default=0)
+    width = max(map(len, layers.bounds), default=0)
+    sizes, before, marks = (as_given(np.zeros(count, np.int64)) for count in (longest, longest, width))
+    events, kinds, lengths = map(as_given, (events, kinds, lengths))
+    return _replay(events, layers.as_given(), kinds, lengths, steps, card, state, rows, sizes, before, marks)
+
+
+@compiled_with_arrays
+def _replay(
+    events: Array,
+    layers: Layers,
+    kinds: Array,
+    lengths: Array,
+    steps: tuple[int, int],
+    card: Card,
+    state: State,
+    rows: Array,
+    sizes: Array,
+    before: Array,
+    marks: Array,
+) -> tuple[int, int]:
+    """The same, with room for the sizes of the longest section and of the one before, and for a mark of each layer."""
     steady = False
     for step in range(steps[0], steps[1]):
         kind = kinds[step]
@@ -103,19 +120,23 @@ def replay(
     return steps[1] - 1, DONE
 
 
-@compiled_with_arrays
 def fill(events: Array, lengths: Array, card: Card, state: State, rows: Array) -> int:
     """Runs one section until the card is full; the number of events that went through.
 
     `rows` [events] are the blocks that are held, -1 once they are free. There must be room for all of them.
     """
-    sizes = np.zeros(len(events), np.int64)
-    _sizes_of(events, 0, len(events), lengths, card, sizes)
+    sizes = as_given(np.zeros(len(events), np.int64))
+    return _fill(as_given(events), as_given(lengths), card, state, rows, sizes)
+
+
+@compiled
+def _fill(events: Array, lengths: Array, card: Card, state: State, rows: Array, sizes: Array) -> int:
+    _sizes_of(events, 0, len(events), lengths, card, sizes, 0)
     for index in range(len(events)):
-        if _run_events(events, index, index + 1, sizes[index:], rows, 0, state) != DONE:
+        if _run_events(events, index, index + 1, sizes, index, rows, 0, state) != DONE:
             return index
-        if events[index, _OP] == _FREE:
-            rows[events[index, _BLOCK]] = -1
+        if events[index][_OP] == _FREE:
+            rows[events[index][_BLOCK]] = -1
     return len(events)
 
 
@@ -123,8 +144,8 @@ def fill(events: Array, lengths: Array, card: Card, state: State, rows: Array) -
 def _distinct_sizes(events: Array, layers: Layers, kind: int, lengths: Array, card: Card, sizes: Array) -> None:
     """What each allocation asks for, but in layers that ask for the same as those before them."""
     start, alike, unlike, end = _told(layers, kind)
-    _sizes_of(events, start, alike, lengths, card, sizes)
-    _sizes_of(events, unlike, end, lengths, card, sizes[unlike - start :])
+    _sizes_of(events, start, alike, lengths, card, sizes, 0)
+    _sizes_of(events, unlike, end, lengths, card, sizes, unlike - start)
 
 
 @compiled
@@ -159,7 +180,7 @@ def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, st
         asked = layer  # the layer whose sizes are known and the same
         if alike <= layer < unlike:
             asked = alike - period + (layer - alike) % period
-        ended = _run_events(events, first, last, sizes[bounds[asked + 1] - bounds[0] :], rows, bounds[0], state)
+        ended = _run_events(events, first, last, sizes, bounds[asked + 1] - bounds[0], rows, bounds[0], state)
         if ended != DONE:
             return ended
         skipped = 0
@@ -180,46 +201,51 @@ def _run(events: Array, layers: Layers, kind: int, sizes: Array, rows: Array, st
 @compiled_with_arrays
 def _carried(layers: Layers, kind: int, layer: int) -> Array:
     """The allocations that are handed on at the end of a layer."""
-    return layers.carried[layers.carried_bounds[kind, layer] : layers.carried_bounds[kind, layer + 1]]
+    return layers.carried[layers.carried_bounds[kind][layer] : layers.carried_bounds[kind][layer + 1]]
 
 
 @compiled
-def _run_events(events: Array, first: int, last: int, sizes: Array, rows: Array, start: int, state: State) -> int:
-    """Some events of a section that begins at `start`, with the sizes that they ask for; how it ended."""
+def _run_events(
+    events: Array, first: int, last: int, sizes: Array, at: int, rows: Array, start: int, state: State
+) -> int:
+    """Some events of a section that begins at `start`, with the `sizes` that they ask for, those from `at` on; how it
+    ended.
+    """
+    shift = at - first
     for index in range(first, last):
-        op = events[index, _OP]
+        op = events[index][_OP]
         if op == _MALLOC:
-            if sizes[index - first] == 0:
+            if sizes[index + shift] == 0:
                 rows[index] = -1
                 continue
             if not allocator.has_room(state):
                 return CROWDED
-            row = caching.malloc(state, sizes[index - first], events[index, _STREAM], events[index, _PART])
+            row = caching.malloc(state, sizes[index + shift], events[index][_STREAM], events[index][_PART])
             if row == allocator.FULL:
                 return FULL
             rows[index] = row
         elif op == _FREE:
-            row = rows[start + events[index, _BLOCK]]
+            row = rows[start + events[index][_BLOCK]]
             if row >= 0:
                 caching.free(state, row)
         elif op == _LEAVE:
-            rows[len(rows) - 1 - events[index, _PART]] = rows[start + events[index, _BLOCK]]
+            rows[len(rows) - 1 - events[index][_PART]] = rows[start + events[index][_BLOCK]]
         elif op == _TAKE:
-            place = len(rows) - 1 - events[index, _PART]
+            place = len(rows) - 1 - events[index][_PART]
             rows[index], rows[place] = rows[place], -1
         elif op == _BESIDE:
-            if not beside.take_beside(state, events[index, _PART], sizes[index - first]):
+            if not beside.take_beside(state, events[index][_PART], sizes[index + shift]):
                 return FULL
         elif op == _EMPTY_CACHE:
             if not allocator.has_room(state):
                 return CROWDED
             caching.empty_cache(state)
         elif op == _KEEP_FREE:
-            headroom.keep_free(state, sizes[index - first])
+            headroom.keep_free(state, sizes[index + shift])
         elif op == _WATCH:
             headroom.watch(state)
         elif op == _REQUIRE:
-            if not headroom.has_headroom(state, sizes[index - first]):
+            if not headroom.has_headroom(state, sizes[index + shift]):
                 return FULL
         else:
             headroom.keep_nothing_free(state)
@@ -239,20 +265,21 @@ def _mark_with(state: State, rows: Array, carried: Array) -> int:
     """The same, with where some allocations lie."""
     mark = _mark(state)
     for event in carried:
-        address = state.blocks[rows[event], allocator.ADDRESS] if rows[event] >= 0 else -1
+        address = state.blocks[rows[event]][allocator.ADDRESS] if rows[event] >= 0 else -1
         mark = (mark ^ address) * _HASH_FACTOR
     return int(mark)
 
 
 @compiled
-def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, sizes: Array) -> None:
-    """What each allocation of some events asks for."""
+def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, sizes: Array, at: int) -> None:
+    """What each allocation of some events asks for, into `sizes` from `at` on."""
+    shift = at - first
     for index in range(first, last):
-        sizes[index - first] = 0
-        op = events[index, _OP]
+        sizes[index + shift] = 0
+        op = events[index][_OP]
         if op in (_FREE, _EMPTY_CACHE, _LEAVE, _TAKE):
             continue
-        rule = events[index, _SIZE_RULE]
+        rule = events[index][_SIZE_RULE]
         if rule == _WORKSPACE:
             size = card[1]
         elif rule == _SCRATCH:
@@ -264,26 +291,26 @@ def _sizes_of(events: Array, first: int, last: int, lengths: Array, card: Card, 
         elif rule == _DRAFT_SCRATCH:
             size = card[5]
         elif rule == _TENSOR:
-            size = events[index, _SIZE_TERMS] // DENOMINATOR
+            size = events[index][_SIZE_TERMS] // DENOMINATOR
         elif rule >= _FLASH_0:
             size = flash.temporaries(
-                events[index, _BATCH],
+                events[index][_BATCH],
                 _value(events, index, _Q_TERMS, lengths),
-                events[index, _HEADS],
-                events[index, _HEAD_DIM],
+                events[index][_HEADS],
+                events[index][_HEAD_DIM],
                 _value(events, index, _K_TERMS, lengths),
-                events[index, _KV_HEADS],
-                events[index, _WINDOW],
+                events[index][_KV_HEADS],
+                events[index][_WINDOW],
                 card[0],
             )[rule - _FLASH_0]
         else:
             size = _value(events, index, _SIZE_TERMS, lengths)
-        sizes[index - first] = size
+        sizes[index + shift] = size
 
 
 @compiled
 def _value(events: Array, index: int, start: int, lengths: Array) -> int:
     total = 0
     for term in range(NUM_TERMS):
-        total += events[index, start + term] * lengths[term]
+        total += events[index][start + term] * lengths[term]
     return total // DENOMINATOR

@@ -107,7 +107,11 @@ class SplitTrace:
     @staticmethod
     def load(path: Path, make_setup: Callable[..., Setup]) -> SplitTrace:
         """As `ParametricTrace.load`."""
-        about, templates = load_arrays(path)
+        return SplitTrace.of(*load_arrays(path), make_setup)
+
+    @staticmethod
+    def of(about: dict[str, Any], templates: dict[str, Array], make_setup: Callable[..., Setup]) -> SplitTrace:
+        """As `ParametricTrace.of`."""
         traces = {}
         for name, each in about["beginnings"].items():
             own = {key.partition(_BETWEEN)[2]: t for key, t in templates.items() if key.startswith(name + _BETWEEN)}

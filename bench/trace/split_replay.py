@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.allocator import caching
 from bench.allocator import state as allocator
+from bench.allocator.compiled import as_given
 from bench.allocator.limits import Limits, MachineLimits
 from bench.allocator.parts import CACHE
 from bench.allocator.state import State
@@ -61,7 +62,7 @@ class SplitReplayer(CardsReplayer):
         for number, each in enumerate(limits):
             events = self._programs.loading(begin, max_seq_len)
             state = self._programs.empty_card(each, len(events))
-            rows = np.full(len(events), -1, np.int64)
+            rows = as_given(np.full(len(events), -1, np.int64))
             plan = self._programs.sections_of(begin, max_seq_len)
             card = self._card(each, number, max_seq_len)
             done = sections.fill(events, plan.terms[0], card, state, rows)
@@ -96,7 +97,7 @@ def _take_back(events: Array, done: int, state: State, rows: Array) -> None:
     later = events[done:]
     freed = set(later[later[:, OP] == Op.FREE, BLOCK].tolist())
     first = int(np.argmax(same))
-    for index in np.flatnonzero(rows[:done] >= 0).tolist():
+    for index in np.flatnonzero(np.asarray(rows[:done]) >= 0).tolist():
         if index in freed or (index >= first and index not in stays):
             caching.free(state, int(rows[index]))
     caching.empty_cache(state)

@@ -328,9 +328,9 @@ from bench.engines.exllamav2 import schedule
 from bench.trace import replay, sections
 from tests.trace.test_replay import limits
 from tests.trace.synthetic_recordings import malloc, template, trace_of
-compiled = (sections.replay, sections.all_sizes, schedule._chunks)
 schedule.load_compiled()
 replay.load_compiled()
+compiled = (sections._replay, sections._all_sizes, sections._fill, schedule._chunks)
 before = [each.signatures for each in compiled]
 assert all(len(each) == 1 for each in before), before
 trace = trace_of(load=template([malloc(512)]))

@@ -6,14 +6,17 @@ A name alone may stand for several. Where it does, what differs follows it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import pandas as pd
-
+from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import known
 from bench.core.identity_columns import CardColumns, ModelColumns, NamedColumns
 from bench.report.naming.cards import CardNames, texts_of
-from bench.report.rows import rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD_AND_MODEL = [*CARD, *LIMIT, *MODEL]  # what a table is of
 
 _Row = TypeVar("_Row")
 
@@ -65,6 +68,8 @@ class Names:
 
 def distinct(frame: pd.DataFrame, row: type[_Row]) -> list[_Row]:
     """The combinations of values of the columns of `row`; one that the frame lacks is unknown."""
+    from bench.report.rows import rows_of  # with pandas, which whoever has a frame has imported
+
     return rows_of(frame.reindex(columns=list(row.__annotations__)).drop_duplicates(), row)
 
 

@@ -16,13 +16,14 @@ from bench.core.case import DEFAULT_SCENARIO, PAGE
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import OPTIONAL, bits_of, how
 from bench.report.naming.axes import Axes as Settings
+from bench.report.naming.models import CARD_AND_MODEL
 from bench.report.plots.ends import GUIDE
 from bench.report.plots.grid import draw_grid
 from bench.report.plots.panels import Card
 from bench.report.plots.style import LAZY_SHAPE, SHAPES, explain, key, shades
 from bench.report.tables.boundaries import BoundaryTable
 from bench.report.tables.caches import CacheTable
-from bench.report.tables.card import CARD_AND_MODEL, CardTable
+from bench.report.tables.card import CardTable
 from bench.report.text.ends import is_lower_bound, is_own_limit, users_of
 from bench.report.text.units import in_k
 

@@ -11,9 +11,9 @@ import pandas as pd
 from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity_columns import NamedColumns
 from bench.report.naming.axes import in_common
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.rows import memory_of, rows_of
-from bench.report.tables.card import CARD_AND_MODEL, CardTable
+from bench.report.tables.card import CardTable
 
 _CARD = [*CARD, *LIMIT]
 BY_ATTENTION = (*CARD_AND_MODEL, "attention")

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.core.lifeline import serve_parent
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.plots.boundary import MOST_PANELS, draw_boundaries
 from bench.report.plots.engines import draw_engines
 from bench.report.plots.grid import MOST_ROWS
@@ -28,7 +28,6 @@ from bench.report.plots.speeds import draw_speeds
 from bench.report.plots.style import save
 from bench.report.tables.boundaries import boundary_tables
 from bench.report.tables.caches import cache_tables, of_caches, of_lengths, of_several_lengths
-from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.tables.engines import engines_tables, of_several_engines
 from bench.report.tables.parts import with_parts
 from bench.report.tables.speeds import of_several_sizes, speed_tables

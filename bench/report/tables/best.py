@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analysis.asked import DEFAULT_HEADROOM_BYTES
 from bench.analysis.evidence import LENGTH_LIMIT, QUESTION, evidence
-from bench.analysis.recommend import DEFAULT_HEADROOM_BYTES, Policy, Recommendation, recommend
+from bench.analysis.recommend import Policy, Recommendation, recommend
 from bench.core.columns import SETTING
 from bench.core.identity import key_of
 from bench.core.identity_columns import SettingColumns
@@ -18,20 +19,11 @@ from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import OPTIONAL, Axes, how
 from bench.report.naming.cards import kind_word
 from bench.report.naming.questions import Asked, Questions
+from bench.report.tables.best_rule import WANTED_TOKENS
 from bench.report.tables.card import Line
 from bench.report.text.units import gib, size, tokens
 
-WANTED_TOKENS = 32768
 _WITHIN_A_QUESTION = [name for name in OPTIONAL if name not in QUESTION]
-
-
-def rule(wanted_tokens: int = WANTED_TOKENS, headroom_bytes: int = DEFAULT_HEADROOM_BYTES) -> str:
-    """What `best` means, for the length and the headroom that were asked for."""
-    return (
-        f"best: the highest bpw, then the finest cache, that fits {wanted_tokens:,} tokens (or all that the model "
-        f"takes or that was asked for, where that is less) and leaves {size(headroom_bytes)}; where none does, the "
-        "longest that leaves as much."
-    )
 
 
 def best_forecasts(rows: Iterable[ForecastRow], axes: Axes) -> list[str]:

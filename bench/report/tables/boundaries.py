@@ -11,8 +11,8 @@ import pandas as pd
 from bench.core.caches import finest_first
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
-from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, card_tables, cells_of, lines_of
+from bench.report.naming.models import CARD_AND_MODEL, Names
+from bench.report.tables.card import OPTIONAL, CardTable, card_tables, cells_of, lines_of
 from bench.report.tables.parts import BoundaryAtFit
 from bench.report.text.ends import OWN_LIMIT, is_lower_bound, is_own_limit, lower_bound, reach
 from bench.report.text.splits import best_split_words

@@ -9,9 +9,9 @@ import pandas as pd
 from bench.core.case import Axis
 from bench.core.columns import BoundaryRow
 from bench.report.naming.axes import how
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.tables.boundaries import BoundaryTable, cell_of, marks_in_words, tables_by_cache
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL
+from bench.report.tables.card import OPTIONAL
 from bench.report.text.ends import users_of
 from bench.report.text.units import tokens
 

@@ -12,19 +12,17 @@ from typing import Any, Generic, TypeVar, cast
 import pandas as pd
 
 from bench.core.caches import coarseness
-from bench.core.columns import CARD, LIMIT, MODEL
 from bench.core.identity import is_simulated
 from bench.core.identity_columns import IdentityColumns, NativeLength, RanAttention, SettingColumns
 from bench.report.naming import axes
 from bench.report.naming.axes import Axes, in_common
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.rows import groups_of, memory_of
 from bench.report.tables.assumptions import in_words
 from bench.report.text.ends import own_limit
 from bench.report.text.plain_table import CardKey, card_key
 
 # What makes one table: rows that differ in any of these are never shown as one.
-CARD_AND_MODEL = [*CARD, *LIMIT, *MODEL]
 # What tells lines apart, and is shown only where it differs within the table: the attention is the one that ran.
 OPTIONAL = ["attention" if name == "attention_requested" else name for name in axes.OPTIONAL]
 

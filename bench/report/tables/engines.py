@@ -18,10 +18,10 @@ from bench.core.case import DEFAULT_ENGINE
 from bench.core.identity import known
 from bench.engines.registry import NAMES, engine_of
 from bench.report.naming.axes import plain_number, telling
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.naming.ways import Way, Ways
 from bench.report.tables.boundaries import BoundaryTable
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, Line, card_tables, lines_of
+from bench.report.tables.card import OPTIONAL, Line, card_tables, lines_of
 from bench.report.tables.parts import BoundaryAtFit
 
 _ANSWERS = ("fits", "oom")

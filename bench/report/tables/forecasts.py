@@ -13,17 +13,17 @@ from rich.text import Text
 
 from bench.core.caches import coarseness
 from bench.core.case import DEFAULT_ENGINE
-from bench.core.columns import label
+from bench.core.columns import SETTING, label
+from bench.core.extras import missing
 from bench.core.identity import key_of
 from bench.core.outcome import Outcome
 from bench.engines.registry import titles
 from bench.report.forecasts import CACHES, CASES, LENGTHS, Expectation, ForecastRow, Gain
 from bench.report.naming.axes import OPTIONAL, Axes, how, in_common
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.tables.assumptions import in_words
-from bench.report.tables.best import best_forecasts, rule
-from bench.report.tables.card import CARD_AND_MODEL
-from bench.report.tables.cards import Setting, crossed
+from bench.report.tables.best_rule import rule
+from bench.report.tables.crossed import Setting, crossed
 from bench.report.text.columns import Column, Columns
 from bench.report.text.ends import OWN_LIMIT, USERS, at_least, lower_bound, users_of
 from bench.report.text.parts_bar import PartsBar, legend, scale_for, segments
@@ -50,11 +50,24 @@ def show(rows: Sequence[ForecastRow], expectation: Expectation, console: Console
     for table in tables:
         console.print()
         console.print(as_rich(table, _MOST_ROWS if console.is_terminal else None, told))
-        for line in [] if table.rows[0].kind == CACHES else best_forecasts(table.rows, table.axes):
+        for line in [] if table.rows[0].kind == CACHES else _best(table):
             console.print(Text(line, "bold"))
             has_best = True
     console.print()
     console.print(_key(rows, expectation, has_best))
+
+
+def _best(table: ForecastTable) -> list[str]:
+    """The best setting of the table, where there is a choice."""
+    if len({key_of(row.identity, SETTING) for row in table.rows}) < 2:
+        return []
+    try:
+        from bench.report.tables.best import best_forecasts  # with pandas, which takes as long as a thousand searches
+    except ModuleNotFoundError as error:
+        if (why := missing(error, "best")) is None:
+            raise
+        return [str(why)]
+    return best_forecasts(table.rows, table.axes)
 
 
 def summary(rows: Sequence[ForecastRow], expectation: Expectation) -> str:

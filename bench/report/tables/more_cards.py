@@ -16,7 +16,7 @@ from bench.core.split import Split
 from bench.report.naming.axes import Axes
 from bench.report.naming.models import Names
 from bench.report.rows import rows_of
-from bench.report.tables.best import WANTED_TOKENS
+from bench.report.tables.best_rule import WANTED_TOKENS
 from bench.report.tables.boundaries import cell_of, marks_in_words
 from bench.report.text.ends import is_lower_bound, is_own_limit
 from bench.report.text.plain_table import PlainTable, card_key

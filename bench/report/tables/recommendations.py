@@ -24,7 +24,8 @@ from bench.report.naming.axes import Axes, how
 from bench.report.naming.models import Names
 from bench.report.naming.questions import Asked, Questions
 from bench.report.tables.assumptions import in_words
-from bench.report.tables.best import WANTED_TOKENS, best_answer
+from bench.report.tables.best import best_answer
+from bench.report.tables.best_rule import WANTED_TOKENS
 from bench.report.tables.card import OPTIONAL
 from bench.report.tables.claims import claims_section
 from bench.report.tables.snippets import check_command

@@ -9,9 +9,8 @@ import pandas as pd
 
 from bench.core.caches import coarseness
 from bench.report.naming.axes import how
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.tables.card import (
-    CARD_AND_MODEL,
     OPTIONAL,
     CardTable,
     Line,

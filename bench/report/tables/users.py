@@ -13,9 +13,8 @@ from bench.core.columns import SETTING, BoundaryRow
 from bench.core.identity import key_of
 from bench.core.outcome import Outcome
 from bench.report.naming.axes import Axes
-from bench.report.naming.models import Names
+from bench.report.naming.models import CARD_AND_MODEL, Names
 from bench.report.rows import rows_of
-from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.text.ends import is_lower_bound, is_own_limit, users_of
 from bench.report.text.plain_table import PlainTable, card_key
 from bench.report.text.units import tokens

@@ -12,8 +12,8 @@ import pandas as pd
 from bench.core.case import PAGE
 from bench.core.columns import DOCUMENTS
 from bench.report.naming.axes import how
-from bench.report.naming.models import Names
-from bench.report.tables.card import CARD_AND_MODEL, OPTIONAL, CardTable, TableRow, card_tables, cells_of, lines_of
+from bench.report.naming.models import CARD_AND_MODEL, Names
+from bench.report.tables.card import OPTIONAL, CardTable, TableRow, card_tables, cells_of, lines_of
 from bench.report.text.ends import OWN_LIMIT, at_least
 from bench.report.text.units import gib, tokens
 from bench.report.text.verdicts import in_a_cell

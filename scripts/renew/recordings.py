@@ -1,0 +1,161 @@
+"""Records what the program predicts with where no engine is installed: one file a model, in bench/forecast/recordings.
+
+    .venv/bin/python scripts/renew/recordings.py [--models NAME,…]   makes them
+    .venv/bin/python scripts/renew/recordings.py --check N           makes N at random again, and compares them
+    .venv/bin/python scripts/renew/recordings.py --check N --stamp   the same; if none differs, all are of these sources
+
+A model takes from half a minute to some minutes (experts) on two cores. What was recorded is kept in the user's cache,
+so that it can be interrupted. `GRID` says what is recorded of each, `BITS` for which bits per weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.config.cases import plan_sweep
+from bench.core.case import Case
+from bench.core.requests import Recording
+from bench.engines.registry import engines
+from bench.forecast.library import TraceLibrary
+from bench.forecast.packs import read_pack, write_pack
+from bench.forecast.shipped import FOLDER, Origin, Shipped, ship
+from bench.launch.launchers import Launchers
+from bench.launch.versions import recording_digest
+from bench.trace.parametric import load_arrays, load_tensor_bytes
+from bench.trace.passes import NoPrediction
+
+_BETWEEN = (
+    2.15,
+    2.25,
+    2.35,
+    2.45,
+    2.55,
+    2.65,
+    2.75,
+    2.85,
+    2.95,
+    3.05,
+    3.25,
+    3.35,
+    3.45,
+    3.75,
+    4.15,
+    4.25,
+    4.65,
+    4.75,
+    4.85,
+    5.25,
+    6.25,
+)
+# Cards that run flash-attn, as one types a plan, and with what `plan` says one would gain; those that cannot run it.
+GRID = (
+    ("device=rtx_4090", "cache=FP16,Q4", "max_input_len=2048,1024"),
+    ("device=rtx_4090", "cache=FP16,Q4", "lazy=true"),
+    ("device=rtx_2080_ti", "cache=FP16,Q4"),
+)
+# Models that are mostly put on two cards, and how that is recorded (`split=auto`).
+ON_TWO_CARDS = ("llama_3_1_70b", "llama_3_3_70b", "qwen2_5_72b")
+TWO_CARDS = ("device=2xrtx_3090", "cache=FP16,Q4")
+# Every tenth, and what people publish between them.
+BITS = ",".join(f"{bits:g}" for bits in sorted({*(n / 10 for n in range(20, 81)), *_BETWEEN}))
+ENGINE = engines()[0].name
+
+
+def cases_of(model: str) -> list[Case]:
+    """What is recorded of a model of the catalogue."""
+    grid = (*GRID, TWO_CARDS) if model in ON_TWO_CARDS else GRID
+    asked = [[*axes, "bpw=4"] for axes in grid] + [["device=rtx_4090", f"bpw={BITS}"]]
+    planned = [plan_sweep([f"model={model}", f"engine={ENGINE}", *axes]) for axes in asked]
+    return [search.longest for each in planned for search in each.searches]
+
+
+def recorded() -> list[str]:
+    """The models of the catalogue that have a file."""
+    return sorted({read_pack(file)[0]["model"] for file in FOLDER.glob("*.recordings")})
+
+
+def renew(models: Iterable[str], library: TraceLibrary) -> None:
+    """Records what is missing of `models`, and writes their files."""
+    for name in models:
+        started, cases = time.monotonic(), cases_of(name)
+        origin = Origin.now(cases[0].model, ENGINE)
+        library.prepare(cases)
+        paths = {path: kind for case in cases for kind, path in library.paths(case).items()}
+        traces, tensors = {}, {}
+        for path, kind in paths.items():
+            try:
+                if kind is Recording.TENSORS:
+                    tensors[path.name] = load_tensor_bytes(path)
+                else:
+                    traces[path.name] = load_arrays(path)
+            except NoPrediction as reason:
+                traces[path.name] = {"reason": str(reason)}, {}
+            except FileNotFoundError:
+                print(f"{name}: {kind} came to no end", file=sys.stderr)
+        file = ship(FOLDER, origin, traces, tensors)
+        print(f"{name}: {len(paths)} recordings, {file.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s")
+
+
+def stamp() -> None:
+    """Says of all files that they are of the sources that are here: a sample was made again, and is the same."""
+    for file in sorted(FOLDER.glob("*.recordings")):
+        told, blocks = read_pack(file)
+        write_pack(file, {**told, "sources": recording_digest(told["engine"])}, blocks)
+
+
+def check(models: Sequence[str], count: int, library: TraceLibrary) -> int:
+    """How many of `count` recordings, of models taken at random, are not as they are shipped."""
+    different, shipped = 0, Shipped(any_origin=True)
+    for name in random.choices(models, k=count):
+        case = random.choice(cases_of(name))
+        library.prepare([case])
+        for kind, path in library.paths(case).items():
+            if not shipped.has(case.model, ENGINE, path.name):
+                same = False
+            elif kind is Recording.TENSORS:
+                same = load_tensor_bytes(path) == shipped.tensor_bytes(path.name)
+            else:
+                (about, arrays), (told, others) = load_arrays(path), shipped.arrays(path.name)
+                same = about == told and arrays.keys() == others.keys()
+                same = same and all(np.array_equal(arrays[key], others[key]) for key in arrays)
+            print(f"{name} {kind}: {'the same' if same else 'DIFFERENT'}")
+            different += not same
+    return different
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", help="names of the catalogue, with commas between; default: those that are there")
+    parser.add_argument("--check", type=int, metavar="N", help="make N again and compare them; nothing is written")
+    parser.add_argument("--stamp", action="store_true", help="with --check: where none differs")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    models = arguments.models.split(",") if arguments.models else recorded()
+    launchers = Launchers()
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if arguments.check:
+                os.environ["XDG_CACHE_HOME"] = scratch  # where nothing is kept
+            library = TraceLibrary(launchers.simulated, Path(scratch), arguments.jobs, Shipped(Path(scratch)))
+            if arguments.check:
+                different = check(models, arguments.check, library)
+                if arguments.stamp and not different:
+                    stamp()
+                return min(1, different)
+            renew(models, library)
+    finally:
+        launchers.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
