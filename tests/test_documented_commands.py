@@ -63,6 +63,7 @@ _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoin
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
 
 INSTEAD: dict[str, Instead] = {
+    "pip install vram-bench": Instead("is no part of a suite: test_light_core.py runs what it installs", "true"),
     "vram-bench COMMAND --help": Instead(
         "names no command", "\n".join(f"vram-bench {command} --help" for command in COMMANDS)
     ),

@@ -161,6 +161,8 @@ class TraceLibrary:
     def _replayer(self, case: Case, axis: Axis) -> AnyReplayer:
         rules = _rules(case)
         paths = self.paths(case)
+        for each in filter(None, (case, case.of_draft)):
+            self._shipped.look_for(each.model, each.engine)
         try:
             # The trace first: where the engine refuses the model, its reason is the one that says so.
             if case.more_devices:

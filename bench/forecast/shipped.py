@@ -68,8 +68,12 @@ class Shipped:
 
     def has(self, model: ModelSpec, engine: str, name: str) -> bool:
         """Whether a recording of the model's is there and may be used."""
-        self._read(engine, model)
+        self.look_for(model, engine)
         return name in self._blocks
+
+    def look_for(self, model: ModelSpec, engine: str) -> None:
+        """Has the recordings of a model be known, if there are any."""
+        self._read(engine, model)
 
     def arrays(self, name: str) -> tuple[dict[str, Any], dict[str, Array]]:
         """As `bench.trace.parametric.load_arrays`. Raises FileNotFoundError."""

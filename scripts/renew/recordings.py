@@ -16,8 +16,10 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from bench.launch.launchers import Launchers
 from bench.launch.versions import recording_digest
 from bench.trace.parametric import load_arrays, load_tensor_bytes
 from bench.trace.passes import NoPrediction
+from bench.trace.template import Array
 
 _BETWEEN = (
     2.15,
@@ -67,15 +70,25 @@ ON_TWO_CARDS = ("llama_3_1_70b", "llama_3_3_70b", "qwen2_5_72b")
 TWO_CARDS = ("device=2xrtx_3090", "cache=FP16,Q4")
 # Every tenth, and what people publish between them.
 BITS = ",".join(f"{bits:g}" for bits in sorted({*(n / 10 for n in range(20, 81)), *_BETWEEN}))
-ENGINE = engines()[0].name
+# The other engine has a recording for each number of multiprocessors, each cache and all bits: only of these models.
+OTHERS = ("llama_3_1_8b", "qwen3_8b")
+OF_OTHERS = ("device=rtx_3060_12gb,rtx_3090,rtx_4090", "cache=FP16,Q8,Q4", "bpw=3,4,5,6")
+ENGINE, *OTHER_ENGINES = (engine.name for engine in engines())
 
 
-def cases_of(model: str) -> list[Case]:
+def cases_of(model: str, engine: str) -> list[Case]:
     """What is recorded of a model of the catalogue."""
     grid = (*GRID, TWO_CARDS) if model in ON_TWO_CARDS else GRID
-    asked = [[*axes, "bpw=4"] for axes in grid] + [["device=rtx_4090", f"bpw={BITS}"]]
-    planned = [plan_sweep([f"model={model}", f"engine={ENGINE}", *axes]) for axes in asked]
+    asked: list[Sequence[str]] = [OF_OTHERS]
+    if engine == ENGINE:
+        asked = [[*axes, "bpw=4"] for axes in grid] + [["device=rtx_4090", f"bpw={BITS}"]]
+    planned = [plan_sweep([f"model={model}", f"engine={engine}", *axes]) for axes in asked]
     return [search.longest for each in planned for search in each.searches]
+
+
+def engines_of(model: str) -> list[str]:
+    """The engines that it is recorded with."""
+    return [ENGINE, *(OTHER_ENGINES if model in OTHERS else [])]
 
 
 def recorded() -> list[str]:
@@ -83,26 +96,39 @@ def recorded() -> list[str]:
     return sorted({read_pack(file)[0]["model"] for file in FOLDER.glob("*.recordings")})
 
 
-def renew(models: Iterable[str], library: TraceLibrary) -> None:
-    """Records what is missing of `models`, and writes their files."""
-    for name in models:
-        started, cases = time.monotonic(), cases_of(name)
-        origin = Origin.now(cases[0].model, ENGINE)
-        library.prepare(cases)
-        paths = {path: kind for case in cases for kind, path in library.paths(case).items()}
-        traces, tensors = {}, {}
-        for path, kind in paths.items():
-            try:
-                if kind is Recording.TENSORS:
-                    tensors[path.name] = load_tensor_bytes(path)
-                else:
-                    traces[path.name] = load_arrays(path)
-            except NoPrediction as reason:
-                traces[path.name] = {"reason": str(reason)}, {}
-            except FileNotFoundError:
-                print(f"{name}: {kind} came to no end", file=sys.stderr)
-        file = ship(FOLDER, origin, traces, tensors)
-        print(f"{name}: {len(paths)} recordings, {file.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s")
+Kept = tuple[dict[str, Any], dict[str, Array]] | dict[str, int] | str
+
+
+def told(read: Callable[[], Kept]) -> Kept:
+    """What a recording is, or the reason that there is none."""
+    try:
+        return read()
+    except NoPrediction as reason:
+        return str(reason)
+
+
+def kept(kind: Recording, path: Path) -> Kept:
+    return told(lambda: load_tensor_bytes(path) if kind is Recording.TENSORS else load_arrays(path))
+
+
+def renew(model: str, engine: str, library: TraceLibrary) -> None:
+    """Records what is missing of a model, and writes its file."""
+    started, cases = time.monotonic(), cases_of(model, engine)
+    origin = Origin.now(cases[0].model, engine)
+    library.prepare(cases)
+    traces, tensors = {}, {}
+    for path, kind in {path: kind for case in cases for kind, path in library.paths(case).items()}.items():
+        if not path.exists():
+            print(f"{model}: {kind} came to no end", file=sys.stderr)
+            continue
+        recording = kept(kind, path)
+        if isinstance(recording, dict):
+            tensors[path.name] = recording
+        else:
+            traces[path.name] = ({"reason": recording}, {}) if isinstance(recording, str) else recording
+    file = ship(FOLDER, origin, traces, tensors)
+    took = f"{file.stat().st_size:,} bytes, {time.monotonic() - started:.0f} s"
+    print(f"{model} {engine}: {len(traces) + len(tensors)} recordings, {took}")
 
 
 def stamp() -> None:
@@ -116,20 +142,22 @@ def check(models: Sequence[str], count: int, library: TraceLibrary) -> int:
     """How many of `count` recordings, of models taken at random, are not as they are shipped."""
     different, shipped = 0, Shipped(any_origin=True)
     for name in random.choices(models, k=count):
-        case = random.choice(cases_of(name))
+        case = random.choice(cases_of(name, random.choice(engines_of(name))))
         library.prepare([case])
         for kind, path in library.paths(case).items():
-            if not shipped.has(case.model, ENGINE, path.name):
-                same = False
-            elif kind is Recording.TENSORS:
-                same = load_tensor_bytes(path) == shipped.tensor_bytes(path.name)
-            else:
-                (about, arrays), (told, others) = load_arrays(path), shipped.arrays(path.name)
-                same = about == told and arrays.keys() == others.keys()
-                same = same and all(np.array_equal(arrays[key], others[key]) for key in arrays)
-            print(f"{name} {kind}: {'the same' if same else 'DIFFERENT'}")
+            read = shipped.tensor_bytes if kind is Recording.TENSORS else shipped.arrays
+            there = shipped.has(case.model, case.engine, path.name)
+            same = there and equal(kept(kind, path), told(partial(read, path.name)))
+            print(f"{name} {case.engine} {kind}: {'the same' if same else 'DIFFERENT'}")
             different += not same
     return different
+
+
+def equal(one: Kept, other: Kept) -> bool:
+    if not (isinstance(one, tuple) and isinstance(other, tuple)):
+        return one == other
+    same = one[0] == other[0] and one[1].keys() == other[1].keys()
+    return same and all(np.array_equal(array, other[1][name]) for name, array in one[1].items())
 
 
 def main() -> int:
@@ -151,7 +179,9 @@ def main() -> int:
                 if arguments.stamp and not different:
                     stamp()
                 return min(1, different)
-            renew(models, library)
+            for name in models:
+                for engine in engines_of(name):
+                    renew(name, engine, library)
     finally:
         launchers.close()
     return 0

@@ -20,13 +20,16 @@ from bench.launch.launcher import Launcher
 
 ROOT = Path(__file__).parents[2]
 CELLS = {
-    "lengths": ["model=phi_3_medium_128k", "bpw=6", "cache=FP16,Q4", "max_seq_len=16384"],
-    "cards": ["model=qwen3_8b", "device=rtx_2080_ti,b200", "max_seq_len=8000", "allocator=expandable"],
-    "lazy": ["model=llama_3_1_8b", "device=rtx_3060_12gb", "lazy=true", "cache=Q6", "max_seq_len=40960"],
+    "lengths": ["model=phi_3_medium_128k", "bpw=6", "cache=FP16,Q4", "max_seq_len=16384", "device=rtx_3060_12gb"],
+    "cards": ["model=qwen3_8b", "bpw=5", "device=rtx_2080_ti,b200", "max_seq_len=8000", "allocator=expandable"],
+    "lazy": ["model=llama_3_1_8b", "bpw=6", "device=rtx_3060_12gb", "lazy=true", "cache=Q6", "max_seq_len=40960"],
     "search": ["model=phi_3_medium_128k", "bpw=4", "device=rtx_3060_12gb"],
+    "two cards": ["model=llama_3_1_70b", "bpw=3", "device=2xrtx_3090", "max_seq_len=16384"],
+    "weights of the other engine": [
+        *("model=llama_3_1_8b", "bpw=5", "engine=exllamav3", "cache=Q4", "max_seq_len=32768", "device=rtx_3090")
+    ],
 }
-DEFAULTS = {"lengths": ["device=rtx_3060_12gb"], "cards": ["bpw=5"], "lazy": ["bpw=6"], "search": []}
-PLANS = {name: ["plan", *cells, *DEFAULTS[name], "--json"] for name, cells in CELLS.items()}
+PLANS = {name: ["plan", *cells, "--json"] for name, cells in CELLS.items()}
 MORE = {
     "table": ["plan", "model=llama_3_1_8b", "bpw=4,6", "device=rtx_3060_12gb", "max_seq_len=8192"],
     "list": ["list", "models"],
@@ -36,7 +39,7 @@ MORE = {
     "compare": ["compare", "a", "b"],
     "sweep": ["sweep", "model=llama_3_1_8b", "device=rtx_4090"],
     "unrecorded": ["plan", "model=llama_3_1_8b", "bpw=4.123", "device=rtx_4090"],
-    "another engine": ["plan", "model=llama_3_1_8b", "engine=exllamav3", "device=rtx_4090"],
+    "another engine": ["plan", "model=phi_3_medium_128k", "engine=exllamav3", "device=rtx_4090"],
 }
 
 
@@ -74,7 +77,7 @@ def test_predictions_are_those_of_compiled_replays(
     code, out, err = told[name]
     assert (code, err) == (0, "")
     document = json.loads(out)
-    planned = plan_sweep([*CELLS[name], *DEFAULTS[name]])
+    planned = plan_sweep(CELLS[name])
     rows: list[dict[str, Any]] = [*document["cells"], *document["cases"]]
     works = [*planned.searches, *planned.cases]
     assert len(rows) == len(works) > 0
