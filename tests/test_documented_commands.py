@@ -27,7 +27,22 @@ from tests.conftest import Program
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = ("sweep", "plan", "card", "report", "compare", "doctor", "synth", "validate", "list", "completion")
+COMMANDS = (
+    *("sweep", "plan", "card", "recommend", "report", "compare"),
+    *("doctor", "synth", "validate", "list", "completion"),
+)
+    "sweep",
+    "plan",
+    "card",
+    "recommend",
+    "report",
+    "compare",
+    "doctor",
+    "synth",
+    "validate",
+    "list",
+    "completion",
+)
 
 
 @dataclass(frozen=True)

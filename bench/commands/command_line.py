@@ -103,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_overrides(card)
     card.add_argument("--out", type=Path, metavar="FILE.md", help="write the table there; default: standard output")
+    _add_recommend(command("recommend", "what to run on a card", texts.RECOMMEND))
     _add_synth(command("synth", "write a checkpoint with random weights", texts.SYNTH))
     _add_report(command("report", "regenerate the tables and plots", texts.REPORT))
     _add_compare(command("compare", "what changed between two result sets", texts.COMPARE))
@@ -135,7 +136,7 @@ def _add_setups(parser: argparse.ArgumentParser) -> None:
     setups.add_argument("--webui", metavar="FLAGS", help="text-generation-webui's flags, in quotes: the same")
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
@@ -145,6 +146,19 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument("--shard-size", default="8GiB", metavar="SIZE", help="of each file at most; default: 8GiB")
     parser.add_argument("--sparse", action="store_true", help="no values: all weights are zero and take no disk")
+
+
+def _add_recommend(parser: argparse.ArgumentParser) -> None:
+    _add_overrides(parser)
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="how many predicted models; default: 10")
+    parser.add_argument("--headroom", metavar="SIZE", help="what a card should have to spare; default: 512MiB")
+    parser.add_argument(
+        "--quality", type=Path, metavar="FILE", help="CSV: model,bpw,cache,quality; default: published ones"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables there, as Markdown")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--markdown", action="store_true", help="the tables as Markdown, for a wiki")
+    _add_json(output)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:

@@ -77,6 +77,20 @@ predicted from config.json and headers. What a stored row has shown is marked.
   device: the cards; default: one of 8, 12, 16, 24, 32 and 48 GB each
   others: those of `vram-bench plan`
 """
+RECOMMEND = f"""\
+Says what to run on a card: of the catalogue's models the settings that fit at least min_tokens, the best first. What \
+stored rows have shown comes first; the rest is predicted, marked as such, and nothing is run. Ranked by published \
+quality where there is one, else by size. The largest models are looked at first, until there are --top; the others \
+are counted, with the reason. With several cards and model=NAME, a table for each model with the cards as rows.
+
+  device: the card, several with commas, all; 2xrtx_3090 is a machine with two
+  min_tokens: how long a context must fit: 16384 or 16k (the default)
+  model: which models: NAME,NAME or glob(qwen3*); default: the catalogue's, the largest first
+  bpw: which bits; default: 3.0,4.0,5.0,6.0
+  cache: which caches; default: FP16,Q8,Q6,Q4
+  engine: {", ".join(NAMES)}; each has a table of its own, as its bits are not the other's
+  others: those of `vram-bench plan`, but max_seq_len
+"""
 SYNTH = f"""\
 Writes an {" or ".join(engine.weights.quantised for engine in _MADE)} checkpoint with random weights, for \
 {titles(engine.name for engine in _MADE)}, so that the memory and the speed of a \
@@ -140,6 +154,7 @@ example, or store it where your shell looks for completions.
 """
 EXAMPLES = {
     "card": "vram-bench card ORG/NAME-exl2 cache=FP16,Q6,Q4 --out table.md",
+    "recommend": "vram-bench recommend device=rtx_3060_12gb min_tokens=16384",
     "synth": "vram-bench synth model=llama_3_1_70b bpw=2.4 --out llama-70b-2.4bpw-synthetic",
     "compare": "vram-bench compare baseline results --out report.md --max-vram-growth 16MiB",
     "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",

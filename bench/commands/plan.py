@@ -74,7 +74,7 @@ def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) ->
         require_some(forecast.reason for forecast in forecasts)
         versions = installed_versions()
         seen = {row["device_uuid"] for row in stored.rows if row["outcome"] == Outcome.FITS}
-        rows = [_row(forecast, stored.answer(forecast.work, versions), seen) for forecast in forecasts]
+        rows = [row_of(forecast, stored.answer(forecast.work, versions), seen) for forecast in forecasts]
         if own <= _FEW:
             display.begin("what would change the answer", own)
             for index, forecast in enumerate(forecasts[:own]):
@@ -155,7 +155,7 @@ def _card_and_model(row: NamedColumns) -> tuple[Any, ...]:
     return key_of(row, (*(CARD if row["device_uuid"] is None else ("device_uuid",)), *MODEL))
 
 
-def _row(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collection[str | None]) -> ForecastRow:
+def row_of(forecast: Forecast, stored: tuple[str, int | None] | None, seen: Collection[str | None]) -> ForecastRow:
     """A forecast in plain values; `stored` is what an earlier run has found, and `seen` are the real GPUs on which
     something was measured.
     """

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.asked import DEFAULT_CONTEXTS, DEFAULT_HEADROOM_BYTES
-from bench.analysis.quality import PUBLISHED, UnusableQuality, read_quality
-from bench.config.units import parse_size, parse_tokens
+from bench.analysis.asked import DEFAULT_CONTEXTS
+from bench.commands.advice_options import headroom_of, quality_of
+from bench.config.units import parse_tokens
 from bench.core.columns import DOCUMENTS
 from bench.core.errors import BadInput, ExitCode
 from bench.report.json_document import as_json_document
@@ -43,7 +43,7 @@ def report(
 
     `contexts` (lengths with commas between), `headroom` (a size) and `quality` (a CSV) are as they were typed.
     """
-    options = ReportOptions(_contexts(contexts), _headroom(headroom), _quality(quality))
+    options = ReportOptions(_contexts(contexts), headroom_of(headroom), quality_of(quality))
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
         cases, boundaries, problems = stored_rows(results)
@@ -107,21 +107,3 @@ def _contexts(text: str | None) -> tuple[int, ...]:
     if not lengths or min(lengths) < 1 or max(lengths) >= 1 << 40:
         raise BadInput(f"--context {text}: lengths in tokens, with commas between: --context 8192,32k")
     return tuple(sorted(set(lengths)))
-
-
-def _headroom(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_HEADROOM_BYTES
-    if text.strip() == "0":
-        return 0
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise BadInput(f"--headroom {error}; 0 for none") from None
-
-
-def _quality(path: Path | None) -> pd.DataFrame:
-    try:
-        return read_quality(path or PUBLISHED)
-    except UnusableQuality as error:
-        raise BadInput(f"--quality {error}") from None
