@@ -31,18 +31,6 @@ COMMANDS = (
     *("sweep", "plan", "card", "recommend", "report", "compare"),
     *("doctor", "synth", "validate", "list", "completion"),
 )
-    "sweep",
-    "plan",
-    "card",
-    "recommend",
-    "report",
-    "compare",
-    "doctor",
-    "synth",
-    "validate",
-    "list",
-    "completion",
-)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bench.commands.display import Display, display_for
-from bench.commands.plan import forecaster_of
+from bench.answers.display import Display
+from bench.answers.foreseen import forecaster_of
+from bench.commands.display import display_for
 from bench.config.cases import plan_sweep
 from bench.config.checkpoints import Checkpoints, checkpoints_of, files_of
 from bench.config.lengths import lengths_of_model

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.analysis.quality import QualityRow
 from bench.analysis.ranking import Basis, Choice, Quality, ranked
-from bench.commands.plan import row_of
+from bench.answers.forecast_rows import row_of
 from bench.core.case import Case, Search
 from bench.core.identity import identity_of, known
 from bench.core.outcome import Outcome

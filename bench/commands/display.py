@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress, ProgressColumn, Task
@@ -13,21 +13,9 @@ from rich.spinner import Spinner
 from rich.table import Column
 from rich.text import Text
 
+from bench.answers.display import Display
 from bench.report.text.console import console_for
 from bench.report.text.units import duration
-
-
-class Display(Protocol):
-    """Shows the steps of a command, one after the other."""
-
-    def begin(self, text: str, total: int | None = None, known: int = 0) -> None:
-        """Another step, `text`; of its `total`, if that is known, `known` were there before it."""
-
-    def reach(self, done: int, text: str) -> None:
-        """So many of the step's total are done; `text` says it in words."""
-
-    def say(self, text: str) -> None:
-        """A line for a log: shown where lines stay, and not in a terminal."""
 
 
 @contextmanager

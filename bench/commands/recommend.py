@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.answers.display import Display
+from bench.answers.foreseen import forecaster_of
 from bench.commands.advice_options import headroom_of, quality_of
 from bench.commands.choices import TOO_LARGE, Chooser, Pair
-from bench.commands.display import Display, display_for
-from bench.commands.plan import forecaster_of
+from bench.commands.display import display_for
 from bench.config.candidates import Candidates, candidates_of
 from bench.config.cases import Sweep, plan_sweep
 from bench.config.lengths import lengths_of_model

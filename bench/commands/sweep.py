@@ -6,31 +6,26 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from bench.answers.found import Found, read_found
 from bench.commands.progress import progress_for
 from bench.commands.report import stored_memory
 from bench.commands.setups import tell_setup
 from bench.config import compose as config
-from bench.config.cases import Sweep, plan_sweep
-from bench.core.columns import BoundaryRow
+from bench.config.cases import plan_sweep
 from bench.core.errors import BadInput, ExitCode
-from bench.core.outcome import ANSWERS
 from bench.launch.inspection import require_whole
 from bench.report.publish import publish
-from bench.report.rows import latest, plain, rows_of
+from bench.report.rows import plain
 from bench.report.text.console import console_for
-from bench.run.boundary import settled
-from bench.run.sweep import Finished, SweepOptions, run_sweep
+from bench.run.sweep import SweepOptions, run_sweep
 from bench.setups.beside import beside
 from bench.setups.setup import Setup
-from bench.store.store import read_boundaries, read_cases, to_be_shown
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +56,9 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
     else:
         with progress_for(sys.stderr, [*planned.searches, *planned.cases]) as progress:
             finished = run_sweep(planned.cases, planned.searches, SweepOptions.of(settings), progress)
-    answer = _read(planned, finished, results_dir)
+    answer = read_found(planned, finished, results_dir)
+    for problem in answer.problems:
+        print(f"vram-bench: skipped {problem}", file=sys.stderr)
     files: list[Path] = []
     if (not finished.at_once and not answer.cases.empty) or not answer.boundaries.empty:
         files = publish(
@@ -85,59 +82,6 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
     return ExitCode.PROBLEMS if answer.left else ExitCode.DONE
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What is stored of a sweep. `shown` are its cases and those that were run to find its boundaries."""
-
-    cases: pd.DataFrame
-    boundaries: pd.DataFrame
-    shown: pd.DataFrame
-    run_dir: Path  # of this run, or where all is stored already of the newest that has a row of it
-    run_dirs: list[Path]  # of all runs that have a row of it, the first first
-    problems: list[str]  # what could not be read
-    left: int
-    total: int
-
-
-def _read(planned: Sweep, finished: Finished, results_dir: Path) -> _Answer:
-    (stored, problems), (boundaries, others) = (
-        to_be_shown(read(results_dir)) for read in (read_cases, read_boundaries)
-    )
-    problems = list(dict.fromkeys([*problems, *others]))
-    for problem in problems:
-        print(f"vram-bench: skipped {problem}", file=sys.stderr)
-    found = latest(boundaries.to_pandas(), "boundary_id", "finished_at")
-    found = found[found["boundary_id"].isin(finished.boundary_ids)]
-    probes = {case_id for case_ids in found["case_ids"] if case_ids is not None for case_id in case_ids}
-    rows = latest(stored.to_pandas(), "case_id", "started_at")
-    asked = rows[rows["case_id"].isin(finished.case_ids)]
-    answered = [outcome in ANSWERS for outcome in asked["outcome"]] + [
-        settled(row) for row in rows_of(found, BoundaryRow)
-    ]
-    total = len(planned.cases) + len(planned.searches)
-    shown = rows[rows["case_id"].isin({*finished.case_ids, *probes})]
-    run_dirs = _run_dirs(shown, found, results_dir)
-    return _Answer(
-        cases=asked,
-        boundaries=found,
-        shown=shown,
-        run_dir=finished.run_dir or (run_dirs[-1] if run_dirs else results_dir),
-        run_dirs=run_dirs,
-        problems=problems,
-        left=total - sum(answered),
-        total=total,
-    )
-
-
-def _run_dirs(cases: pd.DataFrame, boundaries: pd.DataFrame, results_dir: Path) -> list[Path]:
-    """The folders of the runs that added to what was asked for, in the order of the last that each added."""
-    ends = [*zip(cases["started_at"], cases["run_id"], strict=True)]
-    ends += [*zip(boundaries["finished_at"], boundaries["run_id"], strict=True)]
-    last = {run_id: moment for moment, run_id in sorted(ends)}
-    folders = [results_dir / run_id for run_id in sorted(last, key=last.__getitem__)]
-    return [folder for folder in folders if folder.is_dir()]
-
-
 def _tell_where(run_dirs: Sequence[Path], files: Sequence[Path]) -> None:
     """Where the tables, the plots and the rows are, and last the one file to open."""
     console = console_for()
@@ -152,7 +96,7 @@ def _tell_where(run_dirs: Sequence[Path], files: Sequence[Path]) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _document(answer: _Answer, files: Sequence[Path]) -> dict[str, Any]:
+def _document(answer: Found, files: Sequence[Path]) -> dict[str, Any]:
     return {
         "cases": plain(answer.cases),
         "boundaries": plain(answer.boundaries),

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.commands.display import Display, Quarters, display_for
+from bench.answers.display import Display
+from bench.commands.display import Quarters, display_for
 from bench.config.cases import plan_checkpoint
 from bench.config.models import resolve_model
 from bench.config.settings import ModelSettings

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from bench.commands.plan import ASSUMED_PROBE_S, expect
+from bench.answers.expected_time import ASSUMED_PROBE_S, expect
 from bench.report.forecasts import Expectation, ForecastRow
 from tests.conftest import Program
 from tests.report.test_forecasts import forecast_row
