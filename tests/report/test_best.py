@@ -11,7 +11,8 @@ from bench.analysis.recommend import recommend
 from bench.report.forecasts import ForecastRow
 from bench.report.naming.axes import Axes
 from bench.report.tables.assumptions import in_words
-from bench.report.tables.best import best_answer, best_forecasts, rule
+from bench.report.tables.best import best_answer, best_forecasts
+from bench.report.tables.best_rule import rule
 from tests.analysis.rows_as_read import GIB, boundaries_of, cases_of, fits, oom
 from tests.report.test_forecasts import ends, holding, row
 

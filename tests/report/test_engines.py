@@ -12,10 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from bench.report.naming.models import CARD_AND_MODEL
 from bench.report.plots.engines import draw_engines
 from bench.report.plots.grid import MOST_ROWS
 from bench.report.plots.panels import cards
-from bench.report.tables.card import CARD_AND_MODEL
 from bench.report.tables.engines import engines_tables
 from bench.report.text.render import as_markdown, as_rich
 from bench.store.schema import BOUNDARIES
