@@ -28,8 +28,17 @@ from tests.conftest import Program
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = (
-    *("sweep", "plan", "card", "recommend", "report", "compare"),
-    *("doctor", "synth", "validate", "list", "completion"),
+    "sweep",
+    "plan",
+    "card",
+    "recommend",
+    "report",
+    "compare",
+    "doctor",
+    "synth",
+    "validate",
+    "list",
+    "completion",
 )
 
 
@@ -64,6 +73,7 @@ _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
 _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
+_ONE_MODEL = "vram-bench recommend device=rtx_4060_8gb model=smollm2_135m min_tokens=1k bpw=4.0 cache=Q4"
 
 INSTEAD: dict[str, Instead] = {
     "pip install vram-bench": Instead("is no part of a suite: test_light_core.py runs what it installs", "true"),
@@ -82,6 +92,14 @@ INSTEAD: dict[str, Instead] = {
     _TWO_CARDS: Instead(
         "takes half a minute", _TWO_CARDS.replace("llama_3_1_70b", "tinyllama_1_1b"), says="tensor_parallel"
     ),
+    **{
+        command: Instead("makes recordings for minutes", _ONE_MODEL, says="smollm2_135m")
+        for command in (
+            "vram-bench recommend device=rtx_3060_12gb min_tokens=16384",
+            "vram-bench recommend device=2xrtx_3090 min_tokens=32k engine=exllamav3 --top 5",
+            "vram-bench recommend device=all model=qwen3_14b,phi_4 --out wiki.md",
+        )
+    },
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")

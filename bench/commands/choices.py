@@ -21,8 +21,8 @@ from bench.report.text.plain_table import CardKey, card_key
 from bench.run.resume import Stored
 
 Pair = tuple[Search, Case]
-_SURE = 0.85  # of the weights that a model is thought to have: it may have fewer
-TOO_LARGE = "their weights alone are more than the card"
+_SURE = 0.95  # of the weights that a model is thought to have: it may have fewer
+TOO_LARGE = "their weights alone leave less than the headroom, or are more than the card"
 _NO_ROOM = "no setting that was asked for fits and leaves the headroom"
 
 
@@ -84,7 +84,8 @@ class Chooser:
 
     def _holds(self, card: _Card, model: str, bpw: float) -> bool:
         weights = self.weights.get(model)
-        return weights is None or _SURE * weights * bpw / 8 <= card.total_bytes
+        taken_bytes = self._headroom_bytes + sum(device.context_bytes or 0 for device in card.case.devices)
+        return weights is None or _SURE * weights * bpw / 8 + taken_bytes <= card.total_bytes
 
     def is_known(self, model: str) -> bool:
         """Whether there is a published figure of it, or a stored row on one of the cards."""

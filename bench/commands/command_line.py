@@ -122,9 +122,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
+def _add_keys(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="keys and values; text as you type it")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="a folder of your own models, cards and experiments")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    _add_keys(parser)
     parser.add_argument("--cfg", "-c", metavar="job", help="show what the first combination is composed of, and end")
     # Hydra's way to say what is always meant here.
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
@@ -149,7 +153,7 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recommend(parser: argparse.ArgumentParser) -> None:
-    _add_overrides(parser)
+    _add_keys(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many predicted models; default: 10")
     parser.add_argument("--headroom", metavar="SIZE", help="what a card should have to spare; default: 512MiB")
     parser.add_argument(
