@@ -78,6 +78,14 @@ INSTEAD: dict[str, Instead] = {
     _TWO_CARDS: Instead(
         "takes half a minute", _TWO_CARDS.replace("llama_3_1_70b", "tinyllama_1_1b"), says="tensor_parallel"
     ),
+    **{
+        command: Instead("records a larger model", command.replace("phi_3_medium_128k", "tinyllama_1_1b"))
+        for command in (
+            "vram-bench plan model=phi_3_medium_128k bpw=2.5 cache=FP16,Q4 device=rtx_3060_12gb",
+            "vram-bench plan model=phi_3_medium_128k bpw=2.5 cache=Q4 device=rtx_3060_12gb vram_limit=11GiB",
+            "vram-bench sweep model=phi_3_medium_128k bpw=2.5 cache=FP16 device=rtx_3060_12gb",
+        )
+    },
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")
