@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("README*.md")),
+    ROOT / "SKILL.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 # Of others, or of the reader's own.
 _ELSEWHERE = {"config.yml", "my_card.yaml", "mine.yaml", "test_inference.py"}
 _WORDS_ELSEWHERE = {"ByteSize", "parse_safetensors_file_metadata"}

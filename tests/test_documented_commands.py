@@ -100,6 +100,14 @@ INSTEAD: dict[str, Instead] = {
             "vram-bench recommend device=all model=qwen3_14b,phi_4 --out wiki.md",
         )
     },
+    **{
+        command: Instead("records a larger model", command.replace("phi_3_medium_128k", "tinyllama_1_1b"))
+        for command in (
+            "vram-bench plan model=phi_3_medium_128k bpw=2.5 cache=FP16,Q4 device=rtx_3060_12gb",
+            "vram-bench plan model=phi_3_medium_128k bpw=2.5 cache=Q4 device=rtx_3060_12gb vram_limit=11GiB",
+            "vram-bench sweep model=phi_3_medium_128k bpw=2.5 cache=FP16 device=rtx_3060_12gb",
+        )
+    },
     _HUB_TWIN: Instead(_FRESH, f"{_HUB_TWIN}-of-a-hub"),
     **{
         command: Instead("writes 20 GiB", f"{command} --sparse")

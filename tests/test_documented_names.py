@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("README*.md")),
+    ROOT / "SKILL.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _PATH = re.compile(r"(?<![\w/.…~-])((?:bench|scripts|docs|tests)/[\w/.-]*\w)")
 _NAME = re.compile(r"`((?:\w+/)*\w+\.(?:py|sh))\b")
 _PLACEHOLDER = re.compile(r"\b(?:NAME|ENGINE)\b")
