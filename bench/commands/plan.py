@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,12 @@ def plan(overrides: Sequence[str], as_json: bool, setup: Setup | None = None) ->
     answers = [] if setup is None else answers_of(asked, rows[len(planned.searches) :])
     rows = rows[:own]
     expectation = expect(
-        [*rows, *(row for each in answers for row in each.searches)], stored.rows, jobs, slow, settings.timeout_s
+        [*rows, *(row for each in answers for row in each.searches)],
+        stored.rows,
+        jobs,
+        slow,
+        settings.timeout_s,
+        {device.uuid: 1 + len(device.equals) for device in (work.longest.device for work in works)},
     )
     if as_json:
         told = {} if setup is None else {"setup": {**setup.to_json(), "answers": [each.to_json() for each in answers]}}
@@ -116,13 +121,14 @@ def expect(
     jobs: int,
     slow: float | None = None,
     timeout_s: float | None = None,
+    cards: Mapping[str | None, int] | None = None,
 ) -> Expectation:
     """How long the probes of `rows` would take.
 
     On a simulated card that is estimated from the work, times `slow`: by how much stored cases took longer than that
     (None: there are none). Elsewhere a probe takes the median of the rows `measured` on the same card with the same
     model, else of those on the same kind of card. Simulated cards run `jobs` cases at a time, a real GPU one, and the
-    probes of a search come one after the other.
+    probes of a search come one after the other. `cards` are how many equal GPUs share the work of one.
     """
     times: dict[tuple[Any, ...], list[float]] = {}
     for seen in measured:
@@ -144,7 +150,8 @@ def expect(
             seconds, assumed = ASSUMED_PROBE_S, True
         longest = max(longest, seconds)
         lanes.setdefault(row.identity["device_uuid"], []).append(row.probes * seconds)
-    total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
+    at_once = {uuid: (cards or {}).get(uuid, 1) if uuid else jobs for uuid in lanes}
+    total = max((max(sum(lane) / at_once[uuid], max(lane)) for uuid, lane in lanes.items()), default=0.0)
     return Expectation(probes, total, assumed, longest or None, timeout_s)
 
 
