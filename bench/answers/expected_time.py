@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -21,13 +21,14 @@ def expect(
     jobs: int,
     slow: float | None = None,
     timeout_s: float | None = None,
+    cards: Mapping[str | None, int] | None = None,
 ) -> Expectation:
     """How long the probes of `rows` would take.
 
     On a simulated card that is estimated from the work, times `slow`: by how much stored cases took longer than that
     (None: there are none). Elsewhere a probe takes the median of the rows `measured` on the same card with the same
     model, else of those on the same kind of card. Simulated cards run `jobs` cases at a time, a real GPU one, and the
-    probes of a search come one after the other.
+    probes of a search come one after the other. `cards` are how many equal GPUs share the work of one.
     """
     times: dict[tuple[Any, ...], list[float]] = {}
     for seen in measured:
@@ -49,7 +50,8 @@ def expect(
             seconds, assumed = ASSUMED_PROBE_S, True
         longest = max(longest, seconds)
         lanes.setdefault(row.identity["device_uuid"], []).append(row.probes * seconds)
-    total = max((max(sum(lane) / (1 if uuid else jobs), max(lane)) for uuid, lane in lanes.items()), default=0.0)
+    at_once = {uuid: (cards or {}).get(uuid, 1) if uuid else jobs for uuid in lanes}
+    total = max((max(sum(lane) / at_once[uuid], max(lane)) for uuid, lane in lanes.items()), default=0.0)
     return Expectation(probes, total, assumed, longest or None, timeout_s)
 
 

@@ -37,10 +37,11 @@ class Foreseen:
     _jobs: int
     _slow: float | None
     _timeout_s: float
+    _cards: dict[str | None, int]  # how many equal GPUs share the work of one
 
     def expectation(self, rows: Sequence[ForecastRow]) -> Expectation:
         """How long a sweep of those that `rows` are about would take."""
-        return expect(rows, self._stored.rows, self._jobs, self._slow, self._timeout_s)
+        return expect(rows, self._stored.rows, self._jobs, self._slow, self._timeout_s, self._cards)
 
 
 def foresee(works: Sequence[Case | Search], settings: Settings, own: int, display: Display) -> Foreseen:
@@ -65,7 +66,8 @@ def foresee(works: Sequence[Case | Search], settings: Settings, own: int, displa
                 display.reach(index, f"what would change the answer, {index}/{own}")
                 rows[index] = with_gains(rows[index], forecast, forecaster)
     slow = slowness(stored.rows, [work.longest for work in works])
-    return Foreseen(rows, stored, jobs, slow, settings.timeout_s)
+    cards = {device.uuid: 1 + len(device.equals) for device in (work.longest.device for work in works)}
+    return Foreseen(rows, stored, jobs, slow, settings.timeout_s, cards)
 
 
 def _recorded(display: Display, done: int, total: int) -> None:

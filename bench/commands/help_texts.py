@@ -16,7 +16,8 @@ _MADE = [engine for engine in engines() if engine.makes_checkpoints]
 _LINES = f"""
   model: a name of `vram-bench list models`; local with model.path=DIR (config.json, and {_FORMATS} weights for a real \
 GPU); hub with model.repo=ORG/NAME model.revision=REV; or FILE.yaml
-  device: auto, cuda (device.index=N), a simulated card of `vram-bench list devices`, all of them (all), \
+  device: auto, cuda (device.index=N, or all: equal GPUs share the work), \
+a simulated card of `vram-bench list devices`, all of them (all), \
 or FILE.yaml; several that hold one model: 2xrtx_3090, rtx_4090+rtx_3060_12gb, or cuda with \
 device.index=0+1 (several real ones: untested on hardware)
   engine: {", ".join(NAMES)}, or auto, which is that of the weights (the default)

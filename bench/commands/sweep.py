@@ -18,6 +18,8 @@ from bench.commands.report import stored_memory
 from bench.commands.setups import tell_setup
 from bench.config import compose as config
 from bench.config.cases import plan_sweep
+from bench.core.alternatives import alternatives
+from bench.core.case import Case, Search
 from bench.core.errors import BadInput, ExitCode
 from bench.launch.inspection import require_whole
 from bench.report.publish import publish
@@ -44,17 +46,20 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
         further = [search for case in planned.cases for search in beside(case, setup.frontend).searches]
         planned = replace(planned, searches=list(dict.fromkeys([*planned.searches, *further])))
     require_whole([*(search.longest for search in planned.searches), *planned.cases])
+    works: list[Case | Search] = [*planned.searches, *planned.cases]
     settings = planned.settings
     results_dir = Path(settings.results_dir)
     launcher = config.launcher_override(overrides)
     if launcher is not None and setup is not None:
         raise BadInput(f"hydra/launcher={launcher}: a launcher is not handed {setup.source}; leave one of the two out")
     if launcher is not None:
+        if any(work.longest.device.equals for work in works):
+            raise BadInput(f"hydra/launcher={launcher}: it is the launcher that gives a job its GPU; leave out all")
         from bench.run.hydra_launch import launch
 
         finished = launch(overrides, planned, results_dir)
     else:
-        with progress_for(sys.stderr, [*planned.searches, *planned.cases]) as progress:
+        with progress_for(sys.stderr, [each for work in works for each in alternatives(work)]) as progress:
             finished = run_sweep(planned.cases, planned.searches, SweepOptions.of(settings), progress)
     answer = read_found(planned, finished, results_dir)
     for problem in answer.problems:

@@ -9,7 +9,13 @@ from enum import Enum
 from typing import Any
 
 from bench.config import compose as config
-from bench.config.devices import DEFAULT_SIMULATED, resolve_devices, what_is_free, why_simulated
+from bench.config.devices import (
+    DEFAULT_SIMULATED,
+    resolve_devices,
+    resolve_machines,
+    what_is_free,
+    why_simulated,
+)
 from bench.config.draft_models import draft_limit, draft_model_of, require_length
 from bench.config.echo import as_typed
 from bench.config.lengths import MIN_SEQ_LEN, Lengths, is_plausible, lengths_of_model
@@ -77,7 +83,7 @@ def _plan_sweep(overrides: Sequence[str]) -> Sweep:
             raise BadInput(f"{key}={','.join(sorted(map(str, values)))}: one sweep is run in one way; give one value")
     # Combinations of one model or device share its settings: each is looked up once, found by their identity.
     models: dict[tuple[int, float, str], tuple[ModelSpec, EngineSpec]] = {}
-    devices: dict[int, tuple[DeviceSpec, ...]] = {}
+    machines: dict[int, list[tuple[DeviceSpec, ...]]] = {}
     asked: dict[Case | Search, None] = {}  # in order, each once
     told: dict[str, None] = {}
     for settings in combinations:
@@ -85,15 +91,16 @@ def _plan_sweep(overrides: Sequence[str]) -> Sweep:
         if model_key not in models:
             models[model_key] = _model_of(settings)
             told.update(dict.fromkeys(_unused_bits(overrides, settings, models[model_key][0])))
-        if device_key not in devices:
-            devices[device_key] = resolve_devices(settings.device)
-            if settings.device.kind == AUTO and devices[device_key][0].is_simulated:
+        if device_key not in machines:
+            machines[device_key] = resolve_machines(settings.device)
+            if settings.device.kind == AUTO and machines[device_key][0][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
-        if settings.vram_limit is None:
-            told.update(dict.fromkeys(what_is_free(devices[device_key])))
         if hint := fewer_jobs(settings):
             told[hint] = None
-        asked.update(dict.fromkeys(_work_on(settings, *models[model_key], devices[device_key])))
+        for devices in machines[device_key]:
+            if settings.vram_limit is None:
+                told.update(dict.fromkeys(what_is_free(devices)))
+            asked.update(dict.fromkeys(_work_on(settings, *models[model_key], devices)))
     for text in told:
         print(f"vram-bench: {text}", file=sys.stderr)
     cases = [work for work in asked if isinstance(work, Case)]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
 from bench import nvml
 from bench.config.compose import device_settings
-from bench.config.settings import AUTO, MACHINE, DeviceSettings
+from bench.config.settings import ALL, AUTO, MACHINE, DeviceSettings
 from bench.core.device import DeviceSpec
 from bench.core.errors import BadInput
 from bench.core.machine import machine_name
@@ -60,19 +60,38 @@ def what_is_free(devices: Sequence[DeviceSpec]) -> list[str]:
     return [
         f"GPU {device.index}: others hold {device.held_bytes / _GIB:.2f} of {device.total_memory_bytes / _GIB:.2f} "
         "GiB; predictions are for what is free"
-        for device in devices
+        for own in devices
+        for device in (own, *own.equals)
         if device.held_bytes is not None and device.held_bytes > _TOLD_BYTES
     ]
 
 
+def resolve_machines(settings: DeviceSettings) -> list[tuple[DeviceSpec, ...]]:
+    """What `settings` name, each by its cards: one machine, or with `device.index=all` one for each kind of GPU.
+
+    GPUs are of one kind where all but the UUID is the same; they share its work. Raises `BadInput`.
+    """
+    if settings.index != ALL:
+        return [resolve_devices(settings)]
+    _require_gpus(settings)
+    kinds: dict[DeviceSpec, list[DeviceSpec]] = {}
+    for card in _real_cards(range(len(find_gpus()[0]))):
+        kinds.setdefault(replace(card, index=None, uuid=None, held_bytes=None), []).append(card)
+    return [(replace(first, equals=tuple(others)),) for first, *others in kinds.values()]
+
+
 def resolve_devices(settings: DeviceSettings) -> tuple[DeviceSpec, ...]:
     """The cards that `settings` name, mostly one. Raises `BadInput` where there is no such GPU."""
+    if isinstance(settings.index, str):
+        _require_gpus(settings)
+        raise BadInput("device.index=all: one GPU is asked for here; give its number")
+    indices = settings.index
     if settings.kind == AUTO and not find_gpus()[0]:
-        if len(settings.index) > 1:
+        if len(indices) > 1:
             raise BadInput(f"{_typed_index(settings)}: {_no_gpu()}")
         settings = device_settings(DEFAULT_SIMULATED)
     if settings.kind in ("cuda", AUTO):
-        return tuple(_real_cards(settings.index))
+        return tuple(_real_cards(indices))
     if settings.kind == MACHINE:
         _require_cards_alone(settings)
         return tuple(_simulated_card(card) for card in settings.cards or ())
@@ -118,12 +137,20 @@ def _no_gpu() -> str:
 
 
 def _typed_index(settings: DeviceSettings) -> str:
-    return f"device.index={'+'.join(map(str, settings.index))}"
+    return f"device.index={settings.index if settings.index == ALL else '+'.join(map(str, settings.index))}"
+
+
+def _require_gpus(settings: DeviceSettings) -> None:
+    """Refuses `device.index=all` for a device that is no GPU of this machine."""
+    if settings.kind not in ("cuda", AUTO):
+        _require_no_gpus(settings, machine_name([card.name for card in settings.cards or [settings]]))
+    if not find_gpus()[0]:
+        raise BadInput(f"{_typed_index(settings)}: {_no_gpu()}")
 
 
 def _require_no_gpus(settings: DeviceSettings, called: str) -> None:
     """Refuses the numbers of several GPUs for cards that are simulated: real ones and simulated ones are no machine."""
-    if len(settings.index) > 1:
+    if settings.index == ALL or len(settings.index) > 1:
         typed = _typed_index(settings)
         raise BadInput(f"{typed}: {called} is simulated; GPUs of this machine are device=cuda {typed}")
 

@@ -91,6 +91,7 @@ MACHINE = "machine"  # the kind of a device that is several cards
 # Verdicts that a case may run again for, and those for which it does where nothing is said.
 _RETRIED = tuple(str(outcome) for outcome in Outcome if outcome is not Outcome.FITS)
 _USUALLY_RETRIED = tuple(sorted(UNANSWERED))
+ALL = "all"  # each GPU that is there
 AUTO = "auto"  # the length for which the boundary is to be found
 
 _SCENARIO_SYNONYMS = dict(RENAMED_SCENARIOS)
@@ -216,7 +217,9 @@ def _text(value: Any) -> Any:
 
 
 def _indices(value: Any) -> Any:
-    """`0+1` is two GPUs. Raises ValueError for what is no number of a GPU, and for none at all."""
+    """`0+1` is two GPUs, `all` each that there is. Raises ValueError for what names none."""
+    if value == ALL:
+        return value
     if isinstance(value, str) and all(part.strip().isdigit() for part in value.split("+")):
         return [int(part) for part in value.split("+")]
     indices = value if isinstance(value, list) else [value]
@@ -271,9 +274,9 @@ class DeviceSettings:
     name: Text = MISSING
     kind: Text = MISSING
     index: Annotated[
-        list[Annotated[int, Field(ge=0)]],
+        list[Annotated[int, Field(ge=0)]] | Literal["all"],
         BeforeValidator(_indices),
-        Allowed("a GPU's number from 0 on, or those of several: 0+1"),
+        Allowed("a GPU's number from 0 on, those of several: 0+1, or all"),
     ] = field(default_factory=lambda: [0])
     full_name: Text | None = None
     total_memory_bytes: Size | None = None

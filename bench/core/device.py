@@ -18,6 +18,7 @@ _IDENTITY = (
 class DeviceSpec:
     """A card: `kind` is `cuda` (then `index` and `uuid` say which) or `simulated` (then the catalogue's figures).
 
+    `equals` are the real cards that may measure in its place: all but the `uuid` is the same.
     `held_bytes` is what others hold of a real card as a command starts, None where nobody tells: a remark.
     `workspace_bytes` is what PyTorch takes for cuBLAS on each stream, None for PyTorch's own rule (`memory.limits`).
     `first_forward_bytes` is what the driver takes for kernels at the first forward pass, None where nobody has told it:
@@ -41,6 +42,7 @@ class DeviceSpec:
     uuid: str | None = None
     driver_version: str | None = None
     held_bytes: int | None = None
+    equals: tuple[DeviceSpec, ...] = ()
 
     @property
     def is_simulated(self) -> bool:

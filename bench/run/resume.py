@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from bench.core.alternatives import alternatives
 from bench.core.case import Axis, Case, Search
 from bench.core.columns import DOCUMENTS, BoundaryRow, CaseRow
 from bench.core.outcome import UNANSWERED
@@ -35,16 +36,22 @@ class Stored:
 
     def answer(self, work: Case | Search, versions: dict[str, str | None]) -> tuple[str, int | None] | None:
         """What a stored row says of `work`: how it ended, and of a search the longest that fits; None without one."""
-        if isinstance(work, Search):
-            return self.ends.get(work.boundary_id(versions)) if self.ends else None
-        row = self.answers.get(work.case_id(versions)) if self.answers else None
-        return None if row is None else (str(row["outcome"]), None)
+        for each in alternatives(work) if self.ends or self.answers else ():
+            if isinstance(each, Search):
+                if (end := self.ends.get(each.boundary_id(versions))) is not None:
+                    return end
+            elif (row := self.answers.get(each.case_id(versions))) is not None:
+                return str(row["outcome"]), None
+        return None
 
     def has(self, work: Case | Search, versions: dict[str, str | None]) -> bool:
         """Whether there is an answer to `work`, so that a sweep skips it."""
-        if isinstance(work, Search):
-            return work.boundary_id(versions) in self.boundary_ids
-        return work.case_id(versions) in self.answers
+        return any(
+            each.boundary_id(versions) in self.boundary_ids
+            if isinstance(each, Search)
+            else each.case_id(versions) in self.answers
+            for each in alternatives(work)
+        )
 
     def answers_of(self, search: Search, versions: dict[str, str | None]) -> list[CaseRow]:
         """The answers to the search's cases, at any length."""

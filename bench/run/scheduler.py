@@ -6,8 +6,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import Future, wait
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from bench.core.columns import BoundaryRow, CaseRow
 from bench.core.outcome import ANSWERS
 from bench.forecast.forecaster import Forecaster
 from bench.forecast.library import TraceLibrary
-from bench.launch.launchers import Launchers, uuids_of
+from bench.launch.launchers import Launchers
 from bench.run.boundary import find_boundary
+from bench.run.lanes import Task, Way, lanes_of
 from bench.run.measure import Measurer, Stops
 from bench.run.neighbours import Neighbours
 from bench.run.progress import Progress
@@ -28,14 +28,6 @@ from bench.store.schema import Kind
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _KILLED_S = 5.0
-
-
-@dataclass(frozen=True)
-class Task:
-    """A case to measure, or a search whose boundary to find, and its id."""
-
-    work: Case | Search
-    key: str
 
 
 class End(Enum):
@@ -69,6 +61,7 @@ class Scheduler:
         self._progress = progress
         self._neighbours = neighbours
         self._found: dict[str, BoundaryRow] = {}  # by neighbours
+        self.done: dict[str, str] = {}  # of each task by its key, the id of the row that it has
         self._lock = threading.Lock()
         self._stops = Stops()
         self._muted = False
@@ -101,12 +94,11 @@ class Scheduler:
         self._notify(begin)
         # The longest first: one that starts last would keep a single core busy.
         tasks = sorted(tasks, key=lambda task: -task.work.longest.max_seq_len)
-        lanes = {uuids_of(task.work.longest.devices) for task in tasks}
-        pools = {uuids: ThreadPoolExecutor(1 if uuids else self._jobs) for uuids in lanes}
+        lanes = lanes_of(tasks, self._jobs)
         futures: list[Future[Task | None]] = []
 
-        def start(do: Callable[[Task], Task | None], some: Sequence[Task]) -> list[Task]:
-            futures[:] = [pools[uuids_of(task.work.longest.devices)].submit(do, task) for task in some]
+        def start(do: Callable[[Task, Way], Task | None], some: Sequence[Task]) -> list[Task]:
+            futures[:] = [lanes[task.lane].submit(do, task) for task in some]
             return [left for future in futures if (left := future.result()) is not None]
 
         try:
@@ -120,8 +112,8 @@ class Scheduler:
             self._kill(futures)
             raise
         finally:
-            for pool in pools.values():
-                pool.shutdown(cancel_futures=True)
+            for lane in lanes.values():
+                lane.shutdown()
         return End.DONE
 
     def close(self) -> None:
@@ -157,35 +149,44 @@ class Scheduler:
     def _prepared(self, done: int, total: int) -> None:
         self._notify(self._progress.prepare, done, total)
 
-    def _complete_if_free(self, task: Task) -> Task | None:
+    def _complete_if_free(self, task: Task, way: Way) -> Task | None:
         """Completes a task that no neighbour has taken; else returns it."""
         if self._stops.starting.is_set():
             return None
         if not self._neighbours.take(task.key):
             return task
         self._neighbours.release(task.key)
-        self._complete(task)
+        self._complete(task, way)
         return None
 
-    def _complete(self, task: Task) -> None:
+    def _complete(self, task: Task, way: Way) -> None:
         """Gets the row of a task, and tells of it; one that a neighbour has taken is waited for."""
-        if isinstance(task.work, Case):
-            row = self._row_of(task.work, again=False)
-            if row is not None:
-                self._notify(self._progress.finish, task.work, row)
-            return
         with self._neighbours.held(task.key, self._stops.starting) as is_held:
-            if is_held:
-                self._find(task.work, task.key)
+            if not is_held:
+                return
+            self._hear()
+            if isinstance(way.work, Search):
+                self._find(way.work, way.key, task)
+            else:
+                self._measure(way.work, way.key, task)
 
-    def _find(self, search: Search, key: str) -> None:
-        self._hear()
-        if key in self._found:
-            self._notify(self._progress.find, search, self._found[key])
+    def _measure(self, case: Case, key: str, task: Task) -> None:
+        known = task.done_in(self._answers)
+        row = self._answers[known] if known is not None else self._row_of(case, again=False)
+        if row is not None:
+            self.done[task.key] = known or key
+            self._notify(self._progress.finish, case, row)
+
+    def _find(self, search: Search, key: str, task: Task) -> None:
+        known = task.done_in(self._found)
+        if known is not None:
+            self.done[task.key] = known
+            self._notify(self._progress.find, search, self._found[known])
             return
-        known = self._stored.answers_of(search, self._versions)
-        boundary = find_boundary(search, key, self._probe, self._forecaster, known)
+        answers = self._stored.answers_of(search, self._versions)
+        boundary = find_boundary(search, key, self._probe, self._forecaster, answers)
         if boundary is not None:
+            self.done[task.key] = key
             boundary["run_id"] = self._run_id  # its cases may be of other runs
             with self._lock:
                 self._boundaries.append(boundary)

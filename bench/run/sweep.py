@@ -17,13 +17,14 @@ from bench.core.scratch import scratch_folder
 from bench.launch.launchers import uuids_of
 from bench.launch.versions import installed_versions
 from bench.run.claims import Claims
+from bench.run.lanes import Task, Way
 from bench.run.leftovers import clean_up, remove_if_empty
 from bench.run.locks import claimed, require_reservable
 from bench.run.neighbours import Neighbours
 from bench.run.progress import Progress
 from bench.run.resume import Stored
 from bench.run.row import now
-from bench.run.scheduler import End, Scheduler, Task, interrupts_ignored
+from bench.run.scheduler import End, Scheduler, interrupts_ignored
 from bench.run.tenants import require_alone
 from bench.store.news import News
 from bench.store.store import compact
@@ -95,21 +96,27 @@ def run_sweep(
     """
     progress = progress or Progress()
     versions = installed_versions()
-    case_ids = [case.case_id(versions) for case in cases]
-    boundary_ids = [search.boundary_id(versions) for search in searches]
+    wanted_cases, wanted_boundaries = ([Task.of(work, versions) for work in works] for works in (cases, searches))
     clean_up(options.results_dir)
     news = News(options.results_dir)  # before what is there is read, so that nothing comes in between
     stored = Stored.read(options.results_dir, options.rerun, options.retry)
-    tasks = [
-        *(Task(work, key) for work, key in zip(searches, boundary_ids, strict=True) if key not in stored.boundary_ids),
-        *(Task(work, key) for work, key in zip(cases, case_ids, strict=True) if key not in stored.answers),
-    ]
+    done = {
+        task.key: key
+        for wanted, known in ((wanted_boundaries, stored.boundary_ids), (wanted_cases, stored.answers))
+        for task in wanted
+        if (key := task.done_in(known)) is not None
+    }
+    tasks = [task for task in (*wanted_boundaries, *wanted_cases) if task.key not in done]
+
+    def ids(wanted: Sequence[Task]) -> list[str]:
+        return [done.get(task.key, task.key) for task in wanted]
+
     begin = functools.partial(progress.begin, len(searches), len(cases), len(searches) + len(cases) - len(tasks))
     if not tasks:
         begin()
-        return Finished(case_ids, boundary_ids, None, False)
-    tasks = [replace(task, work=_with_weights(task.work)) for task in tasks]
-    devices = {device.uuid: device for task in tasks for device in task.work.longest.devices}
+        return Finished(ids(wanted_cases), ids(wanted_boundaries), None, False)
+    tasks = [Task(tuple(Way(_with_weights(way.work), way.key) for way in task.ways)) for task in tasks]
+    devices = {device.uuid: device for task in tasks for way in task.ways for device in way.work.longest.devices}
     require_reservable(uuids_of(list(devices.values())))
     if not options.allow_foreign:
         require_alone(devices.values())
@@ -138,13 +145,14 @@ def run_sweep(
                 scheduler.close()
                 if not options.share_run:
                     compact(run_dir)
+    done |= scheduler.done
     has_rows = any(run_dir.glob("*.parquet"))
     if not has_rows and not options.share_run:
         with contextlib.suppress(OSError):
             remove_if_empty(run_dir)
     return Finished(
-        case_ids,
-        boundary_ids,
+        ids(wanted_cases),
+        ids(wanted_boundaries),
         run_dir if has_rows else None,
         ended is not End.DONE,
         ended is End.AT_ONCE,
