@@ -32,7 +32,7 @@ from bench.forecast.packs import read_pack, write_pack
 from bench.forecast.shipped import FOLDER, Origin, Shipped, ship
 from bench.launch.launchers import Launchers
 from bench.launch.versions import recording_digest
-from bench.trace.parametric import load_arrays, load_tensor_bytes
+from bench.trace.parametric import ParametricTrace, load_arrays, load_tensor_bytes
 from bench.trace.passes import NoPrediction
 from bench.trace.template import Array
 
@@ -144,13 +144,36 @@ def check(models: Sequence[str], count: int, library: TraceLibrary) -> int:
     for name in random.choices(models, k=count):
         case = random.choice(cases_of(name, random.choice(engines_of(name))))
         library.prepare([case])
-        for kind, path in library.paths(case).items():
-            read = shipped.tensor_bytes if kind is Recording.TENSORS else shipped.arrays
-            there = shipped.has(case.model, case.engine, path.name)
-            same = there and equal(kept(kind, path), told(partial(read, path.name)), case.engine)
-            print(f"{name} {case.engine} {kind}: {'the same' if same else 'DIFFERENT'}")
-            different += not same
+        paths = library.paths(case)
+        there = all(shipped.has(case.model, case.engine, path.name) for path in paths.values())
+        if Recording.LOADING in paths:
+            same = there and sections(paths, load_arrays, case.engine) == sections(
+                paths, lambda path: shipped.arrays(path.name), case.engine
+            )
+        else:
+            read = {Recording.TENSORS: shipped.tensor_bytes, Recording.TRACE: shipped.arrays}
+            same = there and all(
+                equal(kept(kind, path), told(partial(read[kind], path.name)), case.engine)
+                for kind, path in paths.items()
+            )
+        print(f"{name} {case.engine}: {'the same' if same else 'DIFFERENT'}")
+        different += not same
     return different
+
+
+def sections(
+    paths: dict[Recording, Path], arrays_of: Callable[[Path], tuple[dict[str, Any], dict[str, Array]]], engine: str
+) -> dict[str, bytes] | str:
+    """What is replayed of a trace and of a loading that was recorded by itself, by kind; or why nothing is."""
+    rules = rules_of(engine).prediction
+    assert rules.with_loading is not None
+    try:
+        trace, loading = (
+            ParametricTrace.of(*arrays_of(paths[kind]), rules.setup) for kind in (Recording.TRACE, Recording.LOADING)
+        )
+    except NoPrediction as reason:
+        return str(reason)
+    return {kind: array.tobytes() for kind, array in rules.with_loading(trace, loading).templates.items()}
 
 
 def equal(one: Kept, other: Kept, engine: str) -> bool:
