@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.config.compose import names
 from tests.conftest import Program
 
 ASK = ("recommend", "device=rtx_4060_8gb", "model=tinyllama_1_1b,smollm2_135m", "min_tokens=1k", "bpw=4.0", "cache=Q4")
@@ -98,3 +99,16 @@ def test_what_cannot_be_asked_is_refused_in_a_line(in_process: Program, typed: t
     assert (made.returncode, made.stdout) == (2, "")
     assert said in made.stderr
     assert made.stderr.count("\n") <= 2
+
+
+def test_every_model_of_the_catalogue_is_chosen_or_left_out_with_a_reason(in_process: Program) -> None:
+    tiny = ("device=rtx_4060_8gb", "vram_limit=380MiB", "min_tokens=1k", "bpw=4.0", "cache=Q4")
+    made = in_process("recommend", *tiny, "--headroom", "0", "--top", "1", "--json")
+    assert made.returncode == 0, made.stderr
+    (card,) = json.loads(made.stdout)["cards"]
+    told = [choice["model"] for choice in card["choices"]]
+    told += [model for left in card["left_out"] for model in left["models"]]
+    assert sorted(told) == sorted(set(names("model")) - {"hub", "local"})
+    by_why = {left["reason"]: left["models"] for left in card["left_out"]}
+    assert "glm_4_7" in by_why["ExLlamaV2 has no code for them"]
+    assert "llama_3_1_70b" in next(models for why, models in by_why.items() if why.startswith("their weights alone"))
