@@ -22,6 +22,7 @@ from hypothesis import settings
 from bench import nvml
 from bench.__main__ import main
 from bench.config import models
+from bench.forecast.shipped import Shipped
 from tests.servers import KeptServers
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would everything that they start.
@@ -51,6 +52,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         environment.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         environment.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         yield
+
+
+@pytest.fixture
+def nothing_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No recording comes with the program: where none can be made, nothing is predicted."""
+    monkeypatch.setattr("bench.forecast.library.Shipped", partial(Shipped, tmp_path / "no-recordings"))
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=
 _ONE_MODEL = "vram-bench recommend device=rtx_4060_8gb model=smollm2_135m min_tokens=1k bpw=4.0 cache=Q4"
 
 INSTEAD: dict[str, Instead] = {
-    "pip install vram-bench": Instead("is no part of a suite: test_light_core.py runs what it installs", "true"),
+    "pip install .": Instead("is no part of a suite: test_light_core.py runs what it installs", "true"),
     "vram-bench COMMAND --help": Instead(
         "names no command", "\n".join(f"vram-bench {command} --help" for command in COMMANDS)
     ),

@@ -189,21 +189,24 @@ def test_ctrl_c_in_a_search_keeps_its_probes_and_the_same_command_goes_on(tmp_pa
             break
     told = process.stderr.read()
     assert process.wait(60) == 130
-    assert "interrupted; 2 of 2 are left, the same command goes on with them" in told
-    assert [row["max_seq_len"] for row in rows(tmp_path / "results")] == [768]
-    assert boundaries(tmp_path / "results") == []
+    # The second probe may have begun when the signal came; then it comes to its end, and the search with it.
+    assert [row["max_seq_len"] for row in rows(tmp_path / "results")] in ([768], [768, 1024])
+    done = len(boundaries(tmp_path / "results"))
+    assert done == len(rows(tmp_path / "results")) - 1
+    assert f"interrupted; {2 - done} of 2 are left, the same command goes on with them" in told
     again = in_process("sweep", *overrides)
     assert again.returncode == 0
-    assert "2 boundaries to find\n" in again.stderr
+    assert "2 boundaries to find" in again.stderr
     stored = rows(tmp_path / "results")
     assert sorted((row["cache"], row["max_seq_len"]) for row in stored) == [
         (cache, length) for cache in ("FP16", "Q4") for length in (768, 1024)
     ]
     found = boundaries(tmp_path / "results")
     assert [(row["fits_at"], row["probes"], row["certified"]) for row in found] == [(768, 2, True)] * 2
-    assert {row["run_id"] for row in stored} > {row["run_id"] for row in found}
+    assert len({row["run_id"] for row in stored}) == 2
 
 
+@pytest.mark.usefixtures("nothing_shipped")
 def test_a_crash_ends_the_search_with_its_verdict_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

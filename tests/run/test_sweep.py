@@ -68,7 +68,7 @@ Run = Callable[..., Finished]
 
 
 @pytest.fixture(autouse=True)
-def no_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_shipped: None) -> None:
     """Nothing is predicted: these launchers record nothing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
