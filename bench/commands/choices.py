@@ -98,6 +98,11 @@ class Chooser:
         """Whether each card has so many models to run."""
         return all(len({choice.model for choice in card.choices}) >= count for card in self._cards.values())
 
+    def not_recorded(self, pairs: Sequence[Pair]) -> list[str]:
+        """The models of which something would have to be recorded first, to predict these settings."""
+        wanted = [case for _, case in pairs if self._holds(self._cards[_card_of(case)], case.model.name, case.bpw)]
+        return list(dict.fromkeys(case.model.name for case in wanted if self._forecaster.needs_recording(case)))
+
     def take(self, pairs: Sequence[Pair]) -> None:
         """Finds which of these settings fit: by their rows, and where there are none by prediction."""
         looked_at: dict[tuple[CardKey, str], dict[str, None]] = {}

@@ -155,6 +155,7 @@ def _add_synth(parser: argparse.ArgumentParser) -> None:
 def _add_recommend(parser: argparse.ArgumentParser) -> None:
     _add_keys(parser)
     parser.add_argument("--top", type=int, default=10, metavar="N", help="how many predicted models; default: 10")
+    parser.add_argument("--record", action="store_true", help="also models that must be recorded first; takes minutes")
     parser.add_argument("--headroom", metavar="SIZE", help="what a card should have to spare; default: 512MiB")
     parser.add_argument(
         "--quality", type=Path, metavar="FILE", help="CSV: model,bpw,cache,quality; default: published ones"

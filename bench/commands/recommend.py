@@ -35,12 +35,17 @@ _OWN = ("min_tokens", "model", "max_seq_len")
 _ANY_MODEL = "tinyllama_1_1b"  # with which keys are read before models are looked at
 _AT_A_TIME = 6
 _OF_FILES = ("local", "hub")
+NOT_RECORDED = (
+    "to be predicted they must be recorded first: --record does it, and takes minutes; or ask with model=NAME"
+)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`vram-bench recommend device=NAME [min_tokens=N] [KEY=VALUE…] [--top N] [--headroom SIZE] [--quality FILE]`."""
     output = (arguments.json, arguments.markdown, arguments.out)
-    return recommend(arguments.overrides, arguments.top, arguments.headroom, arguments.quality, *output)
+    return recommend(
+        arguments.overrides, arguments.top, arguments.headroom, arguments.quality, *output, records=arguments.record
+    )
 
 
 def recommend(
@@ -51,6 +56,7 @@ def recommend(
     as_json: bool = False,
     as_markdown: bool = False,
     out: Path | None = None,
+    records: bool = False,
 ) -> int:
     """Prints, or writes to `out`, what to run; returns the exit code. Raises `BadInput`."""
     if top < 1:
@@ -58,7 +64,7 @@ def recommend(
     if out is not None and not out.absolute().parent.is_dir():
         raise BadInput(f"--out {out}: no such folder; make it first")
     asked = _Asked(typed)
-    answers = list(_answers(asked, top, headroom_of(headroom), quality_of(quality)))
+    answers = list(_answers(asked, top, headroom_of(headroom), quality_of(quality), records))
     if as_json:
         text = json.dumps(as_document(answers, asked.min_tokens), indent=2) + "\n"
     elif as_markdown or out is not None:
@@ -134,7 +140,7 @@ class _Asked:
         return self.pairs(self._plan)
 
 
-def _answers(asked: _Asked, top: int, headroom_bytes: int, quality: pd.DataFrame) -> Iterator[ChosenFor]:
+def _answers(asked: _Asked, top: int, headroom_bytes: int, quality: pd.DataFrame, records: bool) -> Iterator[ChosenFor]:
     """For each card and engine."""
     settings = asked.settings
     stored = Stored.read(Path(settings.results_dir), settings.rerun, settings.retry)
@@ -151,7 +157,8 @@ def _answers(asked: _Asked, top: int, headroom_bytes: int, quality: pd.DataFrame
                 _take_named(asked, chooser, engine, asked.named())
             else:
                 candidates = candidates_of(engine, asked.min_tokens, asked.searched)
-                _take_largest(asked, chooser, engine, candidates, top, min(s.longest.bpw for s in searches))
+                least_bpw = min(search.longest.bpw for search in searches)
+                _take_largest(asked, chooser, engine, candidates, top, least_bpw, records)
             yield from chooser.answers(top if asked.model is None else None)
 
 
@@ -171,9 +178,12 @@ def _take_named(asked: _Asked, chooser: Chooser, engine: str, pairs: Sequence[Pa
 
 
 def _take_largest(
-    asked: _Asked, chooser: Chooser, engine: str, candidates: Candidates, top: int, least_bpw: float
+    asked: _Asked, chooser: Chooser, engine: str, candidates: Candidates, top: int, least_bpw: float, records: bool
 ) -> None:
-    """The largest first, until each card has `top` models, or there are no more; those with rows or figures always."""
+    """The largest first, until each card has `top` models, or there are no more; those with rows or figures always.
+
+    Of the others what is not recorded yet is left out, unless it `records`.
+    """
     for reason, names in candidates.left_out.items():
         for name in names:
             chooser.leave_out(name, reason)
@@ -186,8 +196,12 @@ def _take_largest(
     queue = [*first, *(name for name in left if name not in first)]
     while queue and (first or not chooser.have(top)):
         batch, queue = queue[:_AT_A_TIME], queue[_AT_A_TIME:]
-        first = first[len(batch) :]
-        chooser.take(_planned(asked, chooser, engine, batch))
+        always, first = first[: len(batch)], first[len(batch) :]
+        pairs = _planned(asked, chooser, engine, batch)
+        missing = set() if records else {*chooser.not_recorded(pairs)} - {*always}
+        for name in sorted(missing):
+            chooser.leave_out(name, NOT_RECORDED)
+        chooser.take([(search, case) for search, case in pairs if case.model.name not in missing])
     for name in queue:
         chooser.leave_out(name, f"smaller than the {top} that are named; --top N names more, model=NAME others")
 

@@ -95,6 +95,10 @@ class Forecaster:
         cases = list(cases)
         self._traces.prepare([*cases, *(_with_auto(case) for case in cases if _asks_for_the_best(case))], made)
 
+    def needs_recording(self, case: Case) -> bool:
+        """Whether a prediction of the case would have to be recorded first."""
+        return self._traces.needs_recording(case)
+
     def learn(self, row: CaseRow) -> None:
         """A measured row corrects what is predicted from now on."""
         self._calibration.learn(row)

@@ -134,6 +134,10 @@ class TraceLibrary:
                 raise
         loading.result()
 
+    def needs_recording(self, case: Case) -> bool:
+        """Whether something that `prepare` would make for the case is not there."""
+        return bool(self._missing([case]))
+
     def replayer(self, case: Case, axis: Axis = Axis.MAX_SEQ_LEN) -> AnyReplayer:
         """The search of `case` along an axis, ready to be replayed; a recording that is damaged is made again first.
 
