@@ -75,6 +75,13 @@ _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoin
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
 _ONE_MODEL = "vram-bench recommend device=rtx_4060_8gb model=smollm2_135m min_tokens=1k bpw=4.0 cache=Q4"
 
+
+def _of_the_least_model(command: str) -> str:
+    """The same of a model that is quickly recorded, as long as it may be, on little of the card: caches stay small."""
+    small = re.sub(r"model=(llama_3_[12]|qwen2_5)_\w+", "model=tinyllama_1_1b", command)
+    return re.sub(r"max_seq_len=\S+", "max_seq_len=1k,2k", small) + " vram_limit=1GiB"
+
+
 INSTEAD: dict[str, Instead] = {
     "pip install .": Instead("is no part of a suite: test_light_core.py runs what it installs", "true"),
     "vram-bench COMMAND --help": Instead(
@@ -98,6 +105,17 @@ INSTEAD: dict[str, Instead] = {
             "vram-bench recommend device=rtx_3060_12gb min_tokens=16384",
             "vram-bench recommend device=2xrtx_3090 min_tokens=32k engine=exllamav3 --top 5",
             "vram-bench recommend device=all model=qwen3_14b,phi_4 --out wiki.md",
+        )
+    },
+    **{
+        command: Instead("records larger models", _of_the_least_model(command))
+        for command in (
+            "vram-bench sweep model=llama_3_1_8b bpw=4.0 cache=FP16,Q6 device=rtx_3090,rtx_3060_12gb "
+            "scenario=generator max_seq_len=8k,32k batch_size=1,4 cache_size=auto",
+            "vram-bench plan model=qwen2_5_14b bpw=4.0 cache=Q6 device=rtx_3090 scenario=generator "
+            "batch_size=8,11,12 max_seq_len=16k",
+            "vram-bench plan model=llama_3_1_8b bpw=4.0 device=rtx_3060_12gb scenario=generator draft=none,model "
+            "draft.model=llama_3_2_1b draft.cache=FP16,Q4",
         )
     },
     **{
