@@ -100,7 +100,7 @@ def test_two_machines_of_one_name_are_two(tmp_path: Path) -> None:
         ("device=cuda+rtx_3090", "device=cuda device.index=0+1"),
         ("device=./nowhere.yaml+l4", "no such file"),
         ("device=l4+cuda", "device=cuda device.index=0+1"),
-        ("device.index=0+", "device.index=0+: allowed are a GPU's number from 0 on, or those of several: 0+1"),
+        ("device.index=0+", "device.index=0+: allowed are a GPU's number from 0 on, those of several: 0+1, or all"),
         ("device.index=[]", "device.index=[]: allowed are a GPU's number from 0 on"),
         ("device.index=-1", "device.index=-1: allowed are a GPU's number from 0 on"),
     ],
