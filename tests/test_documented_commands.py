@@ -72,6 +72,7 @@ _TWO_CARDS = (
 _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
 _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
+_NEW_GPU = "vram-bench validate rows results/new-gpu --models . --out agreement.md --cards cards"
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
 _ONE_MODEL = "vram-bench recommend device=rtx_4060_8gb model=smollm2_135m min_tokens=1k bpw=4.0 cache=Q4"
 
@@ -138,6 +139,9 @@ INSTEAD: dict[str, Instead] = {
         command: no_gpu(command)
         for command in (
             "vram-bench sweep model=local model.path=made-up-70b device=cuda",
+            "vram-bench plan model=local model.path=llama-8b-4.0bpw device=cuda cache=FP16,Q8,Q6,Q4",
+            "vram-bench sweep model=local model.path=llama-8b-4.0bpw device=cuda cache=FP16,Q8,Q6,Q4 "
+            "results_dir=results/new-gpu",
             "vram-bench sweep model=local model.path=~/models/my-exl2 device=cuda",
             "vram-bench sweep model=local model.path=~/models/made-up-70b device=cuda",
         )
@@ -150,6 +154,7 @@ INSTEAD: dict[str, Instead] = {
         for command in ("scripts/gpu_check.sh --quick results/quick", "scripts/gpu_check.sh")
     },
     _AGREEMENT: Instead("needs rows of a GPU", "vram-bench validate rows --help"),
+    _NEW_GPU: Instead("needs rows of a GPU", "vram-bench validate rows --help"),
     "vram-bench validate replay results/gpu_check/recordings": Instead(
         "needs recordings of a GPU",
         "mkdir recordings && vram-bench validate replay recordings",
