@@ -53,7 +53,7 @@ def foresee(works: Sequence[Case | Search], settings: Settings, own: int, displa
     jobs = settings.jobs or os.cpu_count() or 1
     stored = Stored.read(Path(settings.results_dir), settings.rerun, settings.retry)
     with forecaster_of(stored, jobs) as forecaster:
-        forecaster.prepare([work.longest for work in works], partial(_recorded, display))
+        forecaster.prepare([work.longest for work in works], partial(show_recorded, display))
         display.begin("predicting")
         forecasts = forecaster.forecast_all(works, jobs)
         require_some(forecast.reason for forecast in forecasts)
@@ -70,7 +70,7 @@ def foresee(works: Sequence[Case | Search], settings: Settings, own: int, displa
     return Foreseen(rows, stored, jobs, slow, settings.timeout_s, cards)
 
 
-def _recorded(display: Display, done: int, total: int) -> None:
+def show_recorded(display: Display, done: int, total: int) -> None:
     """Shows how many of the recordings that predictions need are there."""
     if done == 0:
         display.begin(f"0/{total} recordings", total)

@@ -11,8 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bench.answers.display import Display
-from bench.answers.foreseen import forecaster_of
+from bench.answers.foreseen import forecaster_of, show_recorded
 from bench.commands.display import display_for
 from bench.config.cases import plan_sweep
 from bench.config.checkpoints import Checkpoints, checkpoints_of, files_of
@@ -124,7 +123,7 @@ class _Made:
         roomy = [_with_room(case) for case in self._cases]
         works = [*alike, *self._cases, *roomy]
         with display_for(sys.stderr) as display, forecaster_of(self._stored, jobs) as forecaster:
-            forecaster.prepare([work.longest for work in works], partial(_recorded, display))
+            forecaster.prepare([work.longest for work in works], partial(show_recorded, display))
             display.begin("predicting")
             forecasts = iter(forecaster.forecast_all(works, jobs))
         lines: dict[tuple[str | None, float], Quantisation] = {}
@@ -225,11 +224,3 @@ def _with_room(case: Case) -> Case:
 
 def _place(case: Case) -> tuple[str | None, float]:
     return case.model.path if case.model.has_weights else None, case.bpw
-
-
-def _recorded(display: Display, done: int, total: int) -> None:
-    if done == 0:
-        display.begin(f"0/{total} recordings", total)
-    display.reach(done, f"{done}/{total} recordings")
-    if done == total:
-        display.say(f"{total} recording{'' if total == 1 else 's'} made to predict with")

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.answers.display import Display
-from bench.answers.foreseen import forecaster_of
+from bench.answers.foreseen import forecaster_of, show_recorded
 from bench.commands.advice_options import headroom_of, quality_of
 from bench.commands.choices import TOO_LARGE, Chooser, Pair
 from bench.commands.display import display_for
@@ -149,7 +148,7 @@ def _answers(asked: _Asked, top: int, headroom_bytes: int, quality: pd.DataFrame
     with display_for(sys.stderr) as display, forecaster_of(stored, jobs) as forecaster:
         for engine in engines:
             searches = [search for search in asked.first_searches if search.longest.engine == engine]
-            prepare = partial(forecaster.prepare, made=partial(_recorded, display))
+            prepare = partial(forecaster.prepare, made=partial(show_recorded, display))
             chooser = Chooser(stored, forecaster, prepare, quality, headroom_bytes, jobs)
             for search in searches:
                 chooser.add_card(search.longest)
@@ -216,11 +215,3 @@ def _planned(asked: _Asked, chooser: Chooser, engine: str, names: Sequence[str])
         chooser.leave_out(names[0], str(error))
         return []
     return [(search, case) for search, case in pairs if case.engine == engine]
-
-
-def _recorded(display: Display, done: int, total: int) -> None:
-    if done == 0:
-        display.begin(f"0/{total} recordings", total)
-    display.reach(done, f"{done}/{total} recordings")
-    if done == total:
-        display.say(f"{total} recording{'' if total == 1 else 's'} made to predict with")

@@ -8,19 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.config.test_hub import LLAMA
 from tests.conftest import Program
 
-TINY = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "vocab_size": 8192,
-    "max_position_embeddings": 4096,
-    "rms_norm_eps": 1e-5,
-}
 CARD = ("device=rtx_3060_12gb", "vram_limit=384MiB")
 FILE = """
 model:
@@ -37,7 +27,7 @@ model:
 def config(tmp_path: Path) -> Path:
     folder = tmp_path / "models" / "tiny"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(TINY))
+    (folder / "config.json").write_text(json.dumps(LLAMA))
     path = tmp_path / "config.yml"
     path.write_text(FILE)
     return path
