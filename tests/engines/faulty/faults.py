@@ -15,7 +15,7 @@ import torch
 
 MOST_HOST_BYTES = 640 << 20  # of this machine's memory that a child may eat
 _TIB = 1 << 40
-_MANY = 16 << 20  # bytes of output; three turns of it are within what is kept of a log
+_MANY = 12 << 20  # bytes of output; what four passes write is within what is kept of a log
 _MANY_IN_MESSAGES = 12 << 20
 _FOR_EVER_S = 3600.0
 
