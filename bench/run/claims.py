@@ -87,6 +87,12 @@ class Claims:
         return True
 
 
+def remove_unused(results_dir: Path) -> None:
+    """Deletes the file of claims that killed sweeps have left, where no sweep lives. Raises `OSError` as files do."""
+    if (results_dir / _NAME).exists():
+        Claims(results_dir).close()
+
+
 def _byte_of(key: str) -> int:
     (number,) = struct.unpack(">Q", hashlib.sha256(key.encode()).digest()[:8])
     return 1 + int(number) % _MOST

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.core import scratch
 from bench.core.errors import BadInput
+from bench.run import claims
 from bench.run.locks import LOCK_NAME, claimed
 from bench.store.journal import is_journal
 from bench.store.schema import Kind
@@ -16,11 +17,13 @@ from bench.store.store import UnreadableFile, compact
 
 
 def clean_up(results_dir: Path) -> None:
-    """Compacts the journals of runs that nobody writes to, and deletes their locks, halves of files, and temporary
-    folders; a run without a row goes as a whole. What cannot be cleaned up is left as it is: its rows are read all the
-    same.
+    """Compacts the journals of runs that nobody writes to, and deletes their locks, claims, halves of files, and
+    temporary folders; a run without a row goes as a whole. What cannot be cleaned up is left as it is: its rows are
+    read all the same.
     """
     scratch.remove_dead()
+    with contextlib.suppress(OSError):
+        claims.remove_unused(results_dir)
     with contextlib.suppress(OSError):
         for name in os.listdir(results_dir):
             with contextlib.suppress(OSError, UnreadableFile, BadInput):

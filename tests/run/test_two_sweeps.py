@@ -129,6 +129,21 @@ def test_a_claim_ends_with_its_process_and_the_last_one_deletes_the_file(tmp_pat
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_of_claims_goes_with_the_next_start_but_not_while_a_sweep_lives(tmp_path: Path) -> None:
+    """Also where that next one has nothing left to measure."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    clean_up(tmp_path)
+    assert os.listdir(tmp_path) == [".claims"]
+    holder.kill()
+    holder.wait()
+    clean_up(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
 def test_what_one_thread_gives_back_another_still_has(tmp_path: Path) -> None:
     claims = Claims(tmp_path)
     assert (claims.take("a"), claims.take("a")) == (True, True)
