@@ -28,6 +28,7 @@ from bench.report.text.console import console_for
 from bench.run.sweep import SweepOptions, run_sweep
 from bench.setups.beside import beside
 from bench.setups.setup import Setup
+from bench.share.opened import Opened
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,7 +73,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
             answer.run_dir / "report",
             echo=not as_json,
             list_files=False,
-            memory=partial(stored_memory, results_dir, answer.problems),
+            memory=partial(stored_memory, Opened.of(results_dir), answer.problems),
         ).files
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))
