@@ -37,7 +37,8 @@ DOORS = {
     "itables": {"report/html/cases.py"},
     "jinja2": {"report/html/page.py"},
     "numba": {"allocator/compiled.py"},
-    "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
+    "hydra": {"config/compose.py", "config/overrides.py", "jobs/hydra_jobs.py"},
+    "ray": {"jobs/ray_cluster.py"},
     "huggingface_hub": {"config/hub.py", "config/hub_answers.py"},
     "shtab": {"commands/completion.py"},
 }

@@ -28,7 +28,7 @@ from bench.core.files import replaced
 from bench.core.printable import printable
 from bench.core.regular_files import is_regular, open_regular
 from bench.store.foreign import read_checked, require_plausible, shown
-from bench.store.journal import ended, keep_only, pattern
+from bench.store.journal import ended, is_over, keep_only, pattern
 from bench.store.journal import rows_of as rows_of_journal
 from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
 
@@ -63,14 +63,15 @@ class _OtherKind(UnreadableFile):
     """One of our tables, but of another kind of rows than was asked for."""
 
 
-def compact(run_dir: Path) -> Path | None:
+def compact(run_dir: Path, are_ended: bool = False) -> Path | None:
     """Turns the journals of a run into one parquet file for each kind of rows. Rows already there stay.
 
-    Journals that another process still writes to are left alone.
+    Journals that another process still writes to are left alone. Those of other hosts stay where they are as well, as
+    not every file system tells of their locks, unless `are_ended`: their rows count once all the same.
 
     Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
     """
-    paths = {kind: _compact(run_dir, kind) for kind in Kind}
+    paths = {kind: _compact(run_dir, kind, are_ended) for kind in Kind}
     return next((paths[kind] for kind in ANSWERS if paths[kind].exists()), None)
 
 
@@ -157,7 +158,7 @@ def _quoted(value: Any) -> Any:
     return re.sub(_FORMULA, r"'\1", value) if isinstance(value, str) else value
 
 
-def _compact(run_dir: Path, kind: Kind) -> Path:
+def _compact(run_dir: Path, kind: Kind, are_ended: bool) -> Path:
     """Where the rows of one kind are now; there is no such file where there are none.
 
     Each step may be the last: rows that are in the journals and in the parquet file are equal, and count once.
@@ -176,7 +177,8 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
             with replaced(path, sync=True) as partial:
                 write_rows(rows, partial)
         for journal in journals:
-            keep_only(journal, foreign[journal])
+            if are_ended or is_over(journal):
+                keep_only(journal, foreign[journal])
     return path
 
 
