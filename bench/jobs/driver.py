@@ -108,6 +108,7 @@ def _finished(works: Sequence[_Work], stored: Stored, run_dir: Path | None, is_i
 
 def _require(scheduler: Scheduler, launcher: DictConfig, cards: int) -> None:
     if scheduler.has_queue:
+        slurm.quiet()
         slurm.require(OmegaConf.select(launcher, "partition"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import subprocess
@@ -27,6 +28,19 @@ def require(partition: str | None) -> None:
         raise BadInput(
             f"hydra.launcher.partition={partition}: no such partition; Slurm has {', '.join(partitions) or 'none'}"
         )
+
+
+def quiet() -> None:
+    """Has submitit say nothing where Slurm keeps no accounts: it would, every other second, and so would sacct."""
+    from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+    class Quiet(SlurmInfoWatcher):  # type: ignore[misc]
+        def _make_command(self) -> list[str] | None:
+            command = super()._make_command()
+            return None if command is None else ["sh", "-c", 'exec "$@" 2> /dev/null', "sh", *command]
+
+    SlurmJob.watcher = Quiet(delay_s=SlurmJob.watcher._delay_s)
+    logging.getLogger("submitit").setLevel(logging.ERROR)
 
 
 def longest_array() -> int:
