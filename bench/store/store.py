@@ -239,9 +239,10 @@ def _fitting(rows: list[dict[str, Any]], kind: Kind) -> tuple[pa.Table, list[dic
 def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     schema = SCHEMAS[kind]
     moments = [column.name for column in schema if pa.types.is_timestamp(column.type)]
+    before = {column.name: value_before(column) for column in schema}
     prepared = []
     for row in rows:
-        row = {column.name: row.get(column.name, value_before(column)) for column in schema}
+        row = {name: row.get(name, value) for name, value in before.items()}
         for name in moments:
             if isinstance(row[name], str):
                 row[name] = datetime.fromisoformat(row[name])
