@@ -33,6 +33,7 @@ COMMANDS = (
     "card",
     "recommend",
     "report",
+    "share",
     "compare",
     "doctor",
     "synth",
@@ -73,6 +74,7 @@ _WHEEL = ".venv/bin/python -m pip wheel --wheel-dir wheels --no-deps"
 _FREEZE = ".venv/bin/python -m pip freeze --all --exclude-editable | grep -Ev '^(torch|triton|cuda-|nvidia-[^m])' > "
 _AGREEMENT = "vram-bench validate rows results/gpu_check/rows --models checkpoints --out agreement.md"
 _NEW_GPU = "vram-bench validate rows results/new-gpu --models . --out agreement.md --cards cards"
+_SHARE = "vram-bench share results/new-gpu --out new-gpu.zip"
 _HUB_TWIN = "vram-bench synth model=hub model.repo=ORG/NAME-exl2 model.revision=4.0bpw --out twin"
 _ONE_MODEL = "vram-bench recommend device=rtx_4060_8gb model=smollm2_135m min_tokens=1k bpw=4.0 cache=Q4"
 
@@ -155,6 +157,9 @@ INSTEAD: dict[str, Instead] = {
     },
     _AGREEMENT: Instead("needs rows of a GPU", "vram-bench validate rows --help"),
     _NEW_GPU: Instead("needs rows of a GPU", "vram-bench validate rows --help"),
+    _SHARE: Instead(
+        "needs rows of a GPU", "vram-bench share results --out new-gpu.zip && vram-bench report new-gpu.zip --out shown"
+    ),
     "vram-bench validate replay results/gpu_check/recordings": Instead(
         "needs recordings of a GPU",
         "mkdir recordings && vram-bench validate replay recordings",

@@ -98,7 +98,7 @@ def test_the_commands_are_those_of_the_program(called: Program, tmp_path: Path) 
     parsers = commands_of(make_parser())
     named = re.findall(r"`(?:vram-bench )?([a-z]+)(?: [^`]*)?`", PAGE.split("\n## JSON")[0])
     spoken = {name for name in named if name in parsers}
-    assert parsers.keys() - spoken == {"synth", "completion"}  # which answer no question
+    assert parsers.keys() - spoken == {"synth", "completion", "share"}  # which answer no question
     for option, command in {
         "--tabby": "plan",
         "--webui": "plan",

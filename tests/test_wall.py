@@ -25,7 +25,7 @@ ALLOWED = {room.removesuffix(".py"): set(filter(None, others.strip().split(", ")
 DOORS = {
     "pynvml": {"nvml.py"},
     "safetensors": {"tensor_files.py"},
-    "pyarrow": {"store/foreign.py", "store/schema.py", "store/store.py"},
+    "pyarrow": {"store/foreign.py", "store/schema.py", "store/store.py", "store/texts.py"},
     "scipy": {"comparison/speeds.py"},
     "matplotlib": {
         f"report/plots/{name}.py"
@@ -37,7 +37,8 @@ DOORS = {
     "itables": {"report/html/cases.py"},
     "jinja2": {"report/html/page.py"},
     "numba": {"allocator/compiled.py"},
-    "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
+    "hydra": {"config/compose.py", "config/overrides.py", "jobs/hydra_jobs.py"},
+    "ray": {"jobs/ray_cluster.py"},
     "huggingface_hub": {"config/hub.py", "config/hub_answers.py"},
     "shtab": {"commands/completion.py"},
 }

@@ -81,3 +81,11 @@ def test_the_baseline_does_not_say_where_it_was_made() -> None:
     for read in (read_cases, read_boundaries):
         for row in read(BASELINE)[0].to_pylist():
             assert not {"host", "environment", "telemetry", "phases"} & {name for name, value in row.items() if value}
+
+
+def test_the_template_of_an_issue_takes_what_share_packs() -> None:
+    template = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "measured-rows.yml").read_text(encoding="utf-8"))
+    by_id = {part["id"]: part for part in template["body"] if "id" in part}
+    assert by_id["pack"]["validations"]["required"]
+    assert "vram-bench share results/new-gpu --out new-gpu.zip" in template["body"][0]["attributes"]["value"]
+    assert "vram-bench share results/new-gpu --out new-gpu.zip" in (ROOT / "docs" / "new-gpu.md").read_text("utf-8")

@@ -49,10 +49,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _take_folder(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> None:
     """The results of `report` are named with --results or without."""
-    folder = arguments.folder
-    if folder is not None and arguments.results not in (None, folder):
-        command.error(f"--results {arguments.results} and {folder}: name one folder")
-    arguments.results = folder or arguments.results or Path("results")
+    folders, named = arguments.folder, arguments.results or []
+    if folders and named and folders != named:
+        command.error(f"--results {' '.join(map(str, named))} and {' '.join(map(str, folders))}: name them in one way")
+    arguments.results = list(dict.fromkeys(folders or named or [Path("results")]))
 
 
 def _check_validate(arguments: argparse.Namespace, command: argparse.ArgumentParser) -> None:
@@ -106,6 +106,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_recommend(command("recommend", "what to run on a card", texts.RECOMMEND))
     _add_synth(command("synth", "write a checkpoint with random weights", texts.SYNTH))
     _add_report(command("report", "regenerate the tables and plots", texts.REPORT))
+    share = command("share", "pack rows to be sent to others", texts.SHARE)
+    share.add_argument("folder", nargs="*", type=Path, metavar="DIR", help="the results; default: results")
+    share.add_argument("--out", type=Path, default=Path("shared.zip"), metavar="FILE.zip", help="default: shared.zip")
+    share.set_defaults(results=None)
+    _add_json(share)
     _add_compare(command("compare", "what changed between two result sets", texts.COMPARE))
     listing = command("list", "the models and cards that can be named", texts.LIST, "listing")
     listing.add_argument("what", nargs="?", choices=("models", "devices"), help="default: both")
@@ -167,9 +172,17 @@ def _add_recommend(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="the results; default: results")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="the same")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: report, below the results")
+    parser.add_argument(
+        "folder",
+        nargs="*",
+        type=Path,
+        metavar="DIR",
+        help="the results, of several sweeps or hosts, or what `share` has packed; default: results",
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", action="append", help="the same")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: report, below the results; of several here, in this folder"
+    )
     parser.add_argument(
         "--context", metavar="N[,N]", help="lengths to recommend for, as 8192 or 8k; default: 8192,32768,131072"
     )

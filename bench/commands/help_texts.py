@@ -108,7 +108,13 @@ The same command writes the same bytes, and goes on where it was interrupted.
 """
 REPORT = """\
 Tables (Markdown and CSV) and plots of every stored row: how far it goes, what to run on each card with the rows that \
-say so, and what each setting costs and gives. Needs no GPU and imports no torch.
+say so, and what each setting costs and gives. Needs no GPU and imports no torch. Of several folders, or of \
+what `share` has packed, all rows count: cards of one kind are one table, with the spread from card to card.
+"""
+SHARE = """\
+Packs the rows of results into one file, to be attached to an issue or sent to whoever collects them. Names of hosts, \
+users and folders and the UUIDs of cards are replaced, each by the same wherever it stands; logs stay here. \
+`vram-bench report FILE.zip` shows it.
 """
 COMPARE = """\
 Says what became better or worse from BASE to HEAD, each a folder of results or a parquet file. Exit code 1 when a \
@@ -161,6 +167,7 @@ EXAMPLES = {
     "plan": "vram-bench plan model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 device=rtx_4090",
     "sweep": "vram-bench sweep model=llama_3_1_8b bpw=3.0,4.0 cache=FP16,Q4 max_seq_len=8k,32k device=rtx_4090",
     "report": "vram-bench report results --out report",
+    "share": "vram-bench share results/new-gpu --out new-gpu.zip",
     "list": "vram-bench list devices",
     "doctor": "vram-bench doctor --json",
     "validate": "vram-bench validate rows results/gpu_check --models checkpoints --out agreement.md",

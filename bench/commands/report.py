@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,41 +17,49 @@ from bench.config.units import parse_tokens
 from bench.core.columns import DOCUMENTS
 from bench.core.errors import BadInput, ExitCode
 from bench.report.json_document import as_json_document
+from bench.report.kinds import latest_of_each_host
 from bench.report.publish import ReportOptions, publish
-from bench.report.rows import latest, shared
+from bench.report.rows import shared
 from bench.report.tables.recommendations import as_frame
+from bench.share.opened import Opened, opened
 from bench.store.store import read_boundaries, read_cases, read_memory, release_memory, to_be_shown
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`vram-bench report [DIR] [--out DIR] [--context N] [--headroom SIZE] [--quality FILE] [--json]`."""
-    if arguments.out is None and arguments.results.is_file():
-        raise BadInput(f"{arguments.results}: it is a file; give the folder that it is in, or --out DIR for its report")
-    out_dir = arguments.out or arguments.results / "report"
+    """`vram-bench report [DIR…] [--out DIR] [--context N] [--headroom SIZE] [--quality FILE] [--json]`."""
+    given: list[Path] = arguments.results
+    if arguments.out is None and len(given) == 1 and given[0].is_file():
+        raise BadInput(f"{given[0]}: it is a file; give the folder that it is in, or --out DIR for its report")
+    out_dir = arguments.out or (given[0] / "report" if len(given) == 1 else Path("report"))
     typed = (arguments.context, arguments.headroom, arguments.quality)
-    return report(arguments.results, out_dir, arguments.json, *typed)
+    return report(given, out_dir, arguments.json, *typed)
 
 
 def report(
-    results: Path,
+    results: Sequence[Path],
     out_dir: Path,
     as_json: bool,
     contexts: str | None = None,
     headroom: str | None = None,
     quality: Path | None = None,
 ) -> int:
-    """Writes the report of everything below `results` to `out_dir`; returns the exit code.
+    """Writes the report of everything below all of `results` to `out_dir`; returns the exit code.
 
     `contexts` (lengths with commas between), `headroom` (a size) and `quality` (a CSV) are as they were typed.
     """
     options = ReportOptions(_contexts(contexts), headroom_of(headroom), quality_of(quality))
     gc.disable()  # many rows are millions of objects and hardly a cycle; to look for one takes a fifth of the time
     try:
-        cases, boundaries, problems = stored_rows(results)
-        memory = partial(stored_memory, results, problems)
-        published = publish(cases, boundaries, out_dir, echo=not as_json, options=options, memory=memory)
+        with opened(results) as folders:
+            return _report(folders, out_dir, as_json, options)
     finally:
         gc.enable()
+
+
+def _report(folders: Opened, out_dir: Path, as_json: bool, options: ReportOptions) -> int:
+    cases, boundaries, problems = stored_rows(folders)
+    memory = partial(stored_memory, folders, problems)
+    published = publish(cases, boundaries, out_dir, echo=not as_json, options=options, memory=memory)
     if as_json:
         head = {
             "cases": len(cases),
@@ -59,7 +68,7 @@ def report(
             "skipped": problems,
         }
         rows = {
-            "boundary_rows": latest(boundaries, "boundary_id", "finished_at"),
+            "boundary_rows": latest_of_each_host(boundaries, "boundary_id", "finished_at"),
             "case_rows": cases,
             "recommendations": as_frame(published.advised, options.quality),
         }
@@ -68,13 +77,14 @@ def report(
     return ExitCode.PROBLEMS if problems else ExitCode.DONE
 
 
-def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Cases, each once, and boundaries below `results`, and a line for each file that could not be read."""
-    if not results.exists():
-        raise BadInput(f"--results {results}: no such directory; run a sweep first, or name another")
-    stored_cases, problems = to_be_shown(read_cases(results, without=DOCUMENTS))
-    stored_boundaries, more = to_be_shown(read_boundaries(results))
-    problems = list(dict.fromkeys(problems + more))  # both name a file that neither can read
+def stored_rows(results: Opened) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Cases and boundaries below `results`, and a line for each file that could not be read.
+
+    Each case once, and where it was measured on several hosts once for each.
+    """
+    stored_cases, problems = to_be_shown(read_cases(*results.folders, without=DOCUMENTS))
+    stored_boundaries, more = to_be_shown(read_boundaries(*results.folders))
+    problems = list(dict.fromkeys(map(results.as_given, problems + more)))  # both name a file that neither can read
     for problem in problems:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     if not stored_cases.num_rows and not stored_boundaries.num_rows:
@@ -83,14 +93,14 @@ def stored_rows(results: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     del stored_cases
     cases["notes"] = shared(cases["notes"])
     release_memory()
-    return latest(cases, "case_id", "started_at"), stored_boundaries.to_pandas(), problems
+    return latest_of_each_host(cases, "case_id", "started_at"), stored_boundaries.to_pandas(), problems
 
 
-def stored_memory(results: Path, problems: list[str]) -> pd.DataFrame:
+def stored_memory(results: Opened, problems: list[str]) -> pd.DataFrame:
     """Each card of cases on several below `results`; what could not be read is told, and added to the `problems`."""
-    stored, found = to_be_shown(read_memory(results))
+    stored, found = to_be_shown(read_memory(*results.folders))
     memory: pd.DataFrame = stored.to_pandas()
-    new = [problem for problem in found if problem not in problems]
+    new = [problem for problem in map(results.as_given, found) if problem not in problems]
     for problem in new:
         print(f"vram-bench: skipped {problem}", file=sys.stderr)
     problems += new

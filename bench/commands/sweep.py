@@ -18,9 +18,12 @@ from bench.commands.report import stored_memory
 from bench.commands.setups import tell_setup
 from bench.config import compose as config
 from bench.config.cases import plan_sweep
+from bench.config.devices import resolve_machines
 from bench.core.alternatives import alternatives
 from bench.core.case import Case, Search
 from bench.core.errors import BadInput, ExitCode
+from bench.jobs.machines import machines_for
+from bench.jobs.schedulers import scheduler_of
 from bench.launch.inspection import require_whole
 from bench.report.publish import publish
 from bench.report.rows import plain
@@ -28,6 +31,7 @@ from bench.report.text.console import console_for
 from bench.run.sweep import SweepOptions, run_sweep
 from bench.setups.beside import beside
 from bench.setups.setup import Setup
+from bench.share.opened import Opened
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +44,9 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
 
     Where they are a `setup`, another program's, it is also found how far that could go.
     """
-    planned = plan_sweep(overrides)
+    launcher = config.launcher_override(overrides)
+    scheduler = None if launcher is None else scheduler_of(launcher)
+    planned = plan_sweep(overrides, resolve_machines if scheduler is None else machines_for(scheduler))
     if setup is not None:
         tell_setup(setup)
         further = [search for case in planned.cases for search in beside(case, setup.frontend).searches]
@@ -49,17 +55,14 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
     works: list[Case | Search] = [*planned.searches, *planned.cases]
     settings = planned.settings
     results_dir = Path(settings.results_dir)
-    launcher = config.launcher_override(overrides)
     if launcher is not None and setup is not None:
         raise BadInput(f"hydra/launcher={launcher}: a launcher is not handed {setup.source}; leave one of the two out")
-    if launcher is not None:
-        if any(work.longest.device.equals for work in works):
-            raise BadInput(f"hydra/launcher={launcher}: it is the launcher that gives a job its GPU; leave out all")
-        from bench.run.hydra_launch import launch
+    with progress_for(sys.stderr, [each for work in works for each in alternatives(work)]) as progress:
+        if scheduler is not None:
+            from bench.jobs.driver import launch  # with Hydra's plugins, which may be slow to import
 
-        finished = launch(overrides, planned, results_dir)
-    else:
-        with progress_for(sys.stderr, [each for work in works for each in alternatives(work)]) as progress:
+            finished = launch(overrides, planned, scheduler, results_dir, progress)
+        else:
             finished = run_sweep(planned.cases, planned.searches, SweepOptions.of(settings), progress)
     answer = read_found(planned, finished, results_dir)
     for problem in answer.problems:
@@ -72,7 +75,7 @@ def sweep(overrides: Sequence[str], as_json: bool = False, setup: Setup | None =
             answer.run_dir / "report",
             echo=not as_json,
             list_files=False,
-            memory=partial(stored_memory, results_dir, answer.problems),
+            memory=partial(stored_memory, Opened.of(results_dir), answer.problems),
         ).files
     if as_json:
         print(json.dumps(_document(answer, files), indent=2, default=_as_json))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
@@ -30,7 +30,7 @@ from bench.config.served import (
     require_scenario,
 )
 from bench.config.servers import keys_of, server_of
-from bench.config.settings import AUTO, Settings
+from bench.config.settings import AUTO, DeviceSettings, Settings
 from bench.config.splits import require_room_beside_reserves, split_of
 from bench.config.units import number_in_words
 from bench.config.weights import bits_of, head_bits_of
@@ -53,6 +53,7 @@ _HOW_IT_IS_RUN = (
     "run_id",
     "auto_up_to",
 )
+Machines = Callable[[DeviceSettings], list[tuple[DeviceSpec, ...]]]
 # The keys that a case has as they are typed; `_work_on` says which of them depend on more.
 _AS_ASKED = [field.name for field in fields(Case) if field.name in {key.name for key in fields(Settings)}]
 
@@ -69,13 +70,13 @@ class Sweep:
     settings: Settings
 
 
-def plan_sweep(overrides: Sequence[str]) -> Sweep:
-    """Everything that `overrides` ask for, all of it checked. Raises `BadInput`."""
+def plan_sweep(overrides: Sequence[str], machines_of: Machines = resolve_machines) -> Sweep:
+    """Everything that `overrides` ask for, all of it checked, on the cards of `machines_of`. Raises `BadInput`."""
     with as_typed(overrides):
-        return _plan_sweep(overrides)
+        return _plan_sweep(overrides, machines_of)
 
 
-def _plan_sweep(overrides: Sequence[str]) -> Sweep:
+def _plan_sweep(overrides: Sequence[str], machines_of: Machines) -> Sweep:
     combinations = config.validate_all(config.combinations(overrides))
     for key in _HOW_IT_IS_RUN:
         values = {getattr(settings, key) for settings in combinations}
@@ -92,7 +93,7 @@ def _plan_sweep(overrides: Sequence[str]) -> Sweep:
             models[model_key] = _model_of(settings)
             told.update(dict.fromkeys(_unused_bits(overrides, settings, models[model_key][0])))
         if device_key not in machines:
-            machines[device_key] = resolve_machines(settings.device)
+            machines[device_key] = machines_of(settings.device)
             if settings.device.kind == AUTO and machines[device_key][0][0].is_simulated:
                 print(f"vram-bench: {why_simulated()}", file=sys.stderr)
         if hint := fewer_jobs(settings):

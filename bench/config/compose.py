@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +30,7 @@ from bench.config.parts import NODES, Composed, Override, Parts, part_with, read
 from bench.config.settings import DeviceSettings, ModelSettings, Settings
 from bench.config.typed import quoted
 from bench.core.errors import BadInput, first_line
+from bench.core.extras import launcher_package
 
 __all__ = ["config_dir"]
 
@@ -156,16 +157,13 @@ def launcher_override(overrides: Sequence[str]) -> str | None:
     return None if (chosen := composed.choices.get(_LAUNCHER)) == _NO_LAUNCHER else chosen
 
 
-def fold_lengths(overrides: Sequence[str]) -> list[str]:
-    """The same overrides as Hydra reads them, with `max_seq_len=a,b` as one list, so that a job has all of a search."""
-    asked = _read(overrides)
-    folded = [
-        f"max_seq_len=[{','.join(override.texts)}]"
-        if override.key == "max_seq_len" and override.is_axis
-        else override.text
-        for override in asked.mine
-    ]
-    return [*folded, *asked.hydras]
+def hydras_own(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of its own part, `hydra`, with all that was said of a launcher. Raises `BadInput`."""
+    mine, _ = drafts.taken_out(overrides)
+    asked = _read(mine)
+    with _Composer():
+        own, _ = asked.compose_own([override.text for override in asked.mine if not override.is_axis])
+    return own
 
 
 def register_schema() -> None:
@@ -229,6 +227,15 @@ class _Asked(NamedTuple):
 
     def compose(self, overrides: Sequence[str]) -> tuple[Composed, dict[str, Any]]:
         """What Hydra composes, and the axes that an experiment names."""
+        own, config = self.compose_own(overrides)
+        choices, axes = own.runtime.choices, own.sweeper.params
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        OmegaConf.set_struct(config, True)
+        return Composed(config, dict(choices)), dict(axes or {})
+
+    def compose_own(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """Hydra's own part of what it composes, and the whole."""
         given = [*overrides, *self.hydras]
         try:
             config = compose("config", overrides=given, return_hydra_config=True)
@@ -236,12 +243,7 @@ class _Asked(NamedTuple):
             raise BadInput(self._missing(given, error)) from error
         except (ConfigCompositionException, OmegaConfBaseException, ValueError) as error:
             raise BadInput(self._with_own_names(explain.composition(error))) from error
-        choices, axes = config.hydra.runtime.choices, config.hydra.sweeper.params
-        OmegaConf.set_struct(config, False)
-        del config["hydra"]
-        OmegaConf.set_struct(config, True)
-        plain = dict(choices)
-        return Composed(config, plain), dict(axes or {})
+        return config.hydra, config
 
     def _missing(self, overrides: list[str], error: Exception) -> str:
         for override in parse(overrides, self.catalogue):
@@ -249,9 +251,7 @@ class _Asked(NamedTuple):
             if override.key in GROUPS and isinstance(name, str) and self.catalogue.find(override.key, name) is None:
                 return explain.unknown_choice(override.key, name, self.catalogue.names(override.key))
             if override.key.startswith("hydra/"):
-                return (
-                    f"{override.key}={name}: not installed; Hydra's plugins are packages (hydra-joblib-launcher, say)"
-                )
+                return f"{override.key}={name}: not installed: {launcher_package(str(name))}"
         return first_line(error)
 
     def _with_own_names(self, message: str) -> str:

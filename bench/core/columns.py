@@ -18,6 +18,7 @@ from bench.core.column import Column, Role, declared, names_of
 from bench.core.given_columns import GivenColumns
 from bench.core.identity_columns import DraftColumns, DraftModelColumns, RunColumns, ServingColumns, SizingColumns
 from bench.core.memory_columns import PartColumns, PeakAllocated, Peaks, size_column
+from bench.core.place_columns import PlaceColumns
 from bench.core.turn_columns import TurnColumns
 
 # 1 (first), 2 (vram_limit_by), 3 (ids that leave out what has its default).
@@ -173,6 +174,7 @@ class CaseRow(
     GivenColumns,
     TurnColumns,
     _CaseAnswer,
+    PlaceColumns,
 ):
     """One case that was run: a row of cases.parquet."""
 
@@ -300,6 +302,7 @@ class BoundaryRow(
     _OverAuto,
     _SearchAxis,
     _BoundaryAnswer,
+    PlaceColumns,
 ):
     """How far one setting goes: a row of boundaries.parquet."""
 

@@ -45,6 +45,16 @@ def require_some(reasons: Iterable[str | None]) -> None:
         raise MissingExtra("; ".join(sorted(map(str, told))))
 
 
+_LAUNCHERS = {"slurm": "slurm", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "joblib": "joblib"}
+
+
+def launcher_package(launcher: str) -> str:
+    """What to type for one of Hydra's launchers; in words where it is in no extra."""
+    extra = _LAUNCHERS.get(launcher)
+    others = f"known are {', '.join(_LAUNCHERS)}; others are packages of Hydra's plugins"
+    return install(extra) if extra else others
+
+
 def install(extra: str) -> str:
     """What to type for an extra."""
     return f'pip install "vram-bench[{extra}]"'

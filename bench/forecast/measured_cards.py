@@ -130,8 +130,8 @@ def _workspace_bytes(fits: list[CaseRow]) -> int | None:
 
 
 def _properties(row: CaseRow) -> dict[str, Any]:
-    """What a measured row tells of its card beside its columns."""
-    properties: dict[str, Any] = json.loads(row["telemetry"] or "{}").get("properties", {})
+    """What a measured row tells of its card beside its columns; nothing where it was read without its documents."""
+    properties: dict[str, Any] = json.loads(row.get("telemetry") or "{}").get("properties", {})
     return properties
 
 

@@ -22,9 +22,10 @@ from bench.core.identity_columns import IdentityColumns, RanAttention
 from bench.core.outcome import Outcome
 from bench.report.echo import Echo
 from bench.report.html import page
+from bench.report.kinds import by_kind, latest_of_each_host
 from bench.report.naming.models import Names, distinct
 from bench.report.plots.write import Pictures, drawing
-from bench.report.rows import latest, raw
+from bench.report.rows import raw
 from bench.report.tables import boundaries as boundary_report
 from bench.report.tables import recommendations as advice
 from bench.report.tables import tradeoffs as tradeoff_tables
@@ -39,6 +40,7 @@ from bench.report.tables.engines import engines_tables
 from bench.report.tables.more_cards import more_cards_tables
 from bench.report.tables.parts import with_parts
 from bench.report.tables.speeds import of_several_sizes, speed_tables
+from bench.report.tables.spread import spread_tables
 from bench.report.tables.users import users_tables
 from bench.report.text.console import console_for
 from bench.report.text.plain_table import PlainTable
@@ -80,7 +82,7 @@ def publish(
     list_files: bool = True,
     memory: Callable[[], pd.DataFrame] | None = None,
 ) -> Published:
-    """Writes tables and plots of `cases` (each case once) and `boundaries` to `out_dir`.
+    """Writes tables and plots of `cases` (each case once, or once a host) and `boundaries` to `out_dir`.
 
     `memory` reads what each card held; it is asked where a case has several.
 
@@ -89,10 +91,13 @@ def publish(
     that boundary; `cases.csv` has all.
     """
     cases, boundaries = with_whole_cards(cases, boundaries)
+    every_case, probes = cases, _probes(boundaries)
+    every_boundary = boundaries if boundaries.empty else latest_of_each_host(boundaries, "boundary_id", "finished_at")
+    kinds = by_kind(every_case, every_boundary)
+    cases, boundaries = kinds.cases, kinds.boundaries
     asked = verdict_report.shown(cases)
     if not boundaries.empty and not cases.empty:
-        asked = asked[~cases["case_id"].isin(_probes(boundaries))]
-    boundaries = latest(boundaries, "boundary_id", "finished_at")
+        asked = asked[~cases["case_id"].isin(probes)]
     names = Names.of_frames(cases, boundaries)
     lengths = of_lengths(boundaries)
     found = boundary_report.boundary_tables(lengths, names=names)
@@ -106,6 +111,7 @@ def publish(
             if memory is not None and not cases.empty and cases["device_cards"].notna().any():
                 each_card = memory_tables(at_boundaries(cases, lengths), memory(), names)
             gained = more_cards_tables(lengths, names)
+            spread = spread_tables(kinds.all_cases, kinds.all_boundaries, names)
             speeds = list(speed_tables(of_several_sizes(cases), names=names))
             sections: _Sections = [
                 ("How far it goes", found),
@@ -115,6 +121,7 @@ def publish(
                 ("What more cards gain", gained),
                 ("Case by case", verdict_report.verdict_tables(asked, names=names)),
                 ("Card by card", each_card),
+                ("Card to card", spread),
                 ("How fast, by batch size", speeds),
             ]
             files = [_tables(sections, out_dir / "tables.md", echoed)]
@@ -127,10 +134,10 @@ def publish(
             if wiki:
                 files.append(_write(out_dir / "cards.md", "\n".join(map(as_markdown, wiki))))
                 files.append(_write(out_dir / "cards.csv", without_formulae(cards_frame(found)).to_csv(index=False)))
-            if not boundaries.empty:
-                files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(boundaries)]))
-            if not cases.empty:
-                files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(cases, _CHUNK_ROWS)))
+            if not every_boundary.empty:
+                files.append(_write_csv(out_dir / "boundaries.csv", [boundary_report.as_frame(every_boundary)]))
+            if not every_case.empty:
+                files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(every_case, _CHUNK_ROWS)))
             content = page.Content(
                 cases=cases,
                 boundaries=boundaries,
@@ -141,6 +148,7 @@ def publish(
                 engines=engines,
                 all_cards=wiki,
                 each_card=each_card,
+                spread=spread,
                 verdicts=verdicts,
                 verdicts_total=verdicts_total,
                 advised=told.advised,
@@ -242,6 +250,8 @@ def _tradeoffs(
 
 
 def _probes(boundaries: pd.DataFrame) -> set[str]:
+    if boundaries.empty:
+        return set()
     return {case_id for case_ids in boundaries["case_ids"] if case_ids is not None for case_id in case_ids}
 
 

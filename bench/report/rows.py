@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, TypeVar, cast
@@ -23,7 +23,7 @@ _AT_ONCE = 10_000
 _Row = TypeVar("_Row")
 
 
-def latest(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
+def latest(frame: pd.DataFrame, identity: str | Sequence[str], moment: str) -> pd.DataFrame:
     """The rows by time; of those that answer the same question, the last."""
     if frame.empty:
         return frame

@@ -33,6 +33,7 @@ class Stored:
     boundary_ids: set[str]
     rows: Sequence[CaseRow]
     ends: Mapping[str, tuple[str, int | None]] = field(default_factory=dict)  # of each of `boundary_ids`
+    cells: Mapping[str, str] = field(default_factory=dict)  # of what a scheduler chose the card for, the answer's id
 
     def answer(self, work: Case | Search, versions: dict[str, str | None]) -> tuple[str, int | None] | None:
         """What a stored row says of `work`: how it ended, and of a search the longest that fits; None without one."""
@@ -79,7 +80,7 @@ class Stored:
         rows = as_rows(read_cases(results_dir, without=DOCUMENTS)[0].sort_by("started_at"), CaseRow)
         if rerun:
             return Stored({}, set(), rows)
-        columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to"]
+        columns = ["boundary_id", "finished_at", "certified", "outcome", "fits_at", "searched_up_to", "cell_id"]
         stored = read_boundaries(results_dir)[0].select(columns).sort_by("finished_at")
         boundaries = as_rows(stored, BoundaryRow)
         cases = {str(row["case_id"]): row for row in rows}
@@ -89,12 +90,10 @@ class Stored:
             for key, row in found.items()
             if row["outcome"] not in retry and (settled(row) or row["outcome"] in UNANSWERED)
         }
-        return Stored(
-            {case_id: row for case_id, row in cases.items() if row["outcome"] not in retry},
-            set(ends),
-            rows,
-            ends,
-        )
+        answers = {case_id: row for case_id, row in cases.items() if row["outcome"] not in retry}
+        told = [*((row["cell_id"], key) for key, row in answers.items())]
+        told += [(row["cell_id"], key) for key, row in found.items() if key in ends]
+        return Stored(answers, set(ends), rows, ends, {cell: key for cell, key in told if cell is not None})
 
 
 def without_documents(row: CaseRow) -> CaseRow:

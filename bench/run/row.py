@@ -23,6 +23,7 @@ from bench.forecast.forecaster import Forecast
 from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.supervise import Ending
 from bench.run.cards import CardOfCase, cards_of, tightest, total
+from bench.run.place import place
 from bench.run.telemetry import Telemetry
 from bench.run.told import Told
 from bench.run.turns import turns_of
@@ -125,6 +126,7 @@ def make_row(run_id: str, measured: Measurement, versions: dict[str, str | None]
         "phases": json.dumps(told.documents()),
         "telemetry": _telemetry_document(told, telemetry),
         "environment": json.dumps(measured.environment),
+        **place(),
     }
     return cast(CaseRow, row)
 

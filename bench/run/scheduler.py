@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from enum import Enum, auto
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench.run.boundary import find_boundary
 from bench.run.lanes import Task, Way, lanes_of
 from bench.run.measure import Measurer, Stops
 from bench.run.neighbours import Neighbours
+from bench.run.place import place
 from bench.run.progress import Progress
 from bench.run.resume import Stored, without_documents
 from bench.store.journal import Journal
@@ -52,6 +53,7 @@ class Scheduler:
         progress: Progress,
         scratch: Path,
         neighbours: Neighbours,
+        cells: Mapping[str, str],
     ) -> None:
         self._run_id = run_dir.name
         self._jobs = jobs
@@ -60,6 +62,7 @@ class Scheduler:
         self._stored = stored
         self._progress = progress
         self._neighbours = neighbours
+        self._cells = cells  # of what was asked for before its card was known, by the ids on this one
         self._found: dict[str, BoundaryRow] = {}  # by neighbours
         self.done: dict[str, str] = {}  # of each task by its key, the id of the row that it has
         self._lock = threading.Lock()
@@ -188,6 +191,7 @@ class Scheduler:
         if boundary is not None:
             self.done[task.key] = key
             boundary["run_id"] = self._run_id  # its cases may be of other runs
+            boundary.update({**place(), "cell_id": self._cells.get(key)})  # type: ignore[typeddict-item]
             with self._lock:
                 self._boundaries.append(boundary)
             self._notify(self._progress.find, search, boundary)
@@ -227,6 +231,7 @@ class Scheduler:
             if rows is None:
                 return None
             row, cards = rows
+            row["cell_id"] = self._cells.get(case_id)
             with self._lock:
                 for card in cards:  # before the case, which says that all is there
                     self._memory.append(card)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.config.settings import Settings
@@ -37,7 +37,8 @@ class SweepOptions:
     Rows go to `results_dir/run_id`. Simulated cases run `jobs` at a time (None: one for each core), those of one real
     GPU one after the other. With `rerun`, nothing counts as known, and else no case that ended as one of `retry`. With
     `share_run`, other processes write to the same run, and whoever started them compacts it. Without `allow_foreign`,
-    a real GPU on which others hold memory is refused.
+    a real GPU on which others hold memory is refused. `cells` are what was asked for before its card was known, by its
+    ids on the card that it was given.
     """
 
     results_dir: Path
@@ -49,6 +50,7 @@ class SweepOptions:
     retry: Collection[str] = UNANSWERED
     phase_timeout_s: float | None = None
     allow_foreign: bool = False
+    cells: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(settings: Settings, share_run: bool = False) -> SweepOptions:
@@ -86,20 +88,28 @@ def new_run_id() -> str:
 
 
 def run_sweep(
-    cases: Sequence[Case], searches: Sequence[Search], options: SweepOptions, progress: Progress | None = None
+    cases: Sequence[Case],
+    searches: Sequence[Search],
+    options: SweepOptions,
+    progress: Progress | None = None,
+    stored: Stored | None = None,
 ) -> Finished:
     """Measures every case and finds every search's boundary that is not known yet.
 
     Ctrl-C ends it when the cases that run have ended, a second one at once: what is finished is kept, and the same
     sweep goes on where it stopped. What other sweeps below `results_dir` measure meanwhile is not measured here, too.
+    Where somebody has looked into the folder already, `stored` is what there is, and it is not looked into again.
     Raises `BadInput` where the results cannot be written, or another sweep writes to the same run.
     """
     progress = progress or Progress()
     versions = installed_versions()
     wanted_cases, wanted_boundaries = ([Task.of(work, versions) for work in works] for works in (cases, searches))
-    clean_up(options.results_dir)
-    news = News(options.results_dir)  # before what is there is read, so that nothing comes in between
-    stored = Stored.read(options.results_dir, options.rerun, options.retry)
+    news = None
+    if stored is None:
+        if not options.share_run:
+            clean_up(options.results_dir)
+        news = News(options.results_dir)  # before what is there is read, so that nothing comes in between
+        stored = Stored.read(options.results_dir, options.rerun, options.retry)
     done = {
         task.key: key
         for wanted, known in ((wanted_boundaries, stored.boundary_ids), (wanted_cases, stored.answers))
@@ -120,7 +130,7 @@ def run_sweep(
     require_reservable(uuids_of(list(devices.values())))
     if not options.allow_foreign:
         require_alone(devices.values())
-    run_dir = _make_run_dir(options)
+    run_dir = make_run_dir(options.results_dir, options.run_id)
     with contextlib.ExitStack() as held:
         if not options.share_run:
             held.enter_context(claimed(run_dir))
@@ -137,6 +147,7 @@ def run_sweep(
             progress,
             scratch,
             Neighbours(claims, None if options.rerun else news),
+            options.cells,
         )
         try:
             ended = scheduler.run(tasks, begin)
@@ -170,12 +181,11 @@ def _with_weights(work: Case | Search) -> Case | Search:
     return work.along(case) if isinstance(work, Search) else case
 
 
-def _make_run_dir(options: SweepOptions) -> Path:
-    run_dir = options.results_dir / options.run_id
+def make_run_dir(results_dir: Path, run_id: str) -> Path:
+    """Makes the folder of a run. Raises `BadInput` where the results cannot be written."""
+    run_dir = results_dir / run_id
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"results_dir={options.results_dir}: cannot be written ({error.strerror}); choose another"
-        ) from None
+        raise BadInput(f"results_dir={results_dir}: cannot be written ({error.strerror}); choose another") from None
     return run_dir

@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +22,7 @@ from bench.core.files import replaced, sync_folder
 from bench.core.regular_files import open_regular
 from bench.store.schema import Kind
 
+_OVER_S = 86_400.0  # without a row: another host may not see whose lock it is
 # How the names of the journals begin; none is the beginning of another.
 _BEGINNINGS = {Kind.CASES: "journal", Kind.BOUNDARIES: "boundaries-journal", Kind.MEMORY: "memory-journal"}
 
@@ -73,6 +76,15 @@ def ended(paths: list[Path]) -> Iterator[list[Path]]:
     """Those of the journals `paths` that no living process writes to; nobody else takes them meanwhile."""
     with contextlib.ExitStack() as held:
         yield [path for path in paths if held.enter_context(locked_if_free(path))]
+
+
+def is_over(path: Path) -> bool:
+    """Whether a journal that nobody holds a lock of is sure to be written no more: this host's, or a day old."""
+    kinds = "|".join(_BEGINNINGS.values())
+    host = re.fullmatch(rf"(?:{kinds})-(.*)-\d+(?:-\d+)?\.jsonl", path.name)
+    with contextlib.suppress(OSError):
+        return host is None or host[1] == socket.gethostname() or time.time() - path.stat().st_mtime > _OVER_S
+    return False
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from bench.core.files import replaced
 from bench.core.printable import printable
 from bench.core.regular_files import is_regular, open_regular
 from bench.store.foreign import read_checked, require_plausible, shown
-from bench.store.journal import ended, keep_only, pattern
+from bench.store.journal import ended, is_over, keep_only, pattern
 from bench.store.journal import rows_of as rows_of_journal
 from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
 
@@ -63,38 +63,44 @@ class _OtherKind(UnreadableFile):
     """One of our tables, but of another kind of rows than was asked for."""
 
 
-def compact(run_dir: Path) -> Path | None:
+def compact(run_dir: Path, are_ended: bool = False) -> Path | None:
     """Turns the journals of a run into one parquet file for each kind of rows. Rows already there stay.
 
-    Journals that another process still writes to are left alone.
+    Journals that another process still writes to are left alone. Those of other hosts stay where they are as well, as
+    not every file system tells of their locks, unless `are_ended`: their rows count once all the same.
 
     Returns the run's `cases.parquet`, or its `boundaries.parquet` where it has no cases; None where it has neither.
     """
-    paths = {kind: _compact(run_dir, kind) for kind in Kind}
+    paths = {kind: _compact(run_dir, kind, are_ended) for kind in Kind}
     return next((paths[kind] for kind in ANSWERS if paths[kind].exists()), None)
 
 
-def read_cases(results_dir: Path, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
-    """Every case below `results_dir` (or in one parquet file), and a line for each file that could not be read.
+def read_cases(*results_dirs: Path, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+    """Every case below `results_dirs` (or in parquet files), and a line for each file that could not be read.
 
-    The columns `without` are not read.
+    The columns `without` are not read. A row that is in several of them counts once.
     """
-    return _read(results_dir, Kind.CASES, without)
+    return _read(results_dirs, Kind.CASES, without)
 
 
-def read_boundaries(results_dir: Path) -> tuple[pa.Table, list[str]]:
-    """Every boundary below `results_dir` (or in one parquet file), and a line for each file that could not be read."""
-    return _read(results_dir, Kind.BOUNDARIES)
+def read_boundaries(*results_dirs: Path) -> tuple[pa.Table, list[str]]:
+    """Every boundary below `results_dirs` (or in parquet files), and a line for each file that could not be read."""
+    return _read(results_dirs, Kind.BOUNDARIES)
 
 
-def read_memory(results_dir: Path) -> tuple[pa.Table, list[str]]:
+def read_memory(*results_dirs: Path) -> tuple[pa.Table, list[str]]:
     """Each card of every case on several cards, and a line for each file that could not be read."""
-    return _read(results_dir, Kind.MEMORY)
+    return _read(results_dirs, Kind.MEMORY)
 
 
 def read_file(path: Path, kind: Kind) -> pa.Table:
     """The rows of one parquet file. Raises `UnreadableFile`."""
     return _once(_read_parquet(path, kind), kind)
+
+
+def write_rows(table: pa.Table, path: Path | BinaryIO) -> None:
+    """Writes rows as they are stored."""
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
 def rows_in(rows: list[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
@@ -152,7 +158,7 @@ def _quoted(value: Any) -> Any:
     return re.sub(_FORMULA, r"'\1", value) if isinstance(value, str) else value
 
 
-def _compact(run_dir: Path, kind: Kind) -> Path:
+def _compact(run_dir: Path, kind: Kind, are_ended: bool) -> Path:
     """Where the rows of one kind are now; there is no such file where there are none.
 
     Each step may be the last: rows that are in the journals and in the parquet file are equal, and count once.
@@ -169,34 +175,35 @@ def _compact(run_dir: Path, kind: Kind) -> Path:
             stored = [_read_parquet(path, kind)] if path.exists() else []
             rows = _once(pa.concat_tables([*stored, *tables]), kind).cast(SCHEMAS[kind])
             with replaced(path, sync=True) as partial:
-                pq.write_table(rows, partial, compression="zstd", write_page_checksum=True)
+                write_rows(rows, partial)
         for journal in journals:
-            keep_only(journal, foreign[journal])
+            if are_ended or is_over(journal):
+                keep_only(journal, foreign[journal])
     return path
 
 
-def _read(results_dir: Path, kind: Kind, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
+def _read(sources: Sequence[Path], kind: Kind, without: Collection[str] = ()) -> tuple[pa.Table, list[str]]:
     columns = [name for name in SCHEMAS[kind].names if name not in without]
-    tables, problems = [SCHEMAS[kind].empty_table().select(columns)], []
-    # Journals first: a run that ends meanwhile has its parquet file before they are gone.
-    for journal in sorted(results_dir.rglob(pattern(kind))) if results_dir.is_dir() else []:
-        if not is_regular(journal):
-            if journal.is_symlink() or journal.exists():  # else its process has compacted it meanwhile
-                problems.append(f"{journal}: no regular file")
-            continue
-        count = 0
-        for table, torn in _tables(journal, kind):
-            tables.append(table.select(columns))
-            count += len(torn)
-        problems += [f"{journal}: {count} rows that are not of this program"] if count else []
-    files = [results_dir] if results_dir.is_file() else sorted(results_dir.rglob("*.parquet"))
-    for path in files:
-        try:
-            tables.append(_read_parquet(path, kind, columns))
-        except _OtherKind:
-            continue
-        except UnreadableFile as error:
-            problems.append(str(error))
+    tables, problems = [SCHEMAS[kind].empty_table().select(columns)], list[str]()
+    for source in sources:
+        # Journals first: a run that ends meanwhile has its parquet file before they are gone.
+        for journal in sorted(source.rglob(pattern(kind))) if source.is_dir() else []:
+            if not is_regular(journal):
+                if journal.is_symlink() or journal.exists():  # else its process has compacted it meanwhile
+                    problems.append(f"{journal}: no regular file")
+                continue
+            count = 0
+            for table, torn in _tables(journal, kind):
+                tables.append(table.select(columns))
+                count += len(torn)
+            problems += [f"{journal}: {count} rows that are not of this program"] if count else []
+        for path in [source] if source.is_file() else sorted(source.rglob("*.parquet")):
+            try:
+                tables.append(_read_parquet(path, kind, columns))
+            except _OtherKind:
+                continue
+            except UnreadableFile as error:
+                problems.append(str(error))
     return _once(pa.concat_tables(tables), kind), [printable(problem) for problem in problems]
 
 
@@ -232,9 +239,10 @@ def _fitting(rows: list[dict[str, Any]], kind: Kind) -> tuple[pa.Table, list[dic
 def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     schema = SCHEMAS[kind]
     moments = [column.name for column in schema if pa.types.is_timestamp(column.type)]
+    before = {column.name: value_before(column) for column in schema}
     prepared = []
     for row in rows:
-        row = {column.name: row.get(column.name, value_before(column)) for column in schema}
+        row = {name: row.get(name, value) for name, value in before.items()}
         for name in moments:
             if isinstance(row[name], str):
                 row[name] = datetime.fromisoformat(row[name])

@@ -128,4 +128,4 @@ def _planned_only(overrides: list[str]) -> None:
 
 def test_results_are_named_with_an_option_or_without(in_process: Program) -> None:
     assert "--results nowhere: no such directory" in in_process("report", "nowhere").stderr
-    assert "name one folder" in in_process("report", "a", "--results", "b").stderr
+    assert "name them in one way" in in_process("report", "a", "--results", "b").stderr

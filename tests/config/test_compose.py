@@ -140,11 +140,6 @@ def test_a_launcher_is_found_and_leaves_the_cases_alone() -> None:
     assert len(plan_sweep(overrides).searches) == 2
 
 
-def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
-    folded = config.fold_lengths(["max_seq_len=auto,2048,8192", "bpw=3.0,4.0", "lazy=true"])
-    assert folded == ["max_seq_len=[auto,2048,8192]", "bpw=3.0,4.0", "lazy=true"]
-
-
 # Lengths that are to be found
 
 
@@ -155,8 +150,6 @@ def test_auto_stands_among_lengths_and_is_the_cell_beside_their_cases(override: 
     assert [(case.cache, case.max_seq_len) for case in sweep.cases] == [("FP16", 4096), ("Q4", 4096)]
     assert [search.longest.cache for search in sweep.searches] == ["FP16", "Q4"]
     assert [search.at(4096) for search in sweep.searches] == sweep.cases
-    folded = plan_sweep(config.fold_lengths(overrides))
-    assert (folded.cases, folded.searches) == (sweep.cases, sweep.searches)
 
 
 def test_a_cell_that_is_asked_for_twice_is_one() -> None:

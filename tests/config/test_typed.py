@@ -165,13 +165,6 @@ def test_another_key_may_be_asked_for() -> None:
     assert [plain["model"]["source"] for plain in found] == ["rtx_4090", "${device.name}", "${x"]
 
 
-def test_a_job_of_hydra_reads_the_same() -> None:
-    typed = ["run_id=2026_11_28", "results_dir=a b", "model.source=模型, 1e3", "max_seq_len=8k,16k"]
-    ready = config.fold_lengths(typed)
-    assert ready == ['run_id="2026_11_28"', 'results_dir="a b"', 'model.source="模型","1e3"', "max_seq_len=[8k,16k]"]
-    assert [plain["model"]["source"] for plain in config.combinations(ready)] == ["模型", "1e3"]
-
-
 @pytest.mark.parametrize("key", ["results_dir", "run_id"])
 def test_a_key_with_one_value_takes_no_axis(key: str) -> None:
     with pytest.raises(BadInput, match="give one value"):

@@ -9,7 +9,7 @@ import pytest
 
 from bench.allocator.limits import MachineLimits, limits_of
 from bench.core.case import Case, ModelSpec
-from bench.core.columns import CaseRow
+from bench.core.columns import DOCUMENTS, CaseRow
 from bench.core.device import DeviceSpec
 from bench.forecast.calibrate import ASSUMED_CONTEXT_BYTES, Calibration
 
@@ -202,6 +202,11 @@ def test_nulls_teach_what_the_rest_says() -> None:
     assert for_torch(row(device_total_bytes=None)) == LISTED - 500 * MIB
     nothing = dict.fromkeys(row(), None) | {name: row()[name] for name in ("device_kind", "device_uuid", "outcome")}
     assert for_torch(nothing) == UNTAUGHT
+
+
+def test_a_row_that_is_stored_without_its_documents_teaches_all_the_same() -> None:
+    stored = {name: value for name, value in row().items() if name not in DOCUMENTS}  # as a resumed sweep reads it
+    assert for_torch(stored) == for_torch(row()) != UNTAUGHT
 
 
 def test_the_context_is_the_card_s_and_what_was_missed_is_rather_the_model_s() -> None:

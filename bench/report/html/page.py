@@ -56,6 +56,7 @@ class Content:
     engines: Sequence[EnginesTable] = ()
     all_cards: Sequence[PlainTable]
     each_card: Sequence[PlainTable] = ()
+    spread: Sequence[PlainTable] = ()
     verdicts: Sequence[VerdictTable]
     verdicts_total: int
     advised: Sequence[Recommendation]
@@ -102,6 +103,7 @@ def as_html(content: Content) -> str:
         ways=ways,
         all_cards=content.all_cards,
         each_card=content.each_card[:MOST_TABLES],
+        spread=content.spread[:MOST_TABLES],
         speeds=content.speeds[:MOST_TABLES],
         speeds_total=len(content.speeds),
         served=[*content.caches, *content.users][:MOST_TABLES],

@@ -60,6 +60,19 @@ def _mark(cards: str) -> str:
     return f"cards {hashlib.sha256(cards.encode()).hexdigest()[:_MARK_DIGITS]}"
 
 
+def of_a_kind(count: int) -> str:
+    """What several real cards that are told as one have in the place of their UUIDs."""
+    return f"{count} of a kind"
+
+
+def _is_of_a_kind(uuid: object) -> bool:
+    return re.fullmatch(r"\d+ of a kind", str(uuid)) is not None
+
+
+def _number(uuid: str) -> str:
+    return uuid if _is_of_a_kind(uuid) else uuid[-_UUID_DIGITS:]
+
+
 _FACTS = {
     "device_total_bytes": _Fact("{}", (size, exact_size)),
     "compute_capability": _Fact("compute capability {}", (str,)),
@@ -70,7 +83,7 @@ _FACTS = {
         "{} GB/s", (lambda value: f"{value / 1e9:.0f}", lambda value: str(value / 1e9))
     ),
     "device_cards": _Fact("{}", (_sizes, _exact_sizes, _mark)),
-    "device_uuid": _Fact("[{}]", (lambda value: str(value)[-_UUID_DIGITS:], str)),
+    "device_uuid": _Fact("[{}]", (lambda value: _number(str(value)), str)),
     "vram_limit_bytes": _Fact("limited to {}", (size, exact_size)),
     "vram_limits": _Fact("limited to {}", (limits_in_gib, exact_limits)),
 }
@@ -179,7 +192,8 @@ class _Group:
         if limit and known(card.get("vram_limits")) is None:
             limit += _each(card)
         capped = ["by PyTorch's allocator"] if card["vram_limit_by"] == "allocator" else []
-        number = [self.text("device_uuid", card) or "[no uuid]"] if self._has_several_uuids else []
+        is_numbered = self._has_several_uuids or _is_of_a_kind(card["device_uuid"])
+        number = [self.text("device_uuid", card) or "[no uuid]"] if is_numbered else []
         return [*([limit, *capped] if limit else []), *number]
 
 
