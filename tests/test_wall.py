@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ DOORS = {
     "itables": {"report/html/cases.py"},
     "jinja2": {"report/html/page.py"},
     "numba": {"allocator/compiled.py"},
-    "hydra": {"config/compose.py", "config/overrides.py", "run/hydra_launch.py"},
+    "hydra": {"config/hydra_compose.py", "config/overrides.py", "run/hydra_launch.py"},
     "huggingface_hub": {"config/hub.py", "config/hub_answers.py"},
     "shtab": {"commands/completion.py"},
 }
@@ -53,6 +54,7 @@ NAMING = {
 }
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, at any depth of its code."""
     found = set()

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config import compose as config
+from bench.config import hydra_compose
 from bench.config.cases import Sweep, work_of
 from bench.config.chosen import complete
 from bench.config.typed import quoted
@@ -33,8 +34,8 @@ def launch(overrides: Sequence[str], planned: Sweep, results_dir: Path) -> Finis
     """
     run_id = planned.settings.run_id or new_run_id()
     where = [f"run_id={quoted(run_id)}", f"results_dir={quoted(str(results_dir))}"]
-    arguments = [*config.fold_lengths(overrides), *where]
-    config.register_schema()
+    arguments = [*hydra_compose.fold_lengths(overrides), *where]
+    hydra_compose.register_schema()
     program = hydra.main(config_path=str(config.config_dir()), config_name="config", version_base="1.3")(run_cell)
     before, sys.argv = sys.argv, ["vram-bench", *arguments]
     interrupted = False

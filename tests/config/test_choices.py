@@ -8,6 +8,7 @@ import pytest
 
 from bench.allocator.limits import origins
 from bench.config import compose as config
+from bench.config import hydra_compose
 from bench.config.cases import Sweep, plan_sweep
 from bench.core.errors import BadInput
 
@@ -78,7 +79,7 @@ def test_names_can_be_chosen_by_pattern_and_all_cards_at_once() -> None:
     assert {"l4", "l40s"} <= set(_cards(sweep))
     assert not {"rtx_4060_8gb", "rtx_4090"} & set(_cards(sweep))
     assert {search.longest.model.name for search in sweep.searches} == {"llama_3_1_8b"}
-    assert config.fold_lengths(["device=glob(a100*)"]) == ['device="a100_40gb","a100_80gb"']
+    assert hydra_compose.fold_lengths(["device=glob(a100*)"]) == ['device="a100_40gb","a100_80gb"']
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_card_of_one_s_own_is_a_file(tmp_path: Path) -> None:
     assert (cards[0].kind, cards[0].total_memory_bytes, cards[0].compute_capability) == ("simulated", 10 * GIB, "8.6")
     assert cards[0].memory_bandwidth_bytes_per_s == 760e9
     assert (cards[0].context_bytes, origins(cards[0])["context_bytes"]) == (326_631_404, "assumed")
-    assert plan_sweep(config.fold_lengths(overrides)).searches == plan_sweep(overrides).searches
+    assert plan_sweep(hydra_compose.fold_lengths(overrides)).searches == plan_sweep(overrides).searches
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from bench.config import compose as config
-from bench.config import devices
+from bench.config import devices, hydra_compose
 from bench.config.cases import plan_sweep, work_of
 from bench.config.lengths import lengths_of
 from bench.config.models import resolve_model
@@ -141,7 +142,7 @@ def test_a_launcher_is_found_and_leaves_the_cases_alone() -> None:
 
 
 def test_folding_makes_one_list_of_the_lengths_and_keeps_the_rest() -> None:
-    folded = config.fold_lengths(["max_seq_len=auto,2048,8192", "bpw=3.0,4.0", "lazy=true"])
+    folded = hydra_compose.fold_lengths(["max_seq_len=auto,2048,8192", "bpw=3.0,4.0", "lazy=true"])
     assert folded == ["max_seq_len=[auto,2048,8192]", "bpw=3.0,4.0", "lazy=true"]
 
 
@@ -155,7 +156,7 @@ def test_auto_stands_among_lengths_and_is_the_cell_beside_their_cases(override: 
     assert [(case.cache, case.max_seq_len) for case in sweep.cases] == [("FP16", 4096), ("Q4", 4096)]
     assert [search.longest.cache for search in sweep.searches] == ["FP16", "Q4"]
     assert [search.at(4096) for search in sweep.searches] == sweep.cases
-    folded = plan_sweep(config.fold_lengths(overrides))
+    folded = plan_sweep(hydra_compose.fold_lengths(overrides))
     assert (folded.cases, folded.searches) == (sweep.cases, sweep.searches)
 
 
@@ -223,7 +224,7 @@ def test_a_file_may_use_all_of_hydra(file: str, text: str, tmp_path: Path, monke
     catalogue = tmp_path / "conf"
     shutil.copytree(config.config_dir(), catalogue)
     (catalogue / file).write_text(text)
-    monkeypatch.setattr(config, "config_dir", lambda: catalogue)
+    monkeypatch.setattr(hydra_compose, "config_dir", lambda: catalogue)
     rest = ["experiment=mine"] if file.startswith("experiment") else []
     models = ["tinyllama_1_1b", "llama_3_8b" if rest else "mine"]
     cards = ["rtx_4090", "t4"]
@@ -233,12 +234,14 @@ def test_a_file_may_use_all_of_hydra(file: str, text: str, tmp_path: Path, monke
 
 def test_hydra_composes_once_whatever_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     composed = []
-    compose = config.compose
-    monkeypatch.setattr(config, "compose", lambda *args, **kwargs: composed.append(args) or compose(*args, **kwargs))
-    searches = plan_sweep(["model=llama_3_8b,mistral_7b_v0_3,tinyllama_1_1b", "device=l4,t4", "bpw=3.0,4.0"]).searches
+    monkeypatch.setattr(
+        hydra_compose, "compose", lambda *args, **kwargs: composed.append(args) or compose(*args, **kwargs)
+    )
+    bits = "bpw=range(3.0,5.0)"  # which Hydra reads
+    searches = plan_sweep(["model=llama_3_8b,mistral_7b_v0_3,tinyllama_1_1b", "device=l4,t4", bits]).searches
     assert (len(composed), len(searches)) == (1, 12)
     composed.clear()
-    assert len(plan_sweep(["model=llama_3_8b", "device=l4", "bpw=3.0,4.0"]).searches) == 2
+    assert len(plan_sweep(["model=llama_3_8b", "device=l4", bits]).searches) == 2
     assert len(composed) == 1
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config import compose as config
+from bench.config import hydra_compose
 from bench.config.cases import plan_sweep
 from bench.config.catalogue import Catalogue
 from bench.config.overrides import parse
@@ -167,7 +168,7 @@ def test_another_key_may_be_asked_for() -> None:
 
 def test_a_job_of_hydra_reads_the_same() -> None:
     typed = ["run_id=2026_11_28", "results_dir=a b", "model.source=模型, 1e3", "max_seq_len=8k,16k"]
-    ready = config.fold_lengths(typed)
+    ready = hydra_compose.fold_lengths(typed)
     assert ready == ['run_id="2026_11_28"', 'results_dir="a b"', 'model.source="模型","1e3"', "max_seq_len=[8k,16k]"]
     assert [plain["model"]["source"] for plain in config.combinations(ready)] == ["模型", "1e3"]
 
