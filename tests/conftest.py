@@ -28,6 +28,9 @@ from tests.servers import KeptServers
 # A shell that runs the tests in the background has Ctrl-C ignored, and so would everything that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Hundreds of programs are started: each would compile all of the sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A machine that is busy is slow: no test is wrong for that.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

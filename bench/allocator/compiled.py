@@ -14,12 +14,13 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Function = TypeVar("Function", bound=Callable[..., object])
-Numbers = TypeVar("Numbers", bound=NDArray[Any])
+Numbers = TypeVar("Numbers", bound="NDArray[Any]")
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True}
 

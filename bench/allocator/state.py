@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.allocator.compiled import as_given, compiled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # The columns of `State.blocks`. Neighbours in the same segment are rows, -1 for none.
 ADDRESS, SIZE, REQUESTED, POOL, PART, IN_USE, PREV, NEXT = range(8)
@@ -87,6 +88,8 @@ def new_state(
     With `device_bytes`, the memory that the device says it has, its segments are expandable; `fraction_bytes` is then
     what `set_per_process_memory_fraction` allows, which counts in another way than a full card.
     """
+    import numpy as np
+
     arrays = State(
         blocks=np.zeros((max_blocks, 8), np.int64),
         unused=np.arange(max_blocks, dtype=np.int64)[::-1].copy(),

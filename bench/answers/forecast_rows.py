@@ -13,7 +13,7 @@ from bench.core.split import GAPS_NOTE, Split, gaps_note
 from bench.engines.registry import engine_of
 from bench.forecast.duration import probe_seconds
 from bench.forecast.forecaster import Forecast, Forecaster
-from bench.forecast.predict import Prediction
+from bench.forecast.prediction import Prediction
 from bench.notes.holes import pages_note
 from bench.notes.rules import notes_of_cards, notes_of_case
 from bench.report.forecasts import ForecastRow, Gain

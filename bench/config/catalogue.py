@@ -12,6 +12,7 @@ from platformdirs import user_config_path
 from bench.core.errors import BadInput
 
 GROUPS = ("model", "device", "experiment")
+NODES = ("model", "device")  # the groups whose files are one node of the configuration
 # Files that need other keys, which say what directory, repository or GPU is meant.
 WAYS = {"model": ("local", "hub"), "device": ("auto", "cuda")}
 _SUFFIXES = (".yaml", ".yml")

@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from bench.config.catalogue import Catalogue
-from bench.config.parts import Reader
+from bench.config.conf_files import Reader
+from bench.config.settings import UNSET
 from bench.core.errors import BadInput
 
-_UNSET = "???"  # a key that has no value, as OmegaConf writes it
 _KEYS = ("path", "repo", "revision", "config")  # each says, in one way or another, which model is meant
 _Node = dict[str, Any]
 
@@ -46,8 +44,7 @@ class Finisher:
             raise BadInput("model.path= is empty; name a directory with a config.json")
         content = self._read(self._catalogue.find("model", choice), "model")
         if content is not None:
-            usual: Any = OmegaConf.to_container(content)
-            given = {key: node.get(key) for key in _KEYS if (node.get(key) or None) != (usual.get(key) or None)}
+            given = {key: node.get(key) for key in _KEYS if (node.get(key) or None) != (content.get(key) or None)}
             _require_one_way(choice, "model" in self._named, given)
         return complete(node, self._catalogue.stem("model", choice))
 
@@ -58,8 +55,8 @@ class Finisher:
 def complete(node: _Node, name: str) -> _Node:
     """A model or a card with what a file may leave out: its name is the file's, and a card is simulated."""
     usual = {"name": name, "kind": "simulated"}
-    missing = {key: usual[key] for key in usual if node.get(key) == _UNSET}
-    if node.get("path") and node.get("name") in (_UNSET, name):
+    missing = {key: usual[key] for key in usual if node.get(key) == UNSET}
+    if node.get("path") and node.get("name") in (UNSET, name):
         missing["name"] = "local"  # the file's name is not the directory's
     return {**node, **missing} if missing else node
 

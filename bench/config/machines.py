@@ -6,15 +6,11 @@ import itertools
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from bench.config.catalogue import WAYS, Catalogue, own_file
 from bench.config.chosen import complete
+from bench.config.conf_files import read_alone, unreadable
 from bench.config.explain import unknown_choice
-from bench.config.parts import read_alone
-from bench.config.settings import MACHINE
+from bench.config.settings import MACHINE, UNSET
 from bench.core.errors import BadInput
 from bench.core.machine import machine_name
 
@@ -89,10 +85,8 @@ def _read(card: str, name: str, catalogue: Catalogue) -> dict[str, object]:
         raise BadInput(f"device={name}: {unknown_choice('device', card, catalogue.names('device'))}")
     try:
         told = read_alone(path, package="device")
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+    except unreadable() as error:
         raise BadInput(f"{path}: not a readable YAML document ({' '.join(str(error).split())})") from None
     if told is None:
         raise BadInput(f"{path}: a card in a machine must be told in full in its own file, without references")
-    plain = OmegaConf.to_container(told, resolve=True)
-    assert isinstance(plain, dict)
-    return complete({"name": "???", "kind": "???", **{str(key): value for key, value in plain.items()}}, path.stem)
+    return complete({"name": UNSET, "kind": UNSET, **{str(key): value for key, value in told.items()}}, path.stem)

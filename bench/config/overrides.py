@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from bench.config import explain, machines
-from bench.config.catalogue import GROUPS, Catalogue, own_file
-from bench.config.parts import NODES, Override
+from bench.config.catalogue import GROUPS, NODES, Catalogue, own_file
+from bench.config.group_names import is_all, names_of
+from bench.config.parts import Override
 from bench.config.typed import as_override, quoted
 from bench.core.errors import BadInput, nearest
 from bench.core.printable import is_printable, printable
@@ -88,19 +89,13 @@ def _with_names(
         chosen: list[Any] = value.filter(catalogue.known(group))
         if not chosen:
             raise BadInput(f"{typed}: no {group} is called so. {nearest('', catalogue.names(group))}")
-    elif value == "all" and group != "experiment" and catalogue.find(group, "all") is None:
+    elif is_all(group, value, catalogue):
         chosen = catalogue.known(group)
     elif override.is_sweep_override():
         chosen = [parser.parse_override(f"{group}={one}").value() for one in override.sweep_string_iterator()]
     else:
         chosen = [value]
-    if None in chosen:
-        raise BadInput(f"{typed}: name one, or leave it out. {nearest('', catalogue.names(group))}")
-    if group == "device":
-        chosen = [machine for one in chosen for machine in machines.listed(str(one), catalogue)]
-    if group == "device" and len(set(map(str, chosen))) < len(chosen):
-        raise BadInput(f"{typed}: a comma makes an axis, and one card is there twice; {explain.SEVERAL_GPUS}")
-    texts = [quoted(_adopted(group, str(name), catalogue)) for name in chosen]
+    texts = [quoted(_adopted(group, name, catalogue)) for name in names_of(group, chosen, typed, catalogue)]
     package = f"@{override.package}" if override.package else ""
     return parser.parse_override(f"{group}{package}={','.join(texts)}")
 

@@ -7,23 +7,19 @@ where that is the same, and all is multiplied. Thousands of searches are planned
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config.catalogue import Catalogue
+from bench.config.catalogue import NODES, Catalogue
+from bench.config.conf_files import Reader
 from bench.config.explain import composition
 from bench.config.typed import quoted
 from bench.core.errors import BadInput
-
-NODES = ("model", "device")  # the groups whose files are one node of the configuration
-Reader = Callable[[Path | None, str], DictConfig | None]  # as `read_alone`, which may remember
 
 
 @dataclass(frozen=True)
@@ -153,27 +149,15 @@ class Parts:
             return None
         return config
 
-    def _content(self, group: str, name: str) -> DictConfig | None:
+    def _content(self, group: str, name: str) -> dict[str, Any] | None:
         if group == "device" and name in self._catalogue.machines:
-            return OmegaConf.create(self._catalogue.machines[name])
+            return self._catalogue.machines[name]
         return self._read(self._catalogue.find(group, name), group)
 
     def _keeps_out_of_nodes(self, experiment: Any) -> bool:
         """Whether an experiment leaves the nodes `model` and `device` as they are."""
         content = self._read(self._catalogue.find("experiment", str(experiment)), "_global_")
         return content is not None and not any(group in content for group in NODES)
-
-
-def read_alone(path: Path | None, package: str) -> DictConfig | None:
-    """A file of conf that speaks of `package`, and refers to nothing outside itself; None for any other."""
-    if path is None:
-        return None
-    text = path.read_text(encoding="utf-8")
-    content = OmegaConf.load(path)
-    elsewhere = set(re.findall(r"@package\s+(\S+)", text)) - {package}
-    if elsewhere or "${" in text or not isinstance(content, DictConfig) or "defaults" in content:
-        return None
-    return content
 
 
 def part_with(key: str, parts: dict[str, Part]) -> Part:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from omegaconf import MISSING
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from bench.config.allocators import allocator_name
@@ -87,6 +86,7 @@ class LimitBy(Enum):
     allocator = "allocator"
 
 
+UNSET = "???"  # a key that has no value, as OmegaConf writes it
 MACHINE = "machine"  # the kind of a device that is several cards
 # Verdicts that a case may run again for, and those for which it does where nothing is said.
 _RETRIED = tuple(str(outcome) for outcome in Outcome if outcome is not Outcome.FITS)
@@ -254,7 +254,7 @@ class ModelSettings:
 
     __pydantic_config__ = _STRICT
 
-    name: Text = MISSING
+    name: Text = UNSET
     repo: Text | None = None
     revision: Text | None = None
     source: Text | None = None
@@ -271,8 +271,8 @@ class DeviceSettings:
 
     __pydantic_config__ = _STRICT
 
-    name: Text = MISSING
-    kind: Text = MISSING
+    name: Text = UNSET
+    kind: Text = UNSET
     index: Annotated[
         list[Annotated[int, Field(ge=0)]] | Literal["all"],
         BeforeValidator(_indices),

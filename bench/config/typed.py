@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -16,7 +17,7 @@ from bench.config.catalogue import GROUPS
 from bench.config.settings import Settings
 
 _PATHS = ("model.path", "results_dir")
-_LISTS = ("retry",)  # of one sweep, where a comma makes no axis
+LISTS = ("retry",)  # of one sweep, where a comma makes no axis
 _OVERRIDE = re.compile(r"(\+{0,2}[^=]*)=(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""\s*('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")\s*(?=,|$)""", re.DOTALL)
 _STRAY = re.compile(r"(?<!\\)\$\{(?![\w.:,@/\[\] -]+\})")  # what is no ${key} and no ${resolver:…}
@@ -31,11 +32,11 @@ def as_override(text: str) -> str:
         return text
     key, value = match.groups()
     bare = key.lstrip("+")
-    if bare in _LISTS and "," in value and not value.lstrip().startswith("["):
+    if bare in LISTS and "," in value and not value.lstrip().startswith("["):
         return f"{key}=[{value}]"
-    if not _is_text(bare) or value == "" or _AXIS.fullmatch(value):
+    if not is_text(bare) or value == "" or _AXIS.fullmatch(value):
         return text
-    words = _words(value, bare in (*_PATHS, *GROUPS))
+    words = words_of(bare, value)
     return f"{key}={','.join(word if is_ready else quoted(_STRAY.sub(_LITERAL, word)) for word, is_ready in words)}"
 
 
@@ -45,11 +46,12 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _words(value: str, are_paths: bool) -> Iterator[tuple[str, bool]]:
-    """The values of an axis, and of each whether Hydra is to take it as it is: in quotes already, or null.
+def words_of(key: str, value: str) -> Iterator[tuple[str, bool]]:
+    """The values of an axis of text, and of each whether Hydra is to take it as it is: in quotes already, or null.
 
     A comma separates, unless it is part of a path that exists; blanks beside it mean nothing.
     """
+    are_paths = key in (*_PATHS, *GROUPS)
     position = 0
     while position <= len(value):
         rest = value[position:]
@@ -75,7 +77,8 @@ def _longest_path(text: str) -> str | None:
     return None
 
 
-def _is_text(key: str) -> bool:
+@cache
+def is_text(key: str) -> bool:
     """Whether the schema has text at `key`; the names of a group's files are."""
     if key in GROUPS:
         return True

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.allocator.limits import MachineLimits
 from bench.core.case import Axis, Case, Search
@@ -18,12 +18,14 @@ from bench.engines.reading import Reading
 from bench.forecast.advice import next_smaller, smaller, smallest
 from bench.forecast.calibrate import Calibration
 from bench.forecast.library import TraceLibrary
-from bench.forecast.predict import AnyLimits, AnyReplayer, Prediction, predict, predict_boundary
+from bench.forecast.prediction import Prediction
 from bench.forecast.search import grid
 from bench.forecast.speed import estimated_speed, step_of
 from bench.launch.versions import installed_versions
-from bench.trace.best_replay import BestReplayer
 from bench.trace.passes import NoPrediction
+
+if TYPE_CHECKING:  # with NumPy, which is not needed to look up what was answered before
+    from bench.forecast.predict import AnyLimits, AnyReplayer
 
 _KEPT_REPLAYERS = 16
 _KEPT_BOUNDARIES = 64
@@ -128,6 +130,8 @@ class Forecaster:
 
     def _boundary_or_reason(self, search: Search) -> Prediction | str:
         """A search at its boundary, or why that is not predicted; the last ones are remembered."""
+        from bench.forecast.predict import predict_boundary
+
         key = self._key(search)
         with self._lock:
             if key in self._boundaries:
@@ -158,6 +162,8 @@ class Forecaster:
         replayer = self._replayer(case)
         if isinstance(replayer, str):
             return f"{_BEST_IS_PREDICTED}: {replayer}"
+        from bench.trace.best_replay import BestReplayer
+
         limits = self._calibration.limits(case)
         assert isinstance(replayer, BestReplayer)
         assert isinstance(limits, MachineLimits)
@@ -194,6 +200,8 @@ class Forecaster:
         return [self._forecast(work, said[key]) for key, work in zip(keys, works, strict=True)]
 
     def _replay(self, work: Case | Search) -> _CachedForecast:
+        from bench.forecast.predict import predict, predict_boundary
+
         replayer = self._replayer(work)
         if isinstance(replayer, str):
             return _CachedForecast(None, replayer)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_path
 
@@ -28,15 +28,19 @@ from bench.forecast.shipped import Shipped
 from bench.launch.launcher import Launcher, LauncherFailed
 from bench.launch.supervise import run_isolated
 from bench.launch.versions import engine_digest, installed_version
-from bench.trace.best_replay import BestReplayer
-from bench.trace.divided_replay import DividedReplayer
-from bench.trace.parametric import ParametricTrace, load_arrays, load_tensor_bytes, with_draft
 from bench.trace.passes import NoPrediction
-from bench.trace.placed_replay import PlacedReplayer
-from bench.trace.replay import Replayer, load_compiled
-from bench.trace.split import SplitTrace
-from bench.trace.split_replay import SplitReplayer
-from bench.trace.template import Array
+
+if TYPE_CHECKING:  # with NumPy, which is not needed to look up what was answered before
+    from bench.trace.best_replay import BestReplayer
+    from bench.trace.divided_replay import DividedReplayer
+    from bench.trace.parametric import ParametricTrace
+    from bench.trace.placed_replay import PlacedReplayer
+    from bench.trace.replay import Replayer
+    from bench.trace.split import SplitTrace
+    from bench.trace.split_replay import SplitReplayer
+    from bench.trace.template import Array
+
+    AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 
 
 def _recorded_cache(case: Case) -> str:
@@ -65,7 +69,6 @@ _RECORDED_SETTING: dict[str, Callable[[Case], object]] = {
     "cache_size": lambda case: case.odd_tokens,  # whole pages are alike, whoever shares them
 }
 _REPEATED = ("turns",)  # by a replay: one is recorded
-AnyReplayer = Replayer | SplitReplayer | PlacedReplayer | BestReplayer | DividedReplayer
 _PER_REQUEST = 8
 _KEPT_TRACES = 8
 _TIMEOUT_S = 600.0
@@ -163,6 +166,9 @@ class TraceLibrary:
         ]
 
     def _replayer(self, case: Case, axis: Axis) -> AnyReplayer:
+        from bench.trace.parametric import ParametricTrace, with_draft
+        from bench.trace.replay import Replayer
+
         rules = _rules(case)
         paths = self.paths(case)
         for each in filter(None, (case, case.of_draft)):
@@ -198,19 +204,27 @@ class TraceLibrary:
 
     def _load_trace(self, path: Path, engine: str, cache: str | None) -> ParametricTrace:
         """The trace of a search with `cache` (None: as it was recorded), with every layer."""
+        from bench.trace.parametric import ParametricTrace
+
         rules = rules_of(engine).prediction
         trace = ParametricTrace.of(*self._arrays(path), rules.setup).deepened()
         return trace if cache is None else rules.with_cache(trace, cache)
 
     def _load_split(self, path: Path, case: Case) -> SplitTrace:
+        from bench.trace.split import SplitTrace
+
         rules = _rules(case)
         return SplitTrace.of(*self._arrays(path), rules.setup).with_cache(rules.with_cache, case.cache)
 
     def _arrays(self, path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         """What was recorded: here, or where this program was made."""
+        from bench.trace.parametric import load_arrays
+
         return load_arrays(path) if os.path.exists(path) else self._shipped.arrays(path.name)
 
     def _tensor_bytes(self, path: Path) -> dict[str, int]:
+        from bench.trace.parametric import load_tensor_bytes
+
         return load_tensor_bytes(path) if os.path.exists(path) else self._shipped.tensor_bytes(path.name)
 
     def _why_not_there(self, case: Case) -> str:
@@ -303,6 +317,8 @@ def _rules(case: Case) -> PredictionRules:
 
 
 def _load_compiled() -> None:
+    from bench.trace.replay import load_compiled
+
     for name in NAMES:
         rules_of(name).prediction.load_compiled()
     load_compiled()

@@ -3,6 +3,7 @@
 A block is what `bench.trace.parametric` keeps of a recording (a document, and arrays of int64), with each array by its
 columns: so zlib leaves a third of it.
 
+>>> import numpy as np
 >>> block = packed({"about": 1}, {"sizes": np.arange(6).reshape(2, 3)})
 >>> about, arrays = unpacked(block)
 >>> about, arrays["sizes"].tolist()
@@ -16,12 +17,12 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from bench.core.files import replaced
-from bench.trace.template import Array
+
+if TYPE_CHECKING:
+    from bench.trace.template import Array
 
 FORMAT = 1  # of a file, and of what a recording means: others are not read
 _STORED = "<i8"  # whatever the machine
@@ -33,6 +34,8 @@ class Unreadable(Exception):
 
 def packed(about: dict[str, Any], arrays: Mapping[str, Array]) -> bytes:
     """A block of a document and its arrays."""
+    import numpy as np
+
     head = json.dumps({"about": about, "shapes": {name: array.shape for name, array in arrays.items()}})
     columns = [np.ascontiguousarray(array.T, _STORED).tobytes() for array in arrays.values()]
     return zlib.compress(b"\n".join((head.encode(), b"".join(columns))), 9)
@@ -40,6 +43,8 @@ def packed(about: dict[str, Any], arrays: Mapping[str, Array]) -> bytes:
 
 def unpacked(block: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """What `packed` was given."""
+    import numpy as np
+
     text, _, body = zlib.decompress(block).partition(b"\n")
     head: dict[str, Any] = json.loads(text)
     arrays, start = {}, 0

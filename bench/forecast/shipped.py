@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from bench.core.case import ModelSpec, version_column
 from bench.forecast.packs import Unreadable, packed, read_pack, unpacked, write_pack
 from bench.launch.versions import installed_versions, recording_digest
 from bench.trace.passes import NoPrediction
-from bench.trace.template import Array
+
+if TYPE_CHECKING:
+    from bench.trace.template import Array
 
 FOLDER = Path(__file__).parent / "recordings"
 _NAMES = "names "  # begins the name of a block that has the names of a checkpoint's tensors, for all bits
@@ -114,6 +114,8 @@ def ship(
     tensors: dict[str, dict[str, int]],
 ) -> Path:
     """Writes the recordings of a model by their names: traces (a document, and arrays), and tensors' sizes."""
+    import numpy as np
+
     blocks = {name: packed(*trace) for name, trace in sorted(traces.items())}
     known: dict[tuple[str, ...], str] = {}
     for name, sizes in sorted(tensors.items()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,19 @@ def test_a_plan_is_shown_and_nothing_is_written(in_process: Program, tmp_path: P
     assert "nothing here is" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_answered_before_is_shown_with_few_libraries(in_process: Program, tmp_path: Path) -> None:
+    """Importing them takes several times as long as looking it up."""
+    heavy = {"numpy", "numba", "pandas", "pyarrow", "hydra", "omegaconf", "matplotlib", "torch"}
+    first = in_process("plan", *TINY)
+    script = (
+        "import sys; from bench.__main__ import main; "
+        f"main({['plan', *TINY]}); sys.exit(', '.join({heavy} & {{*sys.modules}}))"
+    )
+    again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.stderr.strip() == ""
+    assert again.stdout == first.stdout
 
 
 def test_json_has_all_of_it_and_nothing_else(in_process: Program) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from bench.config import compose as config
-from bench.config import devices
+from bench.config import devices, hydra_compose
 from bench.config.cases import plan_sweep, work_of
 from bench.config.lengths import lengths_of
 from bench.config.models import resolve_model
@@ -216,7 +217,7 @@ def test_a_file_may_use_all_of_hydra(file: str, text: str, tmp_path: Path, monke
     catalogue = tmp_path / "conf"
     shutil.copytree(config.config_dir(), catalogue)
     (catalogue / file).write_text(text)
-    monkeypatch.setattr(config, "config_dir", lambda: catalogue)
+    monkeypatch.setattr(hydra_compose, "config_dir", lambda: catalogue)
     rest = ["experiment=mine"] if file.startswith("experiment") else []
     models = ["tinyllama_1_1b", "llama_3_8b" if rest else "mine"]
     cards = ["rtx_4090", "t4"]
@@ -226,12 +227,14 @@ def test_a_file_may_use_all_of_hydra(file: str, text: str, tmp_path: Path, monke
 
 def test_hydra_composes_once_whatever_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     composed = []
-    compose = config.compose
-    monkeypatch.setattr(config, "compose", lambda *args, **kwargs: composed.append(args) or compose(*args, **kwargs))
-    searches = plan_sweep(["model=llama_3_8b,mistral_7b_v0_3,tinyllama_1_1b", "device=l4,t4", "bpw=3.0,4.0"]).searches
+    monkeypatch.setattr(
+        hydra_compose, "compose", lambda *args, **kwargs: composed.append(args) or compose(*args, **kwargs)
+    )
+    bits = "bpw=range(3.0,5.0)"  # which Hydra reads
+    searches = plan_sweep(["model=llama_3_8b,mistral_7b_v0_3,tinyllama_1_1b", "device=l4,t4", bits]).searches
     assert (len(composed), len(searches)) == (1, 12)
     composed.clear()
-    assert len(plan_sweep(["model=llama_3_8b", "device=l4", "bpw=3.0,4.0"]).searches) == 2
+    assert len(plan_sweep(["model=llama_3_8b", "device=l4", bits]).searches) == 2
     assert len(composed) == 1
 
 

@@ -324,13 +324,13 @@ def test_ties_are_decided_by_rounding_as_in_the_original(work_items: int, num_sm
 
 def test_what_is_loaded_beforehand_is_all_that_a_replay_runs() -> None:
     script = """
-from bench.engines.exllamav2 import schedule
+from bench.engines.exllamav2 import chunks
 from bench.trace import replay, sections
 from tests.trace.test_replay import limits
 from tests.trace.synthetic_recordings import malloc, template, trace_of
-schedule.load_compiled()
+chunks.load_compiled()
 replay.load_compiled()
-compiled = (sections._replay, sections._all_sizes, sections._fill, schedule._chunks)
+compiled = (sections._replay, sections._all_sizes, sections._fill, chunks.chunks_of)
 before = [each.signatures for each in compiled]
 assert all(len(each) == 1 for each in before), before
 trace = trace_of(load=template([malloc(512)]))

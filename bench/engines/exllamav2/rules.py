@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from bench.allocator.limits import supports_flash_attention
 from bench.core.case import Case
 from bench.core.split import Split, SplitBy
 from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav2.notes import notes
-from bench.engines.exllamav2.quantised_caches import with_cache
 from bench.engines.exllamav2.refusals import refusal
-from bench.engines.exllamav2.schedule import load_compiled
 from bench.engines.exllamav2.setup import Setup, unread_setup
 from bench.engines.exllamav2.snippets import snippets
-from bench.engines.exllamav2.splits import split_replayer
+
+if TYPE_CHECKING:
+    from bench.engines.exllamav2.splits import AnySplitReplayer
+    from bench.trace.parametric import ParametricTrace
+    from bench.trace.split import SplitTrace
 
 _SAMPLED_IN_THREADS = 3  # jobs, generator/dynamic.py: min_sampling_threads
 
@@ -42,15 +47,36 @@ def _unpredicted(case: Case) -> str | None:
     return None
 
 
+# What only replays need is imported by the first of them, with NumPy: most plans have been answered before.
+
+
+def _with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
+    from bench.engines.exllamav2.quantised_caches import with_cache
+
+    return with_cache(trace, cache)
+
+
+def _split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case) -> AnySplitReplayer:
+    from bench.engines.exllamav2.splits import split_replayer
+
+    return split_replayer(trace, tensor_bytes, case)
+
+
+def _load_compiled() -> None:
+    from bench.engines.exllamav2.chunks import load_compiled
+
+    load_compiled()
+
+
 RULES = EngineRules(
     refusal=refusal,
     prediction=PredictionRules(
         kind_of_cards=_kind_of_cards,
         setup=Setup,
         unread_setup=unread_setup,
-        load_compiled=load_compiled,
-        with_cache=with_cache,
-        split_replayer=split_replayer,
+        load_compiled=_load_compiled,
+        with_cache=_with_cache,
+        split_replayer=_split_replayer,
         unpredicted=_unpredicted,
     ),
     notes=notes,

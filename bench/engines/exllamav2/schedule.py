@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.allocator.compiled import compiled_with_arrays
 from bench.core.outcome import Phase
 from bench.engines.exllamav2.served import SERVE, Generator, drafted, pages_of
 from bench.engines.exllamav2.traits import HOLDS_SCORES, Traits
 from bench.scenarios.base import Act, Step
 from bench.scenarios.registry import scenario_of
 from bench.trace.passes import CACHE_OF_DRAFT, Pass, Schedule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VISION = f"{Phase.LOAD}_vision"  # the kind of the section in which the vision tower is loaded
 _TRIED, _TRIMMED = "tried", "trimmed"  # kinds of passes before the first prompt
@@ -40,6 +40,10 @@ def schedule(length: int, traits: Traits) -> list[Pass]:
 
 def schedule_of(length: int, traits: Traits) -> Schedule:
     """Every section of a case in arrays."""
+    import numpy as np
+
+    from bench.engines.exllamav2.chunks import chunks_of
+
     scenario, work = scenario_of(traits.scenario), traits.work(length)
     generator = Generator(traits, pages_of(work.cache_size))
     distinct: list[Pass] = []
@@ -48,7 +52,7 @@ def schedule_of(length: int, traits: Traits) -> Schedule:
     never_ends = None
     for step in scenario.steps(work, scenario.simulated_pace):
         if step.act is Act.FILL and step.name is None:
-            chunks = _chunks(step.tokens, traits.max_input_len, traits.max_attention_size if traits.is_chunked else 0)
+            chunks = chunks_of(step.tokens, traits.max_input_len, traits.max_attention_size if traits.is_chunked else 0)
             filled = int(chunks[-1, 1]) if len(chunks) else 0
             if filled < step.tokens and never_ends is None:
                 never_ends = f"with {filled:,} tokens in the cache, ExLlamaV2's chunks are of none: it never ends"
@@ -71,7 +75,9 @@ def chunk_count(tokens: int, traits: Traits) -> int:
     """Into how many chunks a prompt of so many tokens is split."""
     if traits.is_served or not traits.is_chunked:
         return -(-tokens // traits.max_input_len)
-    return len(_chunks(tokens, traits.max_input_len, traits.max_attention_size))
+    from bench.engines.exllamav2.chunks import chunks_of
+
+    return len(chunks_of(tokens, traits.max_input_len, traits.max_attention_size))
 
 
 def _passes(step: Step, max_seq_len: int, traits: Traits, generator: Generator) -> Iterable[Pass]:
@@ -111,29 +117,3 @@ def _load(max_seq_len: int, traits: Traits) -> Pass:
     if traits.rope_limit is not None and max_seq_len > traits.rope_limit:
         load = load._replace(kind=f"{load.kind}_extended")
     return load
-
-
-def load_compiled() -> None:
-    """Has numba load what splits a prefill, or compile it."""
-    _chunks(1, 1, 0)
-
-
-@compiled_with_arrays
-def _chunks(tokens: int, max_input_len: int, max_attention_size: int) -> NDArray[np.int64]:
-    """How the engine splits so many tokens; `max_attention_size` is 0 where it bounds nothing.
-
-    After that many tokens the engine's chunks are of none, and it comes to no end: there these do end.
-    """
-    chunks = np.zeros((tokens, 2), np.int64)
-    past = count = 0
-    while past < tokens:
-        remaining = tokens - past
-        size = min(remaining, max_input_len)
-        if max_attention_size and (past + remaining) * remaining > max_attention_size:
-            size = min(size, math.floor((math.sqrt(past**2 + 4 * max_attention_size) - past) / 2))
-            if size == 0:
-                break
-        past += size
-        chunks[count, 0], chunks[count, 1] = size, past
-        count += 1
-    return chunks[:count].copy()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from bench.allocator.limits import case_limits, compute_capability
 from bench.core.case import PAGE, UNQUANTISED_BPW, Case
 from bench.engines.base import EngineRules, PredictionRules
 from bench.engines.exllamav3.architectures import ARCHITECTURES
-from bench.engines.exllamav3.loading import with_loading
 from bench.engines.exllamav3.notes import notes
 from bench.engines.exllamav3.refusals import refusal
 from bench.engines.exllamav3.setup import Setup, unread_setup
 from bench.engines.exllamav3.snippets import snippets
 from bench.engines.exllamav3.version import ENGINE
-from bench.trace.parametric import ParametricTrace
 from bench.trace.passes import NoPrediction
-from bench.trace.split import SplitTrace
-from bench.trace.split_replay import SplitReplayer
+
+if TYPE_CHECKING:
+    from bench.trace.parametric import ParametricTrace
+    from bench.trace.split import SplitTrace
+    from bench.trace.split_replay import SplitReplayer
 
 _HOPPER = (9, 0)  # from there on more bits run on int8 (exllamav3_ext/quant/exl3_gemv_int8.cu)
 
@@ -48,6 +50,12 @@ def _with_cache(trace: ParametricTrace, cache: str) -> ParametricTrace:
     return trace
 
 
+def _with_loading(trace: ParametricTrace, loading: ParametricTrace) -> ParametricTrace:
+    from bench.engines.exllamav3.loading import with_loading  # with NumPy, which most plans do without
+
+    return with_loading(trace, loading)
+
+
 def _split_replayer(trace: SplitTrace, tensor_bytes: Mapping[str, int], case: Case) -> SplitReplayer:
     raise NoPrediction(str(_unpredicted(case)))
 
@@ -65,7 +73,7 @@ RULES = EngineRules(
         load_compiled=_load_compiled,
         with_cache=_with_cache,
         split_replayer=_split_replayer,
-        with_loading=with_loading,
+        with_loading=_with_loading,
         unpredicted=_unpredicted,
     ),
     notes=notes,

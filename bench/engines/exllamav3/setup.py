@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.core.case import DEFAULT_SCENARIO, PAGE, Case
 from bench.core.outcome import Phase
@@ -18,6 +15,9 @@ from bench.scenarios.base import Act, Step, Work
 from bench.scenarios.forward import DECODE_TOKENS
 from bench.scenarios.registry import scenario_of
 from bench.trace.passes import Pass, Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Of a prompt: keys that are read in pieces by several blocks from so many on, if the card has multiprocessors to spare
 # (exllamav3/modules/attention_fn/triton_paged.py, bound_kv), and the pages of a quantised cache that are unpacked at
@@ -59,6 +59,8 @@ class Setup(NamedTuple):
 
     def schedule(self, length: int) -> Schedule:
         """Every section of a case of that length in tokens."""
+        import numpy as np
+
         _, held = self.lengths_at(length)
         if held < self.tried_tokens:  # modules/attn.py, prepare_flash_attn: an AssertionError
             return Schedule(
