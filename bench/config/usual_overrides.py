@@ -1,7 +1,7 @@
 """Overrides as most people type them: names, numbers, sizes and paths, and several of one key with commas between.
 
-They mean what Hydra's grammar makes of them, which a test says of any text; read here they take a thousandth of the
-time, as Hydra need not even be imported. What has anything else in it is not read here, but by Hydra (overrides.py).
+They mean what Hydra's grammar makes of them, which a test says of any text; read here they take microseconds, and Hydra
+need not even be imported. What has anything else in it is not read here, but by Hydra (overrides.py).
 """
 
 from __future__ import annotations
