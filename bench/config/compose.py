@@ -1,4 +1,4 @@
-"""From a command line to settings, by Hydra (which overrides.py and run/hydra_launch.py also use).
+"""From a command line to settings, by Hydra (which overrides.py and jobs/hydra_jobs.py also use).
 
 Values are parsed once each (overrides.py, the door to its grammar), models and devices composed once each (parts.py),
 and then all is multiplied. Hydra checks the names of keys, pydantic the values, for each combination.
