@@ -4,7 +4,7 @@
 
 `rows`: bytes of a row in a journal and in parquet. `merge`: 64 writers' journals become parquet, and are read. `own`:
 CPU of the program for each of many searches, of which two runs each are played at once and the rest is as ever
-(prediction, rows, journals, claims). `workers`: simulated searches with jobs=2 beside jobs=1, in turns. Rows are those
+(prediction, rows, journals, claims). `workers`: simulated cases with jobs=2 beside jobs=1, in turns. Rows are those
 of a real sweep over a simulated card, each number of them changed at random, so that they compress no better than
 others would.
 """
@@ -40,8 +40,14 @@ WRITERS = 64
 PROBES = 2  # of a search that is predicted
 SEARCH = ["model=tinyllama_1_1b", "device=rtx_3060_12gb"]
 LEAST_BYTES, SPAN_BYTES = 812 << 20, 26 << 20  # limits on it at which some length fits, and not all
-# What `workers` does: searches whose runs take long enough to be worth a second worker.
-WORK = ["model=llama_3_1_8b", "device=rtx_3090", "bpw=3.0,4.0,5.0,6.0", "cache=FP16,Q8,Q6,Q4"]
+# What `workers` does: cases that take about as long as others.
+WORK = [
+    "model=llama_3_1_8b",
+    "device=rtx_3090",
+    "bpw=3.0,4.0,5.0,6.0",
+    "cache=FP16,Q8,Q6,Q4",
+    "max_seq_len=4k,8k,16k,32k",
+]
 NO_PROCESS = (1 << 22) - 7  # no process has this number: `/proc/sys/kernel/pid_max` ends before
 
 
@@ -193,7 +199,7 @@ def own(searches: int) -> None:
 
 
 def workers() -> None:
-    """Simulated searches, in turns with one and with two at a time, in fresh folders."""
+    """Simulated cases, in turns with one and with two at a time, in fresh folders."""
 
     def swept(jobs: int) -> tuple[float, float, int]:
         with tempfile.TemporaryDirectory() as name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def test_a_run_that_is_compacted_while_it_is_read_is_read(
 
 
 def test_a_journal_that_is_being_written_is_left_to_its_writer(tmp_path: Path) -> None:
-    _write(tmp_path, Kind.CASES, _row(Kind.CASES, "a")).rename(tmp_path / "journal-dead-1.jsonl")
+    _write(tmp_path, Kind.CASES, _row(Kind.CASES, "a")).rename(tmp_path / f"journal-{socket.gethostname()}-1.jsonl")
     living = Journal(tmp_path)
     living.append(_row(Kind.CASES, "b"))
     compact(tmp_path)

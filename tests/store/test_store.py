@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -192,7 +193,7 @@ def test_compacting_twice_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_the_journals_of_all_processes_are_compacted_together(tmp_path: Path) -> None:
-    _write(tmp_path, _row("a")).rename(tmp_path / "journal-other-1.jsonl")
+    _write(tmp_path, _row("a")).rename(tmp_path / f"journal-{socket.gethostname()}-1.jsonl")
     _write(tmp_path, _row("b"))
     compact(tmp_path)
     assert _ids(tmp_path) == ["a", "b"]
