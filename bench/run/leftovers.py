@@ -12,8 +12,9 @@ from bench.core.errors import BadInput
 from bench.run import claims
 from bench.run.locks import LOCK_NAME, claimed
 from bench.store.journal import is_journal
+from bench.store.parquet_files import UnreadableFile
 from bench.store.schema import Kind
-from bench.store.store import UnreadableFile, compact
+from bench.store.store import compact
 
 
 def clean_up(results_dir: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.store.journal import pattern, rows_after
+from bench.store.parquet_files import UnreadableFile
 from bench.store.schema import ANSWERS, Kind
-from bench.store.store import UnreadableFile, read_file, rows_in
+from bench.store.store import read_file, rows_in
 
 
 @dataclass

@@ -21,16 +21,15 @@ import pyarrow.compute as pac
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
-from bench.core.case import version_column
 from bench.core.columns import SCHEMA_VERSION
-from bench.core.errors import first_line
 from bench.core.files import replaced
 from bench.core.printable import printable
-from bench.core.regular_files import is_regular, open_regular
-from bench.store.foreign import read_checked, require_plausible, shown
+from bench.core.regular_files import is_regular
+from bench.store.foreign import shown
 from bench.store.journal import ended, is_over, keep_only, pattern
 from bench.store.journal import rows_of as rows_of_journal
-from bench.store.schema import ANSWERS, SCHEMAS, Kind, is_later, renamed_values, value_before
+from bench.store.parquet_files import as_called_now, read_all, read_parquet
+from bench.store.schema import ANSWERS, SCHEMAS, Kind, value_before
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,14 +52,6 @@ _NO_ROW = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 _Row = TypeVar("_Row")
-
-
-class UnreadableFile(Exception):
-    """A file below the results that cannot be read as rows; the text names it and says why."""
-
-
-class _OtherKind(UnreadableFile):
-    """One of our tables, but of another kind of rows than was asked for."""
 
 
 def compact(run_dir: Path, are_ended: bool = False) -> Path | None:
@@ -95,7 +86,7 @@ def read_memory(*results_dirs: Path) -> tuple[pa.Table, list[str]]:
 
 def read_file(path: Path, kind: Kind) -> pa.Table:
     """The rows of one parquet file. Raises `UnreadableFile`."""
-    return _once(_read_parquet(path, kind), kind)
+    return _once(read_parquet(path, kind), kind)
 
 
 def write_rows(table: pa.Table, path: Path | BinaryIO) -> None:
@@ -172,7 +163,7 @@ def _compact(run_dir: Path, kind: Kind, are_ended: bool) -> Path:
                 tables.append(table)
                 foreign[journal] += torn
         if any(table.num_rows for table in tables):
-            stored = [_read_parquet(path, kind)] if path.exists() else []
+            stored = [read_parquet(path, kind)] if path.exists() else []
             rows = _once(pa.concat_tables([*stored, *tables]), kind).cast(SCHEMAS[kind])
             with replaced(path, sync=True) as partial:
                 write_rows(rows, partial)
@@ -197,13 +188,9 @@ def _read(sources: Sequence[Path], kind: Kind, without: Collection[str] = ()) ->
                 tables.append(table.select(columns))
                 count += len(torn)
             problems += [f"{journal}: {count} rows that are not of this program"] if count else []
-        for path in [source] if source.is_file() else sorted(source.rglob("*.parquet")):
-            try:
-                tables.append(_read_parquet(path, kind, columns))
-            except _OtherKind:
-                continue
-            except UnreadableFile as error:
-                problems.append(str(error))
+        found, damaged = read_all([source] if source.is_file() else sorted(source.rglob("*.parquet")), kind, columns)
+        tables += found
+        problems += damaged
     return _once(pa.concat_tables(tables), kind), [printable(problem) for problem in problems]
 
 
@@ -252,7 +239,7 @@ def _table(rows: Iterable[dict[str, Any]], kind: Kind) -> pa.Table:
     for column in schema:
         if not column.nullable and table.column(column.name).null_count:
             raise ValueError(f"{column.name} is missing")
-    return _as_called_now(table)
+    return as_called_now(table)
 
 
 def _is_row(row: dict[str, Any], kind: Kind) -> bool:
@@ -261,83 +248,3 @@ def _is_row(row: dict[str, Any], kind: Kind) -> bool:
     except _NO_ROW:
         return False
     return True
-
-
-def _read_parquet(path: Path, kind: Kind, columns: list[str] | None = None) -> pa.Table:
-    try:
-        with open_regular(path) as file:  # and not a folder, nor a pipe to wait at
-            about = pq.read_metadata(file)
-        schema = about.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: not a readable parquet file ({first_line(error)})") from error
-    metadata = {
-        key.decode(errors="replace"): value.decode(errors="replace") for key, value in (schema.metadata or {}).items()
-    }
-    if metadata.get("kind") not in list(Kind):
-        raise UnreadableFile(f"{path}: not a table of {', '.join([*Kind][:-1])} or {[*Kind][-1]}")
-    if metadata["kind"] != kind:
-        raise _OtherKind(f"{path}: a table of {metadata['kind']}, not of {kind}")
-    try:
-        version = int(metadata.get("schema_version", 0))
-        if version > SCHEMA_VERSION:
-            raise UnreadableFile(
-                f"{path}: schema version {version}; this program reads up to {SCHEMA_VERSION}: "
-                f"install {_writer(path, schema)}"
-            )
-        wanted = pa.schema([SCHEMAS[kind].field(name) for name in columns or SCHEMAS[kind].names])
-        there = set(schema.names)  # pyarrow makes a list of them each time
-        known = [name for name in wanted.names if name in there]
-        require_plausible(path, about)
-        table = _widened(read_checked(path, known, wanted), wanted, version < SCHEMA_VERSION).cast(wanted)
-        table.validate(full=True)  # invalid UTF-8 would otherwise fail later, where it is used
-        return _as_called_now(table)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: damaged, or not of this program ({first_line(error)})") from error
-
-
-def _widened(table: pa.Table, schema: pa.Schema, is_older: bool) -> pa.Table:
-    """A table with the columns of `schema`; those that it lacks get the value that older programs implied."""
-    there = set(table.column_names)  # pyarrow makes a list of them each time
-    for column in schema:
-        if column.name not in there:
-            if not (is_older and column.nullable) and not is_later(column):
-                raise ValueError(f"{column.name} is missing")
-            value = pa.scalar(value_before(column), column.type)
-            table = table.append_column(column.name, pa.repeat(value, table.num_rows))
-    return table.select(schema.names)
-
-
-def _as_called_now(table: pa.Table) -> pa.Table:
-    """A table whose values are called as this program calls them."""
-    for number, column in enumerate(table.schema):
-        for before, now in renamed_values(column).items():
-            is_old = pac.fill_null(pac.equal(table.column(number), before), False)
-            values = pac.if_else(is_old, pa.scalar(now, column.type), table.column(number))
-            table = table.set_column(number, column, values)
-    return _with_engine_versions(table)
-
-
-def _with_engine_versions(table: pa.Table) -> pa.Table:
-    """A table that tells `engine_version`: older programs kept it only in the column called after the engine."""
-    if not {"engine", "engine_version"} <= set(table.column_names):
-        return table
-    engines, versions = table.column("engine"), table.column("engine_version")
-    if not versions.null_count:
-        return table
-    for engine in engines.unique().to_pylist():
-        if engine is not None and (own := version_column(engine)) in table.column_names:
-            is_its = pac.fill_null(pac.equal(engines, engine), False)
-            versions = pac.if_else(is_its, pac.coalesce(versions, table.column(own)), versions)
-    return table.set_column(table.column_names.index("engine_version"), table.schema.field("engine_version"), versions)
-
-
-def _writer(path: Path, schema: pa.Schema) -> str:
-    """The newest harness version among a file's rows: the least that can read it; as far as the rows have one."""
-    column = "harness_version"
-    values = pq.read_table(path, columns=[column]).column(0).to_pylist() if column in schema.names else []
-    versions = {str(value) for value in values if value is not None}
-    return f"vram-bench {max(versions, key=_release)} or newer" if versions else "a newer vram-bench"
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))

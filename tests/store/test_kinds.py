@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from bench.core.columns import SCHEMA_VERSION
 from bench.store.journal import Journal
+from bench.store.parquet_files import UnreadableFile
 from bench.store.schema import BOUNDARIES, CASES, SCHEMAS, Kind
-from bench.store.store import UnreadableFile, compact, read_boundaries, read_cases, read_memory
+from bench.store.store import compact, read_boundaries, read_cases, read_memory
 from tests.store.any_values import as_read, values_of
 
 MOMENT = "2026-02-03T04:05:06.789012+00:00"
@@ -223,3 +224,32 @@ def test_a_file_of_the_other_kind_in_the_place_of_ours_is_not_overwritten(tmp_pa
         compact(tmp_path)
     assert _ids(tmp_path, Kind.BOUNDARIES) == ["kept"]
     assert _ids(tmp_path, Kind.CASES) == ["a"]
+
+
+def _no_utf8(table: pa.Table) -> pa.Table:
+    """The same with a text that is none, which only a look at each value shows."""
+    at = table.column_names.index("model")
+    bad = pa.Array.from_buffers(pa.binary(), 1, pa.array([b"\xff\xfe"], pa.binary()).buffers()).view(pa.string())
+    return table.set_column(at, table.schema.field("model"), bad)
+
+
+@pytest.mark.parametrize("kind", [Kind.CASES, Kind.BOUNDARIES])
+def test_files_that_are_read_together_cost_each_other_nothing(tmp_path: Path, kind: Kind) -> None:
+    """Among files that are alike, one that is damaged, one of another kind, and one of an older program."""
+    other = Kind.BOUNDARIES if kind is Kind.CASES else Kind.CASES
+    older = _table(kind, "c").drop_columns(["engine_version"])
+    older = older.replace_schema_metadata(
+        {**older.schema.metadata, b"schema_version": str(SCHEMA_VERSION - 1).encode()}
+    )
+    tables = {"a": _table(kind, "a"), "b": _no_utf8(_table(kind, "b")), "c": older, "d": _table(other, "d")}
+    for name, table in {**tables, "e": _table(kind, "e")}.items():
+        (tmp_path / name).mkdir()
+        pq.write_table(table, tmp_path / name / f"{kind}.parquet")
+    (tmp_path / "f.parquet").write_bytes(b"PAR1" * 5)
+    for _ in range(2):  # the second time it is known what they are
+        table, problems = READERS[kind](tmp_path)
+        assert table.column(IDS[kind]).to_pylist() == ["a", "c", "e"]
+        assert [problem.partition(": ")[0] for problem in sorted(problems)] == [
+            str(tmp_path / "b" / f"{kind}.parquet"),
+            str(tmp_path / "f.parquet"),
+        ]
