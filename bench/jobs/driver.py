@@ -82,7 +82,7 @@ def launch(
     if not todo:
         progress.begin(*begin)
         return _finished(works, stored, None, False)
-    _require(scheduler, own.launcher, cards)
+    _require(scheduler, own.launcher)
     run_dir = make_run_dir(results_dir, run_id)
     with claimed(run_dir):
         cells = _cells(todo, stored, options_of(settings), versions)
@@ -106,7 +106,7 @@ def _finished(works: Sequence[_Work], stored: Stored, run_dir: Path | None, is_i
     return Finished(ids(True), ids(False), run_dir, is_interrupted)
 
 
-def _require(scheduler: Scheduler, launcher: DictConfig, cards: int) -> None:
+def _require(scheduler: Scheduler, launcher: DictConfig) -> None:
     if scheduler.has_queue:
         slurm.quiet()
         slurm.require(OmegaConf.select(launcher, "partition"))

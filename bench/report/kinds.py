@@ -30,13 +30,16 @@ _ANSWERED = ("fits", "oom", "degraded")
 class Kinds:
     """Rows as tables show them: of what several cards of a kind measured, one row each.
 
-    `all_cases` and `all_boundaries` are those of which there are several, each card's own, and `NUMBER` says of what.
+    `every_case` and `every_boundary` are all there are, with their cards under the name of their kind; `all_cases` and
+    `all_boundaries` are those of which there are several, each card's own, and `NUMBER` says of what.
     """
 
     cases: pd.DataFrame
     boundaries: pd.DataFrame
     all_cases: pd.DataFrame
     all_boundaries: pd.DataFrame
+    every_case: pd.DataFrame
+    every_boundary: pd.DataFrame
 
 
 def latest_of_each_host(frame: pd.DataFrame, identity: str, moment: str) -> pd.DataFrame:
@@ -52,13 +55,17 @@ def by_kind(cases: pd.DataFrame, boundaries: pd.DataFrame) -> Kinds:
     """Both frames by kinds of cards; the same frames where no two cards are of one kind."""
     names = _names_of_kinds(cases, boundaries)
     if not names:
-        return Kinds(cases, boundaries, cases.iloc[:0], boundaries.iloc[:0])
-    found = [frame.iloc[:0] for frame in (cases, boundaries)]
+        return Kinds(cases, boundaries, cases.iloc[:0], boundaries.iloc[:0], cases, boundaries)
+    found, every = [cases.iloc[:0], boundaries.iloc[:0]], [cases, boundaries]
     if not cases.empty:
-        cases, found[0] = _together(_named(cases, names), CASE, "peak_device_bytes", most_is_worst=True)
+        named = _named(cases, names)
+        every[0] = named.drop(columns=[_OWN, _IS])
+        cases, found[0] = _together(named, CASE, "peak_device_bytes", most_is_worst=True)
     if not boundaries.empty:
-        boundaries, found[1] = _together(_named(boundaries, names), BOUNDARY, "fits_at", most_is_worst=False)
-    return Kinds(cases, boundaries, *found)
+        named = _named(boundaries, names)
+        every[1] = named.drop(columns=[_OWN, _IS])
+        boundaries, found[1] = _together(named, BOUNDARY, "fits_at", most_is_worst=False)
+    return Kinds(cases, boundaries, *found, *every)
 
 
 def _names_of_kinds(*frames: pd.DataFrame) -> dict[tuple[object, ...], str | None]:

@@ -139,8 +139,8 @@ def publish(
             if not every_case.empty:
                 files.append(_write_csv(out_dir / "cases.csv", verdict_report.as_frames(every_case, _CHUNK_ROWS)))
             content = page.Content(
-                cases=cases,
-                boundaries=boundaries,
+                cases=kinds.every_case,
+                boundaries=kinds.every_boundary,
                 found=boundary_report.boundary_tables(with_parts(lengths, cases), by_attention=True, names=names),
                 caches=caches,
                 users=users,

@@ -34,6 +34,8 @@ def test_two_cards_of_a_kind_are_one_table_of_the_one_with_the_least_room(
     assert "| 4 | FP16 | load | 2 | 2 | 8,192 to 8,448 (3.1 %) |" in text
     assert "GPU-0000-1: on lab-1" in text
     assert "GPU-0000-2: on lab-2" in text
+    page = (tmp_path / "report.html").read_text()
+    assert all(f">lab-{number}<" in page for number in (1, 2))  # where each was measured
     kept = pd.read_csv(tmp_path / "boundaries.csv")
     assert sorted(kept["device_uuid"]) == ["GPU-0000-1", "GPU-0000-2"]
 
