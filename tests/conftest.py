@@ -42,6 +42,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported_stays() -> None:
+    """So does what the modules before this one have imported: PyTorch alone costs a quarter of a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -28,11 +28,14 @@ ENDLESS_BYTES = 1 << 50
 
 @contextmanager
 def little_garbage() -> Iterator[None]:
-    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server."""
+    """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server.
+
+    It never does again: to give all of that back to the collector would cost the tests that come after.
+    """
+    cards.preload("simulated", SPEC.name)
     gc.collect()
     gc.freeze()
     yield
-    gc.unfreeze()
 
 
 def case_of(architecture: str, layers: int, more: dict[str, Any] | None = None, **axes: Any) -> Case:

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.allocator.flash import Call
 from bench.worker.simulated.card import Claim, SimulatedCard
+from bench.worker.simulated.output_shapes import OutputShapes
 from bench.worker.simulated.storage import Storage, dense_strides
 
 _META = torch.device("meta")
@@ -156,6 +157,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.observer = Observer()
         self._special = special
         self._rules: dict[Any, Rule] = {}
+        self._shapes = OutputShapes()
 
     def start(self, cards: Sequence[SimulatedCard], part_of: PartOf, peer_access: bool = False) -> None:
         """New cards, in the order of their numbers. `peer_access` says whether they reach each other's memory.
@@ -273,7 +275,7 @@ class SimulatedCuda(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def run_fresh(self, card: SimulatedCard, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Outputs with memory of their own on `card`, in order, as a structured CUDA kernel allocates them."""
-        out = func(*_lower(args), **_lower(kwargs))
+        out = self._shapes.of(func, _lower(args), _lower(kwargs))
         values = self._compute_values(func, args, kwargs, out)
         if isinstance(out, torch.Tensor):
             return self.fresh(card, out, values)
