@@ -18,6 +18,7 @@ from bench.forecast.forecaster import Forecaster
 from bench.forecast.library import TraceLibrary
 from bench.launch.launchers import Launchers
 from bench.run.boundary import find_boundary
+from bench.run.kept_rows import KeptRows
 from bench.run.lanes import Task, Way, lanes_of
 from bench.run.measure import Measurer, Stops
 from bench.run.neighbours import Neighbours
@@ -58,7 +59,7 @@ class Scheduler:
         self._run_id = run_dir.name
         self._jobs = jobs
         self._versions = versions
-        self._answers = dict(stored.answers)
+        self._answers = KeptRows(stored.answers, scratch)
         self._stored = stored
         self._progress = progress
         self._neighbours = neighbours
@@ -125,6 +126,7 @@ class Scheduler:
         self._cases.close()
         self._boundaries.close()
         self._memory.close()
+        self._answers.close()
 
     def _end(self, futures: Sequence[Future[Any]]) -> End:
         """Lets the cases that run come to their end; another interrupt ends them at once."""
@@ -201,7 +203,7 @@ class Scheduler:
         cases, boundaries = self._neighbours.found()
         for row in cases:
             if row["case_id"] not in self._answers:
-                self._answers[str(row["case_id"])] = row
+                self._answers.add(str(row["case_id"]), row)
                 self._forecaster.learn(row)
         self._found.update({str(row["boundary_id"]): row for row in boundaries})
 
@@ -239,7 +241,7 @@ class Scheduler:
             kept = without_documents(row)  # of thousands the documents alone would be some 100 MB
             self._forecaster.learn(kept)
             if row["outcome"] in ANSWERS:
-                self._answers[case_id] = kept
+                self._answers.add(case_id, kept)
         if measured is not None:
             self._notify(measured, case, row)
         return row
