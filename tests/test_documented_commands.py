@@ -113,6 +113,7 @@ INSTEAD: dict[str, Instead] = {
     **{
         command: Instead("records larger models", _of_the_least_model(command))
         for command in (
+            "vram-bench sweep model=llama_3_1_8b bpw=4.0 device=rtx_4090 scenario=generator batch_size=1,4,16",
             "vram-bench sweep model=llama_3_1_8b bpw=4.0 cache=FP16,Q6 device=rtx_3090,rtx_3060_12gb "
             "scenario=generator max_seq_len=8k,32k batch_size=1,4 cache_size=auto",
             "vram-bench plan model=qwen2_5_14b bpw=4.0 cache=Q6 device=rtx_3090 scenario=generator "
@@ -191,20 +192,32 @@ INSTEAD: dict[str, Instead] = {
 }
 
 
-def commands(page: Path) -> list[str]:
-    """The commands of a page's shell blocks, without comments; a line that ends in a backslash goes on in the next."""
+def paragraphs(page: Path) -> list[list[str]]:
+    """The commands of a page's shell blocks, without comments; a line that ends in a backslash goes on in the next.
+
+    An empty line ends a paragraph, and so does the end of a block.
+    """
     found = []
     for language, block in re.findall(
         r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     ):
         if language in ("sh", "bash", "console", "shell") or (not language and block.startswith(("./", "vram-bench "))):
-            for line in block.replace("\\\n", " ").splitlines():
-                command = re.sub(r"(^|\s)#.*$", "", line.removeprefix("$ ")).strip()
-                found += [command] if command else []
-    return found
+            for paragraph in block.replace("\\\n", " ").split("\n\n"):
+                lines = (re.sub(r"(^|\s)#.*$", "", line.removeprefix("$ ")) for line in paragraph.splitlines())
+                found.append([line.strip() for line in lines if line.strip()])
+    return [commands for commands in found if commands]
 
 
-WRITTEN = {page: commands(page) for page in PAGES}
+WRITTEN = {page: [command for commands in paragraphs(page) for command in commands] for page in PAGES}
+# Of these pages each paragraph stands for itself, and all of them take long: others may be run meanwhile.
+_IN_PARAGRAPHS = ("README.md", "scenarios.md")
+PARTS = [
+    pytest.param(page, commands, id=page.name + (f"-{number}" if len(parts) > 1 else ""))
+    for page in PAGES
+    for parts in [paragraphs(page) if page.name in _IN_PARAGRAPHS else [WRITTEN[page]]]
+    for number, commands in enumerate(parts)
+    if commands
+]
 
 
 @pytest.fixture(scope="module")
@@ -295,9 +308,9 @@ def run_command(
     return subprocess.CompletedProcess(command, ended.returncode, said, "")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if WRITTEN[page]], ids=lambda page: page.name)
+@pytest.mark.parametrize(("page", "commands"), PARTS)
 def test_every_command_of_a_page_does_what_it_says(
-    page: Path, home: dict[str, str], called: Program, tmp_path: Path
+    page: Path, commands: list[str], home: dict[str, str], called: Program, tmp_path: Path
 ) -> None:
     _prepare(tmp_path, Path(home["HOME"]))
     for name, text in re.findall(
@@ -305,7 +318,7 @@ def test_every_command_of_a_page_does_what_it_says(
     ):
         (tmp_path / name).write_text(text)
     wrong = []
-    for command in WRITTEN[page]:
+    for command in commands:
         instead = INSTEAD.get(command, Instead("", command))
         ended = run_command(called, instead.run, tmp_path, home)
         said = ended.stdout + ended.stderr
@@ -318,6 +331,11 @@ def test_what_is_not_run_as_it_stands_stands_in_a_page() -> None:
     written = {command for of_page in WRITTEN.values() for command in of_page}
     assert sorted(INSTEAD.keys() - written) == []
     assert all(instead.because for instead in INSTEAD.values())
+
+
+def test_every_part_is_run() -> None:
+    run = [command for part in PARTS for command in part.values[1]]
+    assert sorted(run) == sorted(command for of_page in WRITTEN.values() for command in of_page)
 
 
 def test_blocks_are_read_as_bash_would() -> None:
