@@ -51,6 +51,7 @@ def read_quality(path: Path) -> pd.DataFrame:
     missing = [name for name in REQUIRED if name not in frame]
     if missing:
         raise UnusableQuality(f"{path}: no column {', '.join(missing)}; it needs {', '.join(REQUIRED)}")
+    frame = frame[[name for name in (*KEYS, "quality", *OPTIONAL) if name in frame]].copy()  # of hundreds, perhaps
     for name in ("bpw", "quality"):
         numbers = pd.to_numeric(frame[name], errors="coerce")
         if numbers.isna().any():
