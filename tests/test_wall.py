@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ NAMING = {
 }
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, at any depth of its code."""
     found = set()
