@@ -34,7 +34,7 @@ def _lines(packed: Packed) -> list[str]:
     rows = ", ".join(f"{count:,} {kind}" for kind, count in packed.rows.items())
     large = packed.size_bytes > _ATTACHED_BYTES
     return [
-        f"{packed.path}: {rows}; {packed.size_bytes / _MIB:.1f} MiB"
+        f"{packed.path}: {rows}; {packed.size_bytes / 1024:,.0f} KiB"
         + (", more than an issue takes; share fewer runs, or put it elsewhere" if large else ""),
         f"replaced: {_counted(len(packed.hosts), 'host')} ({', '.join(packed.hosts)}), "
         f"{_counted(packed.cards, 'UUID')}, {_counted(packed.paths, 'path')}",
