@@ -298,7 +298,7 @@ def test_hydra_s_own_launchers_run_the_same_sweep(program: Program, in_process: 
     again = in_process("sweep", *overrides)
     assert "2 boundaries to find, 2 cases to measure, 4 of them stored already" in again.stderr
     # What a launcher of Hydra's logs is no part of the answer.
-    as_json = program("sweep", "hydra/launcher=basic", "--json", *overrides)
+    as_json = in_process("sweep", "hydra/launcher=basic", "--json", *overrides)
     assert [case["max_seq_len"] for case in json.loads(as_json.stdout)["cases"]] == [256, 256]
     assert "Launching 2 jobs" in done.stderr
     assert "Launching" not in done.stdout
@@ -334,7 +334,7 @@ def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "results")) == 2
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.thorough)])
 def test_a_reader_who_leaves_changes_no_exit_code(tmp_path: Path, unbuffered: str) -> None:
     sweep = [sys.executable, "-m", "bench", "sweep", *TINY, "max_seq_len=512", "timeout_s=0.01"]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}

@@ -19,7 +19,7 @@ _EVERY = 5
 @pytest.fixture(scope="module", autouse=True)
 def preloaded() -> Iterator[None]:
     cards.preload("simulated", "exllamav3")
-    with little_garbage():
+    with little_garbage("exllamav3"):
         yield
 
 

@@ -47,7 +47,7 @@ def test_the_model_of_the_allocator_answers_as_pytorch_s_own(seed: int) -> None:
         pytest.param(
             vectors,
             first,
-            marks=[pytest.mark.thorough] * bool(vectors is ENGINE and first // _AT_A_TIME % 3),
+            marks=[pytest.mark.thorough] * bool(vectors is ENGINE and first // _AT_A_TIME % 6),
         )
         for vectors in (ENGINE, MACHINES, SERVED)
         for first in range(0, len(read(vectors)), _AT_A_TIME)

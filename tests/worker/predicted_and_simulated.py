@@ -27,12 +27,12 @@ ENDLESS_BYTES = 1 << 50
 
 
 @contextmanager
-def little_garbage() -> Iterator[None]:
+def little_garbage(engine: str = SPEC.name) -> Iterator[None]:
     """Lazy loading collects garbage: it need not look at what the imports left behind, as in the fork server.
 
     It never does again: to give all of that back to the collector would cost the tests that come after.
     """
-    cards.preload("simulated", SPEC.name)
+    cards.preload("simulated", engine)
     gc.collect()
     gc.freeze()
     yield

@@ -16,12 +16,24 @@ from bench.worker.interfaces.engine import Unsupported
 from tests.worker.architectures import ARCHITECTURES, DENSE
 from tests.worker.conftest import Run, catalogue_case, made_up_case
 
+_OTHERWISE = {"bpw": 16.0, "lazy": True, "cache": "Q4", "attention": "matmul"}
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+# test_recorder.py runs all of them, too, with these choices spread among them.
 @pytest.mark.parametrize(
-    "axes",
-    [{}, {"bpw": 16.0, "lazy": True, "cache": "Q4", "attention": "matmul"}],
-    ids=["exl2", "fp16-lazy-q4-matmul"],
+    ("architecture", "axes"),
+    [
+        *(pytest.param(name, {}, id=f"exl2-{name}") for name in ARCHITECTURES),
+        *(
+            pytest.param(
+                name,
+                _OTHERWISE,
+                id=f"fp16-lazy-q4-matmul-{name}",
+                marks=[pytest.mark.thorough] * (name not in ("LlamaForCausalLM", "GPT2LMHeadModel")),
+            )
+            for name in ARCHITECTURES
+        ),
+    ],
 )
 def test_known_architectures_run(run: Callable[[Case], Run], architecture: str, axes: dict[str, Any]) -> None:
     config = {**DENSE, "architectures": [architecture], **ARCHITECTURES[architecture]}

@@ -32,7 +32,7 @@ FEW_EXPERTS = "model.config.num_local_experts=4"
 
 @pytest.fixture(scope="module", autouse=True)
 def fast() -> Iterator[None]:
-    with little_garbage():
+    with little_garbage("exllamav3"):
         yield
 
 

@@ -92,7 +92,7 @@ THOROUGH = {
 
 @pytest.fixture(scope="module", autouse=True)
 def fast() -> Iterator[None]:
-    with little_garbage():
+    with little_garbage("exllamav3"):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.worker.predicted_and_simulated import (
 MIB = 1 << 20
 KV_BYTES = 2 * 8 * 128 * 2  # keys and values of a token in a layer of Llama-3.1-8B, FP16
 SLIDING = {"sliding_window": 300}
+again = partial(pytest.param, marks=pytest.mark.thorough)  # choices that others have one by one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +66,7 @@ def drafted(
         (drafted(served("LlamaForCausalLM")), (256, 1280)),
         (drafted(served("LlamaForCausalLM", cache="Q4", batch_size=3, lazy=True), layers=9, cache="Q8"), (256, 1536)),
         (drafted(served("Gemma2ForCausalLM", 11, SLIDING), "Gemma2ForCausalLM", 10, bpw=16.0, **SLIDING), (1280,)),
-        (drafted(served("LlamaForCausalLM", attention="matmul", cache="Q6"), layers=5, cache="Q6"), (1280,)),
+        again(drafted(served("LlamaForCausalLM", attention="matmul", cache="Q6"), layers=5, cache="Q6"), (1280,)),
         (served("LlamaForCausalLM"), (256, 1024, 1280, 2304)),
         (served("LlamaForCausalLM", cache="Q4", batch_size=3), (256, 1792)),
         (served("LlamaForCausalLM", cache="Q8", cache_size=4096, batch_size=5), (256, 768, 4096)),
@@ -79,15 +81,15 @@ def drafted(
         (served("LlamaForCausalLM", more={"max_position_embeddings": 1024}, max_input_len=2048), (256, 1024, 4096)),
         (served("LlamaForCausalLM", more={"max_position_embeddings": 1024}, batch_size=4, cache_size=4096), (4096,)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=4), (256, 2560)),
-        (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=7, batch_size=6, cache="Q6"), (512, 1280)),
+        again(served("LlamaForCausalLM", draft="ngram", num_draft_tokens=7, batch_size=6, cache="Q6"), (512, 1280)),
         (served("LlamaForCausalLM", draft="ngram", num_draft_tokens=3, attention="matmul"), (1280,)),
         # Jobs of no whole pages: the one that goes first alone, or all of them.
         (served("LlamaForCausalLM", max_seq_len=1000, cache_size=4096, batch_size=2), (1000,)),
         (served("LlamaForCausalLM", max_seq_len=1001, cache_size=1024, batch_size=2, cache="Q6"), (1001,)),
         (served("LlamaForCausalLM", load_as="tabbyapi", cache="Q4", batch_size=2), (256, 1024, 2560)),
         (served("LlamaForCausalLM", load_as="tabbyapi", lazy=True, max_input_len=512), (256, 1280)),
-        (served("Qwen2ForCausalLM", load_as="tabbyapi", attention="sdpa", cache_size=4096), (512, 2304)),
-        (served("MixtralForCausalLM", 7, FOUR_EXPERTS, load_as="tabbyapi"), (512, 1024)),
+        again(served("Qwen2ForCausalLM", load_as="tabbyapi", attention="sdpa", cache_size=4096), (512, 2304)),
+        again(served("MixtralForCausalLM", 7, FOUR_EXPERTS, load_as="tabbyapi"), (512, 1024)),
     ],
     ids=lambda value: (
         "-".join(
@@ -113,7 +115,7 @@ def test_it_is_predicted_to_the_byte(layouts: Path, search: Case, lengths: tuple
     ("case", "lengths"),
     [
         (served("LlamaForCausalLM", max_seq_len=1024, batch_size=3), (1024, 1792, 4096)),
-        (served("LlamaForCausalLM", max_seq_len=1300, batch_size=2, cache="Q4"), (1536, 2048, 8192)),
+        again(served("LlamaForCausalLM", max_seq_len=1300, batch_size=2, cache="Q4"), (1536, 2048, 8192)),
         (served("LlamaForCausalLM", max_seq_len=900, lazy=True, attention="matmul"), (1024, 2304)),
     ],
     ids=str,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,20 @@ def test_requested_bytes_of_llama_3_8b_are_affine_in_the_length(run: Runner, cac
     ]
 
 
-@pytest.mark.parametrize("cache", ["FP16", "Q8", "Q6", "Q4"])
-@pytest.mark.parametrize("lazy", [False, True])
-@pytest.mark.parametrize("attention", ["flash", "xformers", "sdpa", "matmul"])
+CACHES, ATTENTIONS = ("FP16", "Q8", "Q6", "Q4"), ("flash", "xformers", "sdpa", "matmul")
+
+
+@pytest.mark.parametrize(
+    ("attention", "lazy", "cache"),
+    [
+        # Each two of the three are there each time.
+        pytest.param(
+            *(attention, lazy, cache),
+            marks=[pytest.mark.thorough] * ((CACHES.index(cache) + ATTENTIONS.index(attention) + lazy) % 2),
+        )
+        for attention, lazy, cache in product(ATTENTIONS, (False, True), CACHES)
+    ],
+)
 def test_every_way_runs_through_all_phases(run: Runner, cache: str, lazy: bool, attention: str) -> None:
     result = run(made_up_case(TINY, cache=cache, lazy=lazy, attention=attention))
     assert [entered.phase for entered in result.of(Entered)] == ["load", "cache", "prefill", "decode"]

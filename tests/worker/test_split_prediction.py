@@ -73,7 +73,12 @@ def machines(need_mib: float, seed: int, count: int) -> Iterator[tuple[tuple[flo
         ("CohereForCausalLM", {"max_input_len": 256}),
         ("Qwen2ForCausalLM", {"cache": "Q4", "attention": "sdpa", "allocator": "expandable"}),
         ("LlamaForCausalLM", {"cache": "Q8", "scenario": "generator", "batch_size": 3}),
-        ("LlamaForCausalLM", {"cache": "Q4", "scenario": "generator", "batch_size": 2, "load_as": "tabbyapi"}),
+        # One card that is filled so is in test_generator.py, and several that are given as a gpu_split are below.
+        pytest.param(
+            "LlamaForCausalLM",
+            {"cache": "Q4", "scenario": "generator", "batch_size": 2, "load_as": "tabbyapi"},
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_cards_that_are_filled_one_after_the_other(layouts: Path, architecture: str, axes: dict[str, Any]) -> None:
