@@ -66,7 +66,7 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     Combinations of the same model or device share its data; they are not to be changed.
     Raises `BadInput` for what Hydra refuses.
     """
-    mine, of_draft = drafts.taken_out(overrides)
+    mine, of_draft = drafts.taken_out(_last_of_each(overrides))
     found, by_experiment = _combinations(mine)
     given = {text.partition("=")[0] for text in of_draft}
     _, of_experiment = drafts.taken_out(by_experiment)
@@ -75,6 +75,19 @@ def combinations(overrides: Sequence[str]) -> list[dict[str, Any]]:
     drafted = drafts.drafts_of(of_draft, lambda asked: _combinations([*asked, *searched])[0])
     is_asked = any(text.startswith("draft=") for text in (*mine, *by_experiment))
     return drafts.with_drafts(found, drafted, is_asked)
+
+
+def _last_of_each(overrides: Sequence[str]) -> list[str]:
+    """Without what is said once more further on: the last word counts, as Hydra has it, also of several values and one.
+
+    What adds to a key or takes it away (`+`, `~`) stays, as does what Hydra has for itself.
+    """
+    last = {text.partition("=")[0]: number for number, text in enumerate(overrides)}
+    return [
+        text
+        for number, text in enumerate(overrides)
+        if last[key := text.partition("=")[0]] == number or key.startswith(("+", "~", "hydra"))
+    ]
 
 
 def _combinations(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -19,6 +19,7 @@ MOST_PACKED_BYTES = 256 << 20
 MOST_BYTES = 512 << 20  # of each table; parquet is compressed already, so that a pack is about as large as its tables
 _MOST_ABOUT_BYTES = 64 << 10
 _AT_ONCE = 1 << 20
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others are never needed, and each fails in its own way
 
 
 def is_pack(path: Path) -> bool:
@@ -49,6 +50,8 @@ def _require_ours(path: Path, members: list[zipfile.ZipInfo]) -> None:
     if len(set(names)) < len(names) or not set(names) <= {*TABLES, ABOUT} or not set(names) & set(TABLES):
         raise _refused(path, f"it has other files than {', '.join(TABLES)} and {ABOUT}, or none of them")
     for member in members:
+        if member.compress_type not in _METHODS:
+            raise _refused(path, f"{member.filename} is compressed in another way than stored or deflated")
         most_bytes = MOST_BYTES if member.filename in TABLES else _MOST_ABOUT_BYTES
         if member.file_size > most_bytes:
             raise _refused(path, f"{member.filename}: {member.file_size:,} bytes; {most_bytes:,} are read at most")

@@ -74,6 +74,21 @@ def test_values_are_typed() -> None:
     assert (case.lazy, case.max_seq_len, case.batch_size, case.vram_limit_bytes) == (True, 4096, 2, 16 * GIB)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["max_seq_len=1024", "max_seq_len=256,512"],
+        ["max_seq_len=1024,2048", "max_seq_len=range(256,513,256)"],
+        ["max_seq_len=[1024]", "cache=Q4,Q6", "cache=FP16", "max_seq_len=256,512"],
+    ],
+)
+def test_the_last_word_on_a_key_counts(said: list[str]) -> None:
+    cases = plan_sweep(["device=t4", *said]).cases
+    assert [(case.cache, case.max_seq_len) for case in cases] == [("FP16", 256), ("FP16", 512)]
+    (case,) = plan_sweep(["device=t4", *said, "max_seq_len=768"]).cases
+    assert case.max_seq_len == 768
+
+
 def test_a_value_given_twice_is_one_case() -> None:
     assert len(plan_sweep(["bpw=4.0,4.0,4", "max_seq_len=4096,4096"]).cases) == 1
 

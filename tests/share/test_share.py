@@ -135,3 +135,12 @@ def test_a_size_that_is_a_lie_a_link_and_bytes_that_are_damaged_are_refused(
     unpack.unpack(tmp_path / "link.zip", tmp_path / "link")
     assert (tmp_path / "link" / "cases.parquet").read_bytes() == b"/etc/passwd"  # its own bytes: no link is made
     assert not (tmp_path / "link" / "cases.parquet").is_symlink()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_ways_to_compress_are_refused_before_anything_is_read(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "other.zip", "w", method) as archive:
+        archive.writestr("cases.parquet", bytes(2000))
+    with pytest.raises(BadInput, match=r"cases\.parquet is compressed in another way than stored or deflated"):
+        unpack.unpack(tmp_path / "other.zip", tmp_path / "there")
+    assert not (tmp_path / "there").exists()
