@@ -169,18 +169,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_body(content, start, start + (stop - start) // 2 if hub.trouble == "short" else stop)
 
     def _send_body(self, content: bytes | Path, start: int, stop: int) -> None:
+        count = 0
         try:
             for begin in range(start, stop, _CHUNK_BYTES):
                 count = min(_CHUNK_BYTES, stop - begin)
+                self.server.hub.sent_bytes += count  # before the reader has it, and may ask
                 if isinstance(content, Path):
                     with content.open("rb") as file:
                         file.seek(begin)
                         self.wfile.write(file.read(count))
                 else:
                     self.wfile.write(content[begin : begin + count])
-                self.server.hub.sent_bytes += count
         except (BrokenPipeError, ConnectionResetError):  # the reader has had enough
-            pass
+            self.server.hub.sent_bytes -= count
 
     def _send_json(self, document: Any) -> None:
         self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
